@@ -1,0 +1,69 @@
+"""Rare-class-aware image search for Earth observation archives, in TensorFlow and Keras.
+
+    import macl_tf
+
+    statistics = macl_tf.LabelStatistics.from_labels(labels)
+    model.compile("adam", loss=macl_tf.MACL(statistics))
+    model.fit(images, labels)
+
+Names are imported when they are first used: `macl --help` does not wait for TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from macl_tf.versions import check
+
+check()
+# TensorFlow leaves oneDNN off on some processors, where it trains a ResNet four times as fast. Has
+# no effect where TensorFlow is already imported or the user decided otherwise.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+if TYPE_CHECKING:
+    from macl_tf import encoders, losses, metrics
+    from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
+    from macl_tf.encoders import build_encoder
+    from macl_tf.labels import LabelStatistics
+    from macl_tf.losses import MACL
+    from macl_tf.retrieval import RetrievalReport, evaluate
+
+_HOMES = {
+    "MACL": "losses",
+    "LabelStatistics": "labels",
+    "RetrievalEvaluation": "callbacks",
+    "RetrievalReport": "retrieval",
+    "TemperatureSchedule": "callbacks",
+    "build_encoder": "encoders",
+    "evaluate": "retrieval",
+}
+_MODULES = ("encoders", "losses", "metrics")
+
+__all__ = [
+    "MACL",
+    "LabelStatistics",
+    "RetrievalEvaluation",
+    "RetrievalReport",
+    "TemperatureSchedule",
+    "build_encoder",
+    "encoders",
+    "evaluate",
+    "losses",
+    "metrics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"macl_tf.{name}")
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"macl_tf.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'macl_tf' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

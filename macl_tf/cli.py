@@ -1,0 +1,123 @@
+"""`macl`, the one way in from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from macl_tf.config import Settings, load_settings, settings_help
+
+TRAIN_HELP = """\
+Trains an encoder for retrieval, evaluates it on tiles that it never saw, and writes everything to a run directory.
+The same command again goes on where the last one stopped, or shows the figures of a finished run.
+
+examples:
+  macl train                                                 the embedded default, no download
+  macl train --dataset ucm --data-dir UCMerced_LandUse       UC Merced, from where it lies
+  macl train --dataset folder --data-dir TILES --set table=labels.csv
+  macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
+"""
+
+EVALUATE_HELP = """\
+Evaluates the encoder of a finished run again: on the run's own test tiles, or on all tiles of another archive with the
+same labels.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `macl` and its subcommands."""
+    main_parser = argparse.ArgumentParser(
+        prog="macl", description="Rare-class-aware image search for Earth observation archives."
+    )
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train and evaluate an encoder",
+        description=TRAIN_HELP,
+        epilog=f"settings (configs/<dataset>.toml may say otherwise):\n{settings_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
+    train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
+    train.add_argument(
+        "--run-dir", metavar="RUN", help="where to write; default runs/<dataset>-<hash of settings>"
+    )
+    train.add_argument(
+        "--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml"
+    )
+    train.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
+    )
+    train.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="evaluate a finished run again, here or on another archive",
+        description=EVALUATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
+    evaluate.add_argument(
+        "--data-dir", metavar="DIR", default="", help="another archive with the same labels"
+    )
+    evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
+    evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
+    return main_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 2 for input that cannot be used."""
+    options = parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+    try:
+        return run_train(options) if options.command == "train" else run_evaluate(options)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on after the last finished epoch.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("MACL_TRACEBACK"):
+            raise
+        print(f"macl {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """`macl train`."""
+    flags = {"dataset": options.dataset, "data_dir": options.data_dir}
+    given = {key: value for key, value in flags.items() if value is not None}
+    settings: Settings = load_settings(options.config, options.set, **given)
+    from macl_tf import training
+    from macl_tf.retrieval import compare_table
+
+    run = Path(options.run_dir) if options.run_dir else training.default_run_dir(settings)
+    finished = (run / training.METRICS).is_file()
+    result = training.train(settings, run, progress=not options.quiet)
+    print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
+    print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
+    print(compare_table(training.reports(result, settings.descriptor)))
+    print(
+        f"\nEverything is in {run}/: metrics.json (both descriptors), encoder.keras, history.csv, and the pictures"
+    )
+    print("history.png, label_frequencies.png, per_label.png, neighbours.png.")
+    return 0
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """`macl evaluate`."""
+    from macl_tf.files import write_json
+    from macl_tf.retrieval import compare_table
+    from macl_tf.training import evaluate_run
+
+    found = evaluate_run(options.run_dir, data_dir=options.data_dir, table=options.table)
+    print(compare_table(found))
+    if options.json:
+        write_json(options.json, {name: report.to_dict() for name, report in found.items()})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

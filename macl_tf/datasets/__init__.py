@@ -1,0 +1,69 @@
+"""Archives of labelled tiles: one way in, `load_archive`, and one type out, `archives.Archive`."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from macl_tf.datasets.archives import Archive
+
+NAMES = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "folder")
+
+
+def load_archive(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    num_tiles: int | None = None,
+    table: str | os.PathLike[str] | None = None,
+    min_area: float = 0.0,
+    verify: bool = True,
+) -> Archive:
+    """Open an archive by name. Only what that archive needs is imported.
+
+    Args:
+        name: one of `NAMES`.
+        data_dir: the archive's folder, or one that contains it. `synthetic` needs none; `ucm` downloads without one.
+        cache_dir: where ucm, dlrsd, whdld and mlaid are prepared, about as large as the archive, and where `folder`
+            remembers which images it has decoded; by default `$XDG_CACHE_HOME/macl_tf` or `~/.cache/macl_tf`.
+        seed: of `synthetic`.
+        num_tiles: of `synthetic`; None for its own default.
+        table: label table of `folder`; None to look for it.
+        min_area: of archives with masks: share of a tile's area in [0, 1] below which a label does not count.
+        verify: of `folder`: whether to decode every image once. The others always do, when they are prepared.
+
+    Returns:
+        The archive.
+
+    Raises:
+        ValueError: if the name is unknown, or an option does not fit the archive.
+        FileNotFoundError: if the archive is not there; it says what was looked for, where, and where to get it.
+
+    Example:
+        >>> archive = load_archive("synthetic", num_tiles=8)
+        >>> len(archive), archive.read_image(0).shape
+        (8, (96, 96, 3))
+    """
+    if name not in NAMES:
+        raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}.")
+    for option, value, owner in (("num_tiles", num_tiles, "synthetic"), ("table", table, "folder")):
+        if value is not None and name != owner:
+            raise ValueError(f"{option} is an option of {owner!r} and must be None for {name!r}, got {value!r}.")
+    if min_area and name in ("synthetic", "folder"):
+        raise ValueError(f"min_area must be 0 for {name!r}: it is an option of dlrsd and whdld, got {min_area}.")
+    module = import_module(f"macl_tf.datasets.{name}")
+    if name == "synthetic":
+        return module.make_synthetic(seed=seed, **({} if num_tiles is None else {"num_tiles": num_tiles}))
+    cache = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "macl_tf").expanduser()
+    if name == "folder":
+        if data_dir is None:
+            raise ValueError("folder needs data_dir, the folder with your images and their table, got None.")
+        return module.load_folder(data_dir, table, verify=verify, cache_dir=cache)
+    from macl_tf.datasets.preparing import load_prepared
+
+    return load_prepared(getattr(module, name.capitalize()), data_dir, cache, min_area=min_area)

@@ -1,0 +1,202 @@
+"""What an archive of labelled tiles is, and how its pictures are decoded: the one type that every loader returns."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+# Below Pillow's own limit of 89 million, so that ours is the message that a user reads.
+_MAX_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Archive:
+    """N labelled tiles that are read one by one, in the order of their file names.
+
+    Args:
+        name: short name of the archive ("ucm").
+        label_names: the C label names.
+        file_names: N unique names relative to the archive, sorted ("agricultural/agricultural00.tif").
+        labels: (N, C) array of 0 and 1; kept as uint8.
+        read_image: index -> (H, W, 3) uint8 RGB image of any size. It may be called from many threads at once.
+        label_areas: (N, C) float32 share of the tile that each label covers, in [0, 1], where there are masks.
+        scenes: N scene names ("agricultural"), where the archive has scenes.
+        numbers: (N,) running number within the scene, for archives whose neighbouring numbers show the same place.
+        official_split: N of "train" or "test", where the authors published a split.
+        default_split: what `split_archive` does unless told otherwise: "random", "blocks" or "official".
+        notes: what a user should know about this copy: rows without image, unreadable images and the like.
+
+    Raises:
+        ValueError: if a length does not fit, a file name occurs twice or out of order, or a label is not 0 or 1.
+
+    Example:
+        >>> import numpy as np
+        >>> tile = np.zeros((8, 8, 3), np.uint8)
+        >>> archive = Archive("mine", ("sea", "sand"), ("a.png", "b.png"), np.eye(2), lambda index: tile)
+        >>> len(archive)
+        2
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    file_names: tuple[str, ...]
+    labels: np.ndarray
+    read_image: Callable[[int], np.ndarray]
+    label_areas: np.ndarray | None = None
+    scenes: tuple[str, ...] | None = None
+    numbers: np.ndarray | None = None
+    official_split: tuple[str, ...] | None = None
+    default_split: str = "random"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together, and give the arrays their types."""
+        shape = (len(self.file_names), len(self.label_names))
+        labels = np.asarray(self.labels)
+        if labels.shape != shape:
+            raise ValueError(
+                f"labels of {self.name} must have shape (images, label names) = {shape}, got {labels.shape}."
+            )
+        if not np.isin(labels, (0, 1)).all():
+            raise ValueError(f"labels of {self.name} must be 0 or 1, got {np.setdiff1d(labels, (0, 1))[:5].tolist()}.")
+        object.__setattr__(self, "labels", labels.astype(np.uint8))
+        if len(set(self.label_names)) != shape[1]:
+            raise ValueError(f"label names of {self.name} must be unique, got {self.label_names}.")
+        for before, after in zip(self.file_names, self.file_names[1:], strict=False):
+            if before >= after:
+                raise ValueError(
+                    f"file names of {self.name} must be sorted and unique, got {before!r} before {after!r}."
+                )
+        if self.label_areas is not None:
+            areas = np.asarray(self.label_areas, np.float32)
+            if areas.shape != shape or not ((areas >= 0) & (areas <= 1)).all():
+                raise ValueError(
+                    f"label_areas of {self.name} must be shares in [0, 1] of shape {shape}, got {areas.shape}."
+                )
+            object.__setattr__(self, "label_areas", areas)
+        if self.numbers is not None:
+            object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
+        for field in ("scenes", "numbers", "official_split"):
+            value = getattr(self, field)
+            if value is not None and len(value) != shape[0]:
+                raise ValueError(f"{field} of {self.name} must have one entry an image ({shape[0]}), got {len(value)}.")
+        if not set(self.official_split or ()) <= {"train", "test"}:
+            raise ValueError(
+                f"official_split must hold 'train' and 'test' only, got {sorted(set(self.official_split or ()))}."
+            )
+        if self.default_split not in ("random", "blocks", "official"):
+            raise ValueError(f"default_split must be 'random', 'blocks' or 'official', got {self.default_split!r}.")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.file_names)
+
+
+def open_image(data: bytes | Path, name: str) -> Image.Image:
+    """Open and fully load an image with Pillow, from the formats allowed here and within the pixel limit.
+
+    Args:
+        data: the encoded bytes, or the path of a file.
+        name: what the error calls the image.
+
+    Returns:
+        The loaded image in its own mode. It holds no open file.
+
+    Raises:
+        ValueError: if it cannot be decoded or has more than 64 million pixels. The message names the image.
+    """
+    try:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > _MAX_PIXELS:
+                raise ValueError(f"it has {width} x {height} pixels, more than {_MAX_PIXELS:,}; cut it into tiles")
+            image.load()
+            return image
+    except Exception as error:  # On broken bytes Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...
+        # Pillow's text names the file or the buffer's address: neither belongs in a message that is kept.
+        reason = "not a known image format" if type(error).__name__ == "UnidentifiedImageError" else error
+        raise ValueError(f"{name} cannot be read as an image: {reason}.") from error
+
+
+def decode_image(data: bytes | Path, name: str) -> np.ndarray:
+    """Decode an image of any common kind to 8-bit RGB.
+
+    Palettes are expanded, grey is repeated, transparency is dropped, CMYK is converted, and of 16-bit values the high
+    byte is kept. Of several frames or pages the first is taken. EXIF orientation is ignored, as tf.io does.
+
+    Args:
+        data: the encoded bytes, or the path of a file.
+        name: what the error calls the image.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if it cannot be decoded or is a floating-point image. The message names the image.
+    """
+    return rgb_array(open_image(data, name), name)
+
+
+def rgb_array(image: Image.Image, name: str) -> np.ndarray:
+    """Return a loaded Pillow image as an (H, W, 3) uint8 RGB array; see `decode_image`."""
+    if image.mode == "F":
+        raise ValueError(f"{name} holds floating-point values, whose range is unknown: convert it to 8 or 16 bits.")
+    if image.mode.startswith("I"):
+        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA", "LA"):
+        image = image.convert("RGBA")  # Pillow warns where a palette with transparency goes straight to RGB.
+    try:
+        return np.array(image.convert("RGB"))
+    except ValueError as error:
+        raise ValueError(f"{name} has colour mode {image.mode}, which cannot be turned into RGB: {error}.") from error
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize to a square with an antialiased triangle filter, as tf.image.resize(..., antialias=True) does.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the result in pixels, > 0.
+
+    Returns:
+        (size, size, 3) uint8; the image itself where it has that size already.
+
+    Raises:
+        ValueError: if size is not positive.
+    """
+    if size <= 0:
+        raise ValueError(f"size must be > 0, got {size}.")
+    if image.shape[:2] == (size, size):
+        return image
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def normalise_stem(name: str) -> str:
+    r"""Return the name by which images, masks and table rows are matched: no folder, no image suffix, lower case.
+
+    Example:
+        >>> normalise_stem(r"Images\Airport\Airport_1.JPG")
+        'airport_1'
+    """
+    base = PurePosixPath(name.strip().replace("\\", "/")).name.lower()
+    suffix = PurePosixPath(base).suffix
+    return base[: -len(suffix)].strip() if suffix in IMAGE_SUFFIXES else base
+
+
+def normalise_label(name: str) -> str:
+    """Return a label name without case, blanks and punctuation: bare-soil, bare soil and baresoil are one.
+
+    Example:
+        >>> normalise_label("Bare-Soil") == normalise_label("bare soil") == "baresoil"
+        True
+    """
+    return re.sub(r"[\W_]+", "", name.casefold())

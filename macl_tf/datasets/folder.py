@@ -1,0 +1,224 @@
+"""Your own archive: a folder of images and a label table.
+
+Everything that can be wrong with it is found while it is loaded, before anything is trained: rows without an
+image, images without a row, files that cannot be decoded, names that fit twice. Such images are left out,
+counted in `Archive.notes` and named one by one in the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, decode_image
+from macl_tf.datasets.matching import Finding, find_table, list_files, match_rows, shorten
+from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.files import written_whole
+
+PROBLEMS = {
+    "missing": "rows without an image, left out",
+    "ambiguous": "rows that fit several images (write the path in the table), left out",
+    "conflicting": "images with rows that contradict each other, left out",
+    "unreadable": "unreadable images, left out",
+    "orphan": "images without a row, left out",
+    "duplicate": "images with several rows, all the same, kept once",
+    "unlabelled": "images without a label, kept",
+}
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What is wrong with a folder, name by name.
+
+    Attributes:
+        findings: Problem (a key of `PROBLEMS`), name of the image or row, detail; sorted by problem, then by
+            name.
+    """
+
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A line for each problem that occurs: how many, and the first few names."""
+        named = {problem: [f.name for f in self.findings if f.problem == problem] for problem in PROBLEMS}
+        return tuple(
+            f"{PROBLEMS[problem]}: {len(names)} ({shorten(names)})" for problem, names in named.items() if names
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Writes every finding as CSV with the columns problem, name and detail, replacing the file as a whole."""
+        path = Path(path)
+        with (
+            written_whole(path) as temporary,
+            # Whatever bytes a file name holds, they can be written.
+            open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            csv.writer(file).writerows([Finding._fields, *self.findings])
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class FolderArchive(Archive):
+    """An `Archive` that also knows what was wrong with its folder.
+
+    Attributes:
+        report: Every image and row that was left out or deserves a look.
+    """
+
+    report: FolderReport = FolderReport()
+
+
+def load_folder(
+    data_dir: str | os.PathLike[str],
+    table: str | os.PathLike[str] | None = None,
+    *,
+    verify: bool = True,
+    workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> FolderArchive:
+    r"""Reads a folder of images and its label table.
+
+    Images may lie at any depth and be JPEG, PNG, BMP, GIF, WebP or TIFF. Rows and images are joined by name,
+    see `macl_tf.datasets.matching`; what a table may look like stands in `macl_tf.datasets.tables`. A column
+    `split` becomes the official split, and then the default one; a column `scene` becomes the scenes.
+
+    Args:
+        data_dir: The folder.
+        table: The label table, as a path from `data_dir` or from the working directory. None takes the only
+            .csv, .tsv or .txt file there is.
+        verify: Whether to decode every image once, so that a damaged file is found now and not after an hour.
+        workers: Threads that decode; None for one per core, at most 8.
+        cache_dir: Where to remember which files were decoded (by path, size and time of change), so that the
+            next run need not decode them again. None remembers nothing.
+
+    Returns:
+        The archive of the usable images, sorted by name. `notes` holds the counts, `report` all names.
+
+    Raises:
+        FileNotFoundError: If the folder, an image in it or the table is not there.
+        ValueError: If the table cannot be read, several files may be it, or no image is usable.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("RGB", (8, 8)).save(folder / "a.png")
+        >>> _ = (folder / "labels.csv").write_text("image,labels\na,sea;sand\nb,trees\n")
+        >>> archive = load_folder(folder)
+        >>> archive.file_names, archive.label_names, archive.labels.tolist()
+        (('a.png',), ('sand', 'sea', 'trees'), [[1, 1, 0]])
+        >>> archive.report.notes
+        ('rows without an image, left out: 1 (b)',)
+    """
+    root = Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"the folder of an own archive must exist, but {root} is none. Give it by --data-dir.")
+    files = list_files(root)
+    images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not images:
+        raise FileNotFoundError(
+            f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
+        )
+    label_table = read_label_table(find_table(root, files, table))
+    matched, findings = match_rows(label_table, images)
+    if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
+        raise ValueError(
+            f"no row of {label_table.path} names an image in {root}. The table names "
+            f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
+            "Names must agree, with or without extension and folders."
+        )
+    if verify:
+        broken = find_unreadable(root, sorted(matched), workers=workers, cache_dir=cache_dir)
+        findings += [Finding("unreadable", name, error) for name, error in broken.items()]
+        matched = {name: row for name, row in matched.items() if name not in broken}
+    names = tuple(sorted(matched))
+    rows = [matched[name] for name in names]
+    labels = label_table.labels[rows]
+    empty = np.flatnonzero(labels.sum(axis=1) == 0)
+    findings += [Finding("unlabelled", names[index], "") for index in empty]
+    order = list(PROBLEMS)
+    splits, split_notes = _official_split(label_table, rows)
+    report = FolderReport(tuple(sorted(findings, key=lambda finding: (order.index(finding.problem), finding.name))))
+    if len(empty) == len(names):
+        raise ValueError(f"{root} must hold a readable image with a label, but: {'; '.join(report.notes)}.")
+    summary = f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}"
+    return FolderArchive(
+        name="folder",
+        label_names=label_table.label_names,
+        file_names=names,
+        labels=labels,
+        read_image=lambda index: decode_image(root / names[index], names[index]),
+        scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
+        official_split=splits,
+        default_split="official" if splits else "random",
+        notes=(summary, *label_table.notes, *split_notes, *report.notes),
+        report=report,
+    )
+
+
+def find_unreadable(
+    root: Path,
+    names: Sequence[str],
+    *,
+    workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, str]:
+    """Decodes the images `names` below `root`, in threads, and returns the error of each that fails, by name.
+
+    With `cache_dir`, a file that was decoded before and has the same size and time of change is not decoded
+    again.
+    """
+    digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
+    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-readable.json"
+    known = _recall(memory)
+    errors: dict[str, str] = {}
+    stamps: dict[str, list[int]] = {}
+
+    def check(name: str) -> None:
+        try:
+            status = (root / name).stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+            if known.get(name) != stamp:
+                decode_image(root / name, name)
+            stamps[name] = stamp
+        except (OSError, ValueError) as error:
+            errors[name] = str(error)
+
+    executor = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    try:
+        list(tqdm(executor.map(check, names), "checking images", len(names), unit="image", leave=False, delay=1))
+    finally:
+        executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
+    if memory is not None and stamps != known:
+        # A cache that cannot be written costs time in the next run, not this run.
+        with suppress(OSError), written_whole(memory) as temporary:
+            temporary.write_text(json.dumps(stamps), encoding="utf-8")
+    return dict(sorted(errors.items()))
+
+
+def _official_split(table: LabelTable, rows: Sequence[int]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """The official split, train and test only: `split_archive` draws the validation images from the training ones."""
+    if table.splits is None:
+        return None, ()
+    splits = [table.splits[row] for row in rows]
+    given = splits.count("validation")
+    note = f"{given} images of the table's validation split count as train, from which validation images are drawn"
+    return tuple("test" if split == "test" else "train" for split in splits), (note,) if given else ()
+
+
+def _recall(memory: Path | None) -> dict[str, list[int]]:
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+    except (OSError, ValueError):
+        return {}  # nothing remembered yet, or a damaged file: everything is decoded again
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,184 @@
+"""Which image belongs to which row of a label table: finding both in a folder, and joining them by name."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from macl_tf.datasets.archives import normalise_stem
+from macl_tf.datasets.tables import LabelTable
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_IGNORED = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}
+_NO_TABLES = ("readme", "license", "licence")
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong with one image or row."""
+
+    problem: str
+    name: str
+    detail: str
+
+
+class _Key(NamedTuple):
+    """A name as it is compared: one Unicode form, no case, no image extension, either kind of slash."""
+
+    folders: tuple[str, ...]
+    stem: str
+    suffix: str
+
+
+def list_files(root: Path) -> list[str]:
+    """The files below `root`, as sorted paths relative to it with forward slashes.
+
+    Hidden files and those that operating systems leave behind are ignored. Symbolic links are followed, but
+    no folder is entered twice and none that contains `root`.
+    """
+    top = os.path.realpath(root)
+    entered: set[str] = set()
+    names: list[str] = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered or (real != top and os.path.commonpath((real, top)) == real):
+            subfolders.clear()
+            continue
+        entered.add(real)
+        subfolders[:] = sorted(name for name in subfolders if _is_visible(name))
+        paths = (Path(folder, name) for name in files if _is_visible(name))
+        names.extend(path.relative_to(root).as_posix() for path in paths if path.is_file())
+    return sorted(names)
+
+
+def find_table(root: Path, files: Sequence[str], table: str | os.PathLike[str] | None) -> Path:
+    """The label table: the one that is named, or the only one there is.
+
+    Args:
+        root: The folder of the archive.
+        files: What `list_files(root)` gave.
+        table: A path, from `root` or from the working directory; None to look for it.
+
+    Raises:
+        FileNotFoundError: If the named file is not there, or none is found.
+        ValueError: If several files may be it.
+    """
+    if table is not None:
+        tried = [root / table, Path(table).expanduser()]
+        found = next((path for path in tried if path.is_file()), None)
+        if found is None:
+            places = " or ".join(dict.fromkeys(str(path) for path in tried))
+            raise FileNotFoundError(f"the label table must be a file, but there is none at {places}.")
+        return found
+    candidates = [
+        name
+        for name in map(PurePosixPath, files)
+        if name.suffix.lower() in TABLE_SUFFIXES and not name.name.lower().startswith(_NO_TABLES)
+    ]
+    # A table above folders of side files (one .txt per image, say) is the one that is meant.
+    depth = min((len(name.parts) for name in candidates), default=0)
+    candidates = [name for name in candidates if len(name.parts) == depth]
+    if not candidates:
+        raise FileNotFoundError(
+            f"an own archive needs a label table (.csv, .tsv or .txt), but none was found in {root} or below. Put one "
+            "there (a spreadsheet: save it as CSV), or name it with --set table=PATH."
+        )
+    if len(candidates) > 1:
+        raise ValueError(
+            f"{root} must hold one label table, got {len(candidates)}: {shorten(map(str, candidates), 5)}. "
+            f"Name the right one, for example --set table={candidates[0]}"
+        )
+    return root / candidates[0]
+
+
+def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int], list[Finding]]:
+    """Joins rows and images by name.
+
+    Names are compared without case, extension and Unicode form. Where several images or rows share a stem,
+    the folders that row and image both name must agree, and after that the extension decides; what is still
+    open is left out.
+
+    Args:
+        table: The label table.
+        images: Paths relative to the archive's folder, with forward slashes.
+
+    Returns:
+        The row of each image that has one, and what was found wrong: rows that are `missing` their image or
+        `ambiguous`, images that are an `orphan`, or have `duplicate` or `conflicting` rows (the latter are
+        left out).
+    """
+    by_stem: dict[str, list[tuple[str, _Key]]] = defaultdict(list)
+    for image in images:
+        key = _key(image)
+        by_stem[key.stem].append((image, key))
+    row_keys = [_key(name) for name in table.image_names]
+    distinct = Counter(stem for _, stem in {(key.folders, key.stem) for key in row_keys})
+
+    findings: list[Finding] = []
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    claimed: set[str] = set()
+    for row, (name, key) in enumerate(zip(table.image_names, row_keys, strict=True)):
+        fitting = _fitting(name, key, by_stem.get(key.stem, []), distinct[key.stem] == 1)
+        claimed.update(fitting)
+        where = f"line {table.lines[row]} of {table.path.name}"
+        if not fitting:
+            findings.append(Finding("missing", name, where))
+        elif len(fitting) > 1:
+            findings.append(Finding("ambiguous", name, f"{where} fits {shorten(fitting, 5)}"))
+        else:
+            rows_of[fitting[0]].append(row)
+    findings += [Finding("orphan", image, "") for image in images if image not in claimed]
+
+    matched: dict[str, int] = {}
+    for image, rows in sorted(rows_of.items()):
+        if len(rows) > 1:
+            same = len({_content(table, row) for row in rows}) == 1
+            lines = " and ".join(str(table.lines[row]) for row in rows)
+            findings.append(
+                Finding("duplicate" if same else "conflicting", image, f"lines {lines} of {table.path.name}")
+            )
+            if not same:
+                continue
+        matched[image] = rows[0]
+    return matched, findings
+
+
+def shorten(names: Sequence[str] | map[str], limit: int = 3) -> str:
+    """The first names, for a message: `a.jpg, b.jpg, c.jpg and 12 more`."""
+    # A file name that is no UTF-8 must not make the message unprintable.
+    names = [name.encode(errors="backslashreplace").decode() for name in names]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name.casefold() not in _IGNORED
+
+
+def _key(name: str) -> _Key:
+    text = unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
+    *folders, last = [part for part in text.split("/") if part not in ("", ".")] or [""]
+    stem = normalise_stem(last)
+    return _Key(tuple(folders), stem, last.removeprefix(stem))
+
+
+def _fitting(name: str, key: _Key, candidates: list[tuple[str, _Key]], only_row: bool) -> list[str]:
+    if only_row and len(candidates) == 1:
+        return [candidates[0][0]]
+    if any(image == name for image, _ in candidates):
+        return [name]
+    agreeing = [
+        (image, other)
+        for image, other in candidates
+        if all(a == b for a, b in zip(reversed(key.folders), reversed(other.folders), strict=False))
+    ]
+    same_suffix = [image for image, other in agreeing if other.suffix == key.suffix]
+    return same_suffix or [image for image, _ in agreeing]
+
+
+def _content(table: LabelTable, row: int) -> tuple[bytes, str, str]:
+    scene = table.scenes[row] if table.scenes else ""
+    return table.labels[row].tobytes(), scene, table.splits[row] if table.splits else ""

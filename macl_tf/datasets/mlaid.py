@@ -1,0 +1,114 @@
+"""ML-AID: 3000 aerial tiles of 30 scenes with 17 labels, 2400 to train and 600 to test (Hua et al., 2019).
+
+Directly with TFDS:
+
+    import tensorflow_datasets as tfds
+    import macl_tf.datasets.mlaid  # registers "mlaid"
+
+    train, test = tfds.load("mlaid", split=["train", "test"], builder_kwargs={"source_dir": "AID_multilabel"})
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow_datasets as tfds
+
+from macl_tf.datasets.archives import IMAGE_SUFFIXES, normalise_label
+from macl_tf.datasets.preparing import ArchiveBuilder
+from macl_tf.datasets.records import Listing, Record
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_files, match_rows, read_rows
+
+LABEL_NAMES = (
+    "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
+    "pavement", "sand", "sea", "ship", "tanks", "trees", "water",
+)  # fmt: skip
+
+SOURCE = Source(
+    name="mlaid",
+    title="ML-AID (AID with 17 labels)",
+    folders=("aidmultilabel", "multilabelaid", "mlaid", "aidml"),
+    layout=(
+        "AID_multilabel/images_tr/<Scene>/<scene>_N.jpg\nAID_multilabel/images_test/<Scene>/<scene>_N.jpg\n"
+        "AID_multilabel/multilabel.csv (or multlabel.csv)"
+    ),
+    origin="https://github.com/Hua-YS/AID-Multilabel-Dataset.",
+)
+_SPLITS = {"imagestr": "train", "imagestrain": "train", "imagestest": "test", "imageste": "test"}
+
+_DESCRIPTION = """\
+3000 aerial tiles of 600 x 600 pixels from the 30 scenes of AID, with the 17 labels of UC Merced, 2400 to train and 600
+to test. mobile-home has two images: a split may have none.
+"""
+_CITATION = """\
+@article{hua2020relation,
+  author={Hua, Yuansheng and Mou, Lichao and Zhu, Xiao Xiang},
+  title={Relation Network for Multilabel Aerial Image Classification},
+  journal={IEEE Transactions on Geoscience and Remote Sensing}, volume={58}, number={7}, pages={4558--4572}, year={2020}
+}
+"""
+
+
+class Mlaid(ArchiveBuilder):
+    """ML-AID with its official split."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Put these into the manual directory, or name their folder as source_dir:\n{SOURCE.layout}"
+    )
+
+    SOURCE = SOURCE
+    LABEL_NAMES = LABEL_NAMES
+    DEFAULT_SPLIT = "official"
+
+    @classmethod
+    def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
+        """Return the folder of the images and the label table."""
+        root = cls.SOURCE.locate(data_dir)
+        # multilabel.mat is of no use here: it names no image, and its rows follow no rule that is written down.
+        table = find_table([root, Path(data_dir or root)], r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)")
+        if table is None:
+            raise cls.SOURCE.missing(data_dir, "images are there, but no label table multilabel.csv or multlabel.csv")
+        return root, table
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.example_info(
+            description=_DESCRIPTION, homepage="https://github.com/Hua-YS/AID-Multilabel-Dataset", citation=_CITATION
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        listing = list_records(*self.source_paths(self.archive_dir(dl_manager)))
+        self.keep_notes(listing)
+        parts = sorted({record.split for record in listing.records}, reverse=True)
+        return {
+            part: self._generate_examples([record for record in listing.records if record.split == part])
+            for part in parts
+        }
+
+    def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield from self.examples(records)
+
+
+def list_records(root: Path, table: Path) -> Listing:
+    """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
+    images, _ = choose_by_stem(list_files(root, IMAGE_SUFFIXES), lambda path: _split_of(path, root) is None)
+    matched, notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
+    if not matched:
+        raise SOURCE.missing(root, f"no image has a row in {table.name}")
+    splits = {stem: _split_of(images[stem], root) for stem in matched}
+    unknown = sum(split is None for split in splits.values())
+    if unknown:
+        notes.append(f"{unknown} images lie neither in images_tr nor in images_test: the official split is not known")
+        splits = dict.fromkeys(splits, "train")
+    return Listing(
+        [Record(images[stem], row, split=splits[stem] or "train") for stem, row in sorted(matched.items())], notes
+    )
+
+
+def _split_of(path: Path, root: Path) -> str | None:
+    folders = (normalise_label(part) for part in path.relative_to(root).parts[:-1])
+    return next((_SPLITS[folder] for folder in folders if folder in _SPLITS), None)

@@ -1,0 +1,231 @@
+"""What the TFDS builders share: records become examples, and a prepared builder becomes an `Archive`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from macl_tf.datasets.archives import Archive, decode_image, normalise_stem
+from macl_tf.datasets.records import Listing, Record, stored_bytes
+from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
+
+
+class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
+    """A TFDS builder that reads an archive from a folder as people have it.
+
+    Args:
+        source_dir: the archive's folder, or one that contains it. Without it TFDS's `manual_dir` is looked at.
+        **kwargs: what every TFDS builder takes: data_dir (where the prepared data go), config, version.
+    """
+
+    SOURCE: ClassVar[Source]
+    LABEL_NAMES: ClassVar[tuple[str, ...]]
+    DEFAULT_SPLIT: ClassVar[str] = "random"
+    DOWNLOADS: ClassVar[bool] = False
+    # What TFDS checks downloads against. Said here so that it does not look for a checksums file (which needs
+    # importlib_resources, a package that TFDS 4.9.10 does not ask for).
+    url_infos: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
+        """Remember the folder; nothing is read before `download_and_prepare`."""
+        self.source_dir = source_dir
+        super().__init__(**kwargs)
+        self._original_state["source_dir"] = source_dir  # TFDS pickles a builder as its constructor's arguments.
+
+    @classmethod
+    def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
+        """Return the files and folders that the prepared data depend on, the archive's own folder first.
+
+        Raises:
+            FileNotFoundError: if the archive is not there.
+        """
+        return (cls.SOURCE.locate(data_dir),)
+
+    def archive_dir(self, dl_manager: tfds.download.DownloadManager) -> str | os.PathLike[str] | None:
+        """Return the folder to look in: `source_dir`, else TFDS's manual directory if there is something in it."""
+        if self.source_dir is not None:
+            return self.source_dir
+        try:
+            return os.fspath(dl_manager.manual_dir)
+        except AssertionError:  # TFDS's word for a manual directory that is missing or empty.
+            return None
+
+    def example_info(
+        self, *, description: str, homepage: str, citation: str, scenes: bool = True, areas: bool = False
+    ) -> tfds.core.DatasetInfo:
+        """Return the DatasetInfo that the builders have in common; its metadata hold the notes."""
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list(self.LABEL_NAMES))),
+            "file_name": tfds.features.Text(),
+        }
+        if scenes:
+            features |= {"scene": tfds.features.Text(), "number": tfds.features.Scalar(np.int64)}
+        if areas:
+            features["label_areas"] = tfds.features.Tensor(shape=(len(self.LABEL_NAMES),), dtype=np.float32)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=description,
+            features=tfds.features.FeaturesDict(features),
+            homepage=homepage,
+            citation=citation,
+            metadata=tfds.core.MetadataDict(notes=[], unreadable=[]),
+        )
+
+    def keep_notes(self, listing: Listing) -> None:
+        """Put a listing's notes where the prepared data keep them."""
+        self.info.metadata["notes"] = list(listing.notes)
+        self.info.metadata["unreadable"] = []
+
+    def examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the examples of some records; an image that cannot be decoded is skipped and its name kept.
+
+        Raises:
+            ValueError: if not one of the images can be decoded.
+        """
+        features = self.info.features
+        unreadable = self.info.metadata["unreadable"]
+        written = 0
+        for record in records:
+            _, number = scene_and_number(normalise_stem(record.path.name))
+            file_name = f"{record.scene}/{record.path.name}" if "scene" in features else record.path.name
+            try:
+                image = stored_bytes(record.path, file_name)
+            except ValueError as error:
+                unreadable.append(str(error))
+                continue
+            example: dict[str, Any] = {
+                "image": image,
+                "labels": np.flatnonzero(record.labels).tolist(),
+                "file_name": file_name,
+            }
+            if "scene" in features:
+                example |= {"scene": record.scene, "number": number}
+            if "label_areas" in features:
+                unknown = np.full(len(self.LABEL_NAMES), np.nan, np.float32)
+                example["label_areas"] = unknown if record.label_areas is None else record.label_areas
+            written += 1
+            yield file_name, example
+        if not written:
+            raise ValueError(f"None of {len(records)} images of {self.name} could be read; the first: {unreadable[0]}")
+
+
+def prepare(builder: ArchiveBuilder) -> ArchiveBuilder:
+    """Prepare a builder as files that can be read at random, unless that has been done; no copy is looked for online.
+
+    TFDS writes into a folder with another name and renames it at the end, so that an interrupted preparation is never
+    taken for a complete one.
+    """
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False, register_checksums=False),
+        file_format="array_record",
+    )
+    return builder
+
+
+def read_archive(builder: ArchiveBuilder, *, min_area: float = 0.0) -> Archive:
+    """Turn a prepared builder into an `Archive`.
+
+    Args:
+        builder: prepared in the format array_record.
+        min_area: share of a tile's area in [0, 1] below which a label does not count; 0 takes any pixel.
+
+    Returns:
+        The archive, in the order of the file names. Images are read and decoded one by one when asked for.
+
+    Raises:
+        ValueError: if min_area is out of range, or not 0 for an archive without masks.
+    """
+    _check_share(min_area)
+    splits = sorted(builder.info.splits)
+    skip = {"image": tfds.decode.SkipDecoding()}
+    sources = [builder.as_data_source(split, decoders=skip) for split in splits]
+    rows = []
+    for part, source in enumerate(sources):
+        for position in range(len(source)):
+            example = source[position]
+            del example["image"]
+            rows.append((example["file_name"].decode(), part, position, example))
+    rows.sort(key=lambda row: row[0])
+    names = tuple(name for name, *_ in rows)
+    labels = np.zeros((len(rows), len(builder.LABEL_NAMES)), np.uint8)
+    for row, (*_, example) in zip(labels, rows, strict=True):
+        row[example["labels"]] = 1
+
+    areas = (
+        np.stack([example["label_areas"] for *_, example in rows]) if "label_areas" in builder.info.features else None
+    )
+    if areas is not None and np.isnan(areas).any():
+        areas = None
+    if areas is not None:
+        labels = ((areas > 0) & (areas >= np.float32(min_area))).astype(np.uint8)
+    elif min_area > 0:
+        raise ValueError(f"min_area must be 0 for {builder.name} without masks, got {min_area}: no areas are known.")
+
+    scenes = numbers = None
+    if "scene" in builder.info.features:
+        scenes = tuple(example["scene"].decode() for *_, example in rows)
+        numbers = np.array([example["number"] for *_, example in rows], np.int64)
+    official = tuple(splits[part] for _, part, *_ in rows) if len(splits) > 1 else None
+    unlabelled = [name for name, row in zip(names, labels, strict=True) if not row.any()]
+    unreadable = sorted(builder.info.metadata["unreadable"])
+
+    def read_image(index: int) -> np.ndarray:
+        _, part, position, _ = rows[index]
+        return decode_image(sources[part][position]["image"], names[index])
+
+    return Archive(
+        name=builder.name,
+        label_names=builder.LABEL_NAMES,
+        file_names=names,
+        labels=labels,
+        read_image=read_image,
+        label_areas=areas,
+        scenes=scenes,
+        numbers=None if numbers is None or (numbers < 0).any() else numbers,
+        official_split=official,
+        default_split="random" if official is None and builder.DEFAULT_SPLIT == "official" else builder.DEFAULT_SPLIT,
+        notes=(
+            *builder.info.metadata["notes"],
+            *count_note(unreadable, "image was left out", "images were left out"),
+            *count_note(unlabelled, "image has no label and was kept", "images have no label and were kept"),
+        ),
+    )
+
+
+def _check_share(min_area: float) -> None:
+    if not 0 <= min_area <= 1:
+        raise ValueError(f"min_area must be in [0, 1], got {min_area}.")
+
+
+def load_prepared(
+    builder_class: type[ArchiveBuilder],
+    data_dir: str | os.PathLike[str] | None,
+    cache_dir: str | os.PathLike[str],
+    *,
+    min_area: float = 0.0,
+) -> Archive:
+    """Prepare an archive unless that has been done, and open it.
+
+    The prepared copy lies in `cache_dir/<name>-<fingerprint of the source>`: an archive that changed is prepared anew.
+
+    Raises:
+        FileNotFoundError: if the archive is not there. Nothing has been prepared then.
+        ValueError: if min_area is out of range, or not 0 for an archive without masks.
+    """
+    _check_share(min_area)
+    download = data_dir is None and builder_class.DOWNLOADS
+    key = "download" if download else fingerprint(builder_class.source_paths(data_dir))
+    place = Path(cache_dir).expanduser() / f"{builder_class.name}-{key}"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / CACHE_TAG).write_text(CACHE_SIGNATURE)
+    try:
+        builder = prepare(builder_class(source_dir=data_dir, data_dir=place))
+    except FileExistsError:  # Another process prepared the same archive meanwhile; its copy is as good.
+        builder = prepare(builder_class(source_dir=data_dir, data_dir=place))
+    return read_archive(builder, min_area=min_area)

@@ -1,0 +1,204 @@
+"""Encoders: a tile in, a unit-norm embedding out, preprocessing included.
+
+An encoder is a functional `keras.Model` from pixels (B, S, S, 3) in 0 to 255 to the projection (B, D),
+unit norm, which the loss sees. Its layer `features` holds the backbone's pooled output, so that
+`descriptor_model` can offer either for retrieval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+Tensor = Any
+Backbone = Callable[[Tensor], Tensor]
+
+DESCRIPTORS = ("projection", "backbone")
+SMALL_TILE = 96  # below this, a 7x7 stem sees a third of the tile at once
+
+
+def resnet18(pixels: Tensor, *, small_stem: bool = False, width: int = 64) -> Tensor:
+    """ResNet-18 without its classifier: feature maps (B, S / 32, S / 32, 8 width) from pixels (B, S, S, 3).
+
+    Args:
+        pixels: (B, S, S, 3), scaled.
+        small_stem: A 3x3 first convolution instead of 7x7, for tiles under 96 px. Stride and pooling stay,
+            since keeping every pixel would cost four times the time.
+        width: Channels of the first stage; 64 in the paper.
+
+    Reference:
+        He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016, table 1.
+    """
+    x = convolution(pixels, width, 3 if small_stem else 7, stride=2, name="stem")
+    x = layers.ReLU()(x)
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    for stage in range(4):
+        for block in range(2):
+            stride = 2 if stage > 0 and block == 0 else 1
+            x = basic_block(x, width * 2**stage, stride, name=f"stage{stage + 1}_block{block + 1}")
+    return x
+
+
+def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
+    """Two 3x3 convolutions and the shortcut around them."""
+    shortcut = x
+    if stride != 1 or x.shape[-1] != filters:
+        shortcut = convolution(x, filters, 1, stride, name=f"{name}_shortcut")
+    x = layers.ReLU()(convolution(x, filters, 3, stride, name=f"{name}_1"))
+    x = convolution(x, filters, 3, 1, name=f"{name}_2")
+    return layers.ReLU()(layers.Add()([x, shortcut]))
+
+
+def convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
+    """Convolution without bias and batch normalisation."""
+    x = layers.Conv2D(
+        filters,
+        size,
+        stride,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+
+
+def build_encoder(
+    image_size: int,
+    *,
+    embedding_dim: int = 128,
+    backbone: Backbone | None = None,
+    weights: str | Path | None = None,
+    hidden_dim: int = 512,
+) -> keras.Model:
+    """An encoder with a two-layer projection head.
+
+    Args:
+        image_size: S, the side of a tile in pixels, at least 32.
+        embedding_dim: D, the width of the projection.
+        backbone: Function from scaled pixels (B, S, S, 3) in [-1, 1] to feature maps (B, h, w, F) or vectors
+            (B, F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
+        weights: None, or a `.weights.h5` file written by `save_weights` of the same encoder, or "imagenet"
+            for ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
+        hidden_dim: Width of the hidden layer of the projection head.
+
+    Returns:
+        Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, D) unit-norm float32 embeddings.
+
+    Raises:
+        ValueError: For a size or dimension out of range, or weights that do not fit the encoder.
+        FileNotFoundError: For a weights file that is not there.
+
+    Example:
+        >>> import numpy as np
+        >>> encoder = build_encoder(64, embedding_dim=32)
+        >>> encoder.predict(np.zeros((2, 64, 64, 3), "uint8"), verbose=0).shape
+        (2, 32)
+    """
+    if image_size < 32:
+        raise ValueError(
+            f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}."
+        )
+    if embedding_dim < 2:
+        raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
+    if weights == "imagenet":
+        if backbone is not None:
+            raise ValueError(
+                "weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both."
+            )
+        backbone, weights = imagenet_resnet18(), None
+    elif backbone is None:
+
+        def backbone(x: Tensor) -> Tensor:
+            return resnet18(x, small_stem=image_size < SMALL_TILE)
+
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
+    x = backbone(x)
+    if len(x.shape) == 4:
+        x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Activation("linear", dtype="float32", name="features")(x)  # what descriptor_model looks for
+    x = layers.Dense(hidden_dim, use_bias=False, name="projection_1")(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="projection_norm")(x)
+    x = layers.ReLU()(x)
+    x = layers.Dense(embedding_dim, name="projection_2")(x)
+    # Norms in float32: under mixed precision a half-precision norm would be off by a thousandth.
+    x = layers.Activation("linear", dtype="float32")(x)
+    embedding = layers.UnitNormalization(dtype="float32", name="embedding")(x)
+    encoder = keras.Model(pixels, embedding, name="encoder")
+    if weights is not None:
+        load_weights(encoder, Path(weights))
+    return encoder
+
+
+def load_weights(encoder: keras.Model, path: Path) -> None:
+    """Loads a `.weights.h5` file into the encoder, with an error that says what did not fit."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights must be 'imagenet' or the path of a .weights.h5 file, got '{path}', which is not there."
+        )
+    try:
+        encoder.load_weights(path)
+    except Exception as error:
+        raise ValueError(
+            f"weights '{path}' do not fit this encoder ({encoder.count_params():,} parameters). Use the "
+            f"image_size, backbone and embedding_dim that they were trained with. Keras says: {error}"
+        ) from error
+
+
+def imagenet_resnet18() -> Backbone:
+    """ResNet-18 with ImageNet weights from keras-hub, as a backbone function.
+
+    Raises:
+        ImportError: Without the extra `hub`.
+        ConnectionError: Where the weights can be neither found in keras-hub's cache nor downloaded.
+    """
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            "weights='imagenet' needs keras-hub: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
+        ) from error
+    try:
+        backbone = keras_hub.models.Backbone.from_preset("resnet_18_imagenet")
+    except Exception as error:
+        raise ConnectionError(
+            "The ImageNet weights (preset resnet_18_imagenet) could not be loaded: download them once on a machine "
+            "with network, or start from a weights file, or from none with weights=''. "
+            f"keras-hub says: {type(error).__name__}: {error}"
+        ) from error
+
+    def apply(scaled: Tensor) -> Tensor:
+        # keras-hub's converter for this preset: pixels / 255, then ImageNet's mean and deviation.
+        unit = layers.Rescaling(0.5, offset=0.5)(scaled)
+        mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        normal = layers.Normalization(mean=mean, variance=[d * d for d in deviation])(unit)
+        return backbone(normal)
+
+    return apply
+
+
+def descriptor_model(encoder: keras.Model, descriptor: str = "projection") -> keras.Model:
+    """The encoder with the output that retrieval compares.
+
+    Args:
+        encoder: A model of `build_encoder`, or any model with a layer called `features`.
+        descriptor: "projection", what the loss sees, or "backbone", the pooled features before it.
+
+    Returns:
+        Model of the same weights from pixels to (B, D) or (B, F), unit norm, float32.
+
+    Raises:
+        ValueError: For another descriptor.
+    """
+    if descriptor not in DESCRIPTORS:
+        raise ValueError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got '{descriptor}'.")
+    if descriptor == "projection":
+        return encoder
+    features = encoder.get_layer("features").output
+    unit = layers.UnitNormalization(dtype="float32", name="descriptor")(features)
+    return keras.Model(encoder.input, unit, name="descriptor")

@@ -1,0 +1,89 @@
+"""The pictures of a run directory, drawn from what the run knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.splits import Splits
+from macl_tf.encoders import descriptor_model
+from macl_tf.figures import contact_sheet, plot_history, plot_label_frequencies, plot_per_label
+from macl_tf.labels import LabelStatistics
+from macl_tf.retrieval import RetrievalReport, embed, nearest
+from macl_tf.sampling import expected_frequencies
+
+QUERIES, NEIGHBOURS = 8, 6
+
+
+def draw_run(
+    run: Path,
+    *,
+    archive: Archive,
+    splits: Splits,
+    statistics: LabelStatistics,
+    draw_weights: np.ndarray,
+    history: Mapping[str, Sequence[float]],
+    monitor: str,
+    encoder: keras.Model,
+    descriptor: str,
+    test_images: np.ndarray,
+    reports: Mapping[str, RetrievalReport],
+) -> None:
+    """Draws history.png, label_frequencies.png, per_label.png and neighbours.png into a run directory."""
+    names, rarest = archive.label_names, statistics.rarest()
+    rows = archive.labels[splits.train]
+    plot_history(history, run / "history.png", monitor=monitor)
+    plot_label_frequencies(
+        names,
+        rows.mean(axis=0),
+        expected_frequencies(rows, draw_weights),
+        run / "label_frequencies.png",
+        rarest=rarest,
+    )
+    average_precision = {name: per_label(report) for name, report in reports.items()}
+    plot_per_label(names, statistics.counts, average_precision, run / "per_label.png", rarest=rarest)
+
+    labels = archive.labels[splits.test]
+    queries = varied_queries(labels, statistics, QUERIES)
+    embeddings = embed(descriptor_model(encoder, descriptor), test_images, progress=False)
+    scores, found = nearest(
+        embeddings[queries],
+        embeddings,
+        min(NEIGHBOURS, len(labels) - 1),
+        query_ids=queries,
+        database_ids=np.arange(len(labels)),
+    )
+    contact_sheet(
+        test_images[queries],
+        labels[queries],
+        test_images[found],
+        labels[found],
+        scores,
+        run / "neighbours.png",
+        label_names=names,
+        rare=rarest,
+    )
+
+
+def per_label(report: RetrievalReport) -> np.ndarray:
+    """(C,) average precision by label, NaN for a label without a query."""
+    return np.array([np.nan if row["ap"] is None else row["ap"] for row in report.to_dict()["per_label"]])
+
+
+def varied_queries(labels: np.ndarray, statistics: LabelStatistics, count: int) -> np.ndarray:
+    """Indices of tiles to show: one for each label in turn, rarest first, then frequent ones.
+
+    No look is taken at how well they are found. Half are for rare labels and half for frequent ones.
+    """
+    order = statistics.rarest(1.0)
+    half = count // 2
+    chosen: list[int] = []
+    for label in [*order[:half], *order[half:][::-1]]:
+        holders = [int(i) for i in np.flatnonzero(labels[:, label]) if int(i) not in chosen]
+        if holders and len(chosen) < count:
+            chosen.append(holders[len(holders) // 2])
+    return np.array(chosen, np.int64)

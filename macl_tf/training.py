@@ -1,0 +1,349 @@
+"""Settings in, a trained and evaluated run directory out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import platform
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
+from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
+from macl_tf.config import Settings, load_settings
+from macl_tf.datasets import load_archive
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.splits import Splits, split_archive
+from macl_tf.encoders import DESCRIPTORS, build_encoder, descriptor_model
+from macl_tf.files import read_json, write_json, write_text, written_whole
+from macl_tf.labels import LabelStatistics
+from macl_tf.losses import MACL
+from macl_tf.pipeline import TrainingData, load_images, training_dataset
+from macl_tf.retrieval import RetrievalReport, embed, evaluate
+from macl_tf.run_figures import draw_run
+
+SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
+MONITOR = "val_ndcg@100_jaccard"
+
+
+def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Trains an encoder and evaluates it on tiles that it never saw; goes on where an earlier call stopped.
+
+    Args:
+        settings: What to do.
+        run_dir: Where everything is written: settings, versions, parts, history, weights, figures, pictures.
+        progress: Whether to show bars and notes.
+
+    Returns:
+        What `metrics.json` holds: figures of the untrained and the trained encoder, both descriptors.
+
+    Raises:
+        ValueError: If the run directory holds a run with other settings, naming them, or a setting does not
+            suit the archive.
+    """
+    run = Path(run_dir)
+    check_run(settings, run)
+    if (run / METRICS).is_file():
+        return read_json(run / METRICS)
+
+    say = print if progress else lambda *_: None
+    tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+    keras.config.set_dtype_policy(settings.precision)
+
+    archive = open_archive(settings)
+    splits = split_archive(
+        archive,
+        settings.split,
+        validation=settings.validation,
+        test=settings.test,
+        seed=settings.seed,
+    )
+    describe_run(settings, run)  # only now: a wrong path should leave nothing behind
+    splits.write(run, archive)
+    statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
+    write_json(run / LABELS, statistics.get_config())
+    for note in (*archive.notes, f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}"):
+        say(note)
+    if (report := getattr(archive, "report", None)) is not None:
+        report.write(run / "archive_report.csv")
+
+    size = settings.image_size
+    validation_images = load_images(archive, splits.validation, size, progress=progress)
+    test_images = load_images(archive, splits.test, size, progress=progress)
+
+    with strategy_scope():
+        encoder = build_encoder(size, embedding_dim=settings.embedding_dim, weights=settings.weights or None)
+        untrained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
+        steps = steps_per_epoch(archive, splits, settings)
+        encoder.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
+        encoder.optimizer.build(encoder.trainable_variables)
+        checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
+        done = checkpoint.restore(encoder)
+
+    data = training_data(archive, splits, settings, done, progress=progress)
+    if data.num_unlabelled:
+        say(f"{data.num_unlabelled} training tiles have no label and are not drawn.")
+    if done:
+        say(f"Going on after epoch {done} of {settings.epochs}.")
+    if done < settings.epochs and not checkpoint.finished_early:
+        validation = RetrievalEvaluation(
+            validation_images,
+            archive.labels[splits.validation],
+            label_statistics=statistics,
+            descriptor=settings.descriptor,
+        )
+        encoder.fit(
+            data.dataset,
+            epochs=settings.epochs,
+            initial_epoch=done,
+            steps_per_epoch=data.steps_per_epoch,
+            shuffle=False,  # the draws are shuffled
+            callbacks=[
+                TemperatureSchedule(temperature_schedule(settings, settings.epochs * steps)),
+                LearningRateLog(),
+                validation,
+                keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
+                checkpoint,
+            ],
+            verbose=1 if progress else 0,
+        )
+
+    encoder = without_optimizer(encoder)
+    if checkpoint.best_epoch is not None:
+        encoder.load_weights(run / BEST)
+    trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
+    with written_whole(run / ENCODER) as path:
+        encoder.save(path)
+    draw_run(
+        run,
+        archive=archive,
+        splits=splits,
+        statistics=statistics,
+        draw_weights=data.weights,
+        history=checkpoint.columns(),
+        monitor=MONITOR,
+        encoder=encoder,
+        descriptor=settings.descriptor,
+        test_images=test_images,
+        reports={"untrained": untrained[settings.descriptor], "trained": trained[settings.descriptor]},
+    )
+    best = checkpoint.best_epoch
+    result = {
+        "split": splits.note,
+        "leaks": splits.leaks,
+        "descriptor": settings.descriptor,
+        "best_epoch": None if best is None else best + 1,
+        "untrained": {name: report.to_dict() for name, report in untrained.items()},
+        "trained": {name: report.to_dict() for name, report in trained.items()},
+    }
+    write_json(run / METRICS, result)  # last: a run that has it is finished
+    return result
+
+
+def evaluate_run(
+    run_dir: str | Path, *, data_dir: str = "", table: str = "", progress: bool = True
+) -> dict[str, RetrievalReport]:
+    """Evaluates the encoder of a finished run again, on its own test tiles or on another archive.
+
+    Args:
+        run_dir: A finished run.
+        data_dir: Another archive of the same kind and with the same labels, all of whose tiles are then used;
+            empty for the run's own test tiles.
+        table: Label table of that archive, if it is a folder.
+        progress: Whether to show bars.
+
+    Returns:
+        A report for each descriptor.
+
+    Raises:
+        FileNotFoundError: If the run directory holds no finished run.
+        ValueError: If the archive's labels are not those of the run.
+    """
+    run = Path(run_dir)
+    if not (run / ENCODER).is_file():
+        raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
+    settings = load_settings(run / SETTINGS)
+    statistics = LabelStatistics.from_config(read_json(run / LABELS))
+    if data_dir:
+        settings = dataclasses.replace(settings, data_dir=data_dir, table=table)
+    archive = open_archive(settings)
+    indices = np.arange(len(archive)) if data_dir else Splits.read(run, archive).test
+    columns = matching_columns(statistics, archive)
+    encoder = keras.saving.load_model(run / ENCODER, compile=False)
+    images = load_images(archive, indices, settings.image_size, progress=progress)
+    return evaluate_encoder(encoder, images, archive.labels[indices][:, columns], statistics, progress=progress)
+
+
+def matching_columns(statistics: LabelStatistics, archive: Archive) -> list[int]:
+    """Columns of the archive's labels in the order of the run's, or a ValueError that names the odd ones."""
+    names = statistics.label_names or archive.label_names
+    if odd := sorted(set(names) ^ set(archive.label_names)):
+        raise ValueError(
+            f"The archive must have the labels that the encoder was trained with; these are in only one of "
+            f"the two: {', '.join(odd)}."
+        )
+    return [archive.label_names.index(name) for name in names]
+
+
+def evaluate_encoder(
+    encoder: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    statistics: LabelStatistics,
+    *,
+    progress: bool = True,
+) -> dict[str, RetrievalReport]:
+    """Searches tiles with each other, each by all others, and reports for both descriptors."""
+    return {
+        name: evaluate(
+            embed(descriptor_model(encoder, name), images, progress=progress),
+            labels,
+            label_names=statistics.label_names,
+            label_counts=statistics.counts,
+        )
+        for name in DESCRIPTORS
+    }
+
+
+def check_run(settings: Settings, run: Path) -> None:
+    """Raises a ValueError if a directory holds a run with other settings, or anything but a run."""
+    path = run / SETTINGS
+    if path.is_file():
+        before = load_settings(path)
+        changed = [
+            f"{field.name} ({getattr(before, field.name)!r} there, {getattr(settings, field.name)!r} now)"
+            for field in dataclasses.fields(Settings)
+            if getattr(before, field.name) != getattr(settings, field.name)
+        ]
+        if changed:
+            raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
+    elif run.is_dir() and any(run.iterdir()):
+        raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
+
+
+def describe_run(settings: Settings, run: Path) -> None:
+    """Writes what a run is made from and with: settings.toml and versions.json."""
+    if (run / SETTINGS).is_file():
+        return
+    packages = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
+    versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    write_json(run / "versions.json", versions)
+    write_text(run / SETTINGS, settings.to_toml())
+
+
+def open_archive(settings: Settings) -> Archive:
+    """The archive that the settings name."""
+    return load_archive(
+        settings.dataset,
+        settings.data_dir or None,
+        seed=settings.seed,
+        num_tiles=settings.num_tiles if settings.dataset == "synthetic" else None,
+        table=settings.table or None,
+        min_area=settings.min_area,
+    )
+
+
+def strategy_scope() -> AbstractContextManager[Any]:
+    """The scope of a MirroredStrategy over all devices of the best kind, or none for a single device."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return nullcontext()
+    return tf.distribute.MirroredStrategy([device.name for device in devices]).scope()
+
+
+def steps_per_epoch(archive: Archive, splits: Splits, settings: Settings) -> int:
+    """Whole batches in the labelled training tiles."""
+    return int((archive.labels[splits.train].sum(axis=1) > 0).sum()) // settings.batch_size
+
+
+def training_data(
+    archive: Archive, splits: Splits, settings: Settings, initial_epoch: int, *, progress: bool
+) -> TrainingData:
+    """The batches that the settings ask for, from an epoch on."""
+    return training_dataset(
+        archive,
+        splits.train,
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        epochs=settings.epochs,
+        initial_epoch=initial_epoch,
+        sampler=settings.sampler,
+        sampler_power=settings.sampler_power,
+        views=settings.views,
+        augment=settings.augment,
+        crop_scale=(settings.crop_area, 1.0),
+        cache_bytes=int(settings.cache_gib * 2**30),
+        progress=progress,
+    )
+
+
+def make_loss(settings: Settings, statistics: LabelStatistics) -> keras.losses.Loss:
+    """The loss that the settings ask for."""
+    return MACL(
+        statistics,
+        temperature=settings.temperature,
+        reweighting_power=settings.reweighting_power,
+        overlap_scale=settings.overlap_scale,
+        rarity_scale=settings.rarity_scale,
+        min_temperature=settings.min_temperature,
+        weighted=settings.loss == "wmacl",
+    )
+
+
+def temperature_schedule(settings: Settings, steps: int) -> Any:
+    """A cosine to the final temperature, or a constant."""
+    alpha = settings.final_temperature / settings.temperature if settings.final_temperature else 1.0
+    return keras.optimizers.schedules.CosineDecay(settings.temperature, steps, alpha=alpha)
+
+
+def make_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer:
+    """AdamW with linear warm-up and cosine decay; norms and biases are not decayed."""
+    total, warmup = settings.epochs * steps, math.ceil(settings.warmup_epochs * steps)
+    warmup = min(warmup, total // 2)
+    peak = settings.learning_rate
+    schedule = keras.optimizers.schedules.CosineDecay(
+        peak / 100 if warmup else peak,
+        max(total - warmup, 1),
+        alpha=0.0 if not warmup else 0.01,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+class LearningRateLog(keras.callbacks.Callback):
+    """Logs the learning rate of the last step, which the optimizer's schedule keeps to itself."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Adds `learning_rate` to the logs."""
+        if logs is not None:
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+def default_run_dir(settings: Settings) -> Path:
+    """runs/<dataset>-<what the settings hash to>: the same command finds its run again."""
+    import hashlib
+
+    digest = hashlib.sha256(settings.to_toml().encode()).hexdigest()[:8]
+    return Path("runs") / f"{settings.dataset}-{digest}"
+
+
+def reports(result: Mapping[str, Any], descriptor: str) -> dict[str, RetrievalReport]:
+    """The two reports of a result that `train` returned, for one descriptor."""
+    return {name: RetrievalReport.from_dict(result[name][descriptor]) for name in ("untrained", "trained")}

@@ -1,0 +1,35 @@
+"""What all tests share. Nothing here reaches for a network, a GPU, or data outside the tests."""
+
+import os
+
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["TFDS_DATA_DIR"] = os.devnull  # a test that forgets its own folder fails
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def run_python():
+    """Runs a script in a process of its own, for what one process cannot do twice (stack.md: strategies)."""
+
+    def run(script, *arguments, check=True, timeout=240, **environment):
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        result = subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={key: value for key, value in variables.items() if value is not None},
+        )
+        if check and result.returncode:
+            pytest.fail(f"exit {result.returncode}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}")
+        return result
+
+    return run

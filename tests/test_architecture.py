@@ -1,0 +1,138 @@
+"""The floors of the house: a file imports downwards only, heavy packages are met in few files, names are documented."""
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+
+import macl_tf
+
+PACKAGE = Path(macl_tf.__file__).parent
+
+FLOORS = [
+    {"versions", "files"},
+    {"labels", "metrics", "report", "encoders", "config", "figures", "datasets"},
+    {"losses", "sampling", "augmentation", "retrieval"},
+    {"pipeline", "callbacks", "checkpoint", "run_figures"},
+    {"training"},
+    {"cli"},
+]
+# Who may import what is heavy or fragile at all, at the top of the file or inside a function.
+ONLY = {
+    "tensorflow_datasets": {"datasets"},
+    "matplotlib": {"figures"},
+    "PIL": {"datasets", "figures"},
+    "scipy": {"datasets"},
+    "keras_hub": {"encoders"},
+    "tensorflow": {"losses", "sampling", "augmentation", "pipeline", "training", "datasets", "retrieval"},
+    "keras": {"losses", "encoders", "callbacks", "checkpoint", "run_figures", "training", "retrieval"},
+}
+PURE = {"labels", "metrics", "report", "config", "files", "versions"}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield (parts[0] if parts[0] != "__init__" else ""), path
+
+
+def imports(path):
+    """Full names of what a file imports, imports for type checkers only left out."""
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child)
+
+    return list(visit(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def floor_of(name):
+    return next(number for number, names in enumerate(FLOORS) if name in names)
+
+
+def test_every_module_has_its_floor_and_imports_downwards_only():
+    seen = set()
+    for name, path in modules():
+        if not name:
+            continue
+        seen.add(name)
+        for target in imports(path):
+            if target.startswith("macl_tf.") and (other := target.split(".")[1]) != name:
+                # Two names on one floor may meet, in one direction only: checked below.
+                assert floor_of(other) <= floor_of(name), f"{path.name} imports {target}, which is above it"
+    assert seen == set().union(*FLOORS)
+
+
+def test_no_two_modules_import_each_other():
+    edges = {
+        (name, target.split(".")[1])
+        for name, path in modules()
+        for target in imports(path)
+        if name and target.startswith("macl_tf.") and target.split(".")[1] != name
+    }
+    assert not {(a, b) for a, b in edges if (b, a) in edges}
+
+
+def test_heavy_packages_are_met_where_they_belong():
+    for name, path in modules():
+        for package in {target.split(".")[0] for target in imports(path)}:
+            if package in ONLY:
+                assert name in ONLY[package], f"{path.relative_to(PACKAGE)} must not import {package}"
+            if name in PURE:
+                assert package not in ("keras", "tensorflow"), f"{name} is pure NumPy"
+
+
+def test_importing_macl_tf_costs_keras_and_numpy_only(run_python):
+    script = """
+import sys, macl_tf
+assert "keras" not in sys.modules, "import macl_tf alone must not wait for Keras"
+import keras
+before = set(sys.modules)  # Keras itself imports pandas, matplotlib and others where they are installed
+macl_tf.MACL, macl_tf.LabelStatistics, macl_tf.evaluate, macl_tf.metrics, macl_tf.TemperatureSchedule
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+    # tqdm is for the progress bar of `embed`
+    loaded = set(run_python(script).stdout.split()) - set(sys.stdlib_module_names)
+    assert {"macl_tf"} <= loaded and not loaded & {"tensorflow_datasets", "matplotlib", "PIL", "scipy", "scann"}
+
+
+def test_help_does_not_wait_for_tensorflow(run_python):
+    script = """
+import sys
+from macl_tf.cli import main
+try:
+    main(["train", "--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+assert not {"keras", "tensorflow"} & set(sys.modules)
+"""
+    assert "examples:" in run_python(script).stdout
+
+
+def test_every_public_name_has_its_docstring():
+    missing = []
+    for name in macl_tf.__all__:
+        value = getattr(macl_tf, name)
+        assert value is not None
+        if not inspect.getdoc(value):
+            missing.append(name)
+    for _, path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            nested = public and isinstance(node, ast.FunctionDef) and node.col_offset > 4
+            if public and not nested and not ast.get_docstring(node) and node.col_offset == 0:
+                missing.append(f"{path.name}:{node.name}")
+    assert not missing
+
+
+def test_no_file_needs_an_excuse():
+    for _, path in modules():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 350, f"{path.relative_to(PACKAGE)} has {lines} lines: split it by subject"
+        assert path.stem not in ("utils", "common", "helpers", "base")

@@ -1,0 +1,298 @@
+"""The Archive type, decoding of every kind of image, masks, names, and what lies on disk."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from macl_tf.datasets import NAMES, load_archive
+from macl_tf.datasets.archives import Archive, decode_image, normalise_label, normalise_stem, resize_image
+from macl_tf.datasets.masks import mask_areas
+from macl_tf.datasets.sources import (
+    Source,
+    choose_by_stem,
+    count_note,
+    fingerprint,
+    list_files,
+    match_rows,
+    read_rows,
+    scene_and_number,
+)
+from tests.generated import DLRSD_COLOURS, half_and_half, photo, save, save_palette_mask
+
+COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def archive(**changes: object) -> Archive:
+    given: dict[str, object] = {
+        "name": "made",
+        "label_names": ("sea", "sand"),
+        "file_names": ("a.png", "b.png", "c.png"),
+        "labels": np.array([[1, 0], [0, 1], [0, 0]]),
+        "read_image": lambda index: photo(index),
+    }
+    return Archive(**(given | changes))
+
+
+def test_archive_keeps_what_it_is_given() -> None:
+    made = archive(label_areas=np.array([[0.5, 0], [0, 1], [0, 0]]), numbers=[3, 4, 5], scenes=("x", "x", "y"))
+    assert len(made) == 3
+    assert made.labels.dtype == np.uint8 and made.label_areas.dtype == np.float32 and made.numbers.dtype == np.int64
+    assert made.label_areas[0].tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": np.zeros((3, 3))}, r"shape \(images, label names\) = \(3, 2\), got \(3, 3\)"),
+        ({"labels": np.full((3, 2), 2)}, r"must be 0 or 1, got \[2\]"),
+        ({"file_names": ("a.png", "a.png", "b.png")}, "sorted and unique, got 'a.png' before 'a.png'"),
+        ({"file_names": ("b.png", "a.png", "c.png")}, "sorted and unique, got 'b.png' before 'a.png'"),
+        ({"label_names": ("sea", "sea")}, "label names of made must be unique"),
+        ({"numbers": np.arange(2)}, r"numbers of made must have one entry an image \(3\), got 2"),
+        ({"label_areas": np.full((3, 2), 1.5)}, r"must be shares in \[0, 1\]"),
+        ({"official_split": ("train", "val", "test")}, "must hold 'train' and 'test' only"),
+        ({"default_split": "holdout"}, "got 'holdout'"),
+    ],
+)
+def test_archive_refuses_parts_that_do_not_fit(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        archive(**changes)
+
+
+RED = Image.new("RGB", (3, 2), (200, 100, 50))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (RED, "PNG", (200, 100, 50)),
+        (RED, "TIFF", (200, 100, 50)),
+        (RED, "BMP", (200, 100, 50)),
+        (RED.convert("P", palette=Image.Palette.ADAPTIVE), "PNG", (200, 100, 50)),
+        (RED.convert("RGBA"), "PNG", (200, 100, 50)),
+        (Image.new("RGBA", (3, 2), (200, 100, 50, 0)), "PNG", (200, 100, 50)),  # transparency is dropped
+        (Image.new("L", (3, 2), 77), "PNG", (77, 77, 77)),
+        (Image.new("LA", (3, 2), (77, 9)), "PNG", (77, 77, 77)),
+        (Image.new("1", (3, 2), 1), "PNG", (255, 255, 255)),
+        (Image.fromarray(np.full((2, 3), 0xABCD, np.uint16)), "PNG", (0xAB, 0xAB, 0xAB)),  # the high byte
+        (Image.fromarray(np.full((2, 3), 0xABCD, np.uint16)), "TIFF", (0xAB, 0xAB, 0xAB)),
+        (Image.new("CMYK", (3, 2), (0, 255, 0, 0)), "TIFF", (255, 0, 255)),  # all magenta
+    ],
+)
+def test_every_kind_of_image_becomes_rgb(image: Image.Image, kind: str, expected: tuple[int, ...]) -> None:
+    pixels = decode_image(encoded(image, kind), "x")
+    assert pixels.dtype == np.uint8 and pixels.shape == (2, 3, 3)
+    assert (pixels == expected).all()
+
+
+def test_palette_with_transparency_is_read_without_a_warning() -> None:
+    image = RED.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert (decode_image(encoded(image, "PNG", transparency=bytes([0, 255])), "x") == (200, 100, 50)).all()
+
+
+def test_decode_reads_a_path_and_names_what_it_cannot_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", photo(0))
+    np.testing.assert_array_equal(decode_image(path, "a.png"), photo(0))
+    whole = path.read_bytes()
+    for broken in (b"", b"no image", whole[: len(whole) // 2]):
+        with pytest.raises(ValueError, match=r"^scene/a\.png cannot be read as an image"):
+            decode_image(broken, "scene/a.png")
+    with pytest.raises(ValueError, match=r"a\.tif holds floating-point values"):
+        decode_image(encoded(Image.new("F", (2, 2)), "TIFF"), "a.tif")
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    bomb = encoded(Image.new("1", (9000, 9000)), "PNG")  # 81 million pixels in some ten kilobytes
+    with pytest.raises(ValueError, match="9000 x 9000 pixels, more than 64,000,000"):
+        decode_image(bomb, "bomb.png")
+
+
+def test_resize_is_the_antialiased_triangle_filter() -> None:
+    # Halving a row of pixels: the triangle reaches over four, with weights 1 3 3 1 over 8, renormalised at the borders.
+    row = np.array([0, 40, 80, 120, 160, 200], np.float64)
+    padded_weights = [
+        (3 * row[0] + 3 * row[1] + row[2]) / 7,
+        (row[1] + 3 * row[2] + 3 * row[3] + row[4]) / 8,
+        (row[3] + 3 * row[4] + 3 * row[5]) / 7,
+    ]
+    image = np.repeat(np.repeat(row.astype(np.uint8)[None, :, None], 6, axis=0), 3, axis=2)
+    resized = resize_image(image, 3)
+    np.testing.assert_allclose(resized[1, :, 0], padded_weights, atol=0.51)  # rounded to whole numbers
+    assert resize_image(image, 6) is image
+    with pytest.raises(ValueError, match="size must be > 0, got 0"):
+        resize_image(image, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("agricultural00", "agricultural00"),
+        ("Images/Agricultural/agricultural00.TIF", "agricultural00"),
+        ("images_tr\\Airport\\airport_1.jpg ", "airport_1"),
+        ("tile.v2", "tile.v2"),  # no image suffix: part of the name
+    ],
+)
+def test_stems(name: str, stem: str) -> None:
+    assert normalise_stem(name) == stem
+
+
+def test_spellings_of_a_label_are_one() -> None:
+    assert {normalise_label(name) for name in ("bare-soil", "bare soil", "BareSoil", "bare_soil")} == {"baresoil"}
+    assert normalise_label("海") == "海"  # other scripts are not thrown away
+
+
+def test_scene_and_number() -> None:
+    assert [scene_and_number(stem) for stem in ("beach07", "airport_12", "sea")] == [
+        ("beach", 7),
+        ("airport", 12),
+        ("sea", -1),
+    ]
+
+
+def test_mask_areas_by_colour_and_by_index(tmp_path: Path) -> None:
+    raw = half_and_half(1, 3, share=0.25)
+    expected = [0.25, 0, 0.75]
+    save_palette_mask(tmp_path / "p.png", raw, COLOURS)
+    with Image.open(tmp_path / "p.png") as palette:
+        assert palette.mode == "P"
+        assert mask_areas(palette, COLOURS, by_index=False).tolist() == expected
+        # The same colours in another order of the palette: the colour decides, not the raw value.
+        assert mask_areas(palette, COLOURS[::-1], by_index=True).tolist() == expected[::-1]
+        # Its luminance is 76 and 29: neither labels nor a mask.
+        assert mask_areas(palette.convert("L"), COLOURS, by_index=True) is None
+        assert mask_areas(palette.convert("RGB"), COLOURS, by_index=False).tolist() == expected
+    grey = Image.fromarray(raw.astype(np.uint8))
+    assert mask_areas(grey, COLOURS, by_index=True).tolist() == expected
+    assert mask_areas(grey, COLOURS, by_index=False) is None
+
+
+def test_a_mask_may_be_empty_or_hold_nothing_in_places() -> None:
+    nothing = Image.fromarray(np.zeros((4, 4), np.uint8))
+    assert mask_areas(nothing, COLOURS, by_index=False).tolist() == [0, 0, 0]
+    partly = np.array([[1, 1, 0, 3]], np.uint8)
+    assert mask_areas(Image.fromarray(partly), COLOURS, by_index=True).tolist() == [0.5, 0, 0.25]
+
+
+def test_pictures_are_no_masks() -> None:
+    colour = Image.fromarray(photo(0))
+    for picture in (colour, colour.convert("L"), colour.convert("P", palette=Image.Palette.ADAPTIVE)):
+        assert mask_areas(picture, DLRSD_COLOURS, by_index=True) is None
+
+
+def test_tables_are_read_by_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbfimage;sand;bare soil\r\nB.png;1;0\r\nc;0;1\r\n\r\n")
+    rows = read_rows(path, ("bare-soil", "sand"))
+    assert {stem: row.tolist() for stem, row in rows.items()} == {"b": [0, 1], "c": [1, 0]}
+    with pytest.raises(ValueError, match="has none for sea"):
+        read_rows(path, ("sea", "sand"))
+    path.write_text("image,sand\na.png,1\na.tif,0\n")
+    with pytest.raises(ValueError, match=r"line 3: a\.tif has a second row with other labels"):
+        read_rows(path, ("sand",))
+
+
+def test_rows_and_images_are_joined_and_the_rest_is_counted() -> None:
+    images = {"a": Path("a.png"), "b": Path("b.png")}
+    rows = {"b": np.array([1]), "c": np.array([0]), "d": np.array([0])}
+    matched, notes = match_rows(images, rows, "t.csv")
+    assert list(matched) == ["b"]
+    assert notes == [
+        "1 image has no row in t.csv and was left out: a.png",
+        "2 rows of t.csv have no image: c, d",
+    ]
+    assert count_note([str(n) for n in range(7)], "x", "things")[0] == "7 things: 0, 1, 2, 3, 4, ..."
+
+
+def test_files_are_listed_in_order_and_without_clutter(tmp_path: Path) -> None:
+    for name in ("b/2.JPG", "a/1.tif", "b/Thumbs.db", "b/._2.jpg", "__MACOSX/b/2.jpg", ".cache/3.png", "readme.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path, (".tif", ".jpg", ".png"))] == [
+        "a/1.tif",
+        "b/2.JPG",
+    ]
+    chosen, others = choose_by_stem(
+        [Path("x/a.png"), Path("y/a.tif"), Path("b.png")], lambda path: path.suffix == ".png"
+    )
+    assert chosen == {"a": Path("y/a.tif"), "b": Path("b.png")} and others == 1
+
+
+def test_fingerprint_follows_the_files_and_not_the_place(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        save(tmp_path / folder / "a.png", photo(0))
+        os.utime(tmp_path / folder / "a.png", ns=(10**18, 10**18))
+    first = fingerprint([tmp_path / "one"])
+    assert first == fingerprint([tmp_path / "two"])
+    os.utime(tmp_path / "two" / "a.png", ns=(10**18, 10**18 + 1))
+    changed = fingerprint([tmp_path / "two"])
+    (tmp_path / "two" / "b.txt").touch()
+    assert len({first, changed, fingerprint([tmp_path / "two"])}) == 3
+
+
+SOURCE = Source("made", "The made archive", ("madearchive",), "made/Images/*.tif", "nowhere.")
+
+
+def test_an_archive_is_found_around_and_below_the_given_folder(tmp_path: Path) -> None:
+    root = tmp_path / "deep" / "Made-Archive"
+    save(root / "Images" / "a.png", photo(0))
+    save(tmp_path / "another" / "Images" / "b.png", photo(1))
+    for given in (tmp_path, root.parent, root, root / "Images"):
+        assert SOURCE.locate(given) == root
+    assert SOURCE.locate(tmp_path / "another") == tmp_path / "another"  # not called so, but given
+
+
+def test_a_missing_archive_says_what_where_and_whence(tmp_path: Path) -> None:
+    for given, lacking in ((tmp_path / "no", "there is no such folder"), (tmp_path, "there is no image in the folder")):
+        with pytest.raises(FileNotFoundError) as caught:
+            SOURCE.locate(given)
+        text = str(caught.value)
+        assert text.startswith(f"The made archive was not found: {lacking} (looked in {given} and below).")
+        assert "made/Images/*.tif" in text and text.endswith("Get it from nowhere.")
+
+
+@pytest.mark.parametrize("name", ["ucm", "dlrsd", "whdld", "mlaid"])
+def test_every_archive_says_that_it_is_missing_before_anything_is_prepared(name: str, tmp_path: Path) -> None:
+    given = tmp_path / "data"
+    given.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"was not found: .*looked in .*data and below(?s:.*)Get it from http"):
+        load_archive(name, given, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", ["dlrsd", "whdld", "mlaid"])
+def test_archives_that_cannot_be_downloaded_ask_for_a_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="its folder has to be given"):
+        load_archive(name, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_load_archive_names_the_choices_and_refuses_options_of_others() -> None:
+    with pytest.raises(ValueError, match=", ".join(NAMES) + ", got 'ucmerced'"):
+        load_archive("ucmerced")
+    with pytest.raises(ValueError, match="num_tiles is an option of 'synthetic'"):
+        load_archive("ucm", num_tiles=3)
+    with pytest.raises(ValueError, match="table is an option of 'folder'"):
+        load_archive("ucm", table="t.csv")
+    with pytest.raises(ValueError, match="min_area must be 0 for 'synthetic'"):
+        load_archive("synthetic", min_area=0.1)
+    with pytest.raises(ValueError, match=r"min_area must be in \[0, 1\], got 2"):
+        load_archive("dlrsd", ".", min_area=2)
+    with pytest.raises(ValueError, match="folder needs data_dir"):
+        load_archive("folder")
+
+
+def test_load_archive_draws_the_synthetic_one() -> None:
+    made = load_archive("synthetic", num_tiles=3, seed=1)
+    assert len(made) == 3 and made.read_image(2).dtype == np.uint8

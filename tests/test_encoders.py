@@ -1,0 +1,72 @@
+import keras
+import numpy as np
+import pytest
+
+from macl_tf.encoders import build_encoder, descriptor_model, resnet18
+
+
+def pixels(size, rows=3):
+    return np.random.default_rng(0).integers(0, 256, (rows, size, size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("size", "stem"), [(64, 3), (96, 7)])
+def test_the_stem_suits_the_tile(size, stem):
+    encoder = build_encoder(size, embedding_dim=16)
+    assert encoder.get_layer("stem_conv").kernel_size == (stem, stem)
+    assert encoder.get_layer("features").output.shape == (None, 512)
+
+
+def test_resnet18_has_the_parameters_of_the_paper():
+    inputs = keras.Input((224, 224, 3))
+    model = keras.Model(inputs, resnet18(inputs))
+    # torchvision's resnet18 without its classifier: 11,176,512 trainable; keras-hub's 11,186,112 adds the 9,600
+    # moving means and variances of batch normalisation.
+    assert model.count_params() == 11_186_112
+    assert model.output_shape == (None, 7, 7, 512)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_embeddings_are_unit_norm_float32(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        encoder = build_encoder(32, embedding_dim=16)
+    finally:
+        keras.config.set_dtype_policy(before)
+    for name, width in (("projection", 16), ("backbone", 512)):
+        z = descriptor_model(encoder, name).predict(pixels(32), verbose=0)
+        assert z.shape == (3, width) and z.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
+
+
+def test_any_backbone_can_be_plugged_in_and_sees_scaled_pixels():
+    def plain(x):
+        return keras.layers.AveragePooling2D(32)(x)
+
+    encoder = build_encoder(32, embedding_dim=4, backbone=plain)
+    image = np.full((1, 32, 32, 3), 255, np.uint8)
+    seen = keras.Model(encoder.input, encoder.get_layer("features").output).predict(image, verbose=0)
+    np.testing.assert_allclose(seen, [[1, 1, 1]], rtol=1e-6)  # 0 to 255 becomes -1 to 1
+
+
+def test_weights_come_from_a_file(tmp_path):
+    source = build_encoder(32, embedding_dim=8)
+    source.save_weights(tmp_path / "w.weights.h5")
+    loaded = build_encoder(32, embedding_dim=8, weights=tmp_path / "w.weights.h5")
+    np.testing.assert_array_equal(loaded.predict(pixels(32), verbose=0), source.predict(pixels(32), verbose=0))
+    with pytest.raises(ValueError, match="do not fit this encoder"):
+        build_encoder(32, embedding_dim=9, weights=tmp_path / "w.weights.h5")
+
+
+def test_bad_arguments_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="image_size must be at least 32"):
+        build_encoder(16)
+    with pytest.raises(ValueError, match="embedding_dim must be at least 2, got 1"):
+        build_encoder(64, embedding_dim=1)
+    with pytest.raises(FileNotFoundError, match=r"weights must be 'imagenet' or the path .* got 'nowhere.weights.h5'"):
+        build_encoder(32, weights="nowhere.weights.h5")
+    with pytest.raises(ValueError, match="descriptor must be one of projection, backbone, got 'pool'"):
+        descriptor_model(build_encoder(32), "pool")
+    monkeypatch.setitem(__import__("sys").modules, "keras_hub", None)  # as where the extra is not installed
+    with pytest.raises(ImportError, match=r"macl_tf\[gpu,hub\]"):
+        build_encoder(64, weights="imagenet")

@@ -1,0 +1,259 @@
+"""Your own archive: every kind of image, and everything that can be wrong with them, before training."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from macl_tf.datasets import folder as folder_module
+from macl_tf.datasets.folder import find_unreadable, load_folder
+from macl_tf.datasets.splits import split_archive
+
+
+def draw(path: Path, value: int = 0, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (6, 5), value).save(path)
+    return path
+
+
+def write_table(folder: Path, text: str, name: str = "labels.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def problems(archive: folder_module.FolderArchive) -> list[tuple[str, str]]:
+    return [(finding.problem, finding.name) for finding in archive.report.findings]
+
+
+def test_every_common_kind_of_image_at_any_depth(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 0)
+    draw(tmp_path / "deep/er/b.JPG")
+    draw(tmp_path / "c.bmp")
+    draw(tmp_path / "d.gif", 1, "P")
+    draw(tmp_path / "with space/é.webp")
+    Image.fromarray(np.full((5, 6), 0x8040, np.uint16)).save(tmp_path / "sixteen.tif")
+    draw(tmp_path / "cmyk.tiff", 0, "CMYK")
+    draw(tmp_path / "alpha.png", 0, "RGBA")
+    names = ["a", "alpha", "b", "c", "cmyk", "d", "sixteen", "é"]
+    write_table(tmp_path, "image,labels\n" + "".join(f"{name},x\n" for name in names))
+    archive = load_folder(tmp_path)
+    assert archive.file_names == (
+        "a.png",
+        "alpha.png",
+        "c.bmp",
+        "cmyk.tiff",
+        "d.gif",
+        "deep/er/b.JPG",
+        "sixteen.tif",
+        "with space/é.webp",
+    )
+    images = [archive.read_image(index) for index in range(len(archive))]
+    assert {(image.shape, image.dtype.name) for image in images} == {((5, 6, 3), "uint8")}
+    assert images[3].min() == 255  # CMYK 0 is white
+    assert (images[6] == 0x80).all()  # the high byte
+    assert archive.report.findings == ()
+    assert archive.notes == ("8 images with 1 labels, table labels.csv", "column 'labels' read as lists of labels")
+
+
+def test_everything_wrong_is_found_counted_and_named(tmp_path: Path) -> None:
+    for name in ("good", "bare", "twice", "torn", "orphan", "two/same", "too/same", "contrary"):
+        draw(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "images/torn.png").write_bytes((tmp_path / "images/good.png").read_bytes()[:40])
+    (tmp_path / "images/text.jpg").write_bytes(b"no image")
+    text = "image,sea\ngood,1\nbare,0\ntwice,1\ntwice,1\ntorn,1\ntext,1\nsame,1\ngone,1\ncontrary,1\ncontrary.png,0\n"
+    write_table(tmp_path, text)
+    archive = load_folder(tmp_path)
+    assert archive.file_names == ("images/bare.png", "images/good.png", "images/twice.png")
+    assert archive.labels.tolist() == [[0], [1], [1]]
+    assert problems(archive) == [
+        ("missing", "gone"),
+        ("ambiguous", "same"),
+        ("conflicting", "images/contrary.png"),
+        ("unreadable", "images/text.jpg"),
+        ("unreadable", "images/torn.png"),
+        ("orphan", "images/orphan.png"),
+        ("duplicate", "images/twice.png"),
+        ("unlabelled", "images/bare.png"),
+    ]
+    assert archive.notes == (
+        "3 images with 1 labels, table labels.csv",
+        "rows without an image, left out: 1 (gone)",
+        "rows that fit several images (write the path in the table), left out: 1 (same)",
+        "images with rows that contradict each other, left out: 1 (images/contrary.png)",
+        "unreadable images, left out: 2 (images/text.jpg, images/torn.png)",
+        "images without a row, left out: 1 (images/orphan.png)",
+        "images with several rows, all the same, kept once: 1 (images/twice.png)",
+        "images without a label, kept: 1 (images/bare.png)",
+    )
+    path = archive.report.write(tmp_path / "archive_report.csv")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["problem"], row["name"]) for row in rows] == problems(archive)
+    details = {row["name"]: row["detail"] for row in rows}
+    assert details["gone"] == "line 9 of labels.csv"
+    assert details["same"] == "line 8 of labels.csv fits images/too/same.png, images/two/same.png"
+    assert details["images/contrary.png"] == "lines 10 and 11 of labels.csv"
+    assert "cannot be read as an image" in details["images/text.jpg"]
+    assert archive.read_image(1).shape == (5, 6, 3)
+
+
+def test_without_verification_damaged_images_stay(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    write_table(tmp_path, "image,sea\na,1\nb,1\n")
+    archive = load_folder(tmp_path, verify=False)
+    assert archive.file_names == ("a.png", "b.png")
+    with pytest.raises(ValueError, match=r"b\.png cannot be read"):
+        archive.read_image(1)
+
+
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        (["x/1", "y/1"], {"x/1.png": 0, "y/1.png": 1}),
+        (["data\\X\\1.PNG", "/home/me/data/y/1.png"], {"x/1.png": 0, "y/1.png": 1}),
+        (["x/1", "z/1"], {"x/1.png": 0}),  # z/1 is missing; it is not y/1
+    ],
+)
+def test_folders_decide_between_equal_stems(tmp_path: Path, rows: list[str], expected: dict[str, int]) -> None:
+    draw(tmp_path / "x/1.png")
+    draw(tmp_path / "y/1.png")
+    write_table(tmp_path, "image,labels\n" + "".join(f"{name},label{row}\n" for row, name in enumerate(rows)))
+    archive = load_folder(tmp_path)
+    assert {
+        name: int(labels.argmax()) for name, labels in zip(archive.file_names, archive.labels, strict=True)
+    } == expected
+
+
+def test_extension_decides_between_equal_stems_and_a_unique_stem_needs_no_folder(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "a.jpg")
+    draw(tmp_path / "renamed/tile_12.5.tif")
+    write_table(tmp_path, "image,sea,sand\na.jpg,1,0\na.png,0,1\nold/TILE_12.5,1,1\n")
+    archive = load_folder(tmp_path)
+    assert archive.file_names == ("a.jpg", "a.png", "renamed/tile_12.5.tif")
+    assert archive.labels.tolist() == [[1, 0], [0, 1], [1, 1]]
+
+
+def test_names_in_either_unicode_form(tmp_path: Path) -> None:
+    draw(tmp_path / "cafe\u0301.png")  # e and an accent, as macOS writes it
+    write_table(tmp_path, "image,sea\ncaf\u00e9.png,1\n")
+    assert len(load_folder(tmp_path)) == 1
+
+
+def test_hidden_files_and_loops_are_ignored(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    draw(root / "images/a.png")
+    draw(root / ".cache/a.png")
+    draw(root / "__MACOSX/a.png")
+    draw(root / "images/._a.png")
+    (root / "images/Thumbs.db").write_bytes(b"x")
+    (root / "images/loop").symlink_to(root)
+    (root / "images/self").symlink_to(root / "images")
+    (root / "up").symlink_to(tmp_path)
+    (root / "images/broken.png").symlink_to(root / "nowhere.png")
+    draw(tmp_path / "elsewhere/b.png")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    write_table(root, "image,sea\na,1\nb,1\n")
+    archive = load_folder(root)
+    assert archive.file_names == ("images/a.png", "linked/b.png")
+    assert archive.report.findings == ()
+
+
+def test_table_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"needs a label table .* none was found .* --set table=PATH"):
+        load_folder(tmp_path)
+    (tmp_path / "README.txt").write_text("About these tiles, and so on")
+    (tmp_path / "side").mkdir()
+    write_table(tmp_path / "side", "0 0.5 0.5\n", "a.txt")
+    write_table(tmp_path, "image,sea\na,1\n", "one.csv")
+    assert load_folder(tmp_path).label_names == ("sea",)
+    write_table(tmp_path, "image\tsand\na\t1\n", "two.tsv")
+    with pytest.raises(ValueError, match=r"got 2: one\.csv, two\.tsv\. .* --set table=one\.csv"):
+        load_folder(tmp_path)
+    assert load_folder(tmp_path, "two.tsv").label_names == ("sand",)
+    monkeypatch.chdir(tmp_path / "side")
+    assert load_folder("..", "../one.csv").label_names == ("sea",)
+    with pytest.raises(FileNotFoundError, match=r"there is none at .*three\.csv"):
+        load_folder(tmp_path, "three.csv")
+
+
+def test_nothing_usable(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"the folder of an own archive must exist, .* --data-dir"):
+        load_folder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="must hold images"):
+        load_folder(tmp_path)
+    draw(tmp_path / "a.png")
+    write_table(tmp_path, "image,sea\nzebra,1\n")
+    with pytest.raises(ValueError, match=r"The table names zebra; the images are a\.png\. Names must agree"):
+        load_folder(tmp_path)
+    write_table(tmp_path, "image,sea\na,0\n")
+    with pytest.raises(
+        ValueError, match=r"readable image with a label, but: images without a label, kept: 1 \(a\.png\)"
+    ):
+        load_folder(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    write_table(tmp_path, "image,sea\na,1\n")
+    with pytest.raises(ValueError, match=r"unreadable images, left out: 1 \(a\.png\)"):
+        load_folder(tmp_path)
+
+
+def test_split_column_becomes_the_official_split(tmp_path: Path) -> None:
+    names = [f"{index:02d}" for index in range(20)]
+    for name in names:
+        draw(tmp_path / f"{name}.png")
+    splits = ["test"] * 5 + ["val"] * 5 + ["train"] * 10
+    rows = "".join(
+        f"{name},{split},1,s{index % 2}\n" for index, (name, split) in enumerate(zip(names, splits, strict=True))
+    )
+    write_table(tmp_path, "image,split,sea,scene\n" + rows)
+    archive = load_folder(tmp_path)
+    assert archive.official_split == ("test",) * 5 + ("train",) * 15
+    assert archive.scenes == ("s0", "s1") * 10
+    assert any(note.startswith("5 images of the table's validation split count as train") for note in archive.notes)
+    assert split_archive(archive).test.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_rows_that_disagree_about_the_split_are_conflicting(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png")
+    write_table(tmp_path, "image,split,sea\na,train,1\na,test,1\nb,train,1\n")
+    assert problems(load_folder(tmp_path)) == [("conflicting", "a.png")]
+
+
+def test_verified_files_are_remembered_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    decoded: list[str] = []
+    decode = folder_module.decode_image
+
+    def counted(data: Path, name: str) -> np.ndarray:
+        decoded.append(name)
+        return decode(data, name)
+
+    monkeypatch.setattr(folder_module, "decode_image", counted)
+    cache = tmp_path / "cache"
+
+    def check() -> tuple[list[str], list[str]]:
+        decoded.clear()
+        errors = find_unreadable(tmp_path, ["a.png", "b.png", "c.png"], workers=2, cache_dir=cache)
+        return sorted(errors), sorted(decoded)
+
+    assert check() == (["c.png"], ["a.png", "b.png", "c.png"])
+    assert check() == (["c.png"], ["c.png"])  # a failure is tried again
+    (tmp_path / "b.png").write_bytes(b"torn")
+    assert check() == (["b.png", "c.png"], ["b.png", "c.png"])
+    (memory,) = cache.iterdir()
+    memory.write_text("{ not JSON")
+    assert check() == (["b.png", "c.png"], ["a.png", "b.png", "c.png"])
+    assert find_unreadable(tmp_path, ["a.png"], cache_dir=tmp_path / "a.png" / "cache") == {}  # cannot be written
+    os.unlink(tmp_path / "a.png")
+    assert check() == (["a.png", "b.png", "c.png"], ["b.png", "c.png"])

@@ -1,0 +1,232 @@
+"""Label-aware weights against hand calculations, draws against the binomial distribution."""
+
+import doctest
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from macl_tf import sampling
+from macl_tf.sampling import (
+    draw_epoch,
+    expected_frequencies,
+    label_aware_weights,
+    repeat_by_factor,
+    repeat_factors,
+)
+
+# n = (3, 2, 1): 1/n = (1/3, 1/2, 1)
+LABELS = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]])
+
+
+def long_tail(num_images: int = 60) -> np.ndarray:
+    """Multi-hot labels with counts from 60 down to 6, one in ten images without any."""
+    generator = np.random.default_rng(7)
+    labels = (generator.random((num_images, 5)) < [0.8, 0.5, 0.3, 0.15, 0.1]).astype(np.uint8)
+    labels[::10] = 0
+    return labels
+
+
+def draw_epochs(weights, num_draws: int, *, seed: int, epochs: int) -> list[np.ndarray]:
+    """Many epochs, in one graph for speed."""
+    numbers = tf.data.Dataset.range(epochs)
+    return list(
+        numbers.map(lambda epoch: draw_epoch(weights, num_draws, seed=seed, epoch=epoch)).as_numpy_iterator()
+    )
+
+
+def test_weights_by_hand():
+    # mean of 1/n_c over the labels: 1/3; (1/3 + 1/2) / 2 = 5/12; (1/3 + 1/2 + 1) / 3 = 11/18; none
+    means = np.array([1 / 3, 5 / 12, 11 / 18, 0.0])
+    for power in (0.25, 0.5, 1.0, 2.0):
+        expected = np.where(means > 0, means**power, 0) / np.sum(means[:3] ** power)
+        np.testing.assert_allclose(label_aware_weights(LABELS, power), expected, rtol=1e-12)
+
+
+def test_power_zero_draws_every_labelled_image_alike():
+    np.testing.assert_allclose(label_aware_weights(LABELS, 0.0), [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-15)
+
+
+def test_labels_nobody_has_change_nothing():
+    wider = np.concatenate([LABELS, np.zeros((4, 3), int)], axis=1)
+    np.testing.assert_array_equal(label_aware_weights(wider), label_aware_weights(LABELS))
+
+
+@pytest.mark.parametrize("power", [-0.5, np.inf, np.nan])
+def test_bad_power(power):
+    with pytest.raises(ValueError, match=r"power must be finite and >= 0, got"):
+        label_aware_weights(LABELS, power)
+
+
+def test_no_label_at_all():
+    with pytest.raises(ValueError, match="At least one image must have a label, none of 3 has"):
+        label_aware_weights(np.zeros((3, 2)))
+
+
+def test_repeat_factors_have_mean_one():
+    weights = label_aware_weights(LABELS)
+    factors = repeat_factors(weights)
+    np.testing.assert_allclose(factors.mean(), 1.0, rtol=1e-15)
+    np.testing.assert_allclose(factors, 4 * weights, rtol=1e-15)  # mean u = 1 / N
+
+
+def test_expected_frequencies_by_hand():
+    # shares 0.2, 0.3, 0.5 of three images, scale free
+    expected = [1.0, 0.8, 0.5]
+    for scale in (1.0, 7.0):
+        weights = scale * np.array([0.2, 0.3, 0.5, 0.0])
+        np.testing.assert_allclose(expected_frequencies(LABELS, weights), expected, rtol=1e-12)
+
+
+def test_resampling_raises_the_rarest_label():
+    labels = long_tail()
+    before = expected_frequencies(labels, label_aware_weights(labels, 0.0))
+    after = expected_frequencies(labels, label_aware_weights(labels, 1.0))
+    rarest, commonest = labels.sum(axis=0).argmin(), labels.sum(axis=0).argmax()
+    assert after[rarest] > 1.5 * before[rarest]
+    assert after[commonest] < before[commonest]
+
+
+@pytest.mark.parametrize("weights", [[], [0.0, 0.0], [1.0, -1.0], [1.0, np.nan], [[1.0]]])
+def test_bad_weights(weights):
+    with pytest.raises(ValueError, match="weights must be a vector of finite numbers >= 0"):
+        repeat_factors(np.array(weights))
+
+
+def test_frequencies_need_one_weight_per_image():
+    with pytest.raises(ValueError, match="one row per image, got 4 and 3"):
+        expected_frequencies(LABELS, np.ones(3))
+
+
+def test_each_image_is_drawn_its_expected_number_rounded_down_or_up():
+    weights = label_aware_weights(long_tail(), 1.0)
+    for drawn in draw_epochs(weights, 100, seed=3, epochs=20):
+        counts = np.bincount(drawn, minlength=len(weights))
+        assert drawn.dtype == np.int64 and counts.sum() == 100
+        assert (counts >= np.floor(100 * weights - 1e-9)).all()
+        assert (counts <= np.ceil(100 * weights + 1e-9)).all()
+        assert counts[weights == 0].sum() == 0
+
+
+def test_draw_frequencies_match_the_weights():
+    weights = label_aware_weights(long_tail(), 1.0)
+    epochs, draws = 400, 45
+    counts = np.zeros(len(weights))
+    for drawn in draw_epochs(weights, draws, seed=11, epochs=epochs):
+        counts += np.bincount(drawn, minlength=len(weights))
+    # An epoch gives floor or ceil of the expected number e, so the sum over epochs is a constant plus a
+    # binomial with the fraction of e: 4.5 standard deviations, over 54 images, fail once in 2,700 seeds.
+    expected = draws * weights
+    fraction = expected - np.floor(expected)
+    deviation = np.sqrt(epochs * fraction * (1 - fraction))
+    assert (np.abs(counts - epochs * expected) <= 4.5 * deviation + 1e-6).all()
+    # And they do vary: images with a fraction near one half are not always drawn alike.
+    assert 0.5 < np.std((counts - epochs * expected)[weights > 0] / deviation[weights > 0]) < 1.5
+
+
+def test_equal_weights_and_as_many_draws_as_images_draw_each_once():
+    for num_images in (1, 7, 100, 1000):
+        drawn = draw_epoch(np.full(num_images, 0.3), num_images, seed=1, epoch=5).numpy()
+        np.testing.assert_array_equal(np.sort(drawn), np.arange(num_images))
+
+
+def test_any_two_images_can_meet():
+    # Half of the images an epoch: neighbours must not be bound to opposite halves, as with a fixed order.
+    together = sum({0, 1} <= set(drawn.tolist()) for drawn in draw_epochs(np.ones(8), 4, seed=2, epochs=200))
+    # Every other place of a random order is drawn: both images are, if both stand at even places or both at
+    # odd ones (4/8 * 3/7 * 2 = 3/7) and those are the places drawn (1/2).
+    expected = 200 * 3 / 14
+    assert abs(together - expected) < 4 * np.sqrt(expected * (1 - 3 / 14))
+
+
+def test_draws_depend_on_seed_and_epoch_only():
+    weights = label_aware_weights(long_tail())
+    draws = {
+        (seed, epoch): draw_epoch(weights, 64, seed=seed, epoch=epoch).numpy()
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len({tuple(values) for values in draws.values()}) == 4
+    tf.random.set_seed(99)
+    tf.random.uniform([3])
+    inside = tf.data.Dataset.range(2).map(lambda epoch: draw_epoch(weights, 64, seed=1, epoch=epoch))
+    for epoch, drawn in enumerate(inside):
+        np.testing.assert_array_equal(drawn, draws[1, epoch])
+
+
+def test_weights_of_zero_at_the_ends_are_never_drawn():
+    for drawn in draw_epochs([0.0, 1e-12, 0.0, 1.0, 0.0], 3, seed=0, epochs=50):
+        assert set(drawn) <= {1, 3}
+
+
+def emitted(factors, seed=0, epoch=0, buffer_size=1, num_images=None):
+    stream = tf.data.Dataset.range(len(factors) if num_images is None else num_images)
+    return [
+        int(i) for i in repeat_by_factor(stream, factors, buffer_size=buffer_size, seed=seed, epoch=epoch)
+    ]
+
+
+def test_repeats_are_floor_or_ceil_with_the_right_probability():
+    factors = np.array([0.0, 0.25, 1.0, 1.5, 2.0, 3.9])
+    epochs = 300
+    stream = tf.data.Dataset.range(len(factors))
+    passes = tf.data.Dataset.range(epochs).flat_map(
+        lambda epoch: repeat_by_factor(stream, factors, buffer_size=1, seed=0, epoch=epoch).batch(99)
+    )
+    counts = np.zeros(len(factors))
+    for drawn in passes.as_numpy_iterator():
+        count = np.bincount(drawn, minlength=len(factors))
+        assert (count >= np.floor(factors)).all() and (count <= np.ceil(factors)).all()
+        counts += count
+    fraction = factors - np.floor(factors)
+    deviation = np.sqrt(epochs * fraction * (1 - fraction))
+    # 4 standard deviations of a binomial, over three fractions: fails once in 5,000 seeds.
+    assert (np.abs(counts - epochs * factors) <= 4 * deviation + 1e-9).all()
+
+
+def test_stream_is_shuffled_and_repeatable_whatever_the_global_seed():
+    factors = repeat_factors(label_aware_weights(long_tail(), 1.0))
+    plain = emitted(factors, epoch=2)
+    shuffled = emitted(factors, epoch=2, buffer_size=500)
+    assert plain == sorted(plain) and shuffled != plain
+    assert Counter(shuffled) == Counter(plain)
+    tf.random.set_seed(5)
+    assert emitted(factors, epoch=2, buffer_size=500) == shuffled
+    assert emitted(factors, epoch=3, buffer_size=500) != shuffled
+    assert emitted(factors, epoch=2, seed=1, buffer_size=500) != shuffled
+
+
+def test_one_stream_object_repeats_itself():
+    stream = repeat_by_factor(tf.data.Dataset.range(40), np.full(40, 1.5), buffer_size=100, seed=4)
+    first = [int(i) for i in stream]
+    assert first == [int(i) for i in stream]
+
+
+def test_factor_by_element_equals_factor_by_position():
+    labels = long_tail()
+    factors = repeat_factors(label_aware_weights(labels))
+    names = tf.data.Dataset.from_tensor_slices({"id": np.arange(len(labels)), "factor": factors})
+    by_element = repeat_by_factor(names, lambda element: element["factor"], buffer_size=50, seed=9)
+    assert [int(element["id"]) for element in by_element] == emitted(factors, seed=9, buffer_size=50)
+
+
+def test_elements_of_any_structure_pass_unchanged():
+    images = [np.full((size, size), size, np.uint8) for size in (1, 2, 3)]
+    stream = tf.data.Dataset.from_generator(
+        lambda: ((image, len(image)) for image in images),
+        output_signature=(tf.TensorSpec((None, None), tf.uint8), tf.TensorSpec((), tf.int64)),
+    )
+    result = list(repeat_by_factor(stream, np.array([1.0, 2.0, 1.0]), buffer_size=1, seed=0))
+    assert [int(size) for _, size in result] == [1, 2, 2, 3]
+    np.testing.assert_array_equal(result[3][0], images[2])
+
+
+def test_buffer_size():
+    with pytest.raises(ValueError, match="buffer_size must be >= 1, got 0"):
+        emitted(np.ones(2), buffer_size=0)
+
+
+def test_examples_of_the_docstrings():
+    result = doctest.testmod(sampling, extraglobs={"np": np, "tf": tf})
+    assert result.attempted >= 6 and result.failed == 0

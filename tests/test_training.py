@@ -1,0 +1,212 @@
+"""Whole runs, small: training, interruption, replicas, another archive, and the command line around them."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from macl_tf import cli
+from tests.conftest import ROOT
+
+SMALL = [
+    "num_tiles=90",
+    "image_size=32",
+    "batch_size=16",
+    "epochs=3",
+    "embedding_dim=16",
+    "warmup_epochs=1",
+    "final_temperature=0.02",
+]
+PICTURES = ("history.png", "label_frequencies.png", "per_label.png", "neighbours.png")
+
+
+def command(run_dir, *more):
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    return ["train", "--run-dir", str(run_dir), *settings, *more]
+
+
+def start(arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "macl_tf.cli", *arguments],
+        cwd=ROOT,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def weights(run_dir):
+    with np.load(Path(run_dir) / "state.npz") as state:
+        names = sorted(set(state.files) - {"history"})
+        return hashlib.sha256(b"".join(state[name].tobytes() for name in names)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that was never interrupted, in a process of its own."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    process = start(command(run_dir))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    return run_dir, output
+
+
+def test_a_run_shows_progress_and_a_table_and_says_where_it_wrote(finished):
+    run_dir, output = finished
+    assert "Epoch 3/3" in output and "temperature" in output
+    table = output[output.index("metric") :]
+    assert "untrained" in table and "rarest third" in table and f"{run_dir}/" in table
+
+
+def test_the_run_directory_says_all(finished):
+    run_dir, _ = finished
+    for name in PICTURES:
+        with Image.open(run_dir / name) as picture:
+            assert picture.format == "PNG" and picture.width > 400
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    for state in ("untrained", "trained"):
+        for descriptor in ("projection", "backbone"):
+            assert 0 < metrics[state][descriptor]["ndcg@100_jaccard"] < 1
+            assert 0 < metrics[state][descriptor]["map_rarest_third"] < 1
+    history = (run_dir / "history.csv").read_text().splitlines()
+    assert len(history) == 4
+    columns = history[0].split(",")
+    assert {"epoch", "loss", "temperature", "learning_rate", "val_map_rarest_third"} <= set(columns)
+    temperatures = [float(row.split(",")[columns.index("temperature")]) for row in history[1:]]
+    assert temperatures == sorted(temperatures, reverse=True) and temperatures[-1] < 0.03  # the cosine's end
+    splits = json.loads((run_dir / "splits.json").read_text())
+    parts = [set(splits[part]) for part in ("train", "validation", "test")]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 90
+    assert "tensorflow" in " ".join(json.loads((run_dir / "versions.json").read_text()))
+    assert 'dataset = "synthetic"' in (run_dir / "settings.toml").read_text()
+    assert any((run_dir / "tensorboard").rglob("events*"))
+
+
+def test_killed_at_any_moment_it_goes_on_bit_for_bit(finished, tmp_path):
+    """SIGKILL after the first epoch is written, somewhere in the second; then the same command again."""
+    whole, _ = finished
+    run_dir = tmp_path / "killed"
+    process = start(command(run_dir))
+    deadline = time.monotonic() + 240
+    while not (run_dir / "state.npz").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert (run_dir / "state.npz").exists() and not (run_dir / "metrics.json").exists()
+    process = start(command(run_dir))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    assert "Going on after epoch" in output
+    assert weights(run_dir) == weights(whole)
+    for name in ("metrics.json", "history.csv"):
+        assert (run_dir / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_finished_run_is_shown_not_trained_again(finished, capsys):
+    run_dir, _ = finished
+    before = (run_dir / "state.npz").stat().st_mtime_ns
+    assert cli.main(command(run_dir)) == 0
+    assert "Finished before" in capsys.readouterr().out
+    assert (run_dir / "state.npz").stat().st_mtime_ns == before
+
+
+def test_other_settings_do_not_touch_a_run(finished, capsys):
+    run_dir, _ = finished
+    assert cli.main(command(run_dir, "--set", "temperature=0.2")) == 2
+    assert "other settings: temperature (0.1 there, 0.2 now). Use another --run-dir" in capsys.readouterr().err
+
+
+def test_evaluate_again_gives_the_same_figures(finished, tmp_path, capsys):
+    run_dir, _ = finished
+    assert cli.main(["evaluate", "--run-dir", str(run_dir), "--json", str(tmp_path / "again.json")]) == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    first = json.loads((run_dir / "metrics.json").read_text())["trained"]
+    for descriptor in ("projection", "backbone"):
+        for key in ("ndcg@100_jaccard", "map_any", "map_rarest_third"):
+            assert again[descriptor][key] == pytest.approx(first[descriptor][key], rel=1e-6)
+    assert "NDCG@100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--set", "epoch=3"], "There is no setting 'epoch'"),
+        (["train", "--dataset", "whdld", "--data-dir", "nowhere"], "nowhere"),
+        (["train", "--dataset", "folder"], "folder needs data_dir"),
+        (["evaluate", "--run-dir", "nowhere"], "'nowhere' holds no finished run"),
+    ],
+)
+def test_bad_input_costs_one_message_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert cli.main(command(tmp_path)) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def tiles(folder, labels=("water", "trees", "cars")):
+    """A folder archive of 40 coloured tiles with a table."""
+    rng, rows = np.random.default_rng(0), ["image," + ",".join(labels)]
+    folder.mkdir()
+    for number in range(40):
+        held = rng.random(3) < [0.7, 0.5, 0.2]
+        held[0] |= not held.any()
+        pixels = rng.integers(0, 60, (40, 36, 3)) + 180 * held
+        Image.fromarray(pixels.astype("uint8")).save(folder / f"tile{number:02}.tif")
+        rows.append(f"tile{number:02}," + ",".join("01"[int(h)] for h in held))
+    (folder / "labels.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_a_folder_of_tiffs_with_a_broken_file_trains_and_reports(tmp_path):
+    folder = tiles(tmp_path / "tiles")
+    (folder / "tile03.tif").write_bytes(b"not a picture")
+    run_dir = tmp_path / "run"
+    arguments = command(run_dir, "--dataset", "folder", "--data-dir", str(folder), "--set", "epochs=1")
+    arguments = [part for part in arguments if part != "num_tiles=90"]
+    arguments = [a for i, a in enumerate(arguments) if not (a == "--set" and arguments[i + 1 : i + 2] == ["--set"])]
+    process = start(arguments)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    assert "1 unreadable" in output and "tile03.tif" in (run_dir / "archive_report.csv").read_text()
+    other = tiles(tmp_path / "other", labels=("water", "trees", "lorries"))
+    process = start(["evaluate", "--run-dir", str(run_dir), "--data-dir", str(other)])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "in only one of the two: cars, lorries" in output
+    again = tiles(tmp_path / "again", labels=("water", "trees", "cars"))
+    process = start(["evaluate", "--run-dir", str(run_dir), "--data-dir", str(again)])
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0 and "NDCG@100" in output
+
+
+REPLICATED = """
+import sys, tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from macl_tf.config import Settings
+from macl_tf.training import train
+result = train(Settings(num_tiles=60, image_size=32, batch_size=16, epochs=1, embedding_dim=8), sys.argv[1],
+               progress=False)
+print("replicas", tf.distribute.get_strategy().num_replicas_in_sync, result["best_epoch"])
+"""
+
+
+def test_it_trains_on_all_devices_by_itself(run_python, tmp_path):
+    output = run_python(REPLICATED, tmp_path / "run").stdout
+    assert "replicas" in output and (tmp_path / "run" / "metrics.json").is_file()
