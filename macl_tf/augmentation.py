@@ -46,9 +46,7 @@ def augment_images(
     """
     smallest, largest = crop_scale
     if not 0 < smallest <= largest <= 1:
-        raise ValueError(
-            f"crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1, got {crop_scale}."
-        )
+        raise ValueError(f"crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1, got {crop_scale}.")
     if not 0 <= colour < 1:
         raise ValueError(f"colour must be in [0, 1), got {colour}.")
     batch = images.shape[0] or tf.shape(images)[0]  # known beforehand, where it is, for the graph optimiser
@@ -68,9 +66,7 @@ def augment_images(
     if colour == 0:
         return images
 
-    saturation, contrast, brightness = (
-        (1 + colour * (2 * factor - 1))[:, None, None, None] for factor in colours
-    )
+    saturation, contrast, brightness = ((1 + colour * (2 * factor - 1))[:, None, None, None] for factor in colours)
     # Multiplied out, so as to pass over the pixels as little as possible.
     grey = tf.tensordot(images, tf.constant([[shade] for shade in _GREY]), 1)
     mean = tf.reduce_mean(grey, axis=(1, 2, 3), keepdims=True)

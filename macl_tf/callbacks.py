@@ -16,6 +16,11 @@ from macl_tf.retrieval import RetrievalReport, embed, evaluate
 Schedule = Callable[[int], float]  # a LearningRateSchedule is one
 
 
+def read_scalar(variable: Any) -> float:
+    """The value of a scalar variable, of a mirrored one too."""
+    return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
+
+
 class TemperatureSchedule(keras.callbacks.Callback):
     """Sets the loss's temperature before each step: temperature = schedule(step).
 
@@ -75,10 +80,10 @@ class TemperatureSchedule(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the temperature of the last step."""
         if logs is not None:
-            logs["temperature"] = float(self._target.temperature)
+            logs["temperature"] = read_scalar(self._target.temperature)
 
     def _assign(self) -> None:
-        self._target.temperature.assign(self.value(int(self.model.optimizer.iterations)))
+        self._target.temperature.assign(self.value(int(read_scalar(self.model.optimizer.iterations))))
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -117,8 +122,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         self.images, self.labels = np.asarray(images), check_multi_hot(labels)
         if len(self.images) != len(self.labels):
             raise ValueError(
-                f"images and labels must have the same number of rows, got {len(self.images)} "
-                f"and {len(self.labels)}."
+                f"images and labels must have the same number of rows, got {len(self.images)} and {len(self.labels)}."
             )
         if every < 1:
             raise ValueError(f"every must be at least 1 epoch, got {every}.")

@@ -97,7 +97,8 @@ class Checkpoint(keras.callbacks.Callback):
             writer.writerows(zip(*columns.values(), strict=True))
 
     def _write_state(self) -> None:
-        arrays = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(self._variables(self.model))}
+        variables = map(keras.ops.convert_to_tensor, self._variables(self.model))  # mirrored ones too
+        arrays = {f"v{i}": keras.ops.convert_to_numpy(value) for i, value in enumerate(variables)}
         with written_whole(self.directory / STATE) as path, open(path, "wb") as file:
             np.savez(file, history=np.array(json.dumps(self.history)), **arrays)
 

@@ -43,12 +43,8 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
     train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
-    train.add_argument(
-        "--run-dir", metavar="RUN", help="where to write; default runs/<dataset>-<hash of settings>"
-    )
-    train.add_argument(
-        "--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml"
-    )
+    train.add_argument("--run-dir", metavar="RUN", help="where to write; default runs/<dataset>-<hash of settings>")
+    train.add_argument("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
     train.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
     )
@@ -61,9 +57,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
-    evaluate.add_argument(
-        "--data-dir", metavar="DIR", default="", help="another archive with the same labels"
-    )
+    evaluate.add_argument("--data-dir", metavar="DIR", default="", help="another archive with the same labels")
     evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
     evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
     return main_parser
@@ -99,9 +93,7 @@ def run_train(options: argparse.Namespace) -> int:
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
     print(compare_table(training.reports(result, settings.descriptor)))
-    print(
-        f"\nEverything is in {run}/: metrics.json (both descriptors), encoder.keras, history.csv, and the pictures"
-    )
+    print(f"\nEverything is in {run}/: metrics.json (both descriptors), encoder.keras, history.csv, and the pictures")
     print("history.png, label_frequencies.png, per_label.png, neighbours.png.")
     return 0
 

@@ -34,15 +34,11 @@ class Settings:
     """
 
     # The archive and its parts
-    dataset: str = setting(
-        "synthetic", "the archive", one_of=("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "folder")
-    )
+    dataset: str = setting("synthetic", "the archive", one_of=("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "folder"))
     data_dir: str = setting("", "folder of the archive; synthetic needs none")
     table: str = setting("", "label table of a folder archive; found by itself if there is only one")
     num_tiles: int = setting(1200, "tiles of the synthetic archive", at_least=20)
-    min_area: float = setting(
-        0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1
-    )
+    min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
         "parts: by blocks of neighbouring tiles, by seed, as published, or what suits the archive",
@@ -61,9 +57,7 @@ class Settings:
     final_temperature: float = setting(0.0, "where a cosine takes the temperature; 0 keeps it", at_least=0)
     reweighting_power: float = setting(0.5, "how strongly rare labels and pairs of labels weigh", at_least=0)
     overlap_scale: float = setting(0.5, "rise of the temperature with label overlap", at_least=0)
-    rarity_scale: float = setting(
-        0.3, "fall of the temperature with the anchor's rarity", at_least=0, below=1
-    )
+    rarity_scale: float = setting(0.3, "fall of the temperature with the anchor's rarity", at_least=0, below=1)
     min_temperature: float = setting(0.01, "floor of the temperature", above=0)
     # The batches
     batch_size: int = setting(128, "tiles a step, over all devices", at_least=2)
@@ -73,24 +67,16 @@ class Settings:
         "weighted draws, repeat factors over a stream, or every tile once",
         one_of=("weighted", "repeat", "uniform"),
     )
-    sampler_power: float = setting(
-        0.5, "0 draws tiles alike, 1 by the inverse frequency of labels", at_least=0
-    )
+    sampler_power: float = setting(0.5, "0 draws tiles alike, 1 by the inverse frequency of labels", at_least=0)
     augment: bool = setting(True, "random crops, flips, quarter turns and mild colour changes")
-    crop_area: float = setting(
-        0.5, "smallest share of a tile that a random crop keeps", above=0, below=1.000001
-    )
-    cache_gib: float = setting(
-        4.0, "memory for decoded tiles, GiB; beyond it they are decoded again", at_least=0
-    )
+    crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, below=1.000001)
+    cache_gib: float = setting(4.0, "memory for decoded tiles, GiB; beyond it they are decoded again", at_least=0)
     # The optimizer
     epochs: int = setting(30, "passes over the training tiles", at_least=1)
     learning_rate: float = setting(1e-3, "peak of AdamW's learning rate", above=0)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
     warmup_epochs: float = setting(2.0, "epochs of linear warm-up before the cosine decay", at_least=0)
-    early_stopping: int = setting(
-        0, "stop after this many epochs without a better validation; 0 never", at_least=0
-    )
+    early_stopping: int = setting(0, "stop after this many epochs without a better validation; 0 never", at_least=0)
     precision: str = setting("float32", "of layers", one_of=("float32", "mixed_float16", "mixed_bfloat16"))
     seed: int = setting(0, "of the archive, split, weights, draws and augmentation", at_least=0)
 
@@ -186,9 +172,7 @@ def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings that a TOML file gives, checked."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"The configuration '{path}' is not there. configs/ holds one for each archive."
-        )
+        raise FileNotFoundError(f"The configuration '{path}' is not there. configs/ holds one for each archive.")
     try:
         values: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -100,16 +100,12 @@ def build_encoder(
         (2, 32)
     """
     if image_size < 32:
-        raise ValueError(
-            f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}."
-        )
+        raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
     if embedding_dim < 2:
         raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
     if weights == "imagenet":
         if backbone is not None:
-            raise ValueError(
-                "weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both."
-            )
+            raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
         backbone, weights = imagenet_resnet18(), None
     elif backbone is None:
 

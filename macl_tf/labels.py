@@ -150,9 +150,7 @@ class LabelStatistics:
         return cls(np.diagonal(pairs).copy(), pairs, array.shape[0], names)
 
     @classmethod
-    def from_dataset(
-        cls, dataset: Iterable[Any], label_names: Iterable[str] | None = None
-    ) -> LabelStatistics:
+    def from_dataset(cls, dataset: Iterable[Any], label_names: Iterable[str] | None = None) -> LabelStatistics:
         """Counts the labels of a batched data set, reading it once.
 
         Args:

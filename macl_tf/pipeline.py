@@ -199,9 +199,7 @@ def training_dataset(
         images = tf.ensure_shape(images, (batch_size, decoded_size, decoded_size, 3))
         if augment:
             key = stateless_seed(seed, epoch, step)
-            images = augment_images(
-                images, key, image_size, views=views, crop_scale=crop_scale, colour=colour
-            )
+            images = augment_images(images, key, image_size, views=views, crop_scale=crop_scale, colour=colour)
         else:
             images = tf.tile(tf.cast(images, tf.float32), (views, 1, 1, 1))
         return images, tf.tile(tf.cast(tf.gather(labels, rows), tf.float32), (views, 1))

@@ -118,7 +118,7 @@ class RetrievalReport:
                 )
                 for entry in entries
             ]
-            text += "\n\n" + _text(("label", "in training", "queries", "left out", "AP"), lines)
+            text += "\n\n" + _text(("label", "images", "queries", "left out", "AP"), lines)
         return text
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from macl_tf.labels import LabelStatistics, check_multi_hot
 from macl_tf.metrics import rank, score_queries
 from macl_tf.metrics.ranked import check_cutoff
-from macl_tf.metrics.similarity import TILE, cosine_similarities, own_positions
+from macl_tf.metrics.similarity import cosine_similarities, own_positions
 from macl_tf.report import RetrievalReport, compare_table
 
 __all__ = ["RetrievalReport", "compare_table", "embed", "evaluate", "nearest"]
@@ -167,9 +167,9 @@ def nearest(
     exclude = own_positions(num_queries, num_database, database_embeddings is None, query_ids, database_ids)
     depth = min(k, num_database - bool((exclude >= 0).any()))
     scores, positions = [], []
-    for start in range(0, num_queries, TILE):
-        block = similarities(start, min(start + TILE, num_queries))
-        positions.append(rank(block, max(depth, 1), exclude[start : start + TILE])[:, :depth])
+    for start in range(0, num_queries, 64):
+        block = similarities(start, min(start + 64, num_queries))
+        positions.append(rank(block, max(depth, 1), exclude[start : start + 64])[:, :depth])
         scores.append(np.take_along_axis(block, positions[-1], axis=1))
     return np.concatenate(scores), np.concatenate(positions)
 

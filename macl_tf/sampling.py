@@ -41,9 +41,7 @@ def label_aware_weights(labels: np.ndarray, power: float = 0.5) -> np.ndarray:
         raise ValueError(f"power must be finite and >= 0, got {power}.")
     num_labels = labels.sum(axis=1)
     if not num_labels.any():
-        raise ValueError(
-            f"At least one image must have a label, none of {len(labels)} has. Check the label table."
-        )
+        raise ValueError(f"At least one image must have a label, none of {len(labels)} has. Check the label table.")
     inverse_counts = 1.0 / np.maximum(labels.sum(axis=0), 1.0)
     mean_inverse = labels @ inverse_counts / np.maximum(num_labels, 1.0)
     weights = np.where(num_labels > 0, mean_inverse**power, 0.0)
@@ -86,15 +84,11 @@ def expected_frequencies(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     labels, weights = check_multi_hot(labels), check_weights(weights)
     if len(labels) != len(weights):
-        raise ValueError(
-            f"labels and weights must have one row per image, got {len(labels)} and {len(weights)}."
-        )
+        raise ValueError(f"labels and weights must have one row per image, got {len(labels)} and {len(weights)}.")
     return (weights / weights.sum()) @ labels.astype(np.float64)
 
 
-def draw_epoch(
-    weights: np.ndarray | tf.Tensor, num_draws: int, *, seed: int, epoch: int | tf.Tensor
-) -> tf.Tensor:
+def draw_epoch(weights: np.ndarray | tf.Tensor, num_draws: int, *, seed: int, epoch: int | tf.Tensor) -> tf.Tensor:
     """Draws the images of one epoch in proportion to their weights (systematic sampling).
 
     The images lie end to end on [0, 1), each as long as its share, in an order shuffled anew for each epoch;
@@ -121,9 +115,7 @@ def draw_epoch(
     """
     weights = tf.convert_to_tensor(weights, tf.float64)
     order_key, offset_key, shuffle_key = (stateless_seed(seed, epoch, stream) for stream in range(3))
-    order = tf.random.experimental.stateless_shuffle(
-        tf.range(tf.size(weights, tf.int64)), order_key, "philox"
-    )
+    order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(weights, tf.int64)), order_key, "philox")
     ends = tf.cumsum(tf.gather(weights, order))
     offset = tf.random.stateless_uniform([], offset_key, dtype=tf.float64, alg="philox")
     points = (tf.range(num_draws, dtype=tf.float64) + offset) / tf.cast(num_draws, tf.float64) * ends[-1]

@@ -32,18 +32,21 @@ def sheet(path, **changes):
     """Two queries with three neighbours: labels 0-2 each, grey images of growing brightness."""
     grey = [np.full((8, 8, 3), 20 * step, np.uint8) for step in range(1, 9)]
     arguments = {
-        "query_images": grey[:2], "query_labels": np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 0]]),
+        "query_images": grey[:2],
+        "query_labels": np.array([[1, 0, 1, 0, 0], [0, 1, 0, 0, 0]]),
         "neighbour_images": [grey[2:5], grey[5:8]],
-        "neighbour_labels": np.array([[[1, 0, 1, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
-                                      [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]]),
-        "scores": np.array([[0.9, 0.5, 0.1], [0.8, 0.7, math.nan]]), "label_names": NAMES,
+        "neighbour_labels": np.array(
+            [[[1, 0, 1, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 1]], [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]]
+        ),
+        "scores": np.array([[0.9, 0.5, 0.1], [0.8, 0.7, math.nan]]),
+        "label_names": NAMES,
     }
     return pixels(contact_sheet(path=path, **{**arguments, **changes}))
 
 
 def cell(picture, column, top=HEADER):
     left = GAP + column * (CELL + GAP) + (2 * GAP if column else 0)
-    return picture[top:top + CELL, left:left + CELL]
+    return picture[top : top + CELL, left : left + CELL]
 
 
 def test_contact_sheet_has_the_size_of_its_cells(tmp_path):
@@ -72,9 +75,11 @@ def test_contact_sheet_frames_tell_the_overlap(tmp_path):
 
 def test_contact_sheet_emphasises_shared_labels_only(tmp_path):
     picture = sheet(tmp_path / "sheet.png")
-    below = picture[HEADER + CELL + LINE:HEADER + CELL + 2 * LINE + GAP]
+    below = picture[HEADER + CELL + LINE : HEADER + CELL + 2 * LINE + GAP]
     width = CELL + GAP
-    shared, partly, not_shared = (has(below[:, 3 * GAP + k * width:2 * GAP + (k + 1) * width], BLUE) for k in (1, 2, 3))
+    shared, partly, not_shared = (
+        has(below[:, 3 * GAP + k * width : 2 * GAP + (k + 1) * width], BLUE) for k in (1, 2, 3)
+    )
     assert shared > partly > not_shared == 0
 
 
@@ -89,8 +94,9 @@ def test_changed_image_changes_its_cell_and_nothing_else(tmp_path):
 
 def test_changed_label_changes_the_caption_of_its_cell(tmp_path):
     before = sheet(tmp_path / "a.png")
-    labels = np.array([[[1, 0, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 1]],
-                       [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]])
+    labels = np.array(
+        [[[1, 0, 1, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 1]], [[0, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]]
+    )
     after = sheet(tmp_path / "b.png", neighbour_labels=labels)
     top, bottom, left, right = changed(before, after)  # "bare-soil" instead of "water"; J stays 1/3
     first = GAP + 2 * (CELL + GAP) + 2 * GAP
@@ -107,11 +113,14 @@ def test_rare_labels_are_marked(tmp_path):
 def test_long_label_lists_wrap_and_make_the_sheet_higher(tmp_path):
     names = ["mobile-home", "bare-soil", "chaparral", "buildings", "airplane", "pavement", "$cars$"]
     image = np.zeros((4, 6, 3), np.uint8)
-    picture = pixels(contact_sheet([image], np.ones((1, 7)), [[image]], np.ones((1, 1, 7)), [[1.0]],
-                                   tmp_path / "sheet.png", label_names=names))
+    picture = pixels(
+        contact_sheet(
+            [image], np.ones((1, 7)), [[image]], np.ones((1, 1, 7)), [[1.0]], tmp_path / "sheet.png", label_names=names
+        )
+    )
     extra = picture.shape[0] - (HEADER + CELL + 2 * LINE + 2 * GAP)
     assert extra in (2 * LINE, 3 * LINE, 4 * LINE)  # 63 letters at 20 to 25 a line
-    outside = picture[HEADER + CELL + 4:, -GAP // 2:]
+    outside = picture[HEADER + CELL + 4 :, -GAP // 2 :]
     assert (outside == 255).all()  # nothing runs over the right edge
 
 
@@ -123,10 +132,16 @@ def test_floating_point_images_are_scaled(tmp_path):
     assert not (tmp_path / "b.png").exists()
 
 
-@pytest.mark.parametrize("changes", [
-    {"scores": np.zeros((2, 2))}, {"query_labels": np.zeros((2, 4))}, {"label_names": NAMES[:4]},
-    {"neighbour_images": []}, {"neighbour_images": [[np.zeros((4, 4, 3), np.uint8)] * 3] * 1},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scores": np.zeros((2, 2))},
+        {"query_labels": np.zeros((2, 4))},
+        {"label_names": NAMES[:4]},
+        {"neighbour_images": []},
+        {"neighbour_images": [[np.zeros((4, 4, 3), np.uint8)] * 3] * 1},
+    ],
+)
 def test_contact_sheet_refuses_shapes_that_do_not_fit(tmp_path, changes):
     with pytest.raises(ValueError, match="contact_sheet needs"):
         sheet(tmp_path / "sheet.png", **changes)
@@ -134,8 +149,14 @@ def test_contact_sheet_refuses_shapes_that_do_not_fit(tmp_path, changes):
 
 def test_history_has_a_panel_for_each_curve(tmp_path):
     one = pixels(plot_history({"loss": [3.0, 2.0]}, tmp_path / "one.png"))
-    full = {"loss": [3.0, 2.0, 1.5], "val_loss": [3.1, 2.4, 2.2], "temperature": [0.07, 0.04, 0.01],
-            "learning_rate": [1e-3, 5e-4, 0.0], "val_ndcg@100_jaccard": [0.5, 0.7, 0.6], "accuracy": [0, 0, 0]}
+    full = {
+        "loss": [3.0, 2.0, 1.5],
+        "val_loss": [3.1, 2.4, 2.2],
+        "temperature": [0.07, 0.04, 0.01],
+        "learning_rate": [1e-3, 5e-4, 0.0],
+        "val_ndcg@100_jaccard": [0.5, 0.7, 0.6],
+        "accuracy": [0, 0, 0],
+    }
     four = pixels(plot_history(full, tmp_path / "four.png"))
     # Inches at 120 dots: 3.7 a column + 0.3 and 2.5 a row + 0.7. "accuracy" is not drawn; "val_loss" shares a panel.
     assert one.shape[:2] == (384, 480)

@@ -64,9 +64,7 @@ def test_load_images_resizes_in_order(workers):
     archive = noisy_archive()
     images = load_images(archive, np.array([5, 3, 41]), 6, workers=workers, progress=False)
     assert images.dtype == np.uint8
-    np.testing.assert_array_equal(
-        images, [resize_image(archive.read_image(index), 6) for index in (5, 3, 41)]
-    )
+    np.testing.assert_array_equal(images, [resize_image(archive.read_image(index), 6) for index in (5, 3, 41)])
 
 
 def test_an_unreadable_image_is_named():
@@ -141,9 +139,7 @@ def test_draw_frequencies_match_the_weights(sampler):
     weights = label_aware_weights(archive.labels, 0.0 if sampler == "uniform" else 1.0)
     np.testing.assert_array_equal(data.weights, weights)
     draws = epochs * data.steps_per_epoch * 8
-    counts = np.bincount(
-        np.concatenate([image_numbers(images) for images, _ in batches(data)]), minlength=NUM_IMAGES
-    )
+    counts = np.bincount(np.concatenate([image_numbers(images) for images, _ in batches(data)]), minlength=NUM_IMAGES)
     assert counts.sum() == draws and counts[weights == 0].sum() == 0
     # Independent draws would give chi-square with 53 degrees of freedom, above 90.6 in one seed of a thousand;
     # both samplers spread the draws more evenly than that.

@@ -31,9 +31,7 @@ def long_tail(num_images: int = 60) -> np.ndarray:
 def draw_epochs(weights, num_draws: int, *, seed: int, epochs: int) -> list[np.ndarray]:
     """Many epochs, in one graph for speed."""
     numbers = tf.data.Dataset.range(epochs)
-    return list(
-        numbers.map(lambda epoch: draw_epoch(weights, num_draws, seed=seed, epoch=epoch)).as_numpy_iterator()
-    )
+    return list(numbers.map(lambda epoch: draw_epoch(weights, num_draws, seed=seed, epoch=epoch)).as_numpy_iterator())
 
 
 def test_weights_by_hand():
@@ -143,9 +141,7 @@ def test_any_two_images_can_meet():
 def test_draws_depend_on_seed_and_epoch_only():
     weights = label_aware_weights(long_tail())
     draws = {
-        (seed, epoch): draw_epoch(weights, 64, seed=seed, epoch=epoch).numpy()
-        for seed in (0, 1)
-        for epoch in (0, 1)
+        (seed, epoch): draw_epoch(weights, 64, seed=seed, epoch=epoch).numpy() for seed in (0, 1) for epoch in (0, 1)
     }
     assert len({tuple(values) for values in draws.values()}) == 4
     tf.random.set_seed(99)
@@ -162,9 +158,7 @@ def test_weights_of_zero_at_the_ends_are_never_drawn():
 
 def emitted(factors, seed=0, epoch=0, buffer_size=1, num_images=None):
     stream = tf.data.Dataset.range(len(factors) if num_images is None else num_images)
-    return [
-        int(i) for i in repeat_by_factor(stream, factors, buffer_size=buffer_size, seed=seed, epoch=epoch)
-    ]
+    return [int(i) for i in repeat_by_factor(stream, factors, buffer_size=buffer_size, seed=seed, epoch=epoch)]
 
 
 def test_repeats_are_floor_or_ceil_with_the_right_probability():

@@ -111,12 +111,15 @@ def test_masks_and_images_agree_on_light_and_dark():
     assert len(contrasts) > 5 and min(contrasts) > 0
 
 
-@pytest.mark.parametrize(("arguments", "rule"), [
-    ({"num_tiles": 0}, "num_tiles must be >= 1, got 0"),
-    ({"num_tiles": 1, "image_size": 15}, "image_size must be >= 16, got 15"),
-    ({"num_tiles": 1, "image_size": -3}, "image_size must be >= 16, got -3"),
-    ({"num_tiles": 1, "seed": -1}, "seed must be >= 0, got -1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"num_tiles": 0}, "num_tiles must be >= 1, got 0"),
+        ({"num_tiles": 1, "image_size": 15}, "image_size must be >= 16, got 15"),
+        ({"num_tiles": 1, "image_size": -3}, "image_size must be >= 16, got -3"),
+        ({"num_tiles": 1, "seed": -1}, "seed must be >= 0, got -1"),
+    ],
+)
 def test_arguments_out_of_range(arguments, rule):
     with pytest.raises(ValueError, match=rule):
         make_synthetic(**arguments)

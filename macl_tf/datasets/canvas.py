@@ -52,8 +52,9 @@ class Canvas:
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size, self.rng = size, rng
         self._scale = size * OVERSAMPLING
-        self._colours, self._labels, self._light = (Image.new(mode, (self._scale, self._scale), fill)
-                                                    for mode, fill in (("RGB", 0), ("L", 0), ("L", 255)))
+        self._colours, self._labels, self._light = (
+            Image.new(mode, (self._scale, self._scale), fill) for mode, fill in (("RGB", 0), ("L", 0), ("L", 255))
+        )
         self._paint, self._mark, self._lit = map(ImageDraw.Draw, (self._colours, self._labels, self._light))
         sun = rng.uniform(0, 2 * math.pi)
         self._sun = (math.cos(sun), math.sin(sun))
@@ -69,8 +70,9 @@ class Canvas:
         self._mark.polygon(pixels, fill=label)
         self._lit.polygon(pixels, fill=255)
 
-    def disc(self, centre: Point, radius: float, label: int, colours: tuple[Colour, Colour],
-             height: float = 0.0) -> None:
+    def disc(
+        self, centre: Point, radius: float, label: int, colours: tuple[Colour, Colour], height: float = 0.0
+    ) -> None:
         """Fill a disc whose sunny side has the second colour, so that it looks round."""
         (x, y), (east, south) = centre, self._sun
         if height:
@@ -86,8 +88,7 @@ class Canvas:
         """Paint on what is there already (road markings, ridges): the label stays."""
         self._paint.line(self._pixels(points), fill=colour, width=max(1, round(width * self._scale)))
 
-    def stripes(self, points: Points, label: int, colours: tuple[Colour, Colour], angle: float,
-                spacing: float) -> None:
+    def stripes(self, points: Points, label: int, colours: tuple[Colour, Colour], angle: float, spacing: float) -> None:
         """Fill a polygon with rows of two colours along `angle`."""
         pattern, pixels = Image.new("RGB", self._colours.size, colours[0]), self._pixels(points)
         pen, stroke = ImageDraw.Draw(pattern), max(1, round(spacing * self._scale / 2))
@@ -126,7 +127,7 @@ class Canvas:
             image (size, size, 3) uint8 and labels (size, size) uint8.
         """
         rng, size = self.rng, self.size
-        labels = np.asarray(self._labels)[OVERSAMPLING // 2::OVERSAMPLING, OVERSAMPLING // 2::OVERSAMPLING].copy()
+        labels = np.asarray(self._labels)[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING].copy()
         light = np.asarray(self._light.reduce(OVERSAMPLING), np.float32) / 255
         texture = mottle[labels] * (self._clouds(5) + 0.6 * self._clouds(17)) + grain[labels] * self._clouds(size)
         slope = np.linspace(-0.5, 0.5, size, dtype=np.float32)

@@ -24,8 +24,9 @@ class Cover:
 COVERS = {
     "airplane": Cover(((228, 230, 232), (205, 208, 212), (188, 190, 186)), 8),
     "bare-soil": Cover(((160, 132, 100), (132, 104, 80), (176, 150, 118), (120, 108, 92)), 12, 0.09, 0.05),
-    "buildings": Cover(((150, 84, 66), (128, 128, 130), (206, 204, 196), (104, 84, 70), (90, 96, 104), (172, 146, 112)),
-                       14),
+    "buildings": Cover(
+        ((150, 84, 66), (128, 128, 130), (206, 204, 196), (104, 84, 70), (90, 96, 104), (172, 146, 112)), 14
+    ),
     "cars": Cover(((214, 214, 216), (44, 44, 50), (150, 34, 34), (52, 72, 130), (120, 122, 124), (190, 184, 160)), 12),
     "court": Cover(((70, 116, 88), (152, 84, 66), (66, 98, 140), (100, 122, 82)), 10, 0.0, 0.02),
     "dock": Cover(((150, 138, 120), (176, 172, 164), (120, 104, 86)), 10, 0.02, 0.05),
@@ -108,7 +109,7 @@ def road(scene: Scene, lanes: tuple[int, int] = (1, 3)) -> None:
     rng, colour, lane = scene.rng, scene.colour("pavement"), 0.085
     paint = shade(colour, 1.5)
     count = int(rng.integers(*lanes, endpoint=True))
-    for turn in (0.0, math.pi / 2)[:1 + (rng.random() < 0.3)]:
+    for turn in (0.0, math.pi / 2)[: 1 + (rng.random() < 0.3)]:
         angle = scene.angle + turn
         (middle,) = outline((0.5, 0.5), ((0, rng.uniform(-0.32, 0.32)),), angle)
         scene.polygon(box(middle, 3, lane * count, angle), LABEL["pavement"], colour)
@@ -187,8 +188,9 @@ def wood(scene: Scene) -> None:
     scene.polygon(_blob(rng, centre, radius), label, foliage[0][0], height=0.03)
     crowns = int(150 * radius)
     spots = outline(centre, rng.normal(0, 0.55, (crowns, 2)).tolist(), 0.0, radius)
-    for spot, crown, tone in zip(spots, rng.uniform(0.025, 0.055, crowns).tolist(),
-                                 rng.integers(5, size=crowns).tolist(), strict=True):
+    for spot, crown, tone in zip(
+        spots, rng.uniform(0.025, 0.055, crowns).tolist(), rng.integers(5, size=crowns).tolist(), strict=True
+    ):
         if scene.lies_on([spot], {label}):
             scene.disc(spot, crown, label, foliage[tone])
 
@@ -199,8 +201,9 @@ def fields(scene: Scene) -> None:
     for part in range(rng.integers(1, 4)):
         colour, angle = scene.colour("field"), scene.angle + rng.choice((0.0, math.pi / 2))
         points = _half_plane(rng, scene.angle + part * math.pi / 2, rng.uniform(-0.25, 0.1), 0.0)
-        scene.stripes(points, LABEL["field"], (colour, shade(colour, rng.uniform(0.72, 0.88))), angle,
-                      rng.uniform(0.03, 0.07))
+        scene.stripes(
+            points, LABEL["field"], (colour, shade(colour, rng.uniform(0.72, 0.88))), angle, rng.uniform(0.03, 0.07)
+        )
 
 
 def river(scene: Scene) -> None:
@@ -259,8 +262,13 @@ def tanks(scene: Scene) -> None:
     left, top = rng.uniform(0.15, 0.45), rng.uniform(0.15, 0.45)
     for row, column in np.ndindex(int(rng.integers(1, 4)), int(rng.integers(2, 4))):
         if rng.random() < 0.85:
-            scene.disc((left + 2.5 * radius * column, top + 2.5 * radius * row), radius, LABEL["tanks"],
-                       (shade(colour, 0.88), shade(colour, 1.06)), height=0.6 * radius)
+            scene.disc(
+                (left + 2.5 * radius * column, top + 2.5 * radius * row),
+                radius,
+                LABEL["tanks"],
+                (shade(colour, 0.88), shade(colour, 1.06)),
+                height=0.6 * radius,
+            )
 
 
 def court(scene: Scene) -> None:

@@ -19,7 +19,8 @@ _GRAIN = np.array([cover.grain for cover in COVERS.values()], np.float32)
 
 _Step = Callable[[Scene], None]
 _grass, _soil, _sand, _paving, _lake = (
-    partial(draw.patch, name=name) for name in ("grass", "bare-soil", "sand", "pavement", "water"))
+    partial(draw.patch, name=name) for name in ("grass", "bare-soil", "sand", "pavement", "water")
+)
 _houses = partial(draw.buildings, count=(4, 10), size=(0.11, 0.2))
 _farms = partial(draw.buildings, count=(1, 3), size=(0.12, 0.24))
 _halls = partial(draw.buildings, count=(1, 4), size=(0.25, 0.45), ground=BUILT)
@@ -27,30 +28,42 @@ _highway, _beach = partial(draw.road, lanes=(3, 5)), partial(draw.sea, beach=0.8
 
 # Weight of the scene, what the ground may be, and what is drawn on it, each with its probability, in this order.
 SCENES: tuple[tuple[float, tuple[str, ...], tuple[tuple[_Step, float], ...]], ...] = (
-    (19, ("grass", "grass", "bare-soil"),
-     ((_grass, 0.4), (draw.road, 0.85), (_houses, 0.95), (draw.cars, 0.6), (draw.trees, 0.8))),
-    (13, ("grass", "bare-soil", "pavement"),
-     ((draw.parking, 1), (_halls, 0.6), (draw.cars, 0.9), (draw.trees, 0.55))),
-    (11, ("grass", "bare-soil"),
-     ((_soil, 0.4), (_highway, 1), (draw.cars, 0.75), (draw.trees, 0.6))),
-    (13, ("grass", "bare-soil"),
-     ((draw.fields, 1), (draw.road, 0.4), (_farms, 0.12), (draw.wood, 0.25), (draw.trees, 0.25))),
-    (10, ("grass", "bare-soil"),
-     ((_soil, 0.3), (draw.wood, 1), (draw.wood, 0.5), (draw.road, 0.3), (draw.trees, 0.5))),
-    (8, ("grass", "bare-soil"),
-     ((_sand, 0.2), (draw.river, 0.9), (draw.road, 0.3), (draw.wood, 0.45), (draw.trees, 0.5))),
-    (7, ("grass", "bare-soil"),
-     ((_beach, 1), (draw.ships, 0.2), (draw.road, 0.1), (draw.trees, 0.45))),
-    (6, ("pavement", "grass"),
-     ((draw.sea, 1), (draw.docks, 0.8), (draw.ships, 0.75), (_halls, 0.35), (draw.trees, 0.2))),
-    (6, ("grass", "grass", "pavement"),
-     ((_paving, 0.4), (draw.road, 0.3), (draw.court, 1), (draw.cars, 0.4), (draw.trees, 0.7))),
-    (3.6, ("bare-soil", "pavement", "grass"),
-     ((_soil, 0.3), (draw.road, 0.4), (draw.tanks, 1), (_halls, 0.4), (draw.cars, 0.4))),
-    (2.7, ("grass", "pavement", "bare-soil"),
-     ((draw.apron, 1), (draw.airplanes, 1), (_halls, 0.3), (_grass, 0.15))),
-    (4, ("sand", "bare-soil"),
-     ((_sand, 0.6), (_soil, 0.5), (draw.road, 0.45), (_lake, 0.15), (draw.trees, 0.3))),
+    (
+        19,
+        ("grass", "grass", "bare-soil"),
+        ((_grass, 0.4), (draw.road, 0.85), (_houses, 0.95), (draw.cars, 0.6), (draw.trees, 0.8)),
+    ),
+    (13, ("grass", "bare-soil", "pavement"), ((draw.parking, 1), (_halls, 0.6), (draw.cars, 0.9), (draw.trees, 0.55))),
+    (11, ("grass", "bare-soil"), ((_soil, 0.4), (_highway, 1), (draw.cars, 0.75), (draw.trees, 0.6))),
+    (
+        13,
+        ("grass", "bare-soil"),
+        ((draw.fields, 1), (draw.road, 0.4), (_farms, 0.12), (draw.wood, 0.25), (draw.trees, 0.25)),
+    ),
+    (10, ("grass", "bare-soil"), ((_soil, 0.3), (draw.wood, 1), (draw.wood, 0.5), (draw.road, 0.3), (draw.trees, 0.5))),
+    (
+        8,
+        ("grass", "bare-soil"),
+        ((_sand, 0.2), (draw.river, 0.9), (draw.road, 0.3), (draw.wood, 0.45), (draw.trees, 0.5)),
+    ),
+    (7, ("grass", "bare-soil"), ((_beach, 1), (draw.ships, 0.2), (draw.road, 0.1), (draw.trees, 0.45))),
+    (
+        6,
+        ("pavement", "grass"),
+        ((draw.sea, 1), (draw.docks, 0.8), (draw.ships, 0.75), (_halls, 0.35), (draw.trees, 0.2)),
+    ),
+    (
+        6,
+        ("grass", "grass", "pavement"),
+        ((_paving, 0.4), (draw.road, 0.3), (draw.court, 1), (draw.cars, 0.4), (draw.trees, 0.7)),
+    ),
+    (
+        3.6,
+        ("bare-soil", "pavement", "grass"),
+        ((_soil, 0.3), (draw.road, 0.4), (draw.tanks, 1), (_halls, 0.4), (draw.cars, 0.4)),
+    ),
+    (2.7, ("grass", "pavement", "bare-soil"), ((draw.apron, 1), (draw.airplanes, 1), (_halls, 0.3), (_grass, 0.15))),
+    (4, ("sand", "bare-soil"), ((_sand, 0.6), (_soil, 0.5), (draw.road, 0.45), (_lake, 0.15), (draw.trees, 0.3))),
 )
 _CHANCES = np.array([weight for weight, _, _ in SCENES]) / sum(weight for weight, _, _ in SCENES)
 
@@ -116,8 +129,7 @@ def make_synthetic(num_tiles: int = 1200, image_size: int = 96, seed: int = 0) -
         raise ValueError(f"num_tiles must be >= 1, got {num_tiles}.")
     images = np.empty((num_tiles, max(image_size, 0), max(image_size, 0), 3), np.uint8)
     areas = np.empty((num_tiles, len(LABEL_NAMES)), np.float32)
-    for index in tqdm(range(num_tiles), desc="Drawing tiles", unit="tile", delay=1, leave=False,
-                      disable=None):
+    for index in tqdm(range(num_tiles), desc="Drawing tiles", unit="tile", delay=1, leave=False, disable=None):
         images[index], mask = draw_tile(index, image_size, seed)
         areas[index] = areas_of(mask)
     images.setflags(write=False)

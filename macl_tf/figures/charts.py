@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _SERIES = ((GREY, "o"), (BLUE, "D"), (GREEN, "s"), (PURPLE, "^"))
 
 
-def plot_history(history: Mapping[str, Sequence[float]], path: str | os.PathLike[str], *,
-                 monitor: str | None = None) -> Path:
+def plot_history(
+    history: Mapping[str, Sequence[float]], path: str | os.PathLike[str], *, monitor: str | None = None
+) -> Path:
     """Draw the curves of a training run: loss, temperature, learning rate and every validation figure.
 
     Args:
@@ -43,8 +44,10 @@ def plot_history(history: Mapping[str, Sequence[float]], path: str | os.PathLike
     scores = [key for key in history if key.startswith("val_") and key != "val_loss"]
     keys = [key for key in ("loss", *scores, "temperature", "learning_rate") if len(history.get(key, ()))]
     if not keys:
-        raise ValueError(f"history must hold values of 'loss', 'temperature', 'learning_rate' or 'val_...', got keys "
-                         f"{sorted(history)}.")
+        raise ValueError(
+            f"history must hold values of 'loss', 'temperature', 'learning_rate' or 'val_...', got keys "
+            f"{sorted(history)}."
+        )
     if monitor is not None and monitor not in scores:
         raise ValueError(f"monitor must be one of {scores}, got {monitor!r}.")
     monitor = monitor or next((key for key in keys if key in scores), None)
@@ -69,7 +72,7 @@ def plot_history(history: Mapping[str, Sequence[float]], path: str | os.PathLike
             axes.yaxis.set_major_formatter("{x:g}")
         if best:
             axes.axvline(best, color=ORANGE, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        reached = np.asarray(history[key], float)[best - 1:best]
+        reached = np.asarray(history[key], float)[best - 1 : best]
         if best and key in scores and np.isfinite(reached).any():
             axes.plot([best], reached, "o", color=ORANGE, markersize=5)
             axes.set_title(f"{reached[0]:.3f}", loc="right", fontsize=10, color=ORANGE)
@@ -80,8 +83,14 @@ def plot_history(history: Mapping[str, Sequence[float]], path: str | os.PathLike
     return write_png(figure, path)
 
 
-def plot_label_frequencies(label_names: Sequence[str], before: ArrayLike, after: ArrayLike,
-                           path: str | os.PathLike[str], *, rarest: Iterable[int] = ()) -> Path:
+def plot_label_frequencies(
+    label_names: Sequence[str],
+    before: ArrayLike,
+    after: ArrayLike,
+    path: str | os.PathLike[str],
+    *,
+    rarest: Iterable[int] = (),
+) -> Path:
     """Draw the share of images that hold each label, as the archive is and as training draws it.
 
     Args:
@@ -99,12 +108,26 @@ def plot_label_frequencies(label_names: Sequence[str], before: ArrayLike, after:
     """
     percent = 100 * np.asarray(before, float)
     series = {"in the archive": percent, "as drawn for training": 100 * np.asarray(after, float)}
-    return _label_dots(label_names, percent, series, path, rarest, names=list(label_names),
-                       title="Label frequencies before and after label-aware resampling", unit="share of images (%)")
+    return _label_dots(
+        label_names,
+        percent,
+        series,
+        path,
+        rarest,
+        names=list(label_names),
+        title="Label frequencies before and after label-aware resampling",
+        unit="share of images (%)",
+    )
 
 
-def plot_per_label(label_names: Sequence[str], counts: ArrayLike, average_precision: Mapping[str, ArrayLike],
-                   path: str | os.PathLike[str], *, rarest: Iterable[int] = ()) -> Path:
+def plot_per_label(
+    label_names: Sequence[str],
+    counts: ArrayLike,
+    average_precision: Mapping[str, ArrayLike],
+    path: str | os.PathLike[str],
+    *,
+    rarest: Iterable[int] = (),
+) -> Path:
     """Draw the average precision of each label for one or several encoders, the most frequent label first.
 
     Args:
@@ -126,13 +149,31 @@ def plot_per_label(label_names: Sequence[str], counts: ArrayLike, average_precis
         raise ValueError(f"counts must have shape ({len(label_names)},), one a label name, got {counts.shape}.")
     names = [f"{name}  ({count:,})" for name, count in zip(label_names, counts.tolist(), strict=True)]
     series = {name: np.asarray(values, float) for name, values in average_precision.items()}
-    return _label_dots(label_names, counts, series, path, rarest, names=names,
-                       title="Retrieval of each label (images in the training set)", unit="average precision", top=1.0)
+    return _label_dots(
+        label_names,
+        counts,
+        series,
+        path,
+        rarest,
+        names=names,
+        title="Retrieval of each label (images in the training set)",
+        unit="average precision",
+        top=1.0,
+    )
 
 
-def _label_dots(label_names: Sequence[str], order_by: np.ndarray, series: Mapping[str, np.ndarray],
-                path: str | os.PathLike[str], rarest: Iterable[int], *, names: list[str], title: str, unit: str,
-                top: float | None = None) -> Path:
+def _label_dots(
+    label_names: Sequence[str],
+    order_by: np.ndarray,
+    series: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    rarest: Iterable[int],
+    *,
+    names: list[str],
+    title: str,
+    unit: str,
+    top: float | None = None,
+) -> Path:
     """One line a label, one dot a series, the largest of `order_by` on top."""
     size = len(label_names)
     if not size or not 0 < len(series) <= len(_SERIES) or any(values.shape != (size,) for values in series.values()):
@@ -144,8 +185,14 @@ def _label_dots(label_names: Sequence[str], order_by: np.ndarray, series: Mappin
     values = np.stack([series[name][order] for name in series])
     rows = np.arange(size)
     seen = np.isfinite(values).any(axis=0)
-    axes.hlines(rows[seen], np.nanmin(values[:, seen], axis=0), np.nanmax(values[:, seen], axis=0), color="#BBBBBB",
-                linewidth=2, zorder=1)
+    axes.hlines(
+        rows[seen],
+        np.nanmin(values[:, seen], axis=0),
+        np.nanmax(values[:, seen], axis=0),
+        color="#BBBBBB",
+        linewidth=2,
+        zorder=1,
+    )
     for name, row_values, (colour, marker) in zip(series, values, _SERIES, strict=False):
         axes.scatter(row_values, rows, color=colour, marker=marker, s=34, label=name, zorder=2)
     for row in rows[~seen]:
@@ -169,8 +216,15 @@ def _label_dots(label_names: Sequence[str], order_by: np.ndarray, series: Mappin
 def _curve(axes: Axes, values: Sequence[float], colour: str, label: str | None) -> None:
     heights = np.asarray(values, float)
     known = np.isfinite(heights)
-    axes.plot(np.flatnonzero(known) + 1, heights[known], color=colour, linewidth=1.6, label=label,
-              marker="o" if known.sum() < 15 else None, markersize=3.5)
+    axes.plot(
+        np.flatnonzero(known) + 1,
+        heights[known],
+        color=colour,
+        linewidth=1.6,
+        label=label,
+        marker="o" if known.sum() < 15 else None,
+        markersize=3.5,
+    )
     axes.set_xlim(0.5, max(len(values), 2) + 0.5)
 
 
@@ -178,8 +232,14 @@ def _caption(key: str) -> str:
     """The words for a name from the history: "val_ndcg@100_jaccard" is "Validation NDCG@100 (Jaccard)"."""
     known = {"loss": "Loss", "temperature": "Temperature", "learning_rate": "Learning rate"}
     words = key.removeprefix("val_")
-    for name, meaning in (("map_any", "mAP, any shared label"), ("map_jaccard50", "mAP, J \u2265 0.5"),
-                          ("map_", "mAP, "), ("ndcg", "NDCG"), ("_jaccard", " (Jaccard)"), ("_", " ")):
+    for name, meaning in (
+        ("map_any", "mAP, any shared label"),
+        ("map_jaccard50", "mAP, J \u2265 0.5"),
+        ("map_", "mAP, "),
+        ("ndcg", "NDCG"),
+        ("_jaccard", " (Jaccard)"),
+        ("_", " "),
+    ):
         words = words.replace(name, meaning)
     return known.get(key, f"Validation {words}")
 

@@ -37,9 +37,17 @@ class _Cell(NamedTuple):
     overlap: float
 
 
-def contact_sheet(query_images: Sequence[np.ndarray], query_labels: ArrayLike,
-                  neighbour_images: Sequence[Sequence[np.ndarray]] | np.ndarray, neighbour_labels: ArrayLike, scores: ArrayLike,
-                  path: str | os.PathLike[str], *, label_names: Sequence[str], rare: Iterable[int] = ()) -> Path:
+def contact_sheet(
+    query_images: Sequence[np.ndarray],
+    query_labels: ArrayLike,
+    neighbour_images: Sequence[Sequence[np.ndarray]] | np.ndarray,
+    neighbour_labels: ArrayLike,
+    scores: ArrayLike,
+    path: str | os.PathLike[str],
+    *,
+    label_names: Sequence[str],
+    rare: Iterable[int] = (),
+) -> Path:
     """Draw queries and their nearest neighbours, one query a row, with the labels of every image under it.
 
     Labels shared with the query are bold and blue, rare ones carry a star. The frame tells the Jaccard overlap J with
@@ -63,12 +71,18 @@ def contact_sheet(query_images: Sequence[np.ndarray], query_labels: ArrayLike,
     """
     queries, neighbours, scores = np.asarray(query_labels), np.asarray(neighbour_labels), np.asarray(scores, float)
     expected = (len(query_images), len(neighbour_images[0]) if len(neighbour_images) else 0, len(label_names))
-    if (neighbours.shape != expected or queries.shape != expected[::2] or scores.shape != expected[:2] or 0 in expected
-            or [len(row) for row in neighbour_images] != [expected[1]] * expected[0]):
+    if (
+        neighbours.shape != expected
+        or queries.shape != expected[::2]
+        or scores.shape != expected[:2]
+        or 0 in expected
+        or [len(row) for row in neighbour_images] != [expected[1]] * expected[0]
+    ):
         raise ValueError(
             "contact_sheet needs Q > 0 queries with K > 0 neighbours each and C label names; with (Q, K, C) = "
             f"{expected} from the images and names, query_labels must be (Q, C), neighbour_labels (Q, K, C) and scores "
-            f"(Q, K), got {queries.shape}, {neighbours.shape} and {scores.shape}.")
+            f"(Q, K), got {queries.shape}, {neighbours.shape} and {scores.shape}."
+        )
     starred = set(rare)
     names = [f"{STAR} {name}" if label in starred else name for label, name in enumerate(label_names)]
     measure = _text_widths()
@@ -80,9 +94,16 @@ def contact_sheet(query_images: Sequence[np.ndarray], query_labels: ArrayLike,
             image = neighbour_images[query][column - 1] if column else query_images[query]
             held = neighbours[query, column - 1] > 0 if column else own
             words = [(names[label], bool(column and own[label])) for label in np.flatnonzero(held).tolist()]
-            row.append(_Cell(GAP + column * (CELL + GAP) + 2 * GAP * (column > 0), top, image, _wrap(words, measure),
-                             float(scores[query, column - 1]) if column else None,
-                             float((held & own).sum() / max((held | own).sum(), 1))))
+            row.append(
+                _Cell(
+                    GAP + column * (CELL + GAP) + 2 * GAP * (column > 0),
+                    top,
+                    image,
+                    _wrap(words, measure),
+                    float(scores[query, column - 1]) if column else None,
+                    float((held & own).sum() / max((held | own).sum(), 1)),
+                )
+            )
         cells += row
         lines = 1 + max(word.line for cell in row for word in cell.caption)
         top += CELL + (lines + 1) * LINE + 2 * GAP
@@ -115,8 +136,16 @@ def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
         if similarity is not None:
             write(left, below, f"similarity {similarity:.2f}   J {overlap:.2f}", size=7, color=GREY)
             below, colour, stroke = below + LINE, GREY, 4.0
-        axes.add_patch(Rectangle((left, top), CELL, CELL, fill=False, linewidth=stroke,
-                                 edgecolor=INK if similarity is None else _frame(overlap)))
+        axes.add_patch(
+            Rectangle(
+                (left, top),
+                CELL,
+                CELL,
+                fill=False,
+                linewidth=stroke,
+                edgecolor=INK if similarity is None else _frame(overlap),
+            )
+        )
         for text, shared, x, line in caption:
             write(left + x, below + line * LINE, text, color=BLUE if shared else colour, bold=shared)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # after imshow, which sets its own

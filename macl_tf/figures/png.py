@@ -19,8 +19,9 @@ STAR = "\u2605"  # marks what is rare
 PLAIN: dict[str, Any] = {"family": "DejaVu Sans", "parse_math": False}  # comes with matplotlib; "$" is no formula
 
 
-def blank_figure(width: float, height: float, *, dpi: int = 120,
-                 layout: Literal["constrained"] | None = "constrained") -> Figure:
+def blank_figure(
+    width: float, height: float, *, dpi: int = 120, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
     """An empty white figure of that many inches, unknown to pyplot."""
     from matplotlib.figure import Figure
 

@@ -127,9 +127,7 @@ def macl(
     # DTS: temperature from the overlap of the pair and the rarity of the anchor.
     rarity, scaled_rarity = label_rarity(counts, reweighting_power)
     anchor_rarity = mean_over_labels(labels, scaled_rarity)
-    scales = (1.0 + overlap_scale * overlap) * (1.0 - rarity_scale * ops.clip(anchor_rarity, 0.0, 1.0))[
-        :, None
-    ]
+    scales = (1.0 + overlap_scale * overlap) * (1.0 - rarity_scale * ops.clip(anchor_rarity, 0.0, 1.0))[:, None]
     temperatures = ops.maximum(temperature * scales, min_temperature)
 
     losses = row_losses(embeddings, all_embeddings, weights, temperatures, others)
@@ -243,9 +241,7 @@ class MACL(keras.losses.Loss):
         self.rarity_scale = float(rarity_scale)
         self.min_temperature = float(min_temperature)
         self.weighted = bool(weighted)
-        self.temperature = keras.Variable(
-            float(temperature), dtype="float32", trainable=False, name="temperature"
-        )
+        self.temperature = keras.Variable(float(temperature), dtype="float32", trainable=False, name="temperature")
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Values per row, (B,), whose mean over the global batch is the loss.

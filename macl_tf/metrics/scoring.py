@@ -55,13 +55,12 @@ class Scorer:
         self.map_k = size if map_k is None else map_k
         self.cutoffs = np.array(precision_k, np.int64)
 
-        packed = np.packbits(database, axis=1)
         _, first, self.set_of, self.set_counts = np.unique(
-            packed, axis=0, return_index=True, return_inverse=True, return_counts=True
+            np.packbits(database, axis=1), axis=0, return_index=True, return_inverse=True, return_counts=True
         )
         self.set_of = self.set_of.reshape(-1)
         self.sets = database[first]
-        self.set_columns = self.sets.T.astype(np.float32)  # for BLAS; exact up to 2^24 labels
+        self.query_words, self.set_words = _words(self.queries), _words(self.sets)
         self.holds = np.ascontiguousarray(self.sets.T.astype(bool))  # (C, U)
         self.set_sizes = self.sets.sum(axis=1, dtype=np.int64)
         self.counting = np.arange(1.0, size + 1)
@@ -90,8 +89,9 @@ class Scorer:
 
     def score(self, start: int, stop: int, positions: NDArray[np.int64]) -> None:
         """Fills in the values of queries start ... stop - 1, whose full rankings are given."""
-        labels = self.queries[start:stop]
-        shared = np.rint(labels.astype(np.float32) @ self.set_columns).astype(np.int64)
+        shared = np.zeros((stop - start, len(self.sets)), np.int64)
+        for own, other in zip(self.query_words[start:stop].T, self.set_words.T, strict=True):
+            shared += np.bitwise_count(own[:, None] & other)
         sizes = self.query_sizes[start:stop, None]
         relevant = shared > 0
         half = relevant & (3 * shared >= sizes + self.set_sizes)  # |O| / (a + b - |O|) >= 1/2
@@ -163,6 +163,12 @@ class Scorer:
         self.values[self.acg][block] = np.where(filled > 0, acg, np.nan)
         relevant = counts[:, self.base :].sum(axis=1).astype(np.int64)  # |O| >= 1
         self.values[self.wap][block] = weighted_average_precision(overlap, None, relevant)
+
+
+def _words(labels: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Multi-hot rows as bits, 64 labels in a word."""
+    packed = np.packbits(labels, axis=1)
+    return np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.uint64)
 
 
 def _multi_hot(labels: ArrayLike, name: str) -> NDArray[np.uint8]:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# BLAS has other code for the rows and columns that its blocks leave over, and other code adds in another order.
-# Padding to a multiple of this keeps all pairs on one path, so that equal rows have equal similarities.
-TILE = 64
+# One product of BLAS takes `rows` queries and COLUMNS items, always as many (zeros fill up), for two reasons. It has
+# other code, adding in another order, for what its own blocks leave over: with one shape all pairs take the same path,
+# and equal rows get equal similarities. And OpenBLAS hands products of more than 2^18 multiplications to threads of its
+# own, which then spin beside ours: on two busy cores that took four times as long.
+COLUMNS = 32
+PRODUCT = 2**18
 
 
 def cosine_similarities(
@@ -29,17 +32,23 @@ def cosine_similarities(
             "query_embeddings and database_embeddings must have the same width, "
             f"got {left.shape[1]} and {right.shape[1]}."
         )
-    num_database = len(right)
-    right = np.concatenate([right, np.zeros((-num_database % TILE, right.shape[1]))]).T
+    num_database, width = right.shape
+    rows = next((m for m in (64, 32, 16) if m * COLUMNS * width <= PRODUCT), 8)
+    tiles = _filled(right, COLUMNS).reshape(-1, COLUMNS, width).transpose(0, 2, 1).copy()
     dtype = np.float64 if double or double_too else np.float32
 
     def similarities(start: int, stop: int) -> NDArray[Any]:
-        rows = stop - start
-        block = np.zeros((rows + -rows % TILE, left.shape[1]))
-        block[:rows] = left[start:stop]
-        return (block @ right)[:rows, :num_database].astype(dtype)
+        block = _filled(left[start:stop], rows).reshape(-1, 1, rows, width)
+        result = np.empty((len(block), rows, len(tiles), COLUMNS), dtype)
+        result[:] = np.matmul(block, tiles).transpose(0, 2, 1, 3)
+        return result.reshape(len(block) * rows, -1)[: stop - start, :num_database]
 
     return similarities, num_queries, num_database
+
+
+def _filled(rows: NDArray[np.float64], unit: int) -> NDArray[np.float64]:
+    """The rows and as many of zeros as make their number a multiple of `unit`."""
+    return np.pad(rows, ((0, -len(rows) % unit), (0, 0)))
 
 
 def _unit_rows(embeddings: ArrayLike, name: str) -> tuple[NDArray[np.float64], bool]:
