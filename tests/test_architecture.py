@@ -3,6 +3,7 @@
 import ast
 import inspect
 import sys
+import tomllib
 from pathlib import Path
 
 import macl_tf
@@ -105,6 +106,7 @@ print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
 def test_help_does_not_wait_for_tensorflow(run_python):
     script = """
 import sys
+import tomllib
 from macl_tf.cli import main
 try:
     main(["train", "--help"])
@@ -136,3 +138,9 @@ def test_no_file_needs_an_excuse():
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= 350, f"{path.relative_to(PACKAGE)} has {lines} lines: split it by subject"
         assert path.stem not in ("utils", "common", "helpers", "base")
+
+
+def test_the_wheel_holds_every_package():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    found = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert set(project["tool"]["setuptools"]["packages"]) == found | {"macl_tf.configs"}

@@ -1,0 +1,80 @@
+"""A finished run as a small JSON file, and as the README's table.
+
+python -m benchmarks.record RUN benchmarks/results/ucm.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from macl_tf.files import read_json, write_json
+
+FIGURES = {
+    "ndcg@100_jaccard": "NDCG@100, Jaccard gain",
+    "map_rarest_third": "mAP per label, rarest third of labels",
+    "map_per_label": "mAP per label, mean over labels",
+    "map_jaccard50": "mAP, Jaccard >= 0.5",
+    "map_any": "mAP, shares a label",
+    "wap@100": "WAP@100, shared labels",
+}
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """What made the figures of a run, and the figures."""
+    metrics, versions = read_json(run / "metrics.json"), read_json(run / "versions.json")
+    words = versions.pop("command")
+    settings = tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))
+    return {
+        "command": "python train.py " + " ".join(without_paths(words[1:] if words[:1] == ["train"] else words)),
+        "versions": versions,
+        "settings": {key: value for key, value in settings.items() if key not in ("data_dir", "table")},
+        "split": metrics["split"],
+        "best_epoch": metrics["best_epoch"],
+        "num_queries": metrics["trained"]["projection"]["num_queries"],
+        "figures": {
+            descriptor: {
+                state: {key: metrics[state][descriptor][key] for key in FIGURES} for state in ("untrained", "trained")
+            }
+            for descriptor in ("projection", "backbone")
+        },
+    }
+
+
+def without_paths(words: list[str]) -> list[str]:
+    """A command line with the archive's place replaced by DIR, and without the run's."""
+    kept: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if "--run-dir" not in (before, word):
+            kept.append("DIR" if before == "--data-dir" else word)
+    return kept
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The README's table of a summary."""
+    columns = [(state, descriptor) for descriptor in ("projection", "backbone") for state in ("untrained", "trained")]
+    lines = [
+        "| metric | " + " | ".join(f"{descriptor}, {state}" for state, descriptor in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for key, title in FIGURES.items():
+        cells = " | ".join(f"{result['figures'][descriptor][state][key]:.3f}" for state, descriptor in columns)
+        lines.append(f"| {title} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Writes the JSON file and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run")
+    parser.add_argument("output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    result = summary(options.run)
+    write_json(options.output, result)
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the README shows runs, and what its tables say was measured."""
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+
+import pytest
+
+import macl_tf
+from benchmarks import record
+from macl_tf.config import Settings
+from macl_tf.datasets import NAMES
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def block_after(name):
+    """What the README holds between the comment that names a result and the next one."""
+    found = re.search(rf"<!-- benchmarks/results/{name}\.json.*?-->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+    return found.group(1).strip()
+
+
+def test_the_code_runs_as_it_stands(run_python):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        run_python(block)
+
+
+def test_the_two_commands_are_those_that_ci_runs():
+    assert "pip install -e '.[cpu,test]' && pytest\n" in README
+    assert "pip install -e '.[cpu]' && python train.py\n" in README
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "pip install --quiet -e '.[cpu,test]'\n" in ci and "\npytest " in ci
+
+
+def test_every_archive_and_setting_named_exists():
+    assert {name for name in NAMES if f"| `{name}` |" in README} == set(NAMES)
+    for setting in re.findall(r"--set (\w+)=", README):
+        assert setting in Settings.__dataclass_fields__
+
+
+def test_every_file_that_it_links_is_there():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_real_tiles_is_the_committed_run():
+    result = json.loads((RESULTS / "ucm.json").read_text(encoding="utf-8"))
+    assert block_after("ucm") == record.markdown(result)
+    assert result["command"].replace("DIR", "UCMerced_LandUse") in README
+    assert f"Each of {result['num_queries']} test tiles" in README
+
+
+@pytest.mark.parametrize("name", ["metrics", "pipeline"])
+def test_every_number_of_a_speed_table_is_in_its_json(name):
+    result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert result["command"] in README
+    known = {format(number, spec) for number in numbers(result) for spec in (".0f", ".1f", ".2f", ",.0f")}
+    shown = re.findall(r"\| *([\d.,]+)(?=x? *(?=\|))", block_after(name))
+    assert len(shown) >= 4
+    assert set(shown) <= known
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for part in value for number in numbers(part)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def module_names():
+    return [module.name for module in pkgutil.walk_packages(macl_tf.__path__, "macl_tf.")]
+
+
+@pytest.mark.parametrize("name", module_names())
+def test_docstring_examples_run(name):
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
