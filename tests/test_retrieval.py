@@ -344,3 +344,9 @@ def test_embed_errors():
         embed(Model(), np.zeros((0, 4, 4, 3)), progress=False)
     with pytest.raises(ValueError, match="batch_size must be >= 1, got 0"):
         embed(Model(), np.zeros((1, 4, 4, 3)), batch_size=0)
+
+
+def test_the_memory_order_of_the_labels_does_not_matter():
+    generator = np.random.default_rng(4)
+    embeddings, labels = generator.standard_normal((20, 6)), generator.integers(0, 2, (20, 5))
+    assert evaluate(embeddings, np.asfortranarray(labels)) == evaluate(embeddings, labels)

@@ -168,7 +168,8 @@ class Scorer:
 def _words(labels: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Multi-hot rows as bits, 64 labels in a word."""
     packed = np.packbits(labels, axis=1)
-    return np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.uint64)
+    padded = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    return np.ascontiguousarray(padded).view(np.uint64)  # labels may come column by column
 
 
 def _multi_hot(labels: ArrayLike, name: str) -> NDArray[np.uint8]:
