@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run_train(options) if options.command == "train" else run_evaluate(options)
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on after the last finished epoch.", file=sys.stderr)
+        remedy = " The same command goes on after the last finished epoch." if options.command == "train" else ""
+        print(f"\nInterrupted.{remedy}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("MACL_TRACEBACK"):
@@ -105,6 +106,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from macl_tf.training import evaluate_run
 
     found = evaluate_run(options.run_dir, data_dir=options.data_dir, table=options.table)
+    tiles = f"all tiles of {options.data_dir}" if options.data_dir else f"the test tiles of {options.run_dir}"
+    print(f"\nRetrieval among {tiles}, each a query against the others, by both descriptors:\n")
     print(compare_table(found))
     if options.json:
         write_json(options.json, {name: report.to_dict() for name, report in found.items()})

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
-from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
+from macl_tf.checkpoint import BEST, STATE, Checkpoint, without_optimizer
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive
@@ -218,7 +218,7 @@ def evaluate_encoder(
 def check_run(settings: Settings, run: Path) -> None:
     """Raises a ValueError if a directory holds a run with other settings, or anything but a run."""
     path = run / SETTINGS
-    if path.is_file():
+    if has_progress(run):
         before = load_settings(path)
         changed = [
             f"{field.name} ({getattr(before, field.name)!r} there, {getattr(settings, field.name)!r} now)"
@@ -227,13 +227,18 @@ def check_run(settings: Settings, run: Path) -> None:
         ]
         if changed:
             raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif run.is_dir() and any(run.iterdir()):
+    elif run.is_dir() and any(run.iterdir()) and not path.is_file():
         raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
+
+
+def has_progress(run: Path) -> bool:
+    """Whether a directory holds a run with something to lose: a finished epoch or figures."""
+    return (run / STATE).is_file() or (run / METRICS).is_file()
 
 
 def describe_run(settings: Settings, run: Path) -> None:
     """Writes what a run is made from and with: settings.toml and versions.json."""
-    if (run / SETTINGS).is_file():
+    if has_progress(run):
         return
     packages = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
     versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}

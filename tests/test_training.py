@@ -154,6 +154,24 @@ def test_bad_input_costs_one_message_and_leaves_nothing(arguments, message, tmp_
     assert message in error and "Traceback" not in error
 
 
+def test_settings_that_did_not_train_can_be_mended_in_place(tmp_path, run_python):
+    script = """
+import sys
+from macl_tf.config import Settings
+from macl_tf.training import train
+small = {"num_tiles": 60, "image_size": 32, "epochs": 1, "embedding_dim": 8, "warmup_epochs": 0.0}
+try:
+    train(Settings(batch_size=64, **small), sys.argv[1], progress=False)
+except ValueError as error:
+    print("refused:", error)
+print("best epoch", train(Settings(batch_size=16, **small), sys.argv[1], progress=False)["best_epoch"])
+"""
+    output = run_python(script, tmp_path / "run").stdout
+    assert "refused: batch_size must be at most the number of labelled training images, got 64" in output
+    assert "best epoch 1" in output
+    assert "batch_size = 16" in (tmp_path / "run" / "settings.toml").read_text()
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("precious")
     assert cli.main(command(tmp_path)) == 2
