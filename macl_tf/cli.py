@@ -85,15 +85,16 @@ def run_train(options: argparse.Namespace) -> int:
     flags = {"dataset": options.dataset, "data_dir": options.data_dir}
     given = {key: value for key, value in flags.items() if value is not None}
     settings: Settings = load_settings(options.config, options.set, **given)
-    from macl_tf import training
     from macl_tf.retrieval import compare_table
+    from macl_tf.run_directory import METRICS, default_run_dir
+    from macl_tf.training import reports, train
 
-    run = Path(options.run_dir) if options.run_dir else training.default_run_dir(settings)
-    finished = (run / training.METRICS).is_file()
-    result = training.train(settings, run, progress=not options.quiet)
+    run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
+    finished = (run / METRICS).is_file()
+    result = train(settings, run, progress=not options.quiet)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
-    print(compare_table(training.reports(result, settings.descriptor)))
+    print(compare_table(reports(result, settings.descriptor)))
     print(f"\nEverything is in {run}/: metrics.json (both descriptors), encoder.keras, history.csv, and the pictures")
     print("history.png, label_frequencies.png, per_label.png, neighbours.png.")
     return 0

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import platform
-import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from importlib import metadata
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +13,20 @@ import numpy as np
 import tensorflow as tf
 
 from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
-from macl_tf.checkpoint import BEST, STATE, Checkpoint, without_optimizer
+from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits, split_archive
 from macl_tf.encoders import DESCRIPTORS, build_encoder, descriptor_model
-from macl_tf.files import read_json, write_json, write_text, written_whole
+from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses import MACL
 from macl_tf.pipeline import TrainingData, load_images, training_dataset
+from macl_tf.recipe import LearningRateLog, make_loss, make_optimizer, temperature_schedule
 from macl_tf.retrieval import RetrievalReport, embed, evaluate
+from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, check_run, describe_run
 from macl_tf.run_figures import draw_run
 
-SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
 MONITOR = "val_ndcg@100_jaccard"
 
 
@@ -215,40 +211,6 @@ def evaluate_encoder(
     }
 
 
-def check_run(settings: Settings, run: Path) -> None:
-    """Raises a ValueError if a directory holds a run with other settings, or anything but a run."""
-    path = run / SETTINGS
-    if has_progress(run):
-        before = load_settings(path)
-        changed = [
-            f"{field.name} ({getattr(before, field.name)!r} there, {getattr(settings, field.name)!r} now)"
-            for field in dataclasses.fields(Settings)
-            if getattr(before, field.name) != getattr(settings, field.name)
-        ]
-        if changed:
-            raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif run.is_dir() and any(run.iterdir()) and not path.is_file():
-        raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
-
-
-def has_progress(run: Path) -> bool:
-    """Whether a directory holds a run with something to lose: a finished epoch or figures."""
-    return (run / STATE).is_file() or (run / METRICS).is_file()
-
-
-def describe_run(settings: Settings, run: Path) -> None:
-    """Writes what a run is made from and with: settings.toml and versions.json."""
-    if has_progress(run):
-        return
-    packages = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
-    versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    write_json(run / "versions.json", versions)
-    write_text(run / SETTINGS, settings.to_toml())
-
-
 def open_archive(settings: Settings) -> Archive:
     """The archive that the settings name."""
     return load_archive(
@@ -294,59 +256,6 @@ def training_data(
         cache_bytes=int(settings.cache_gib * 2**30),
         progress=progress,
     )
-
-
-def make_loss(settings: Settings, statistics: LabelStatistics) -> keras.losses.Loss:
-    """The loss that the settings ask for."""
-    return MACL(
-        statistics,
-        temperature=settings.temperature,
-        reweighting_power=settings.reweighting_power,
-        overlap_scale=settings.overlap_scale,
-        rarity_scale=settings.rarity_scale,
-        min_temperature=settings.min_temperature,
-        weighted=settings.loss == "wmacl",
-    )
-
-
-def temperature_schedule(settings: Settings, steps: int) -> Any:
-    """A cosine to the final temperature, or a constant."""
-    alpha = settings.final_temperature / settings.temperature if settings.final_temperature else 1.0
-    return keras.optimizers.schedules.CosineDecay(settings.temperature, steps, alpha=alpha)
-
-
-def make_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW with linear warm-up and cosine decay; norms and biases are not decayed."""
-    total, warmup = settings.epochs * steps, math.ceil(settings.warmup_epochs * steps)
-    warmup = min(warmup, total // 2)
-    peak = settings.learning_rate
-    schedule = keras.optimizers.schedules.CosineDecay(
-        peak / 100 if warmup else peak,
-        max(total - warmup, 1),
-        alpha=0.0 if not warmup else 0.01,
-        warmup_target=peak if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer
-
-
-class LearningRateLog(keras.callbacks.Callback):
-    """Logs the learning rate of the last step, which the optimizer's schedule keeps to itself."""
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds `learning_rate` to the logs."""
-        if logs is not None:
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
-
-def default_run_dir(settings: Settings) -> Path:
-    """runs/<dataset>-<what the settings hash to>: the same command finds its run again."""
-    import hashlib
-
-    digest = hashlib.sha256(settings.to_toml().encode()).hexdigest()[:8]
-    return Path("runs") / f"{settings.dataset}-{digest}"
 
 
 def reports(result: Mapping[str, Any], descriptor: str) -> dict[str, RetrievalReport]:

@@ -14,7 +14,7 @@ FLOORS = [
     {"versions", "files"},
     {"labels", "metrics", "report", "encoders", "config", "figures", "datasets"},
     {"losses", "sampling", "augmentation", "retrieval"},
-    {"pipeline", "callbacks", "checkpoint", "run_figures"},
+    {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
     {"training"},
     {"cli"},
 ]
@@ -26,7 +26,7 @@ ONLY = {
     "scipy": {"datasets"},
     "keras_hub": {"encoders"},
     "tensorflow": {"losses", "sampling", "augmentation", "pipeline", "training", "datasets", "retrieval"},
-    "keras": {"losses", "encoders", "callbacks", "checkpoint", "run_figures", "training", "retrieval"},
+    "keras": {"losses", "encoders", "callbacks", "checkpoint", "recipe", "run_figures", "training", "retrieval"},
 }
 PURE = {"labels", "metrics", "report", "config", "files", "versions"}
 
@@ -136,7 +136,7 @@ def test_every_public_name_has_its_docstring():
 def test_no_file_needs_an_excuse():
     for _, path in modules():
         lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= 350, f"{path.relative_to(PACKAGE)} has {lines} lines: split it by subject"
+        assert lines <= 300, f"{path.relative_to(PACKAGE)} has {lines} lines: split it by subject"
         assert path.stem not in ("utils", "common", "helpers", "base")
 
 

@@ -34,6 +34,30 @@ def shade(colour: Colour, factor: float, shift: Sequence[float] = (0, 0, 0)) -> 
     return red, green, blue
 
 
+def _wave(rng: np.random.Generator, turn: np.ndarray, scale: float) -> np.ndarray:
+    """A smooth random function of `turn`: four harmonics, the higher the weaker."""
+    order = np.array([[1], [2], [3], [5]])
+    return np.sum(rng.normal(0, scale, (4, 1)) / order * np.cos(order * turn + rng.uniform(0, 6.3, (4, 1))), axis=0)
+
+
+def blob(rng: np.random.Generator, centre: Point, radius: float) -> Points:
+    """A closed, irregular outline of about this radius."""
+    turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+    reach = np.clip(1 + _wave(rng, turn, 0.32), 0.3, 2)
+    return outline(centre, np.stack([reach * np.cos(turn), reach * np.sin(turn)], axis=1).tolist(), 0.0, radius)
+
+
+def edge(rng: np.random.Generator, offset: float, waviness: float) -> Points:
+    """A wavy line from left to right, `offset` beside (0, 0); `outline` turns and moves it."""
+    along = np.linspace(-1.1, 1.1, 30)
+    return np.stack([along, offset + _wave(rng, 2.2 * along, waviness)], axis=1).tolist()
+
+
+def half_plane(rng: np.random.Generator, angle: float, offset: float, waviness: float) -> Points:
+    """Everything on one side of a wavy line through the tile."""
+    return outline((0.5, 0.5), [*edge(rng, offset, waviness), (1.1, 2.0), (-1.1, 2.0)], angle)
+
+
 def _moved(points: Points, by: Point) -> Points:
     return [(x + by[0], y + by[1]) for x, y in points]
 

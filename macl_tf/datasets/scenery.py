@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macl_tf.datasets.canvas import Canvas, Colour, Point, Points, box, outline, shade
+from macl_tf.datasets.canvas import Canvas, Colour, Point, Points, blob, box, edge, half_plane, outline, shade
 
 
 @dataclass(frozen=True)
@@ -68,28 +68,6 @@ class Scene(Canvas):
         self.polygon(points, LABEL[name], self.colour(name))
 
 
-def _wave(rng: np.random.Generator, turn: np.ndarray, scale: float) -> np.ndarray:
-    """A smooth random function of `turn`: four harmonics, the higher the weaker."""
-    order = np.array([[1], [2], [3], [5]])
-    return np.sum(rng.normal(0, scale, (4, 1)) / order * np.cos(order * turn + rng.uniform(0, 6.3, (4, 1))), axis=0)
-
-
-def _blob(rng: np.random.Generator, centre: Point, radius: float) -> Points:
-    turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-    reach = np.clip(1 + _wave(rng, turn, 0.32), 0.3, 2)
-    return outline(centre, np.stack([reach * np.cos(turn), reach * np.sin(turn)], axis=1).tolist(), 0.0, radius)
-
-
-def _edge(rng: np.random.Generator, offset: float, waviness: float) -> Points:
-    """A wavy line from left to right, `offset` beside (0, 0); `outline` turns and moves it."""
-    along = np.linspace(-1.1, 1.1, 30)
-    return np.stack([along, offset + _wave(rng, 2.2 * along, waviness)], axis=1).tolist()
-
-
-def _half_plane(rng: np.random.Generator, angle: float, offset: float, waviness: float) -> Points:
-    return outline((0.5, 0.5), [*_edge(rng, offset, waviness), (1.1, 2.0), (-1.1, 2.0)], angle)
-
-
 def ground(scene: Scene, name: str) -> None:
     """One cover over the whole tile."""
     scene.fill(name, [(0, 0), (1, 0), (1, 1), (0, 1)])
@@ -99,9 +77,9 @@ def patch(scene: Scene, name: str) -> None:
     """A blob or one side of the tile."""
     rng = scene.rng
     if rng.random() < 0.4:
-        scene.fill(name, _half_plane(rng, rng.uniform(0, 6.3), rng.uniform(0.0, 0.3), 0.04))
+        scene.fill(name, half_plane(rng, rng.uniform(0, 6.3), rng.uniform(0.0, 0.3), 0.04))
     else:
-        scene.fill(name, _blob(rng, (rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9)), rng.uniform(0.18, 0.36)))
+        scene.fill(name, blob(rng, (rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.9)), rng.uniform(0.18, 0.36)))
 
 
 def road(scene: Scene, lanes: tuple[int, int] = (1, 3)) -> None:
@@ -185,7 +163,7 @@ def wood(scene: Scene) -> None:
     """A blob full of crowns."""
     rng, foliage, label = scene.rng, _foliage(scene), LABEL["trees"]
     centre, radius = (rng.uniform(0.05, 0.95), rng.uniform(0.05, 0.95)), rng.uniform(0.25, 0.6)
-    scene.polygon(_blob(rng, centre, radius), label, foliage[0][0], height=0.03)
+    scene.polygon(blob(rng, centre, radius), label, foliage[0][0], height=0.03)
     crowns = int(150 * radius)
     spots = outline(centre, rng.normal(0, 0.55, (crowns, 2)).tolist(), 0.0, radius)
     for spot, crown, tone in zip(
@@ -200,7 +178,7 @@ def fields(scene: Scene) -> None:
     rng = scene.rng
     for part in range(rng.integers(1, 4)):
         colour, angle = scene.colour("field"), scene.angle + rng.choice((0.0, math.pi / 2))
-        points = _half_plane(rng, scene.angle + part * math.pi / 2, rng.uniform(-0.25, 0.1), 0.0)
+        points = half_plane(rng, scene.angle + part * math.pi / 2, rng.uniform(-0.25, 0.1), 0.0)
         scene.stripes(
             points, LABEL["field"], (colour, shade(colour, rng.uniform(0.72, 0.88))), angle, rng.uniform(0.03, 0.07)
         )
@@ -209,7 +187,7 @@ def fields(scene: Scene) -> None:
 def river(scene: Scene) -> None:
     """A winding band of water."""
     rng, half = scene.rng, scene.rng.uniform(0.06, 0.15)
-    middle = _edge(rng, rng.uniform(-0.2, 0.2), 0.09)
+    middle = edge(rng, rng.uniform(-0.2, 0.2), 0.09)
     banks = [(x, y - half) for x, y in middle] + [(x, y + half) for x, y in reversed(middle)]
     scene.fill("water", outline((0.5, 0.5), banks, rng.uniform(0, 6.3)))
 
@@ -218,9 +196,9 @@ def sea(scene: Scene, beach: float = 0.0) -> None:
     """Water from one side of the tile, with a beach in between by this probability."""
     rng, angle, offset = scene.rng, scene.angle, scene.rng.uniform(-0.25, 0.2)
     if rng.random() < beach:
-        scene.fill("sand", _half_plane(rng, angle, offset - rng.uniform(0.12, 0.3), 0.03))
+        scene.fill("sand", half_plane(rng, angle, offset - rng.uniform(0.12, 0.3), 0.03))
     scene.shore = offset
-    colour, shore = scene.colour("water"), _half_plane(rng, angle, offset, 0.03)
+    colour, shore = scene.colour("water"), half_plane(rng, angle, offset, 0.03)
     scene.polygon(shore, LABEL["water"], colour)
     if beach:  # surf
         scene.line(shore[:-2], shade(colour, 1.2, (45, 40, 35)), rng.uniform(0.005, 0.025))
@@ -287,7 +265,7 @@ def court(scene: Scene) -> None:
 def apron(scene: Scene) -> None:
     """Concrete from one side of the tile, with a taxi line."""
     offset = scene.rng.uniform(-0.35, -0.05)
-    scene.fill("pavement", _half_plane(scene.rng, scene.angle, offset, 0.0))
+    scene.fill("pavement", half_plane(scene.rng, scene.angle, offset, 0.0))
     scene.line(outline((0.5, 0.5), ((-1, offset + 0.25), (1, offset + 0.25)), scene.angle), (190, 170, 90), 0.008)
 
 

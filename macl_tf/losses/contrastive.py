@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses.pairwise import compiled, gather_batch, not_self, row_losses
+from macl_tf.losses.pairwise import MEANS, check_range, check_shapes, compiled, gather_batch, not_self, row_losses
 
 Tensor = Any
 
@@ -290,32 +290,3 @@ class MACL(keras.losses.Loss):
             "weighted": self.weighted,
             "dtype": self.dtype,
         }
-
-
-# Reductions that divide by the rows of a replica; only these need the share of an uneven batch.
-MEANS: tuple[Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"], ...] = (
-    "sum_over_batch_size",
-    "mean",
-    "mean_with_sample_weight",
-)
-
-
-def check_range(name: str, value: float, rule: str, holds: bool) -> None:
-    """Raises a ValueError that gives rule and value unless the rule holds (NaN holds none)."""
-    if not holds:
-        raise ValueError(f"{name} must be {rule}, got {value}.")
-
-
-def check_shapes(labels: Tensor, embeddings: Tensor, statistics: LabelStatistics | None) -> None:
-    """Raises a ValueError unless labels are (B, C), embeddings (B, D), and the statistics are of C labels."""
-    y, z = tuple(labels.shape), tuple(embeddings.shape)
-    if len(y) != 2 or len(z) != 2 or (None not in (y[0], z[0]) and y[0] != z[0]):
-        raise ValueError(
-            "labels must be multi-hot (B, C) and embeddings (B, D) with the same B, "
-            f"got {y} and {z}. Class indices must be turned into multi-hot rows first."
-        )
-    if statistics is not None and y[1] != statistics.num_labels:
-        raise ValueError(
-            f"labels must have the {statistics.num_labels} columns of label_statistics, got {y[1]}. "
-            "Compute the statistics from the same label table."
-        )

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
+from macl_tf.labels import LabelStatistics
+
 Tensor = Any
+
+# Reductions that divide by the rows of a replica; only these need the share of an uneven batch.
+MEANS: tuple[Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"], ...] = (
+    "sum_over_batch_size",
+    "mean",
+    "mean_with_sample_weight",
+)
 
 # A logit that exp() turns into 0 whatever the row's maximum is. Finite, because 0 x inf is NaN.
 MASKED = -1e30
@@ -100,3 +109,24 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return (traced if tf.executing_eagerly() else function)(*args, **kwargs)
 
     return call
+
+
+def check_range(name: str, value: float, rule: str, holds: bool) -> None:
+    """Raises a ValueError that gives rule and value unless the rule holds (NaN holds none)."""
+    if not holds:
+        raise ValueError(f"{name} must be {rule}, got {value}.")
+
+
+def check_shapes(labels: Tensor, embeddings: Tensor, statistics: LabelStatistics | None) -> None:
+    """Raises a ValueError unless labels are (B, C), embeddings (B, D), and the statistics are of C labels."""
+    y, z = tuple(labels.shape), tuple(embeddings.shape)
+    if len(y) != 2 or len(z) != 2 or (None not in (y[0], z[0]) and y[0] != z[0]):
+        raise ValueError(
+            "labels must be multi-hot (B, C) and embeddings (B, D) with the same B, "
+            f"got {y} and {z}. Class indices must be turned into multi-hot rows first."
+        )
+    if statistics is not None and y[1] != statistics.num_labels:
+        raise ValueError(
+            f"labels must have the {statistics.num_labels} columns of label_statistics, got {y[1]}. "
+            "Compute the statistics from the same label table."
+        )
