@@ -35,6 +35,7 @@ class TemperatureSchedule(keras.callbacks.Callback):
 
     Raises:
         ValueError: In `fit`, if the loss has no temperature, or the schedule gives one that is not > 0.
+        RuntimeError: In `fit` on the JAX backend, whose compiled step holds the temperature as a constant.
 
     Example:
         Cosine from 0.07 to 0.01 over 1,000 steps:
@@ -65,6 +66,11 @@ class TemperatureSchedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Finds the loss, and sets the temperature of the first step."""
+        if keras.config.backend() == "jax":
+            raise RuntimeError(
+                "TemperatureSchedule needs the TensorFlow or torch backend: on JAX, Keras compiles the temperature "
+                "into the step, and a change would do nothing. Use a constant temperature there."
+            )
         self._target = self.model.loss if self.loss is None else self.loss
         if not isinstance(getattr(self._target, "temperature", None), keras.Variable):
             raise ValueError(

@@ -64,6 +64,14 @@ def test_bad_schedules_are_refused():
         net.fit(x, y[:, :3], verbose=0, callbacks=[macl_tf.TemperatureSchedule(lambda step: 0.1)])
 
 
+def test_on_jax_it_says_that_the_temperature_would_not_move(monkeypatch):
+    """Seen with Keras 3.15 and JAX 0.10: the loss stayed that of the first temperature, without a word."""
+    callback = macl_tf.TemperatureSchedule(lambda step: 0.1)
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="on JAX, Keras compiles the temperature into the step"):
+        callback.on_train_begin()
+
+
 def test_retrieval_evaluation_logs_what_the_oracle_finds():
     x, y = data()
     net = model(learning_rate=0.1)
