@@ -164,7 +164,8 @@ class LabelStatistics:
         Raises:
             ValueError: If a batch is not multi-hot, or there is none, or the data set never ends.
         """
-        if getattr(dataset, "cardinality", None) is not None and int(dataset.cardinality()) == -1:  # type: ignore[attr-defined]
+        cardinality = getattr(dataset, "cardinality", None)
+        if cardinality is not None and int(cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
             raise ValueError(
                 "dataset must end, got an infinite one. Count before .repeat(), or use .take(steps_per_epoch)."
             )
@@ -227,5 +228,3 @@ class LabelStatistics:
         if not isinstance(other, LabelStatistics):
             return NotImplemented
         return self.get_config() == other.get_config()
-
-    __hash__ = None  # type: ignore[assignment]

@@ -66,14 +66,15 @@ def test_value_is_the_oracles(settings, weighted, known):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_gradient_is_the_oracles_finite_difference(weighted):
     y, z = batch(rows=8, labels=4, width=3)
-    _, gradient = value_and_gradient(macl_tf.MACL(weighted=weighted), y, z)
+    z = z.astype("float64")
+    _, gradient = value_and_gradient(macl_tf.MACL(weighted=weighted, dtype="float64"), y, z)
     numeric, step = np.zeros(z.shape), 1e-6
     for index in np.ndindex(*z.shape):
         shift = np.zeros(z.shape)
         shift[index] = step
         up, down = (oracle.macl(y, z + s * shift, weighted=weighted) for s in (1, -1))
         numeric[index] = (up - down) / (2 * step)
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-4 * np.abs(numeric).max())  # float32 gradient
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-6 * np.abs(numeric).max())
 
 
 def test_without_powers_and_scales_it_is_jaccard_weighted_supcon():
