@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from macl_tf.versions import check
 
 check()
-# TensorFlow leaves oneDNN off on some processors, where it trains a ResNet four times as fast. Has
+# TensorFlow leaves oneDNN off on some processors, where it trains a ResNet-18 three times as fast. Has
 # no effect where TensorFlow is already imported or the user decided otherwise.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 

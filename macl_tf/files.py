@@ -9,6 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".part-"  # begins the name of a file that is being written
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what a killed process left of `written_whole`: never the only copy of anything."""
+    return path.name.startswith(PARTIAL)
+
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -25,7 +32,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{path.name}")
+    temporary = path.with_name(f"{PARTIAL}{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -13,7 +13,7 @@ from typing import Any
 
 from macl_tf.checkpoint import STATE
 from macl_tf.config import Settings, load_settings
-from macl_tf.files import write_json, write_text
+from macl_tf.files import is_partial, write_json, write_text
 
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
 
@@ -36,7 +36,7 @@ def check_run(settings: Settings, run: Path) -> None:
         ]
         if changed:
             raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif run.is_dir() and any(run.iterdir()) and not path.is_file():
+    elif run.is_dir() and not path.is_file() and any(not is_partial(entry) for entry in run.iterdir()):
         raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
 
 
@@ -54,5 +54,5 @@ def describe_run(settings: Settings, run: Path) -> None:
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     write_json(run / "versions.json", versions)
-    write_text(run / SETTINGS, settings.to_toml())

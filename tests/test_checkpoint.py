@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from macl_tf.checkpoint import BEST, HISTORY, STATE, Checkpoint, without_optimizer
+from macl_tf.config import Settings, load_settings
 from macl_tf.files import read_json, write_json, written_whole
+from macl_tf.run_directory import check_run, describe_run
 
 
 def net(width=3):
@@ -93,3 +95,17 @@ def test_the_state_needs_no_pickle(tmp_path):
     fit(net(), Checkpoint(tmp_path, "score"), [0.1])
     with np.load(tmp_path / STATE, allow_pickle=False) as state:
         assert json.loads(str(state["history"]))[0]["score"] == 0.1
+
+
+@pytest.mark.parametrize("left", [[".part-settings.toml"], ["settings.toml", ".part-versions.json"]])
+def test_a_run_killed_before_it_began_can_begin_again(tmp_path, left):
+    settings = Settings(epochs=1)
+    for name in left:
+        (tmp_path / name).write_text(settings.to_toml())
+    check_run(settings, tmp_path)
+    describe_run(settings, tmp_path)
+    assert load_settings(tmp_path / "settings.toml") == settings
+    assert "keras" in read_json(tmp_path / "versions.json")
+    (tmp_path / "settings.toml").unlink()
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        check_run(settings, tmp_path)

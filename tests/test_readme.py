@@ -66,6 +66,15 @@ def test_every_number_of_a_speed_table_is_in_its_json(name):
     assert set(shown) <= known
 
 
+def test_what_onednn_gives_is_what_two_runs_measured():
+    rates = [
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rates"]["training the encoder"]
+        for name in ("pipeline_onednn_off", "pipeline")
+    ]
+    off, on = (round(rate["images_per_second"]) for rate in rates)
+    assert f"{off} images/s instead of {on}" in " ".join(README.split())
+
+
 def numbers(value):
     if isinstance(value, dict):
         value = list(value.values())

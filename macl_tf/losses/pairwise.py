@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import ops
@@ -19,11 +19,7 @@ from macl_tf.labels import LabelStatistics
 Tensor = Any
 
 # Reductions that divide by the rows of a replica; only these need the share of an uneven batch.
-MEANS: tuple[Literal["sum_over_batch_size", "mean", "mean_with_sample_weight"], ...] = (
-    "sum_over_batch_size",
-    "mean",
-    "mean_with_sample_weight",
-)
+MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 # A logit that exp() turns into 0 whatever the row's maximum is. Finite, because 0 x inf is NaN.
 MASKED = -1e30
