@@ -13,6 +13,8 @@ from typing import Any
 
 from macl_tf.checkpoint import STATE
 from macl_tf.config import Settings, load_settings
+from macl_tf.datasets import load_archive
+from macl_tf.datasets.archives import Archive
 from macl_tf.files import is_partial, write_json, write_text
 
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
@@ -56,3 +58,15 @@ def describe_run(settings: Settings, run: Path) -> None:
             versions[package] = metadata.version(package)
     write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     write_json(run / "versions.json", versions)
+
+
+def open_archive(settings: Settings) -> Archive:
+    """The archive that the settings name."""
+    return load_archive(
+        settings.dataset,
+        settings.data_dir or None,
+        seed=settings.seed,
+        num_tiles=settings.num_tiles if settings.dataset == "synthetic" else None,
+        table=settings.table or None,
+        min_area=settings.min_area,
+    )

@@ -15,7 +15,6 @@ import tensorflow as tf
 from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
 from macl_tf.config import Settings, load_settings
-from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits, split_archive
 from macl_tf.encoders import DESCRIPTORS, build_encoder, descriptor_model
@@ -24,7 +23,7 @@ from macl_tf.labels import LabelStatistics
 from macl_tf.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.recipe import LearningRateLog, make_loss, make_optimizer, temperature_schedule
 from macl_tf.retrieval import RetrievalReport, embed, evaluate
-from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, check_run, describe_run
+from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, check_run, describe_run, open_archive
 from macl_tf.run_figures import draw_run
 
 MONITOR = "val_ndcg@100_jaccard"
@@ -209,18 +208,6 @@ def evaluate_encoder(
         )
         for name in DESCRIPTORS
     }
-
-
-def open_archive(settings: Settings) -> Archive:
-    """The archive that the settings name."""
-    return load_archive(
-        settings.dataset,
-        settings.data_dir or None,
-        seed=settings.seed,
-        num_tiles=settings.num_tiles if settings.dataset == "synthetic" else None,
-        table=settings.table or None,
-        min_area=settings.min_area,
-    )
 
 
 def strategy_scope() -> AbstractContextManager[Any]:

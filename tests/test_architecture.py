@@ -15,19 +15,41 @@ FLOORS = [
     {"labels", "metrics", "report", "encoders", "config", "figures", "datasets"},
     {"losses", "sampling", "augmentation", "retrieval"},
     {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
-    {"training"},
+    {"training", "serving"},  # side by side: what serves knows a run's directory, never how it was trained
     {"cli"},
 ]
 # Who may import what is heavy or fragile at all, at the top of the file or inside a function.
 ONLY = {
     "tensorflow_datasets": {"datasets"},
     "matplotlib": {"figures"},
-    "PIL": {"datasets", "figures"},
+    "PIL": {"datasets", "figures", "serving"},
     "scipy": {"datasets"},
     "keras_hub": {"encoders"},
-    "tensorflow": {"losses", "sampling", "augmentation", "pipeline", "training", "datasets", "retrieval"},
-    "keras": {"losses", "encoders", "callbacks", "checkpoint", "recipe", "run_figures", "training", "retrieval"},
+    "tensorflow": {"losses", "sampling", "augmentation", "pipeline", "training", "datasets", "retrieval", "serving"},
+    "keras": {
+        "losses",
+        "encoders",
+        "callbacks",
+        "checkpoint",
+        "recipe",
+        "run_figures",
+        "training",
+        "retrieval",
+        "serving",
+    },
+    "scann": {"serving"},
+    "pyarrow": {"serving"},
+    "rasterio": {"serving"},
 }
+# Of a package, the one file that may; all others ask that file.
+ONE_FILE = {
+    "scann": "serving/scann_library.py",
+    "pyarrow": "serving/parquet.py",
+    "rasterio": "serving/footprints.py",
+    "keras": "serving/saved_model.py",
+}
+# These open and search an index: they must not wait for TensorFlow.
+LIGHT = {"artifacts", "items", "parquet", "filters", "journal", "thumbnails", "index", "exact", "search", "showing"}
 PURE = {"labels", "metrics", "report", "config", "files", "versions"}
 
 
@@ -89,6 +111,21 @@ def test_heavy_packages_are_met_where_they_belong():
                 assert package not in ("keras", "tensorflow"), f"{name} is pure NumPy"
 
 
+def test_serving_meets_each_heavy_package_in_one_file():
+    for name, path in modules():
+        if name != "serving":
+            continue
+        for package in {target.split(".")[0] for target in imports(path)}:
+            if package in ONE_FILE:
+                assert path.relative_to(PACKAGE).as_posix() == ONE_FILE[package], f"{path.name} imports {package}"
+
+
+def test_opening_an_index_does_not_wait_for_tensorflow(run_python):
+    names = ", ".join(f"macl_tf.serving.{name}" for name in sorted(LIGHT))
+    script = f"import sys, {names}; print(sorted({{'tensorflow', 'keras', 'scann', 'matplotlib'}} & set(sys.modules)))"
+    assert run_python(script).stdout.strip() == "[]"
+
+
 def test_importing_macl_tf_costs_keras_and_numpy_only(run_python):
     script = """
 import sys, macl_tf
@@ -143,4 +180,4 @@ def test_no_file_needs_an_excuse():
 def test_the_wheel_holds_every_package():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     found = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
-    assert set(project["tool"]["setuptools"]["packages"]) == found | {"macl_tf.configs"}
+    assert set(project["tool"]["setuptools"]["packages"]) == found | {"macl_tf.configs", "macl_tf.deploy"}

@@ -180,6 +180,28 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def thumbnail(image: np.ndarray, size: int) -> bytes:
+    """Make a small picture to look at.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: length of the longest side in pixels, > 0. A smaller image keeps its size.
+
+    Returns:
+        A JPEG file of quality 85.
+
+    Raises:
+        ValueError: if size is not positive.
+    """
+    if size <= 0:
+        raise ValueError(f"size must be > 0, got {size}.")
+    picture = Image.fromarray(image)
+    picture.thumbnail((size, size))
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=85)
+    return encoded.getvalue()
+
+
 def normalise_stem(name: str) -> str:
     r"""Return the name by which images, masks and table rows are matched: no folder, no image suffix, lower case.
 

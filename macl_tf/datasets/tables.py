@@ -11,6 +11,7 @@ extension; where the first column has no name (a row index), or is one of those 
 * else every further column is a label, named by its header, with 0 or 1 (also 0.0, 1.0, true, false) in each
   row;
 * `split` is train, validation or test (also training, val, testing);
+* `date` is the day on which the image was taken (2021-07-31), unless it holds only 0 and 1: then it is a label;
 * `scene`, `class`, `category` or `label` is the scene of the image where there are labels besides; alone, it
   is the label, one value each, spaces included.
 """
@@ -32,6 +33,7 @@ IMAGE_COLUMNS = ("image", "image_name", "image_path", "filename", "file_name", "
 LIST_COLUMNS = ("labels", "tags")
 SCENE_COLUMNS = ("scene", "class", "category", "label")
 SPLIT_COLUMN = "split"
+DATE_COLUMN = "date"
 SPLIT_VALUES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
@@ -54,6 +56,7 @@ class LabelTable:
         scenes: The scene of each row, or None.
         splits: `"train"`, `"validation"` or `"test"` of each row, or None.
         notes: What was read as what, in short lines.
+        dates: The date of each row as written, "" where there is none, or None.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class LabelTable:
     scenes: tuple[str, ...] | None
     splits: tuple[str, ...] | None
     notes: tuple[str, ...]
+    dates: tuple[str, ...] | None = None
 
 
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
@@ -93,7 +97,8 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     split = next((column for column in others if columns[column] == SPLIT_COLUMN), None)
     scene = next((column for column in others if columns[column] in SCENE_COLUMNS), None)
     listed = next((column for column in others if columns[column] in LIST_COLUMNS), None)
-    rest = [column for column in others if column not in (split, scene)]
+    day = next((column for column in others if _is_date(columns[column], values[column])), None)
+    rest = [column for column in others if column not in (split, scene, day)]
     notes: tuple[str, ...] = ()
     if listed is not None:
         names, labels = _read_lists(values[listed], spaces_separate=True)
@@ -123,6 +128,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         scenes=None if scene is None else tuple(values[scene]),
         splits=None if split is None else _read_splits(path, lines, values[split]),
         notes=notes,
+        dates=None if day is None else tuple(values[day]),
     )
 
 
@@ -186,6 +192,10 @@ def _image_column(path: Path, columns: Sequence[str]) -> int:
 def _is_blank(columns: Sequence[str], values: Sequence[Sequence[str]], column: int) -> bool:
     """Whether it is a row index in front, or an empty column that a trailing delimiter makes."""
     return columns[column] in ("", "index", "unnamed:_0") and (column == 0 or not any(values[column]))
+
+
+def _is_date(column: str, cells: Sequence[str]) -> bool:
+    return column == DATE_COLUMN and any(cell.casefold() not in _BINARY for cell in cells)
 
 
 def _read_binary(

@@ -33,13 +33,14 @@ class _Cell(NamedTuple):
     top: int
     image: np.ndarray
     caption: list[_Word]
+    name: str
     similarity: float | None  # None for a query
-    overlap: float
+    overlap: float | None  # None where the labels of the query are not known
 
 
 def contact_sheet(
     query_images: Sequence[np.ndarray],
-    query_labels: ArrayLike,
+    query_labels: ArrayLike | None,
     neighbour_images: Sequence[Sequence[np.ndarray]] | np.ndarray,
     neighbour_labels: ArrayLike,
     scores: ArrayLike,
@@ -47,6 +48,7 @@ def contact_sheet(
     *,
     label_names: Sequence[str],
     rare: Iterable[int] = (),
+    names: Sequence[Sequence[str]] | None = None,
 ) -> Path:
     """Draw queries and their nearest neighbours, one query a row, with the labels of every image under it.
 
@@ -55,13 +57,14 @@ def contact_sheet(
 
     Args:
         query_images: Q images, (H, W, 3) uint8 or floating point in [0, 1]; sizes may differ.
-        query_labels: (Q, C) multi-hot.
+        query_labels: (Q, C) multi-hot, or None where they are not known: then there is no overlap to show.
         neighbour_images: Q sequences of K images, nearest first.
         neighbour_labels: (Q, K, C) multi-hot.
         scores: (Q, K) similarities.
         path: the PNG file to write.
         label_names: C names.
         rare: positions of the rare labels.
+        names: Q sequences of K + 1 names, the query's first, to be written under the images; none by default.
 
     Returns:
         The path. The picture is (K + 1) x 204 + 42 pixels wide; its height grows with the longest list of labels.
@@ -69,8 +72,9 @@ def contact_sheet(
     Raises:
         ValueError: if the shapes do not fit together, or an image is neither uint8 nor within [0, 1].
     """
-    queries, neighbours, scores = np.asarray(query_labels), np.asarray(neighbour_labels), np.asarray(scores, float)
+    neighbours, scores = np.asarray(neighbour_labels), np.asarray(scores, float)
     expected = (len(query_images), len(neighbour_images[0]) if len(neighbour_images) else 0, len(label_names))
+    queries = np.zeros(expected[::2]) if query_labels is None else np.asarray(query_labels)
     if (
         neighbours.shape != expected
         or queries.shape != expected[::2]
@@ -84,7 +88,7 @@ def contact_sheet(
             f"(Q, K), got {queries.shape}, {neighbours.shape} and {scores.shape}."
         )
     starred = set(rare)
-    names = [f"{STAR} {name}" if label in starred else name for label, name in enumerate(label_names)]
+    texts = [f"{STAR} {name}" if label in starred else name for label, name in enumerate(label_names)]
     measure = _text_widths()
     cells: list[_Cell] = []
     top = HEADER
@@ -93,20 +97,22 @@ def contact_sheet(
         for column in range(expected[1] + 1):  # the query itself comes first
             image = neighbour_images[query][column - 1] if column else query_images[query]
             held = neighbours[query, column - 1] > 0 if column else own
-            words = [(names[label], bool(column and own[label])) for label in np.flatnonzero(held).tolist()]
+            words = [(texts[label], bool(column and own[label])) for label in np.flatnonzero(held).tolist()]
+            overlap = float((held & own).sum() / max((held | own).sum(), 1))
             row.append(
                 _Cell(
                     GAP + column * (CELL + GAP) + 2 * GAP * (column > 0),
                     top,
                     image,
-                    _wrap(words, measure),
+                    _wrap(words or [("" if query_labels is None and not column else "no label", False)], measure),
+                    _shorten(names[query][column], measure) if names else "",
                     float(scores[query, column - 1]) if column else None,
-                    float((held & own).sum() / max((held | own).sum(), 1)),
+                    None if query_labels is None else overlap,
                 )
             )
         cells += row
         lines = 1 + max(word.line for cell in row for word in cell.caption)
-        top += CELL + (lines + 1) * LINE + 2 * GAP
+        top += CELL + (lines + 1 + (names is not None)) * LINE + 2 * GAP
     return write_png(_sheet((expected[1] + 1) * (CELL + GAP) + 3 * GAP, top, cells), path)
 
 
@@ -122,20 +128,27 @@ def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
         axes.text(x, y, text, fontsize=size, color=color, fontweight="bold" if bold else "normal", **PLAIN)
 
     write(GAP, 1.4 * LINE, "Queries and their nearest neighbours", size=11)
-    write(GAP, 2.6 * LINE, "shared with query", color=BLUE, bold=True)
-    write(GAP + 185, 2.6 * LINE, f"not shared     {STAR} rare label", color=GREY)
-    write(GAP, 3.7 * LINE, "frame: overlap J", color=GREY)
-    for step, overlap in enumerate((0, 0.25, 0.5, 0.75, 1)):
-        axes.add_patch(Rectangle((GAP + 140 + 58 * step, 3.08 * LINE), 14, 14, color=_frame(overlap)))
-        write(GAP + 158 + 58 * step, 3.7 * LINE, f"{overlap:g}", color=GREY)
+    if cells[0].overlap is None:
+        write(GAP, 2.6 * LINE, f"{STAR} rare label", color=GREY)
+    else:
+        write(GAP, 2.6 * LINE, "shared with query", color=BLUE, bold=True)
+        write(GAP + 185, 2.6 * LINE, f"not shared     {STAR} rare label", color=GREY)
+        write(GAP, 3.7 * LINE, "frame: overlap J", color=GREY)
+        for step, share in enumerate((0, 0.25, 0.5, 0.75, 1)):
+            axes.add_patch(Rectangle((GAP + 140 + 58 * step, 3.08 * LINE), 14, 14, color=_frame(share)))
+            write(GAP + 158 + 58 * step, 3.7 * LINE, f"{share:g}", color=GREY)
     write(GAP, 5.9 * LINE, "query", size=9, bold=True)
     write(CELL + 4 * GAP, 5.9 * LINE, "nearest neighbours \u2192", size=9, bold=True)
-    for left, top, image, caption, similarity, overlap in cells:
+    for left, top, image, caption, name, similarity, overlap in cells:
         axes.imshow(_as_bytes(image), extent=(left, left + CELL, top + CELL, top), interpolation="antialiased")
         below, colour, stroke = top + CELL + LINE, INK, 1.0
+        if name:
+            write(left, below, name, size=7)
+            below += LINE
         if similarity is not None:
-            write(left, below, f"similarity {similarity:.2f}   J {overlap:.2f}", size=7, color=GREY)
-            below, colour, stroke = below + LINE, GREY, 4.0
+            shared_share = "" if overlap is None else f"   J {overlap:.2f}"
+            write(left, below, f"similarity {similarity:.2f}{shared_share}", size=7, color=GREY)
+            below, colour, stroke = below + LINE, GREY, 1.0 if overlap is None else 4.0
         axes.add_patch(
             Rectangle(
                 (left, top),
@@ -143,7 +156,7 @@ def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
                 CELL,
                 fill=False,
                 linewidth=stroke,
-                edgecolor=INK if similarity is None else _frame(overlap),
+                edgecolor=INK if similarity is None or overlap is None else _frame(overlap),
             )
         )
         for text, shared, x, line in caption:
@@ -156,7 +169,7 @@ def _wrap(words: Sequence[tuple[str, bool]], measure: Callable[[str, bool], floa
     """Break the labels into lines that are no wider than a cell."""
     placed: list[_Word] = []
     x, line = 0.0, 0
-    for place, (word, shared) in enumerate(words or [("no label", False)], start=1):
+    for place, (word, shared) in enumerate(words, start=1):
         text = word + "," * (place < len(words))
         width = measure(text, shared)
         if x and x + width > CELL:
@@ -164,6 +177,14 @@ def _wrap(words: Sequence[tuple[str, bool]], measure: Callable[[str, bool], floa
         placed.append(_Word(text, shared, x, line))
         x += width + 6
     return placed
+
+
+def _shorten(name: str, measure: Callable[[str, bool], float]) -> str:
+    """The end of a name, which tells paths apart, no wider than a cell."""
+    start = 0
+    while measure(name[start:], False) > CELL - 10:
+        start += 1
+    return name if not start else f"\u2026{name[start:]}"
 
 
 def _text_widths() -> Callable[[str, bool], float]:

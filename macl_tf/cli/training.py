@@ -1,12 +1,10 @@
-"""`macl`, the one way in from the command line."""
+"""`macl train` and `macl evaluate`."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from macl_tf.config import Settings, load_settings, settings_help
 
@@ -27,13 +25,8 @@ same labels.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of `macl` and its subcommands."""
-    main_parser = argparse.ArgumentParser(
-        prog="macl", description="Rare-class-aware image search for Earth observation archives."
-    )
-    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
+def add_commands(commands: Any) -> None:
+    """Adds `train` and `evaluate` to the subcommands of `macl`."""
     train = commands.add_parser(
         "train",
         help="train and evaluate an encoder",
@@ -49,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
     )
     train.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
+    train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -60,24 +54,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data-dir", metavar="DIR", default="", help="another archive with the same labels")
     evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
     evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
-    return main_parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, or 2 for input that cannot be used."""
-    options = parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
-    try:
-        return run_train(options) if options.command == "train" else run_evaluate(options)
-    except KeyboardInterrupt:
-        remedy = " The same command goes on after the last finished epoch." if options.command == "train" else ""
-        print(f"\nInterrupted.{remedy}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("MACL_TRACEBACK"):
-            raise
-        print(f"macl {options.command}: {error}", file=sys.stderr)
-        return 2
+    evaluate.set_defaults(run=run_evaluate, after_interrupt="")
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -113,7 +90,3 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, {name: report.to_dict() for name, report in found.items()})
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

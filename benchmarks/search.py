@@ -1,0 +1,178 @@
+"""ScaNN as macl_tf tunes it beside FAISS, hnswlib and usearch: building, memory, and speed at a given recall.
+
+    pip install faiss-cpu hnswlib usearch
+    python -m benchmarks.search --work DIR [--run-dir RUN --data-dir UCM] [--quick]
+
+All search the same unit vectors for the 10 nearest by inner product: a million generated ones, and, with --run-dir and
+--data-dir, embeddings of UC Merced tiles under augmentation by that run's encoder. Each library is swept over its
+search settings, and the fastest setting counts whose recall@10, over 1,000 queries that are not in the index, reaches
+0.90, 0.95 and 0.99. Queries are handed over all at once, through the library's own interface for batches; the time is
+the best of several passes. Every measurement runs in a process of its own that has as many processors as threads.
+
+Vectors, built indexes and finished measurements stay in the work folder: the same command after an interruption goes
+on, and --fresh measures again what has been built (--build-only stops before measuring). --path adds where the time
+of one search by picture goes, in an index of the embedded tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.metrics import processor
+from benchmarks.rivals import RIVALS
+from benchmarks.search_vectors import QUERIES, Data, clustered, embedded, load
+from benchmarks.sweep import TARGETS, build, index_folder, measure
+from macl_tf.files import read_json, write_json
+
+
+def in_process_of_its_own(step: str, options: argparse.Namespace, *words: str, threads: int, limit: float) -> Any:
+    """Runs one step with as many processors as threads; its JSON, or what went wrong as {"failed": ...}."""
+    processors = sorted(os.sched_getaffinity(0))[:threads]
+    environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    command = [sys.executable, "-m", "benchmarks.search", "--work", str(options.work), "--step", step, *words]
+    try:
+        done = subprocess.run(
+            [*command, str(threads)],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            env=environment,
+            preexec_fn=lambda: os.sched_setaffinity(0, processors),
+        )
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done within {limit:.0f} s"}
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        return {"failed": f"exit {done.returncode}", "error": done.stderr.strip()[-300:]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def data_sets(options: argparse.Namespace) -> list[Data]:
+    """The vectors to search, made if they are not there yet."""
+    sizes = [20_000] if options.quick else options.sizes
+    tiles = 20_000 if options.quick else options.tiles
+    sets = []
+    if options.run_dir and options.data_dir:
+        sets.append(embedded(options.work, tiles, options.run_dir, options.data_dir))
+    return sets + [clustered(options.work, size) for size in sizes]
+
+
+def run(options: argparse.Namespace, sets: list[Data]) -> list[dict[str, Any]]:
+    """Everything, data set by data set; what is in the work folder already is not done again."""
+    results = []
+    for data in sets:
+        rows = {}
+        for name in tqdm(options.rivals, data.name, unit="index"):
+            rows[name] = {"library": RIVALS[name].package, "note": RIVALS[name].note}
+            rows[name]["build"] = kept(options, "build", data.name, name, 2, options.build_limit)
+            if not options.build_only and "failed" not in rows[name]["build"]:
+                for threads in (1, 2):
+                    part = f"threads_{threads}"
+                    rows[name][part] = kept(options, "measure", data.name, name, threads, 600)
+        results.append({"data": data.name, **data.facts, "rivals": rows})
+    return results
+
+
+def kept(options: argparse.Namespace, step: str, data_name: str, name: str, threads: int, limit: float) -> Any:
+    """What a step has left in the work folder, or leaves there now."""
+    folder = index_folder(options.work, data_name, name)
+    path = folder.with_name(f"{folder.name}.{step}-{threads}.json")
+    if not path.exists() or (options.fresh and step == "measure"):
+        row = in_process_of_its_own(step, options, data_name, name, threads=threads, limit=limit)
+        if "error" in row:
+            return row  # to be tried again next time
+        write_json(path, row)
+    return read_json(path)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The README's table of a data set."""
+    head = ["index", "build s", "MB"] + [
+        f"{target:.2f}, {threads} thread{'s'[: threads - 1]}" for threads in (1, 2) for target in TARGETS
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for name, row in result["rivals"].items():
+        if "failed" in row["build"]:
+            lines.append(f"| {name} | {row['build']['failed']} |" + " |" * (len(head) - 2))
+            continue
+        cells = [name, f"{row['build']['seconds']:.0f}", f"{row['threads_1'].get('memory_mb', np.nan):.0f}"]
+        for threads in (1, 2):
+            reached = row[f"threads_{threads}"].get("at_recall", {})
+            cells += [f"{point['qps']:,.0f}" if (point := reached.get(f"{target:.2f}")) else "-" for target in TARGETS]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what is missing and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for vectors and indexes, some 10 GB")
+    parser.add_argument("--run-dir", type=Path, help="a finished run, to embed tiles with")
+    parser.add_argument("--data-dir", type=Path, help="UC Merced, to embed")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1_000_000], help="of the generated vectors")
+    parser.add_argument("--tiles", type=int, default=100_000, help="embeddings of tiles")
+    parser.add_argument("--quick", action="store_true", help="20,000 of each instead")
+    parser.add_argument("--rivals", nargs="+", choices=RIVALS, default=[*RIVALS], help="which ones")
+    parser.add_argument("--fresh", action="store_true", help="measure again; indexes are kept")
+    parser.add_argument("--build-only", action="store_true", help="build what is missing, measure nothing")
+    parser.add_argument("--build-limit", type=float, default=1800, help="seconds for one index")
+    parser.add_argument("--path", action="store_true", help="also where the time of a search by picture goes")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search.json")
+    parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        step, data_name, name, threads = options.step
+        do = {"build": build, "measure": measure}[step]
+        print(json.dumps(do(load(options.work, data_name), name, options.work, int(threads))))
+        return
+
+    if options.path and not (options.run_dir and options.data_dir):
+        parser.error("--path needs --run-dir and --data-dir.")
+    sets = data_sets(options)
+    results = run(options, sets)
+    if options.build_only:
+        return
+    summary = {
+        "command": " ".join(["python -m benchmarks.search", *without_paths(sys.argv[1:])]),
+        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in sorted({rival.package for rival in RIVALS.values()})},
+        "queries": QUERIES,
+        "results": results,
+    }
+    if options.path:
+        from benchmarks.search_path import picture_path
+
+        summary["path"] = picture_path(options.work, options.run_dir, options.data_dir, sets[0])
+    write_json(options.out, summary)
+    for result in results:
+        print(f"\n{result['data']}: {result['size']:,} vectors, queries per second at recall@10\n\n{table(result)}")
+    if options.path:
+        print(
+            "\none picture: "
+            + ", ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in summary["path"].items()
+            )
+        )
+
+
+def without_paths(words: list[str]) -> list[str]:
+    """A command line without the places of this machine."""
+    named = {"--work": "DIR", "--run-dir": "RUN", "--data-dir": "UCM", "--out": "OUT"}
+    return [named.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+
+
+if __name__ == "__main__":
+    main()

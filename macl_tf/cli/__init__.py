@@ -1,0 +1,46 @@
+"""`macl`, the one way in from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from macl_tf.cli import serving, training
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `macl` and its subcommands."""
+    main_parser = argparse.ArgumentParser(
+        prog="macl", description="Rare-class-aware image search for Earth observation archives."
+    )
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    training.add_commands(commands)
+    serving.add_commands(commands)
+    return main_parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, or 2 for input that cannot be used."""
+    main_parser = parser()
+    options, rest = main_parser.parse_known_args(arguments)
+    if rest:
+        # argparse does not find a list of positionals that is parted by options: macl search SERVED -k 5 tile.jpg
+        more = getattr(options, "more", None)
+        if more is None or any(word.startswith("-") for word in rest):
+            main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        getattr(options, more).extend(rest)
+    # Before TensorFlow is imported. Not even its errors: they are raised as exceptions as well, and what is left is
+    # oneDNN's regret, once in each process, that it has no kernel for uint8 on this processor.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. {options.after_interrupt}".rstrip(), file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("MACL_TRACEBACK"):
+            raise
+        print(f"macl {options.command}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,268 @@
+"""`macl export`, `embed`, `index`, `search`, `upsert` and `delete`: from a finished run to answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+EXPORT_HELP = """\
+Turns a finished run into a folder that others deploy: the encoder as a SavedModel for TF Serving, an index of the run's
+archive, both in one SavedModel, and the files that a server needs. What is already there and up to date is kept; a new
+encoder or index appears beside the old one, whole or not at all.
+
+examples:
+  macl export --run-dir runs/synthetic-1a2b3c4d --output served
+  macl export --run-dir RUN --output served --recall 0.99 --descriptor backbone
+"""
+
+EMBED_HELP = """\
+Embeds every image of a folder, however many, into Parquet shards with metadata and a small picture of each. Killed and
+started again, it goes on where it stopped. Files that cannot be read are listed in bad_files.csv. GeoTIFF tiles bring
+their footprint with: pip install 'macl_tf[geo]'.
+
+example:
+  macl embed served --input TILES --output shards && macl index served --from shards
+"""
+
+INDEX_HELP = """\
+Builds a new version of the index: from the shards that `macl embed` wrote, or, without --from, from the present index
+with its upserts and deletes folded in.
+"""
+
+SEARCH_HELP = """\
+Finds the tiles most like a picture, or like a tile of the index.
+
+examples:
+  macl search served tile.jpg
+  macl search served a.tif b.png -k 20 --sheet found.png
+  macl search served --id harbor/harbor07.jpg --filter "any=ship,dock; none=airplane"
+  macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; date=2020-01-01..2021-12-31" --json
+"""
+
+FILTER_HELP = (
+    "conditions that results meet, separated by ';': any=LABEL,... all=LABEL,... none=LABEL,... split=PART,... "
+    "bbox=WEST,SOUTH,EAST,NORTH (degrees) date=FROM..TO (days, inclusive, either may be left out)"
+)
+
+UPSERT_HELP = """\
+Adds pictures to the index, or replaces those of the same id, at once and durably: when the command returns, they
+survive a crash. The id is the file's path as given, unless --id says otherwise.
+
+examples:
+  macl upsert served new/tile7.tif --labels water,trees
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the subcommands of serving to those of `macl`."""
+
+    def add(name: str, words: str, help_: str, run: Any, after_interrupt: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=words, description=help_, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run, after_interrupt=after_interrupt)
+        return command
+
+    def add_build(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--recall",
+            type=float,
+            default=0.95,
+            help="recall@10 against exact search that the index is tuned to (0.95)",
+        )
+        command.add_argument(
+            "--kind", default="auto", help="auto (default: by size), brute_force, hashing or tree"
+        )  # fmt: skip
+        command.add_argument("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")
+        command.add_argument("--quiet", action="store_true", help="no progress")
+
+    export = add(
+        "export",
+        "turn a run into a SavedModel, an index and what serves them",
+        EXPORT_HELP,
+        run_export,
+        "What was published is whole; the same command goes on.",
+    )
+    add_export_arguments(export)
+    add_build(export)
+
+    embed = add("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
+                "The same command goes on after the last finished shard.")  # fmt: skip
+    embed.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    embed.add_argument("--input", metavar="FOLDER", required=True, help="images of any common kind, in any subfolders")
+    embed.add_argument("--output", metavar="SHARDS", required=True, help="folder for the shards")
+    embed.add_argument("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
+    embed.add_argument("--shard-size", type=int, default=4096, help="images in a shard (4096)")
+    embed.add_argument("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
+    embed.add_argument("--workers", type=int, default=2, help="threads that read images (2)")
+    embed.add_argument("--quiet", action="store_true", help="no progress")
+
+    index = add("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
+                "The index is as it was.")  # fmt: skip
+    index.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    index.add_argument("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
+    index.add_argument(
+        "--discard-changes", action="store_true", help="with --from: also where upserts and deletes are lost by it"
+    )
+    add_build(index)
+
+    search = add("search", "find the tiles most like a picture", SEARCH_HELP, run_search)
+    search.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    search.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
+    search.set_defaults(more="images")
+    search.add_argument("--id", action="append", default=[], metavar="ID", help="search from a tile of the index")
+    search.add_argument("-k", type=int, default=10, help="results for each (10)")
+    search.add_argument("--filter", default="", help=FILTER_HELP)
+    search.add_argument("--labels", default="", help="labels of the pictures, to mark which ones results share")
+    search.add_argument("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
+    search.add_argument("--json", action="store_true", help="print JSON for programs")
+    search.add_argument("--sheet", metavar="PNG", help="also draw a contact sheet")
+
+    upsert = add("upsert", "add or replace pictures in the index", UPSERT_HELP, run_upsert)
+    upsert.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    upsert.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
+    upsert.set_defaults(more="images")
+    upsert.add_argument(
+        "--id", action="append", default=[], metavar="ID", help="ids instead of the paths, one for each"
+    )
+    upsert.add_argument("--labels", default="", help="labels that all of them hold, separated by commas")
+
+    delete = add("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
+                 run_delete)  # fmt: skip
+    delete.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    delete.add_argument("ids", metavar="ID", nargs="+", help="ids as `macl search` shows them")
+
+
+def add_export_arguments(export: argparse.ArgumentParser) -> None:
+    """The arguments of `macl export` that are its own."""
+    export.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
+    export.add_argument("--output", metavar="SERVED", required=True, help="folder to write to, new or of an export")
+    export.add_argument(
+        "--descriptor",
+        choices=("projection", "backbone"),
+        help="what is compared; by default as the run's settings say",
+    )
+    export.add_argument("--no-index", action="store_true", help="only the encoder and the server's files")
+    export.add_argument(
+        "--thumbnail", type=int, default=128, help="longest side of the small pictures in the index (128); 0: none"
+    )
+    export.add_argument(
+        "--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index"
+    )
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """`macl export`."""
+    from macl_tf.serving.exporting import export_run
+
+    export_run(
+        options.run_dir,
+        options.output,
+        descriptor=options.descriptor,
+        with_index=not options.no_index,
+        kind=options.kind,
+        recall_target=options.recall,
+        keep=options.keep,
+        thumbnail_size=options.thumbnail,
+        discard_changes=options.discard_changes,
+        progress=not options.quiet,
+    )
+    return 0
+
+
+def run_embed(options: argparse.Namespace) -> int:
+    """`macl embed`."""
+    from macl_tf.serving.embedding import embed_images
+    from macl_tf.serving.saved_model import ExportedEncoder
+    from macl_tf.serving.sources import FolderSource
+
+    source = FolderSource(options.input, options.table or None)  # first, since a wrong path fails here
+    report = embed_images(
+        ExportedEncoder.load(options.served),
+        source,
+        Path(options.output),
+        shard_size=options.shard_size,
+        thumbnail_size=options.thumbnail,
+        workers=options.workers,
+        progress=not options.quiet,
+    )
+    print(report)
+    return 0
+
+
+def run_index(options: argparse.Namespace) -> int:
+    """`macl index`."""
+    from macl_tf.serving.exporting import compact_index, index_shards
+
+    build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
+    if options.shards:
+        index_shards(
+            options.served,
+            options.shards,
+            discard_changes=options.discard_changes,
+            progress=not options.quiet,
+            **build,
+        )
+    else:
+        compact_index(options.served, progress=not options.quiet, **build)
+    return 0
+
+
+def run_search(options: argparse.Namespace) -> int:
+    """`macl search`."""
+    if bool(options.images) == bool(options.id):
+        raise ValueError("Give pictures or --id, and not both: macl search SERVED tile.jpg")
+    from macl_tf.serving.search import SearchEngine
+    from macl_tf.serving.showing import as_json, as_table, draw_sheet
+
+    engine = SearchEngine.open(options.served, exact=options.exact)
+    labels = split_names(options.labels)
+    answers = engine.search(
+        [Path(name) for name in options.images],
+        ids=options.id,
+        k=options.k,
+        filter=options.filter,
+        labels=labels,
+    )
+    if options.sheet:
+        draw_sheet(engine, answers, options.sheet)
+    if options.json:
+        print(json.dumps(as_json(engine, answers), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(as_table(answers))
+        if options.sheet:
+            print(f"\nPictures: {options.sheet}")
+    return 0
+
+
+def run_upsert(options: argparse.Namespace) -> int:
+    """`macl upsert`."""
+    from macl_tf.serving.search import SearchEngine
+
+    engine = SearchEngine.open(options.served)
+    ids = options.id or [Path(name).as_posix() for name in options.images]
+    labels = split_names(options.labels)
+    engine.upsert([Path(name) for name in options.images], ids, labels=[labels] * len(ids))
+    print(f"{len(ids)} in the index, which holds {len(engine.index):,} tiles.")
+    return 0
+
+
+def run_delete(options: argparse.Namespace) -> int:
+    """`macl delete`."""
+    from macl_tf.serving.search import SearchEngine
+
+    engine = SearchEngine.open(options.served)
+    there = engine.index.delete(options.ids)
+    unknown = len(set(options.ids)) - there
+    print(
+        f"{there} taken out of the index, which holds {len(engine.index):,} tiles"
+        + (f"; {unknown} were not in it." if unknown else ".")
+    )
+    return 0
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,261 @@
+"""Artefacts on disk: folders with whole numbers for names, published whole or not at all, refused when damaged.
+
+    root/1/  root/2/ ...   each with a manifest.json that holds the size and SHA-256 of every other file
+
+Nothing in a version changes after it is published, and nothing in it knows where it lies: a folder can be moved.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from macl_tf.files import PARTIAL, read_json, write_json
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_LOCK = ".lock"
+
+
+class ArtifactError(ValueError):
+    """An artefact that is missing, damaged, or not what it should be."""
+
+
+@dataclass
+class Staging:
+    """A version that is being made.
+
+    Attributes:
+        path: The folder to write into.
+        info: JSON facts for the manifest.
+        published: Where the version is, once it is.
+    """
+
+    path: Path
+    info: dict[str, Any] = field(default_factory=dict)
+    published: Path | None = None
+
+
+def versions(root: str | os.PathLike[str]) -> list[int]:
+    """Published versions under `root`, ascending; none where there is no such folder."""
+    folder = Path(root)
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir())
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], *, busy: str = "") -> Iterator[None]:
+    """Holds a lock file, which the system lets go of when the process ends, however it ends.
+
+    Args:
+        path: The lock file; it is made if need be and stays.
+        busy: If given, who finds the lock taken does not wait but gets a BlockingIOError with this text.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise BlockingIOError(busy) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def publish(
+    root: str | os.PathLike[str],
+    kind: str,
+    *,
+    keep: int = 0,
+    around_rename: Callable[[int], AbstractContextManager[Any]] | None = None,
+) -> Iterator[Staging]:
+    """A folder to write a new version into, which appears under the next number when the block ends without an error.
+
+    After an error, a SIGKILL or a full disk there is no new version and all old ones are as they were; what a dead
+    process left is removed by the next one. One process publishes under a root at a time.
+
+    Args:
+        root: Folder of the versions; it is made if need be.
+        kind: What the versions are, "encoder" or "index".
+        keep: How many versions to keep, the newest; 0 for all. Others are removed after the new one is there.
+        around_rename: Given the new number, a context manager to be in at the moment of publishing.
+
+    Yields:
+        The version in the making.
+
+    Raises:
+        BlockingIOError: If another process is publishing there.
+        ValueError: If `keep` is negative.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     with publish(root, "note") as staging:
+        ...         _ = (staging.path / "text.txt").write_text("hello")
+        ...         staging.info["words"] = 1
+        ...     versions(root), open_version(root, "note")[1]["info"]
+        ([1], {'words': 1})
+    """
+    if keep < 0:
+        raise ValueError(f"keep must be >= 0 (0 keeps all versions), got {keep}.")
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    busy = f"'{root}' is being written by another process. Wait for it to end, then run this again."
+    with locked(root / _LOCK, busy=busy):
+        for left in root.glob(f"{PARTIAL}*"):  # whoever made it is dead: we hold the lock
+            _remove(left)
+        staging = Staging(Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root)))
+        try:
+            yield staging
+            staging.path.chmod(0o755)  # mkdtemp's 0700 would shut a server of another user out
+            _write_manifest(staging, kind)
+            number = max(versions(root), default=0) + 1
+            with around_rename(number) if around_rename else nullcontext():
+                os.rename(staging.path, root / str(number))
+                _sync(root)
+        except BaseException:
+            shutil.rmtree(staging.path, ignore_errors=True)
+            raise
+        staging.published = root / str(number)
+        _prune(root, keep, ())
+
+
+def prune(root: str | os.PathLike[str], keep: int, protected: Iterable[int] = ()) -> None:
+    """Removes old versions.
+
+    Args:
+        root: Folder of the versions.
+        keep: How many of the newest to keep; 0 for all.
+        protected: Older ones to keep as well.
+
+    Raises:
+        BlockingIOError: If another process is publishing there.
+    """
+    busy = f"'{root}' is being written by another process. Wait for it to end, then run this again."
+    with locked(Path(root) / _LOCK, busy=busy):
+        _prune(Path(root), keep, protected)
+
+
+def _prune(root: Path, keep: int, protected: Iterable[int]) -> None:
+    for old in set(versions(root)[:-keep] if keep else []) - set(protected):
+        # Renamed first, so that nobody opens half a version while it goes.
+        doomed = root / f"{PARTIAL}old-{old}"
+        os.rename(root / str(old), doomed)
+        _remove(doomed)
+
+
+def open_version(
+    root: str | os.PathLike[str], kind: str, version: int | None = None, *, verify: bool = True
+) -> tuple[Path, dict[str, Any]]:
+    """Finds a version and checks that it is whole.
+
+    Args:
+        root: Folder of the versions.
+        kind: What it must be.
+        version: Its number; None for the newest.
+        verify: Whether to read every file and compare its SHA-256. Names and sizes are always compared.
+
+    Returns:
+        The folder and its manifest.
+
+    Raises:
+        ArtifactError: If it is missing, truncated, changed, or of another kind. The message says which file.
+    """
+    root = Path(root)
+    there = versions(root)
+    if not there or (version is not None and version not in there):
+        wanted = f"no {kind}" if version is None else f"no version {version} of the {kind}"
+        have = f"; there is {', '.join(map(str, there))}" if there else ""
+        raise ArtifactError(f"'{root}' holds {wanted}{have}. `macl export` makes one.")
+    path = root / str(there[-1] if version is None else version)
+    remedy = "Copy it anew from where it is whole, or remove the folder and make it again with `macl export`."
+    try:
+        manifest = read_json(path / MANIFEST)
+        found_kind, format_, files = manifest["kind"], manifest["format"], manifest["files"]
+        listed = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()}
+        if not isinstance(manifest["info"], dict) or not isinstance(manifest["uuid"], str):
+            raise TypeError("info or uuid is not what it should be")
+    except FileNotFoundError:
+        raise ArtifactError(f"'{path}' has no {MANIFEST}: it was not made by macl_tf, or not all of it was copied. "
+                            f"{remedy}") from None  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {error}). {remedy}") from error
+    if found_kind != kind or format_ != FORMAT:
+        raise ArtifactError(
+            f"'{path}' must be of kind {kind}, format {FORMAT}, got {found_kind}, format {format_}. Name the folder "
+            "that `macl export` wrote, and use the macl_tf that wrote it."
+        )
+    if manifest.get("sha256") != _facts_digest(manifest):
+        raise ArtifactError(f"'{path / MANIFEST}' does not say what was written (SHA-256 differs). {remedy}")
+    for name, (size, digest) in listed.items():
+        file = path / name
+        if not file.is_file():
+            raise ArtifactError(f"'{file}' is missing. {remedy}")
+        if file.stat().st_size != size:
+            raise ArtifactError(f"'{file}' must have {size:,} bytes, got {file.stat().st_size:,}. {remedy}")
+        if verify and _digest(file) != digest:
+            raise ArtifactError(f"'{file}' does not hold the bytes that were written (SHA-256 differs). {remedy}")
+    return path, manifest
+
+
+def _write_manifest(staging: Staging, kind: str) -> None:
+    names = sorted(path for path in staging.path.rglob("*") if path.is_file() and path != staging.path / MANIFEST)
+    files = {}
+    for path in names:
+        files[path.relative_to(staging.path).as_posix()] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        _sync(path)
+    try:
+        version = metadata.version("macl_tf")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": kind,
+        "uuid": uuid.uuid4().hex,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "macl_tf": version,
+        "info": staging.info,
+        "files": files,
+    }
+    write_json(staging.path / MANIFEST, {**facts, "sha256": _facts_digest(facts)})
+    for folder in {path.parent for path in names} | {staging.path}:
+        _sync(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _facts_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything that a manifest says but that itself."""
+    facts = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,256 @@
+"""Exact search by cosine: every vector is looked at, in bounded memory.
+
+It is the search of small indexes, of filters that few items pass, and what approximate search is measured against.
+Products are summed in float32 to find who could be among the best, and those few are scored again in float64 and
+rounded to float32, as `macl_tf.nearest` does. So a query finds the same items with the same scores alone and in a
+batch, and equal vectors have equal scores, whatever order BLAS adds in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# A block of scores stays in the cache between the product and the look for its best.
+_QUERIES, _ROWS, _GROUPS = 256, 16384, 512
+_RESCORED = 65536  # pairs scored again at a time
+# A sum of float32 products of unit vectors is off by less than this.
+_MARGIN = np.float32(1e-5)
+
+
+class ExactSearcher:
+    """Exhaustive search over unit vectors.
+
+    Searching changes nothing, so any number of threads may search at once.
+
+    Args:
+        vectors: (N, D) float32 of unit norm, N >= 0; a memory map is read where it is and not copied.
+        check: Looks through all vectors once for values that are not finite and norms that are not 1. Pass False where
+            that has been done and reading everything costs time.
+
+    Raises:
+        ValueError: For another shape or type, or a vector that is not of unit norm.
+
+    Example:
+        >>> searcher = ExactSearcher(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], np.float32))
+        >>> scores, positions = searcher.search([[0.0, 1.0]], k=2)
+        >>> positions.tolist(), scores.round(3).tolist()
+        ([[1, 2]], [[1.0, 0.800000011920929]])
+    """
+
+    def __init__(self, vectors: NDArray[np.float32], *, check: bool = True) -> None:
+        if check:
+            check_vectors(vectors)
+        self.vectors = vectors
+        self.size, self.dim = vectors.shape
+
+    def __len__(self) -> int:
+        return self.size
+
+    def search(
+        self, queries: ArrayLike, k: int, *, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The K nearest rows of each query.
+
+        Args:
+            queries: (Q, D), Q >= 0; of any norm but zero, since they are brought to norm 1.
+            k: At least 1.
+            allowed: (N,) which rows may be found, or None for all.
+
+        Returns:
+            Cosines (Q, K) and positions (Q, K), best first, ties by position. K is `k`, or the number of rows that may
+            be found where that is less.
+
+        Raises:
+            ValueError: For queries of another width, zero or not finite, `k` < 1, or `allowed` of another shape.
+        """
+        check_k(k)
+        left = unit_queries(queries, self.dim)
+        if allowed is not None:
+            allowed = np.asarray(allowed)
+            if allowed.shape != (self.size,) or allowed.dtype != bool:
+                raise ValueError(
+                    f"allowed must be (N,) bool with N = {self.size}, got {allowed.shape} {allowed.dtype}."
+                )
+        depth = min(k, self.size if allowed is None else int(np.count_nonzero(allowed)))
+        best = _Best(len(left), depth)
+        if depth == 0 or not len(left):
+            return best.scores, best.positions
+        for start in range(0, self.size, _ROWS):
+            rows = np.asarray(self.vectors[start : start + _ROWS])
+            places: NDArray[np.int64] | None = None  # of the rows within the block, where some are left out
+            if allowed is not None and not (mask := allowed[start : start + _ROWS]).all():
+                places = np.flatnonzero(mask)
+                if not places.size:
+                    continue
+                rows = rows[places]
+            for first in range(0, len(left), _QUERIES):
+                block = slice(first, first + _QUERIES)
+                products = left[block] @ rows.T
+                query, row = best.candidates(products, block)
+                if not query.size:
+                    continue
+                scores = _scores(left[block], query, rows, row)
+                best.merge(block, query, scores, start + (row if places is None else places[row]))
+        return best.scores, best.positions
+
+
+class _Best:
+    """The best items of each query so far."""
+
+    def __init__(self, queries: int, depth: int) -> None:
+        self.scores = np.full((queries, depth), -np.inf, np.float32)
+        self.positions = np.full((queries, depth), -1, np.int64)
+        self.depth = depth
+
+    def candidates(self, products: NDArray[np.float32], block: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(query, row) of all that may be among the best: by query, then by row.
+
+        The rows are dealt into groups. The K-th best of the groups' peaks is no better than the K-th best of all, and
+        only groups whose peak reaches it are looked into: one pass over the products, where sorting takes many.
+        """
+        queries, width = products.shape
+        groups = max(_GROUPS, 1 << (4 * self.depth - 1).bit_length())
+        floor = self.scores[block, -1].copy()
+        if width < 2 * groups:
+            if width > self.depth:
+                np.maximum(floor, np.partition(products, -self.depth, axis=1)[:, -self.depth], out=floor)
+            found = np.flatnonzero(products >= (floor - _MARGIN)[:, None])
+            return np.divmod(found, width)
+        whole = width - width % groups
+        dealt = products[:, :whole].reshape(queries, -1, groups)
+        peaks = dealt.max(axis=1)
+        np.maximum(floor, np.partition(peaks, -self.depth, axis=1)[:, -self.depth], out=floor)
+        floor -= _MARGIN
+        query, group = np.nonzero(peaks >= floor[:, None])
+        hit, place = np.nonzero(dealt[query, :, group] >= floor[query, None])
+        keys = query[hit] * width + place * groups + group[hit]
+        if whole < width:
+            query, rest = np.nonzero(products[:, whole:] >= floor[:, None])
+            keys = np.concatenate([keys, query * width + whole + rest])
+        keys.sort()
+        return np.divmod(keys, width)
+
+    def merge(
+        self, block: slice, query: NDArray[np.int64], scores: NDArray[np.float32], positions: NDArray[np.int64]
+    ) -> None:
+        """Takes candidates in; those of earlier blocks stand first among equals, having lower positions."""
+        count = np.bincount(query, minlength=len(self.scores[block]))
+        touched = np.flatnonzero(count)
+        # One row for each query with candidates, filled up with what is worse than anything.
+        width = self.depth + int(count.max())
+        all_scores = np.full((touched.size, width), -np.inf, np.float32)
+        all_positions = np.full((touched.size, width), -1, np.int64)
+        all_scores[:, : self.depth] = self.scores[block][touched]
+        all_positions[:, : self.depth] = self.positions[block][touched]
+        starts = np.cumsum(count) - count
+        line = np.searchsorted(touched, query)
+        column = self.depth + np.arange(query.size) - starts[query]
+        all_scores[line, column], all_positions[line, column] = scores, positions
+        order = np.argsort(-all_scores, axis=1, kind="stable")[:, : self.depth]
+        self.scores[block][touched] = np.take_along_axis(all_scores, order, axis=1)
+        self.positions[block][touched] = np.take_along_axis(all_positions, order, axis=1)
+
+
+def _scores(
+    queries: NDArray[np.float32], query: NDArray[np.int64], rows: NDArray[np.float32], row: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Cosines of (query, row) pairs, summed in float64."""
+    scores = np.empty(query.size, np.float32)
+    for start in range(0, query.size, _RESCORED):
+        part = slice(start, start + _RESCORED)
+        left, right = queries[query[part]].astype(np.float64), rows[row[part]].astype(np.float64)
+        scores[part] = np.einsum("md,md->m", left, right)
+    return scores
+
+
+def recall(found: ArrayLike, true: ArrayLike) -> float:
+    """The share of the true neighbours that were found, mean over queries.
+
+    Args:
+        found: (Q, J) positions; -1 stands for nothing.
+        true: (Q, K) positions, K >= 1, no two in a row the same.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: For arrays that do not fit, or no queries.
+
+    Example:
+        >>> recall([[4, 2, -1], [1, 0, 5]], [[2, 3], [0, 1]])
+        0.75
+    """
+    left, right = np.asarray(found), np.asarray(true)
+    if left.ndim != 2 or right.ndim != 2 or len(left) != len(right) or not right.size:
+        raise ValueError(
+            f"found and true must be (Q, J) and (Q, K) for the same queries, got {left.shape} and {right.shape}."
+        )
+    hits = sum(int(np.isin(line, row).sum()) for line, row in zip(right, left, strict=True))
+    return hits / right.size
+
+
+def check_k(k: int) -> None:
+    """Raises ValueError for a K that is not a whole number of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a whole number >= 1, got {k!r}.")
+
+
+def check_vectors(vectors: Any, dim: int | None = None, name: str = "vectors") -> None:
+    """Raises ValueError unless `vectors` are (N, D) float32 rows of unit norm, and says which one is not.
+
+    Args:
+        vectors: Array to look at, block by block.
+        dim: D, where it is known.
+        name: What to call them in the message.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.shape[1]:
+        got = f"{vectors.shape} {vectors.dtype}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise ValueError(f"{name} must be an (N, D) float32 array, got {got}.")
+    if dim is not None and vectors.shape[1] != dim:
+        raise ValueError(f"{name} must have {dim} dimensions, got {vectors.shape[1]}.")
+    for start in range(0, len(vectors), _RESCORED):
+        norms = _norms(np.asarray(vectors[start : start + _RESCORED]))
+        bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
+        if bad.size:
+            raise ValueError(
+                f"{name} must be finite and of norm 1, got norm {norms[bad[0]]:.6g} in row {start + int(bad[0])}. "
+                "Divide each row by its norm; a zero vector has no direction and cannot be searched."
+            )
+
+
+def unit_queries(queries: ArrayLike, dim: int) -> NDArray[np.float32]:
+    """Queries as (Q, D) float32 rows of norm 1.
+
+    Args:
+        queries: (Q, D), Q >= 0.
+        dim: D.
+
+    Returns:
+        The rows as they are where their norm is 1 within rounding, and divided by it where not.
+
+    Raises:
+        ValueError: For another shape, or a row that is zero or not finite.
+    """
+    rows = np.asarray(queries)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise ValueError(f"queries must have shape (Q, {dim}), got {rows.shape}.")
+    if rows.dtype.kind not in "fiu":
+        raise ValueError(f"queries must be numbers, got {rows.dtype}.")
+    norms = _norms(rows)
+    bad = np.flatnonzero(~((norms > 1e-30) & (norms < np.inf)))
+    if bad.size:
+        raise ValueError(f"queries must be finite and not zero, got norm {norms[bad[0]]:.6g} in row {int(bad[0])}.")
+    off = np.abs(norms - 1) > 1e-6
+    unit = np.array(rows, np.float32, order="C") if not off.any() else np.empty(rows.shape, np.float32)
+    if off.any():
+        unit[:] = rows / np.where(off, norms, 1)[:, None]
+    return unit
+
+
+def _norms(rows: NDArray[Any]) -> NDArray[np.float64]:
+    rows = rows.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sqrt(np.einsum("nd,nd->n", rows, rows))

@@ -1,0 +1,245 @@
+"""A finished run in, a served folder out: encoder, index, retriever, and the files of a server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from macl_tf.config import load_settings
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.splits import Splits
+from macl_tf.files import PARTIAL
+from macl_tf.run_directory import ENCODER, SETTINGS, open_archive
+from macl_tf.serving.artifacts import open_version, prune, versions
+from macl_tf.serving.deployment import stable_version, write_deployment
+from macl_tf.serving.embedding import embed_images
+from macl_tf.serving.index import Index, build_index
+from macl_tf.serving.retriever import build_retriever
+from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
+from macl_tf.serving.shards import read_origin, read_shards
+from macl_tf.serving.sources import ArchiveSource
+
+
+def export_run(
+    run_dir: str | os.PathLike[str],
+    served: str | os.PathLike[str],
+    *,
+    descriptor: str | None = None,
+    with_index: bool = True,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    thumbnail_size: int = 128,
+    discard_changes: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Writes everything that serves a run: `encoder/`, `index/`, `retriever/` and `deploy/`.
+
+    What is there already and made from the same run, archive and settings is kept, so the same command after an
+    interruption goes on; embedded tiles are not embedded again. Each part appears whole or not at all.
+
+    Args:
+        run_dir: A finished run.
+        served: Folder to write to.
+        descriptor: "projection" or "backbone", what retrieval compares; None for what the run's settings say.
+        with_index: Whether to embed and index the run's archive.
+        kind: Of the index: "auto", "brute_force", "hashing" or "tree".
+        recall_target: Recall@10 against exact search that the index is tuned to, in (0, 1].
+        keep: Versions to keep of each part, 0 for all.
+        thumbnail_size: Longest side in pixels of the small pictures that the index holds; 0 for none.
+        discard_changes: Whether a new index may leave out upserts and deletes made on the old one.
+        progress: Whether to show bars and what was written.
+
+    Returns:
+        `served`.
+
+    Raises:
+        FileNotFoundError: If the run is not finished.
+        ValueError: If upserts or deletes would be lost, or a setting is out of range.
+    """
+    run, served = Path(run_dir), Path(served)
+    if not (run / ENCODER).is_file():
+        raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
+    say: Callable[[str], None] = print if progress else lambda *_: None
+    path = export_encoder(run, served, descriptor=descriptor)  # old ones go at the end, when it is known who needs them
+    encoder = ExportedEncoder.load(served, int(path.name))
+    say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
+    if with_index:
+        archive = open_archive(load_settings(run / SETTINGS))
+        info = {
+            "encoder": encoder_identity(served, encoder.version),
+            "archive": archive_identity(archive),
+            "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
+        }
+        root = served / "index"
+        if is_up_to_date(root, info):
+            say(f"index      {root / str(versions(root)[-1])}: up to date")
+        else:
+            check_changes(root, discard_changes)
+            # Beside the index and not in it: a build that is killed leaves them, and the next one goes on.
+            shards = served / f"{PARTIAL}shards-{info['encoder']['uuid'][:8]}-{info['archive']['sha256'][:8]}"
+            source = ArchiveSource(archive, Splits.read(run, archive))
+            embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
+            items, vectors, thumbnails = read_shards(shards)
+            path = build_index(
+                root,
+                items,
+                vectors,
+                info=info,
+                thumbnails=thumbnails if thumbnail_size else None,
+                kind=kind,
+                recall_target=recall_target,
+                keep=keep,
+                progress=progress,
+            )
+            shutil.rmtree(shards)
+            say(describe_index(path))
+        write_retriever(served, keep, say)
+    say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
+    used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
+            for version in versions(served / "index")}  # fmt: skip
+    prune(served / "encoder", keep, {*used, stable_version(served)})
+    return served
+
+
+def index_shards(
+    served: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
+    *,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    discard_changes: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Builds a new version of the index from shards that `embed_images` wrote.
+
+    Args:
+        served: What `export_run` wrote.
+        shards: Folder of the shards.
+        kind: As in `export_run`.
+        recall_target: As in `export_run`.
+        keep: As in `export_run`.
+        discard_changes: As in `export_run`.
+        progress: Whether to show bars and what was written.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        ValueError: If the shards are of another encoder, or upserts or deletes would be lost.
+    """
+    served = Path(served)
+    check_changes(served / "index", discard_changes)
+    info = {
+        "encoder": encoder_of_shards(served, Path(shards)),
+        "built": {"kind": kind, "recall_target": recall_target},
+    }
+    items, vectors, thumbnails = read_shards(Path(shards))
+    path = build_index(
+        served / "index",
+        items,
+        vectors,
+        info=info,
+        thumbnails=thumbnails,
+        kind=kind,
+        recall_target=recall_target,
+        keep=keep,
+        progress=progress,
+    )
+    return after_build(served, path, keep, progress)
+
+
+def compact_index(
+    served: str | os.PathLike[str],
+    *,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    progress: bool = True,
+) -> Path:
+    """Builds a new version of the index with its upserts and deletes folded in; arguments as in `export_run`."""
+    served = Path(served)
+    path = Index.open(served / "index").compact(kind=kind, recall_target=recall_target, keep=keep, progress=progress)
+    return after_build(served, path, keep, progress)
+
+
+def after_build(served: Path, path: Path, keep: int, progress: bool) -> Path:
+    """Brings the retriever, where there is one, up to a new index, and says what there is."""
+    if progress:
+        print(describe_index(path))
+    if versions(served / "retriever"):
+        write_retriever(served, keep, print if progress else lambda *_: None)
+    return path
+
+
+def write_retriever(served: Path, keep: int, say: Callable[[str], None]) -> None:
+    """Brings the retriever up to the newest index, where there is ScaNN to do it with."""
+    try:
+        say(f"retriever  {build_retriever(served, keep=keep)}: pictures in, ids and scores out")
+    except ImportError as error:
+        say(f"retriever  left out: {error}")
+
+
+def encoder_identity(served: Path, version: int) -> dict[str, Any]:
+    """What tells an encoder from all others, for the index that is made with it."""
+    _, manifest = open_version(served / "encoder", "encoder", version, verify=False)
+    return {"version": version, "uuid": manifest["uuid"]}
+
+
+def encoder_of_shards(served: Path, shards: Path) -> dict[str, Any]:
+    """The version of the encoder that shards were made with.
+
+    Raises:
+        ValueError: If `served` does not hold it.
+    """
+    origin = read_origin(shards)
+    for version in reversed(versions(served / "encoder")):
+        _, manifest = open_version(served / "encoder", "encoder", version, verify=False)
+        info = manifest["info"]
+        if (info["encoder_sha256"], info["descriptor"]) == (origin.encoder, origin.descriptor):
+            return encoder_identity(served, version)
+    raise ValueError(
+        f"'{shards}' was made with an encoder that '{served}' does not hold: {origin}. Embed the folder again with "
+        "`macl embed`, into another folder."
+    )
+
+
+def archive_identity(archive: Archive) -> dict[str, Any]:
+    """What tells an archive from others: its name, size, and a hash over names and labels."""
+    digest = hashlib.sha256("\0".join((*archive.label_names, *archive.file_names)).encode("utf-8", "surrogateescape"))
+    digest.update(archive.labels.tobytes())
+    return {"name": archive.name, "tiles": len(archive), "sha256": digest.hexdigest()}
+
+
+def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
+    """Whether the newest index was built from the same encoder and archive, with the same settings."""
+    if not versions(root):
+        return False
+    _, manifest = open_version(root, "index", verify=False)
+    return all(manifest["info"].get(key) == value for key, value in info.items())
+
+
+def check_changes(root: Path, discard: bool) -> None:
+    """Raises a ValueError if a new index would leave out upserts and deletes of the present one."""
+    if discard or not versions(root):
+        return
+    index = Index.open(root, exact=True, verify=False)
+    if changes := index.num_changes + index.info.get("folded_changes", 0):
+        raise ValueError(
+            f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "
+            "--discard-changes if they are not needed any more (the present version stays beside the new one)."
+        )
+
+
+def describe_index(path: Path) -> str:
+    """One line about a version of the index."""
+    _, manifest = open_version(path.parent, "index", int(path.name), verify=False)
+    info = manifest["info"]
+    recall = info["recall"]
+    measured = "exact" if info["kind"] == "brute_force" else f"recall@{recall['k']} {recall['measured']:.3f}"
+    return f"index      {path}: {info['count']:,} tiles, {info['kind']}, {measured}"

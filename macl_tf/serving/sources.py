@@ -1,0 +1,255 @@
+"""Where tiles to embed come from, as streams: a folder of any size, or an archive with its labels and splits."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, decode_image
+from macl_tf.datasets.folder import FolderReport
+from macl_tf.datasets.matching import find_table, match_rows
+from macl_tf.datasets.splits import PARTS, Splits
+from macl_tf.datasets.tables import LabelTable, read_label_table
+
+_UNKNOWN_DAY = np.datetime64("NaT", "D")
+_CLUTTER = {"__macosx", "@eadir"}
+# A TIFF of many bands is logged as an error by Pillow besides being raised: a line on the terminal for each.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile that is still to be read.
+
+    Attributes:
+        id: Its name, unique within the source.
+        path: Its file, relative to the source.
+        read: Gives the (H, W, 3) uint8 picture; a ValueError or OSError says why there is none. It may be called from
+            any thread.
+        labels: Names of the labels it holds.
+        split: "train", "validation", "test" or "", unknown.
+        source: What it comes from.
+        date: Day it was taken, where the source knows better than the file; NaT otherwise.
+        file: Where its header can be read, for the date and the footprint.
+    """
+
+    id: str
+    path: str
+    read: Callable[[], NDArray[np.uint8]]
+    labels: tuple[str, ...] = ()
+    split: str = ""
+    source: str = ""
+    date: np.datetime64 = _UNKNOWN_DAY
+    file: Path | None = None
+
+
+class TileSource(Protocol):
+    """What can be embedded: iterated anew each time, always in the same order.
+
+    Attributes:
+        name: What messages call it.
+        label_names: The labels that its tiles may hold.
+        notes: What the user should know about it.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Tile]:
+        """The tiles."""
+
+    def count(self) -> int:
+        """How many there are, if nothing changes."""
+
+
+class FolderSource:
+    """A folder of images at any depth, of any number, which are listed while they are read.
+
+    Ids are paths relative to the folder, with forward slashes. Hidden files and what operating systems leave behind
+    are passed over. Symbolic links are followed, but not into a folder that holds them.
+
+    Args:
+        folder: The folder.
+        table: A label table (`macl_tf.datasets.tables`), as a path from the folder or from the working directory.
+            Images without a row are embedded without labels. A column `split` becomes the split, a column
+            `date` (2021-07-31) the date. With a table all names are held in memory.
+
+    Raises:
+        FileNotFoundError: If the folder or the table is not there.
+        ValueError: If the table cannot be read, or none of its rows names an image.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("b.png", "a.jpg", "notes.txt"):
+        ...     (folder / name).touch()
+        >>> [tile.id for tile in FolderSource(folder)]
+        ['a.jpg', 'b.png']
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> None:
+        self.folder = Path(folder).expanduser()
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"what is embedded must be a folder of images, but '{self.folder}' is none.")
+        self.name = self.folder.resolve().name
+        self.label_names: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._table: LabelTable | None = None
+        self._rows: dict[str, int] = {}
+        self._dates: dict[int, np.datetime64] = {}
+        if table is not None:
+            self._table = read_label_table(find_table(self.folder, (), table))
+            self.label_names = self._table.label_names
+            images = [name for name, error in list_images(self.folder) if error is None]
+            self._rows, findings = match_rows(self._table, images)
+            if not self._rows:
+                raise ValueError(
+                    f"no row of {self._table.path} names one of the {len(images):,} images in '{self.folder}'. Names "
+                    "must agree, with or without extension and folders."
+                )
+            self._dates = _read_dates(self._table)
+            # An image without a row is nothing to report here: it is embedded all the same.
+            self.notes = FolderReport(tuple(found for found in findings if found.problem != "orphan")).notes
+
+    def __iter__(self) -> Iterator[Tile]:
+        """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""
+        for name, error in list_images(self.folder):
+            file = self.folder / name
+            tile = Tile(name, name, partial(_read, file, name, error), source=self.name, file=file)
+            if self._table is not None and name in self._rows:
+                tile = self._described(tile, self._table, self._rows[name])
+            yield tile
+
+    def count(self) -> int:
+        """The number of images there are now."""
+        return sum(1 for _ in list_images(self.folder))
+
+    def _described(self, tile: Tile, table: LabelTable, row: int) -> Tile:
+        return replace(
+            tile,
+            labels=tuple(table.label_names[held] for held in np.flatnonzero(table.labels[row])),
+            split=table.splits[row] if table.splits else "",
+            date=self._dates.get(row, _UNKNOWN_DAY),
+        )
+
+
+class ArchiveSource:
+    """The tiles of an archive, with its labels.
+
+    Args:
+        archive: The archive. Its file names become ids.
+        splits: How it was divided, where that is known.
+
+    Example:
+        >>> tile = np.zeros((8, 8, 3), np.uint8)
+        >>> archive = Archive("mine", ("sea", "sand"), ("a.png", "b.png"), np.eye(2), lambda index: tile)
+        >>> [(tile.id, tile.labels) for tile in ArchiveSource(archive)]
+        [('a.png', ('sea',)), ('b.png', ('sand',))]
+    """
+
+    def __init__(self, archive: Archive, splits: Splits | None = None) -> None:
+        self.archive = archive
+        self.name = archive.name
+        self.label_names = archive.label_names
+        self.notes: tuple[str, ...] = ()
+        self._splits = [""] * len(archive)
+        for part in PARTS if splits is not None else ():
+            for index in getattr(splits, part):
+                self._splits[index] = part
+
+    def __iter__(self) -> Iterator[Tile]:
+        """The tiles, in the order of their file names."""
+        for index, name in enumerate(self.archive.file_names):
+            yield Tile(
+                id=name,
+                path=name,
+                read=partial(self.archive.read_image, index),
+                labels=tuple(self.label_names[held] for held in np.flatnonzero(self.archive.labels[index])),
+                split=self._splits[index],
+                source=self.name,
+            )
+
+    def count(self) -> int:
+        """The number of images."""
+        return len(self.archive)
+
+
+def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
+    """Walks a folder: the images below it, one by one, of which only one folder's names are held at a time.
+
+    Args:
+        root: The folder.
+
+    Yields:
+        The path relative to `root`, with forward slashes, and None; or a folder's path and the reason why it cannot
+        be listed. Sorted within each folder.
+    """
+
+    def visit(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, OSError | None]]:
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in above:
+                return  # a symbolic link to a folder that holds it
+            with os.scandir(folder) as entries:
+                found = sorted((entry.name, entry.is_dir()) for entry in entries if _is_wanted(entry))
+        except OSError as error:
+            yield prefix or ".", error
+            return
+        for name, is_folder in found:
+            if is_folder:
+                yield from visit(folder / name, f"{prefix}{name}/", (*above, (status.st_dev, status.st_ino)))
+            else:
+                yield prefix + name, None
+
+    return visit(root, "", ())
+
+
+def _is_wanted(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or entry.name.casefold() in _CLUTTER:
+        return False
+    if entry.is_dir():
+        return True
+    # Not pipes and devices, which never end; but a link to nothing, so that it is reported.
+    is_file = entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+    return is_file and entry.name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:
+    if error is not None:
+        raise error
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError("its name is not UTF-8 and cannot be written down: rename it.") from None
+    try:
+        return decode_image(file, name)
+    except ValueError as problem:
+        text = str(problem).replace(f": '{file}'", "")  # what is kept tells nobody where the folder lay
+        if file.suffix.lower() in (".tif", ".tiff") and "not a known image format" in text:
+            text += " If it is a TIFF of several bands or of more than 8 bits, convert it to 8-bit RGB."
+        raise ValueError(text) from problem
+
+
+def _read_dates(table: LabelTable) -> dict[int, np.datetime64]:
+    """The dates of a table's rows, where it has them."""
+    dates: dict[int, np.datetime64] = {}
+    for row, text in enumerate(table.dates or ()):
+        if text:
+            try:
+                dates[row] = np.datetime64(date.fromisoformat(text[:10]), "D")
+            except ValueError as error:
+                raise ValueError(
+                    f"{table.path}, line {table.lines[row]}, column 'date': a date must be written as 2021-07-31, got "
+                    f"{text!r}."
+                ) from error
+    return dates

@@ -1,0 +1,102 @@
+"""Embeddings as an index keeps them: float32 rows of unit norm in a .npy file, written and read block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_BLOCK = 65_536  # rows checked, written or scored at a time
+
+
+def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors", first: int = 0) -> NDArray[np.float32]:
+    """Checks embeddings and brings them to norm 1.
+
+    Args:
+        vectors: (N, D) numbers.
+        dim: D, where it is known.
+        name: What to call them in messages.
+        first: What to call the first row.
+
+    Returns:
+        (N, D) float32. Rows whose norm is 1 within rounding are as they were.
+
+    Raises:
+        ValueError: For another shape, or a row that is zero or not finite.
+    """
+    rows = np.asarray(vectors)
+    if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.shape[1]:
+        raise ValueError(f"{name} must be numbers of shape (N, D), got {rows.dtype} of shape {rows.shape}.")
+    if dim is not None and rows.shape[1] != dim:
+        raise ValueError(
+            f"{name} must have the {dim} dimensions of the index, got {rows.shape[1]}: they come from another encoder."
+        )
+    wide = rows.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+    bad = np.flatnonzero(~((norms > 1e-30) & (norms < np.inf)))
+    if bad.size:
+        row = int(bad[0])
+        what = "zero, which has no direction (an image that cannot be decoded is embedded so)"
+        got = what if norms[row] <= 1e-30 else f"{rows[row]}"
+        raise ValueError(f"{name} must be finite and not zero, got row {first + row}: {got}.")
+    off = np.abs(norms - 1) > 1e-6
+    if off.any():
+        wide[off] /= norms[off, None]
+        return wide.astype(np.float32)
+    return np.array(rows, np.float32, order="C")
+
+
+def blocks_of(vectors: Any) -> Iterator[NDArray[np.float32]]:
+    """The rows of an (N, D) array or memory map as blocks of unit rows."""
+    for start in range(0, len(vectors), _BLOCK):
+        yield unit_rows(vectors[start : start + _BLOCK], first=start)
+
+
+def write_vectors(path: Path, blocks: Iterable[NDArray[np.float32]], count: int, dim: int) -> None:
+    """Writes blocks of rows as one (count, dim) .npy file.
+
+    Not through a memory map: on a full disk that ends the process with SIGBUS, where a write is an error.
+    """
+    with open(path, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, "<f4").data)
+
+
+def read_vectors(path: Path) -> NDArray[np.float32]:
+    """Maps a .npy file into memory: pages are read when they are needed.
+
+    Raises:
+        ValueError: If it holds anything but float32 rows.
+    """
+    vectors: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        raise ValueError(f"'{path}' must hold float32 rows, got {vectors.dtype} of shape {vectors.shape}.")
+    return vectors
+
+
+def cosines(
+    queries: NDArray[np.float32], vectors: NDArray[np.float32], positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Cosines of each query with rows of its own, summed in float64 as exact search does it: equal vectors tie.
+
+    Args:
+        queries: (Q, D) of unit norm.
+        vectors: (N, D) of unit norm.
+        positions: (Q, K) rows of `vectors`.
+
+    Returns:
+        (Q, K) float32.
+    """
+    scores = np.empty(positions.size, np.float32)
+    flat, owners = positions.reshape(-1), np.repeat(np.arange(len(queries)), positions.shape[1])
+    for start in range(0, flat.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        left, right = queries[owners[part]].astype(np.float64), vectors[flat[part]].astype(np.float64)
+        scores[part] = np.einsum("md,md->m", left, right)
+    return scores.reshape(positions.shape)

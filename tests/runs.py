@@ -1,0 +1,42 @@
+"""A finished run without the training: everything that serving needs of one, in a few seconds."""
+
+from pathlib import Path
+
+import keras
+
+from macl_tf.config import Settings
+from macl_tf.datasets.splits import split_archive
+from macl_tf.encoders import build_encoder
+from macl_tf.files import write_json
+from macl_tf.labels import LabelStatistics
+from macl_tf.pipeline import load_images
+from macl_tf.run_directory import ENCODER, LABELS, METRICS, describe_run, open_archive
+from macl_tf.training import evaluate_encoder
+
+TILES, SIZE, DIM = 60, 32, 16
+
+
+def make_run(folder: Path, seed: int = 0, **changes: object) -> Path:
+    """An untrained encoder, with the settings, parts and figures of a run on a small synthetic archive."""
+    settings = Settings(
+        num_tiles=TILES, test=0.4, image_size=SIZE, embedding_dim=DIM, batch_size=16, epochs=1, seed=seed, **changes
+    )
+    archive = open_archive(settings)
+    splits = split_archive(archive, settings.split, validation=settings.validation, test=settings.test, seed=seed)
+    folder.mkdir(parents=True)
+    describe_run(settings, folder)
+    splits.write(folder, archive)
+    statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
+    write_json(folder / LABELS, statistics.get_config())
+    keras.utils.set_random_seed(seed)
+    encoder = build_encoder(SIZE, embedding_dim=DIM)
+    encoder.save(folder / ENCODER)
+    images = load_images(archive, splits.test, SIZE, progress=False)
+    reports = evaluate_encoder(encoder, images, archive.labels[splits.test], statistics, progress=False)
+    figures = {name: report.to_dict() for name, report in reports.items()}
+    write_json(
+        folder / METRICS,
+        {"split": splits.note, "leaks": splits.leaks, "descriptor": settings.descriptor, "best_epoch": None,
+         "untrained": figures, "trained": figures},
+    )  # fmt: skip
+    return folder

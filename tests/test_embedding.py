@@ -1,0 +1,412 @@
+"""Embedding a folder: what comes out, in bounded memory, once each, however often it is killed."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from macl_tf.datasets.archives import Archive, resize_image, thumbnail
+from macl_tf.serving import footprints
+from macl_tf.serving.embedding import EmbeddingReport, embed_images
+from macl_tf.serving.shard_records import read_record, shard_paths
+from macl_tf.serving.shards import BAD_FILES, read_shards
+from macl_tf.serving.sources import ArchiveSource, FolderSource, Tile
+from tests.generated import photo, save
+from tests.stub_encoder import SIZE, StubEncoder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten pictures of different sizes in two folders, and three files that are none."""
+    root = tmp_path / "tiles"
+    for number in range(10):
+        save(root / "ab"[number % 2] / f"{number}.png", photo(number, 10 + number, 30 - number))
+    (root / "a" / "text.jpg").write_text("no image")
+    (root / "b" / "half.png").write_bytes((root / "b" / "1.png").read_bytes()[:60])
+    (root / "empty.tif").touch()
+    return root
+
+
+IDS = ["a/0.png", "a/2.png", "a/4.png", "a/6.png", "a/8.png", "b/1.png", "b/3.png", "b/5.png", "b/7.png", "b/9.png"]
+BAD = ["a/text.jpg", "b/half.png", "empty.tif"]
+
+
+def embed(folder: Path, output: Path, encoder: StubEncoder | None = None, **options: object) -> EmbeddingReport:
+    return embed_images(encoder or StubEncoder(), FolderSource(folder), output, **({"progress": False} | options))
+
+
+def bad_files(output: Path) -> dict[str, str]:
+    with open(output / BAD_FILES, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["path", "reason"] and len(dict(rows[1:])) == len(rows) - 1
+    return dict(rows[1:])
+
+
+def snapshot(output: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in output.iterdir()}
+
+
+@pytest.mark.parametrize(("shard_size", "batch_size"), [(4096, 64), (4, 3), (3, 64), (1, 1), (10, 4)])
+def test_every_tile_is_embedded_once_and_every_bad_file_is_listed(
+    folder: Path, tmp_path: Path, shard_size: int, batch_size: int
+) -> None:
+    output, encoder = tmp_path / "out", StubEncoder()
+    report = embed(folder, output, encoder, shard_size=shard_size, batch_size=batch_size, thumbnail_size=12)
+    assert (report.embedded, report.before, report.bad) == (10, 0, 3)
+    assert max(encoder.batches) <= batch_size and sum(encoder.batches) == 10
+    items, vectors, thumbnails = read_shards(output)
+    assert items.ids.tolist() == items.paths.tolist() == IDS
+    assert items.label_names == ("sea", "sand") and not items.labels.any()
+    assert set(items.sources) == {"tiles"} and set(items.splits) == {""} and np.isnat(items.dates).all()
+    assert np.isnan(items.footprints).all()
+    # One by one, and without any of the machinery.
+    images = [photo(int(id[2]), 10 + int(id[2]), 30 - int(id[2])) for id in IDS]
+    expected = StubEncoder().embed_pixels(np.stack([resize_image(image, SIZE) for image in images]))
+    np.testing.assert_allclose(vectors, expected, rtol=1e-6)
+    assert thumbnails is not None and list(thumbnails) == [thumbnail(image, 12) for image in images]
+    assert list(bad_files(output)) == BAD
+    assert bad_files(output)["a/text.jpg"] == "cannot be read as an image: not a known image format."
+    rows = [read_record(path).rows for path in shard_paths(output)]
+    assert sum(rows) == 10 and max(rows) <= shard_size
+    if shard_size == 10:
+        assert rows == [10, 0]  # the bad file behind the last full shard has one of its own
+
+
+def test_the_same_again_does_nothing_and_says_so(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = embed(folder, output, shard_size=4)
+    assert str(first).startswith("10 images embedded, ") and str(first).endswith(
+        f"3 bad files, see '{output}/{BAD_FILES}'"
+    )
+    before = snapshot(output)
+    again = embed(folder, output, shard_size=4)
+    assert (again.embedded, again.before, again.bad) == (0, 10, 3) and again.images_per_second == 0
+    assert str(again).startswith("nothing to do: 10 images were embedded before; 3 bad files, see ")
+    assert snapshot(output) == before
+
+
+def test_files_that_came_since_and_bad_ones_that_were_mended_are_embedded(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    embed(folder, output)
+    save(folder / "a" / "1.png", photo(20))
+    save(folder / "b" / "half.png", photo(21))
+    (folder / "late.gif").write_text("no image")
+    report = embed(folder, output)
+    assert (report.embedded, report.before, report.bad) == (2, 10, 3)
+    assert sorted(read_shards(output)[0].ids) == sorted([*IDS, "a/1.png", "b/half.png"])
+    assert sorted(bad_files(output)) == ["a/text.jpg", "empty.tif", "late.gif"]
+    assert embed(folder, output).embedded == 0
+
+
+def test_labels_splits_and_dates_come_along(folder: Path, tmp_path: Path) -> None:
+    (folder / "labels.csv").write_text("image,labels,split,date\n0,SEA;trees,train,2021-07-03\n3,sand,test,\n")
+    Image.fromarray(photo(3)).save(folder / "b" / "9.png", exif=_taken("2020:02:29 12:00:00"))
+    source = FolderSource(folder, "labels.csv")
+    embed_images(StubEncoder(), source, tmp_path / "out", progress=False)
+    items = read_shards(tmp_path / "out")[0]
+    assert items.label_names == ("sea", "sand", "trees")  # as the encoder spells them, and then the new ones
+    assert items.labels.sum() == 3
+    assert items.describe(0) | {"labels": ["sea", "trees"], "split": "train", "date": "2021-07-03"} == items.describe(0)
+    assert items.describe(6)["labels"] == ["sand"] and items.describe(6)["split"] == "test"
+    assert items.describe(9)["date"] == "2020-02-29"
+    with pytest.raises(ValueError, match=r"part-00000\.parquet' has other labels, sea, sand, trees; now sea, sand"):
+        embed(folder, tmp_path / "out")
+
+
+def _taken(text: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[305] = "a camera"
+    exif.get_ifd(0x8769)[36867] = text
+    return exif
+
+
+def test_an_archive_can_be_embedded(tmp_path: Path) -> None:
+    archive = Archive("made", ("sea", "sand"), ("a.png", "b.png"), np.array([[1, 0], [1, 1]]), photo)
+    assert embed_images(StubEncoder(), ArchiveSource(archive), tmp_path, thumbnail_size=0, progress=False).embedded == 2
+    items, _, thumbnails = read_shards(tmp_path)
+    assert items.ids.tolist() == ["a.png", "b.png"] and items.labels.tolist() == [[1, 0], [1, 1]]
+    assert items.sources.tolist() == ["made", "made"] and thumbnails is None
+
+
+def test_geotiffs_bring_their_footprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rasterio", reason="rasterio is optional: pip install 'macl_tf[geo]'")
+    from tests.test_footprints import write_geotiff
+
+    grid = (0.01, 0, 8.5, 0, -0.02, 47.25)
+    write_geotiff(tmp_path / "tiles" / "a.tif", grid, "EPSG:4326")
+    write_geotiff(tmp_path / "tiles" / "bands.tif", grid, "EPSG:4326", count=4, dtype="uint16")
+    save(tmp_path / "tiles" / "plain.tif", photo(0))
+    embed(tmp_path / "tiles", tmp_path / "out")
+    items = read_shards(tmp_path / "out")[0]
+    assert items.ids.tolist() == ["a.tif", "plain.tif"]
+    np.testing.assert_allclose(items.footprints[0], [[8.5, 47.25], [9.14, 47.25], [9.14, 45.97], [8.5, 45.97]])
+    assert np.isnan(items.footprints[1]).all()
+    assert bad_files(tmp_path / "out")["bands.tif"].endswith("convert it to 8-bit RGB.")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_without_rasterio_geotiffs_are_embedded_and_one_note_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rasterio", reason="it writes the GeoTIFFs of this test")
+    from tests.test_footprints import write_geotiff
+
+    for name in "abc":
+        write_geotiff(tmp_path / "tiles" / f"{name}.tif", (0.01, 0, 8.5, 0, -0.02, 47.25), "EPSG:4326")
+    monkeypatch.setattr(footprints, "can_place", lambda: False)
+    assert embed(tmp_path / "tiles", tmp_path / "out").embedded == 3
+    assert np.isnan(read_shards(tmp_path / "out")[0].footprints).all()
+    assert "".join(capsys.readouterr()).count("pip install 'macl_tf[geo]'") == 1
+
+
+def test_another_encoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    embed(folder, tmp_path / "out")
+    with pytest.raises(ValueError, match="was made with another encoder"):
+        embed(folder, tmp_path / "out", StubEncoder("b"))
+
+
+def test_one_process_writes_at_a_time(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    with open(output / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match="is being written by another process"):
+            embed(folder, output)
+    assert embed(folder, output).embedded == 10
+
+
+@pytest.mark.parametrize("name", ["shard_size", "workers", "batch_size"])
+def test_numbers_out_of_range_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
+        embed(folder, tmp_path / "out", **{name: 0})
+    with pytest.raises(ValueError, match="thumbnail_size must be >= 0, got -1"):
+        embed(folder, tmp_path / "out", thumbnail_size=-1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tiles").mkdir()
+    with pytest.raises(FileNotFoundError, match="'tiles' must hold images, but none was found"):
+        embed(tmp_path / "tiles", tmp_path / "out")
+
+
+def test_a_folder_of_bad_files_only_ends_with_a_list(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_text("no image")
+    report = embed(tmp_path, tmp_path / "out", shard_size=2)
+    assert (report.embedded, report.bad) == (0, 5) and len(bad_files(tmp_path / "out")) == 5
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 3
+    assert str(report).startswith("nothing to do: 0 images were embedded before; 5 bad files")
+
+
+def test_what_the_encoder_cannot_embed_is_a_bad_file(folder: Path, tmp_path: Path) -> None:
+    class Failing(StubEncoder):
+        def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+            vectors = super().embed_pixels(pixels)
+            vectors[0, 0] = np.nan
+            return vectors
+
+    assert embed(folder, tmp_path / "out", Failing(), batch_size=4).embedded == 7
+    items, vectors, _ = read_shards(tmp_path / "out")
+    assert np.isfinite(vectors).all() and items.ids.tolist() == [*IDS[1:4], *IDS[5:8], IDS[9]]
+    assert bad_files(tmp_path / "out")[IDS[4]] == "its embedding is not finite"
+
+    class Narrow(StubEncoder):
+        def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+            return super().embed_pixels(pixels)[:, :2]
+
+    with pytest.raises(ValueError, match=r"the encoder must give shape \(10, 6\), got \(10, 2\)"):
+        embed(folder, tmp_path / "other", Narrow())
+
+
+class Endless:
+    """A source that counts how many of its tiles were read, and how many of the pictures are alive at once."""
+
+    name, label_names, notes = "endless", (), ()
+
+    def __init__(self, count: int) -> None:
+        self.total, self.asked, self.reading, self.most = count, 0, 0, 0
+        self._lock = threading.Lock()
+
+    def __iter__(self):
+        for number in range(self.total):
+            self.asked = number + 1
+            yield Tile(str(number), str(number), self._read)
+
+    def count(self) -> int:
+        return self.total
+
+    def _read(self) -> np.ndarray:
+        with self._lock:
+            self.reading += 1
+            self.most = max(self.most, self.reading)
+        time.sleep(0.001)
+        with self._lock:
+            self.reading -= 1
+        return np.zeros((20, 20, 3), np.uint8)
+
+
+def test_reading_runs_ahead_of_the_encoder_by_a_bounded_number(tmp_path: Path) -> None:
+    source = Endless(300)
+    ahead: list[int] = []
+
+    class Counting(StubEncoder):
+        def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+            ahead.append(source.asked - sum(self.batches))
+            return super().embed_pixels(pixels)
+
+    embed_images(Counting(), source, tmp_path, batch_size=10, workers=3, progress=False)
+    assert source.most == 3  # pictures in full size
+    assert max(ahead) <= 31  # a batch at the encoder, and two that are read meanwhile
+    assert read_shards(tmp_path)[0].ids.tolist() == [str(number) for number in range(300)]
+
+
+def test_an_error_of_the_encoder_ends_the_threads(tmp_path: Path) -> None:
+    class Broken(StubEncoder):
+        def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+            raise RuntimeError("out of memory")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        embed_images(Broken(), Endless(10_000), tmp_path, progress=False)
+    assert threading.active_count() == before
+    assert embed_images(StubEncoder(), Endless(3), tmp_path, progress=False).embedded == 3  # the lock is free again
+
+
+def test_the_bar_counts_what_was_done_before_but_not_as_speed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(folder, tmp_path / "out", progress=True)
+    assert "13/13 [" in capsys.readouterr().err
+    save(folder / "c.png", photo(0))
+    embed(folder, tmp_path / "out", progress=True)
+    assert "14/14 [" in capsys.readouterr().err
+    (folder / "labels.csv").write_text("image,labels\nc,sea\ngone,sand\n")
+    embed_images(StubEncoder(), FolderSource(folder, "labels.csv"), tmp_path / "out")
+    assert "rows without an image, left out: 1 (gone)" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
+    """300 small files, of which every 23rd is bad."""
+    root = tmp_path_factory.mktemp("many")
+    good, bad = [], []
+    for number in range(300):
+        name = f"{number % 7}/{number:03}.png"
+        (root / name).parent.mkdir(exist_ok=True)
+        if number % 23 == 5:
+            (root / name).write_text("no image")
+            bad.append(name)
+        else:
+            save(root / name, photo(number, 9, 9))
+            good.append(name)
+    return root, sorted(good), sorted(bad)
+
+
+# The processes that are killed are forked from one that has imported everything. The kernel ends them without a word,
+# as SIGKILL does, after so much processor time: a busy machine changes nothing. The first is not killed.
+KILLED = """
+import os, resource, signal, sys
+import numpy as np
+from macl_tf.serving.embedding import embed_images
+from macl_tf.serving.items import Items
+from macl_tf.serving.sources import FolderSource
+from tests.stub_encoder import StubEncoder
+
+assert not {"tensorflow", "keras"} & set(sys.modules)
+folder, output, unbroken = sys.argv[1:]
+Items.of((), ["a"]).write(unbroken + "-first.parquet")  # pyarrow takes its time when it is first used
+
+def run(output, seconds):
+    child = os.fork()
+    if child == 0:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        embed_images(StubEncoder(), FolderSource(folder), output, shard_size=8, batch_size=5, progress=False)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+assert run(unbroken, 0) == 0
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+moments = np.random.default_rng(7).uniform(0.001, (used.ru_utime + used.ru_stime) / 5, 12)
+print([run(output, seconds) for seconds in moments].count(signal.SIGPROF))
+"""
+
+
+def test_killed_at_a_dozen_moments_nothing_is_lost_and_nothing_twice(
+    many: tuple[Path, list[str], list[str]], tmp_path: Path, run_python
+) -> None:
+    folder, good, bad = many
+    output = tmp_path / "out"
+    killed = int(run_python(KILLED, folder, output, tmp_path / "unbroken").stdout)
+    assert killed >= 8  # it may be finished before the dozen is full
+    report = embed(folder, output, shard_size=8)
+    assert report.before >= 8  # it went on, and did not begin anew
+    items, vectors, thumbnails = read_shards(output)
+    assert sorted(items.ids) == good and len(thumbnails) == len(good)
+    assert sorted(bad_files(output)) == bad
+    whole, expected, _ = read_shards(tmp_path / "unbroken")
+    order, other = np.argsort(items.ids), np.argsort(whole.ids)
+    np.testing.assert_array_equal(vectors[order], expected[other])
+    assert not [path.name for path in output.iterdir() if path.name.startswith(".part-")]
+
+
+FULL = """
+import resource, sys
+from macl_tf.serving.embedding import embed_images
+from macl_tf.serving.sources import FolderSource
+from tests.stub_encoder import StubEncoder
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # no file may grow beyond it: the shard cannot be written
+try:
+    embed_images(StubEncoder(), FolderSource(sys.argv[1]), sys.argv[2], shard_size=8, progress=False)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_on_a_full_disk_it_says_so_and_goes_on_when_there_is_room(
+    many: tuple[Path, list[str], list[str]], tmp_path: Path, run_python
+) -> None:
+    folder, good, bad = many
+    output = tmp_path / "out"
+    assert "File too large" in run_python(FULL, folder, output).stdout
+    assert [path.name for path in output.iterdir()] == [".lock"]
+    assert embed(folder, output).embedded == len(good)
+    assert sorted(read_shards(output)[0].ids) == good and sorted(bad_files(output)) == bad
+
+
+def test_the_exported_encoder_gives_what_it_gives_alone(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    from macl_tf.serving.saved_model import ExportedEncoder, save_encoder
+
+    info = {"image_size": 32, "dim": 4, "labels": ["sea"], "encoder_sha256": "a" * 64, "descriptor": "projection"}
+    layers = keras.layers  # a small one: whether a large one is exported rightly is tested where it is exported
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(8, 5, 4),
+            layers.Flatten(),
+            layers.Dense(4),
+            layers.UnitNormalization(),
+        ]
+    )
+    save_encoder(model, info, tmp_path / "encoder")
+    encoder = ExportedEncoder(tf.saved_model.load(str(tmp_path / "encoder")), 1)
+    images = [photo(number, 20 + number, 90 - number) for number in range(20)]
+    for number, image in enumerate(images):
+        save(tmp_path / "tiles" / f"{number:02}.png", image)
+    source = FolderSource(tmp_path / "tiles")
+    assert embed_images(encoder, source, tmp_path / "out", batch_size=8, progress=False).embedded == 20
+    items, vectors, _ = read_shards(tmp_path / "out")
+    assert items.label_names == encoder.label_names
+    # Not bit by bit: the order of sums depends on the batch.
+    np.testing.assert_allclose(vectors, encoder.embed_images(images, batch_size=20), atol=1e-5)

@@ -1,0 +1,291 @@
+"""From a run to answers: export, search, filters, writes, and what the command line says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from macl_tf import cli
+from macl_tf.config import load_settings
+from macl_tf.datasets.splits import Splits
+from macl_tf.run_directory import open_archive
+from macl_tf.serving.artifacts import ArtifactError, open_version, publish, versions
+from macl_tf.serving.exporting import export_run
+from macl_tf.serving.search import SearchEngine
+from tests.conftest import ROOT
+from tests.runs import DIM, TILES, make_run
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def exported(run_dir, tmp_path_factory):
+    return export_run(run_dir, tmp_path_factory.mktemp("exports") / "served", progress=False)
+
+
+@pytest.fixture
+def served(exported, tmp_path):
+    """A copy for each test, in another place than it was made."""
+    return shutil.copytree(exported, tmp_path / "moved")
+
+
+@pytest.fixture(scope="module")
+def archive(run_dir):
+    return open_archive(load_settings(run_dir / "settings.toml"))
+
+
+def picture(archive, index, path):
+    Image.fromarray(archive.read_image(index)).save(path)
+    return path
+
+
+def macl(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_the_export_is_whole_and_keeps_what_is_up_to_date(served, run_dir):
+    assert {path.name for path in served.iterdir()} == {"encoder", "index", "retriever", "deploy"}
+    for kind in ("encoder", "index", "retriever"):
+        open_version(served / kind, kind)
+    before = {path: path.stat().st_mtime_ns for path in served.rglob("*.json")}
+    export_run(run_dir, served, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in served.rglob("*.json")} == before
+
+
+def test_all_tiles_are_in_the_index_with_what_the_run_knows(served, run_dir, archive):
+    engine = SearchEngine.open(served)
+    items, splits = engine.index.items, Splits.read(run_dir, archive)
+    assert tuple(items.ids) == archive.file_names
+    np.testing.assert_array_equal(items.labels, archive.labels)
+    for part in ("train", "validation", "test"):
+        assert np.flatnonzero(items.splits == part).tolist() == getattr(splits, part).tolist()
+
+
+def test_a_tile_finds_itself_first_as_picture_bytes_and_pixels(served, archive, tmp_path):
+    path = picture(archive, 7, tmp_path / "tile.png")
+    answers = SearchEngine.open(served).search([path, path.read_bytes(), archive.read_image(7)], k=3)
+    for answer in answers:
+        assert answer.results[0].id == archive.file_names[7]
+        assert answer.results[0].score == pytest.approx(1, abs=1e-5)
+        assert [result.rank for result in answer.results] == [1, 2, 3]
+    assert [answer.query for answer in answers] == [str(path), "picture 2", "picture 3"]
+
+
+def test_scores_are_those_of_the_keras_model(served, run_dir, archive):
+    import keras
+
+    encoder = keras.saving.load_model(run_dir / "encoder.keras", compile=False)
+    from macl_tf.pipeline import load_images
+
+    embeddings = encoder.predict(load_images(archive, np.arange(TILES), 32, progress=False), verbose=0)
+    expected = embeddings @ embeddings[3]
+    found = SearchEngine.open(served).search(archive.read_image(3), k=TILES)[0].results
+    for result in found:
+        assert result.score == pytest.approx(expected[archive.file_names.index(result.id)], abs=1e-5)
+
+
+def test_searching_from_a_tile_leaves_it_out_and_marks_shared_labels(served, archive):
+    name = archive.file_names[4]
+    answer = SearchEngine.open(served).search(ids=[name], k=TILES)[0]
+    assert len(answer.results) == TILES - 1 and name not in [result.id for result in answer.results]
+    own = {archive.label_names[c] for c in np.flatnonzero(archive.labels[4])}
+    assert set(answer.labels) == own
+    for result in answer.results:
+        assert set(result.shared) == own & set(result.item["labels"])
+
+
+def test_filters_hold_and_give_k_results_where_k_exist(served, archive):
+    rare = archive.label_names[int(archive.labels.sum(axis=0).argmin())]
+    holders = int(archive.labels[:, archive.label_names.index(rare)].sum())
+    answer = SearchEngine.open(served).search(archive.read_image(0), k=TILES, filter=f"any={rare}")[0]
+    assert len(answer.results) == holders and all(rare in result.item["labels"] for result in answer.results)
+
+
+def test_queries_must_be_of_one_kind_and_known_labels(served, archive):
+    engine = SearchEngine.open(served)
+    with pytest.raises(ValueError, match="exactly one of them"):
+        engine.search()
+    with pytest.raises(ValueError, match="exactly one of them"):
+        engine.search(archive.read_image(0), ids=[archive.file_names[0]])
+    with pytest.raises(ValueError, match=r"labels must be among .*, got 'sae'"):
+        engine.search(archive.read_image(0), labels=["sae"])
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        engine.search(np.zeros((4, 4), np.uint8))
+
+
+def test_written_pictures_are_there_for_the_next_process(served, archive, tmp_path, capsys):
+    path = picture(archive, 0, tmp_path / "new.png")
+    label = archive.label_names[2]
+    assert macl("upsert", served, path, "--id", "mine", "--labels", label) == 0
+    assert f"1 in the index, which holds {TILES + 1} tiles" in capsys.readouterr().out
+    found = SearchEngine.open(served).search(path, k=2, filter=f"any={label}")[0].results
+    assert found[0].id == "mine" and found[0].item["labels"] == [label]
+    assert macl("delete", served, "mine", "nobody") == 0
+    assert f"1 taken out of the index, which holds {TILES} tiles; 1 were not in it." in capsys.readouterr().out
+    assert "mine" not in SearchEngine.open(served).index.items.ids
+
+
+def test_a_refused_write_changes_nothing(served, archive, tmp_path):
+    engine = SearchEngine.open(served)
+    before = {path: path.stat().st_size for path in (served / "index").rglob("*")}
+    junk = tmp_path / "junk.jpg"
+    junk.write_text("not a picture")
+    for images, ids, labels, error in (
+        ([archive.read_image(0), junk], ["a", "b"], None, "junk.jpg cannot be read as an image"),
+        ([archive.read_image(0)], ["a"], [["sae"]], "labels must be among"),
+        ([archive.read_image(0)] * 2, ["a", "a"], None, "unique"),
+        ([archive.read_image(0)], [], None, "one id, got 1 pictures and 0 ids"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            engine.upsert(images, ids, labels=labels)
+    assert len(engine.index) == TILES
+    assert {path: path.stat().st_size for path in (served / "index").rglob("*")} == before
+
+
+def test_changes_are_not_lost_by_another_export(served, tmp_path, archive, capsys):
+    engine = SearchEngine.open(served)
+    engine.upsert([archive.read_image(0)], ["mine"])
+    other = make_run(tmp_path / "other", seed=1)  # another encoder: its vectors cannot be mixed with these
+    assert macl("export", "--run-dir", other, "--output", served, "--quiet") == 2
+    assert "1 upserts and deletes that a new one would not have" in capsys.readouterr().err
+    assert "mine" in SearchEngine.open(served).index.items.ids
+    assert macl("export", "--run-dir", other, "--output", served, "--quiet", "--discard-changes") == 0
+    again = SearchEngine.open(served)
+    assert again.index.version == 2 and again.encoder.version == 2 and len(again.index) == TILES
+    drawn = open_archive(load_settings(other / "settings.toml"))
+    assert again.search(drawn.read_image(5), k=1)[0].results[0].id == drawn.file_names[5]
+
+
+def test_folding_changes_in_keeps_them(served, archive, capsys):
+    engine = SearchEngine.open(served)
+    engine.upsert([archive.read_image(0)], ["mine"], labels=[[archive.label_names[1]]])
+    engine.index.delete([archive.file_names[3]])
+    assert macl("index", served) == 0
+    assert f"{TILES} tiles, brute_force, exact" in capsys.readouterr().out
+    again = SearchEngine.open(served)
+    assert again.index.version == 2
+    assert "mine" in again.index.items.ids and archive.file_names[3] not in again.index.items.ids
+    # and they still are changes that an index of the archive alone would not have
+    from macl_tf.serving.exporting import check_changes
+
+    with pytest.raises(ValueError, match="2 upserts and deletes"):
+        check_changes(served / "index", discard=False)
+
+
+def test_a_folder_becomes_an_index(served, archive, tmp_path, capsys):
+    folder = tmp_path / "tiles" / "deep"
+    folder.mkdir(parents=True)
+    for index in range(9):
+        picture(archive, index, folder / f"{index}.png")
+    (folder / "bad.jpg").write_bytes(b"junk")
+    arguments = ["embed", served, "--input", tmp_path / "tiles", "--output", tmp_path / "shards", "--quiet"]
+    assert macl(*arguments, "--shard-size", "4") == 0
+    assert "9" in capsys.readouterr().out
+    assert "bad.jpg" in (tmp_path / "shards" / "bad_files.csv").read_text()
+    assert macl("index", served, "--from", tmp_path / "shards") == 0
+    found = SearchEngine.open(served).search(archive.read_image(4), k=2)[0].results
+    assert found[0].id == "deep/4.png" and len(SearchEngine.open(served).index) == 9
+
+
+def test_the_index_says_which_encoder_it_belongs_to(served, run_dir, tmp_path):
+    with publish(served / "encoder", "encoder") as staging:  # a newer one, of another run
+        shutil.copytree(served / "encoder" / "1", staging.path, dirs_exist_ok=True)
+    engine = SearchEngine.open(served)
+    assert versions(served / "encoder") == [1, 2] and engine.encoder.version == 1
+    shutil.rmtree(served / "encoder" / "1")
+    (served / "encoder" / "2").rename(served / "encoder" / "1")
+    with pytest.raises(ArtifactError, match="another encoder"):
+        _ = SearchEngine.open(served).encoder
+
+
+def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, capsys):
+    path = picture(archive, 7, tmp_path / "tile.png")
+    sheet = tmp_path / "found.png"
+    assert macl("search", served, path, "-k", "4", "--sheet", sheet) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(path) and lines[1].split() == ["rank", "score", "id", "labels"]
+    assert lines[2].split()[:3] == ["1", "1.000", archive.file_names[7]]
+    with Image.open(sheet) as image:
+        assert image.size[0] == 5 * 204 + 42
+    assert macl("search", served, "--id", archive.file_names[4], "--json", "-k", "3") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["index"] == {"version": 1, "kind": "brute_force"} and answer["encoder"]["version"] == 1
+    results = answer["answers"][0]["results"]
+    assert [result["rank"] for result in results] == [1, 2, 3]
+    assert all(set(result["shared_labels"]) <= set(result["labels"]) for result in results)
+    assert macl("search", served, "--id", archive.file_names[4], "-k", "2") == 0
+    assert "shared labels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{none}", "tile.png"], "is not there. `macl export"),
+        (["{empty}", "tile.png"], "holds no index"),
+        (["{served}"], "Give pictures or --id"),
+        (["{served}", "none.png"], "'none.png' is not there"),
+        (["{served}", "{text}"], "cannot be read as an image: not a known image format"),
+        (["{served}", "{tile}", "-k", "0"], "k must be"),
+        (["{served}", "{tile}", "--filter", "any=sae"], "sae"),
+        (["{served}", "{tile}", "--filter", "nonsense"], "nonsense"),
+        (["{served}", "--id", "nobody"], "nobody"),
+    ],
+)
+def test_what_cannot_be_searched_is_said(exported, archive, tmp_path, capsys, arguments, words):
+    text = tmp_path / "text.jpg"
+    text.write_text("hello")
+    (tmp_path / "empty").mkdir()
+    places = {"none": tmp_path / "none", "empty": tmp_path / "empty", "served": exported, "text": text,
+              "tile": picture(archive, 0, tmp_path / "tile.png")}  # fmt: skip
+    assert macl("search", *(argument.format(**places) for argument in arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("macl search: ") and words in error and error.count("\n") == 1
+
+
+def test_pictures_and_options_may_stand_in_any_order(exported, archive, tmp_path, capsys):
+    path = picture(archive, 7, tmp_path / "tile.png")
+    assert macl("search", exported, "--exact", "-k", "2", path) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["1", "1.000", archive.file_names[7]]
+    with pytest.raises(SystemExit):
+        macl("search", exported, path, "--nonsense")
+    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        macl("evaluate", "--run-dir", "run", "more")
+
+
+def test_an_index_of_an_older_encoder_keeps_its_encoder(exported, tmp_path):
+    served = shutil.copytree(exported, tmp_path / "served")
+    other = make_run(tmp_path / "other", seed=1)
+    export_run(other, served, keep=1, with_index=False, progress=False)  # a new encoder, and still the old index
+    assert versions(served / "encoder") == [1, 2]
+    assert SearchEngine.open(served).encoder.version == 1
+    text = (served / "deploy" / "models.config").read_text()
+    assert text.count("value: 1") == 1 and text.count("value: 2") == 1  # stable, canary
+
+
+def test_the_door_is_the_command(run_dir, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "export", "--run-dir", run_dir, "--output", tmp_path / "served", "--no-index"],
+        cwd=ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"encoder    {tmp_path / 'served' / 'encoder' / '1'}: {DIM} dimensions" in result.stdout
+    assert {path.name for path in (tmp_path / "served").iterdir()} == {"encoder", "deploy"}
+
+
+def test_an_unfinished_run_is_refused(tmp_path, capsys):
+    assert macl("export", "--run-dir", tmp_path, "--output", tmp_path / "served") == 2
+    assert "holds no finished run" in capsys.readouterr().err
+    assert not (tmp_path / "served").exists()
