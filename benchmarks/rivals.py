@@ -20,7 +20,7 @@ Vectors = NDArray[np.float32]
 Search = Callable[[Vectors, int], NDArray[Any]]
 
 M, EF_CONSTRUCTION = 16, 200
-BEAMS = (10, 14, 20, 28, 40, 56, 80, 112, 160, 226, 320, 452, 640, 900, 1280)
+BEAMS = [round(10 * 1.2**step) for step in range(28)]
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def _scann_load(folder: Path, vectors: Vectors, threads: int) -> Any:
 def _scann_settings(index: Any) -> Iterator[list[dict[str, int]]]:
     leaves = index.parameters.get("num_leaves", 1)
     yield [{}]  # as tuned
-    probes = sorted({max(1, min(leaves, round(1.25**step))) for step in range(40)}) if leaves > 1 else [0]
-    for reorder in (15, 20, 28, 40, 60, 90, 140, 250):
+    probes = sorted({max(1, min(leaves, round(1.3**step))) for step in range(30)}) if leaves > 1 else [0]
+    for reorder in (20, 30, 45, 70, 110, 250):
         yield [{"leaves": probe, "reorder": reorder} for probe in probes]
 
 
@@ -148,8 +148,8 @@ def _faiss_searching(index: Any, setting: dict[str, int]) -> Search:
 
 
 def _probes(_: Any) -> Iterator[list[dict[str, int]]]:
-    for factor in (2, 4, 8, 16, 32, 64, 128):
-        yield [{"nprobe": round(1.4**step), "k_factor": factor} for step in range(2, 19)]
+    for factor in (4, 8, 16, 32, 64, 128):
+        yield [{"nprobe": round(1.3**step), "k_factor": factor} for step in range(3, 25)]
 
 
 # hnswlib and usearch

@@ -143,7 +143,7 @@ def main() -> None:
     results = run(options, sets)
     if options.build_only:
         return
-    summary = {
+    summary: dict[str, Any] = {
         "command": " ".join(["python -m benchmarks.search", *without_paths(sys.argv[1:])]),
         "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
         "python": platform.python_version(),

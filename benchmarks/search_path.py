@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.search_vectors import Data
 
@@ -27,9 +25,9 @@ def picture_path(work: Path, run: Path, data_dir: Path, data: Data) -> dict[str,
         data: What is in the index.
 
     Returns:
-        Medians in milliseconds: `total_ms` of SearchEngine.search, `encoder_ms` of the network, and of the rest
-        `decoding_ms` (file to pixels), `resizing_ms` and `index_ms` (search, and what is known of the results);
-        `rest_share` is what of the total is not the encoder, `rest_share_decoded` the same without decoding.
+        Medians over pictures, in milliseconds: `total_ms` of SearchEngine.search, and of its steps `decoding_ms` (file
+        to pixels), `resizing_ms`, `encoder_ms` and `index_ms` (search, and what is known of the results). `rest_share`
+        is the share of the steps that are not the encoder, `index_share` that of the index alone.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from macl_tf.datasets.archives import resize_image
@@ -50,28 +48,28 @@ def picture_path(work: Path, run: Path, data_dir: Path, data: Data) -> dict[str,
     files = sorted(path for path in data_dir.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".png"))
     files = files[:: max(1, len(files) // _PICTURES)][:_PICTURES]
     size = engine.encoder.image_size
-    arrays = [read_picture(path) for path in files]
-    pixels = [resize_image(array, size)[None] for array in arrays]
-    embeddings = [engine.encoder.embed_pixels(block) for block in pixels]
-    medians = {
-        "total_ms": median_ms(lambda path: engine.search(path, k=10), files),
-        "encoder_ms": median_ms(engine.encoder.embed_pixels, pixels),
-        "decoding_ms": median_ms(read_picture, files),
-        "resizing_ms": median_ms(lambda array: resize_image(array, size), arrays),
-        "index_ms": median_ms(lambda vector: engine.search(vectors=vector, k=10), embeddings),
+    steps: dict[str, list[float]] = {
+        "decoding_ms": [],
+        "resizing_ms": [],
+        "encoder_ms": [],
+        "index_ms": [],
+        "total_ms": [],
     }
-    total, encoder, decoding = (medians[name] for name in ("total_ms", "encoder_ms", "decoding_ms"))
-    shares = {"rest_share": 1 - encoder / total, "rest_share_decoded": 1 - encoder / max(total - decoding, encoder)}
-    return {"index": len(data.vectors), "kind": engine.index.kind, "image_size": size, **medians, **shares}
-
-
-def median_ms(do: Callable[[Any], Any], inputs: list[Any] | list[NDArray[Any]]) -> float:
-    """Median time of a call, over the inputs one by one, after a few to warm up."""
-    for value in inputs[:10]:
-        do(value)
-    times = []
-    for value in inputs:
+    for path in files[:10] + files:  # a few to warm up
+        value: Any = path
+        for name, do in (
+            ("decoding_ms", read_picture),
+            ("resizing_ms", lambda array: resize_image(array, size)[None]),
+            ("encoder_ms", engine.encoder.embed_pixels),
+            ("index_ms", lambda vector: engine.search(vectors=vector, k=10)),
+        ):
+            begin = time.perf_counter()
+            value = do(value)
+            steps[name].append(1000 * (time.perf_counter() - begin))
         begin = time.perf_counter()
-        do(value)
-        times.append(time.perf_counter() - begin)
-    return 1000 * statistics.median(times)
+        engine.search(path, k=10)
+        steps["total_ms"].append(1000 * (time.perf_counter() - begin))
+    medians = {name: statistics.median(times[10:]) for name, times in steps.items()}
+    whole = sum(medians.values()) - medians["total_ms"]
+    shares = {"rest_share": 1 - medians["encoder_ms"] / whole, "index_share": medians["index_ms"] / whole}
+    return {"index": len(data.vectors), "kind": engine.index.kind, "image_size": size, **medians, **shares}
