@@ -10,6 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+LOSSES = (
+    "macl", "wmacl", "infonce", "supcon-any", "supcon-all", "jaccard", "multisupcon", "mulsupcon",
+    "similarity-dissimilarity", "n-pairs", "triplet-semi-hard", "triplet-hard", "contrastive", "lifted-structure",
+    "multi-similarity", "ranked-list", "proxy-anchor", "dcl",
+)  # fmt: skip
+
 
 def setting(
     default: Any,
@@ -52,8 +58,9 @@ class Settings:
     descriptor: str = setting("projection", "what retrieval compares", one_of=("projection", "backbone"))
     weights: str = setting("", "weights to start from: a .weights.h5 file, or imagenet (extra 'hub')")
     # The loss
-    loss: str = setting("macl", "macl, or wmacl, which weighs anchors by rarity", one_of=("macl", "wmacl"))
-    temperature: float = setting(0.1, "base temperature", above=0)
+    loss: str = setting("macl", "what is minimised; wmacl weighs anchors by rarity", one_of=LOSSES)
+    temperature: float = setting(0.1, "base temperature, of the losses that have one", above=0)
+    margin: float = setting(0.0, "margin, of the losses that have one; 0 is the loss's own", at_least=0)
     final_temperature: float = setting(0.0, "where a cosine takes the temperature; 0 keeps it", at_least=0)
     reweighting_power: float = setting(0.5, "how strongly rare labels and pairs of labels weigh", at_least=0)
     overlap_scale: float = setting(0.5, "rise of the temperature with label overlap", at_least=0)
@@ -61,6 +68,9 @@ class Settings:
     min_temperature: float = setting(0.01, "floor of the temperature", above=0)
     # The batches
     batch_size: int = setting(128, "tiles a step, over all devices", at_least=2)
+    microbatch: int = setting(
+        0, "tiles that the encoder sees at a time, in less memory, with the whole batch's gradient; 0: all", at_least=0
+    )
     views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, below=3)
     sampler: str = setting(
         "weighted",

@@ -182,7 +182,8 @@ def descriptor_model(encoder: keras.Model, descriptor: str = "projection") -> ke
     """The encoder with the output that retrieval compares.
 
     Args:
-        encoder: A model of `build_encoder`, or any model with a layer called `features`.
+        encoder: A model of `build_encoder`, with or without proxies behind it, or any model with a layer called
+            `features`.
         descriptor: "projection", what the loss sees, or "backbone", the pooled features before it.
 
     Returns:
@@ -194,7 +195,9 @@ def descriptor_model(encoder: keras.Model, descriptor: str = "projection") -> ke
     if descriptor not in DESCRIPTORS:
         raise ValueError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got '{descriptor}'.")
     if descriptor == "projection":
-        return encoder
+        embedding = next((layer.output for layer in encoder.layers if layer.name == "embedding"), encoder.outputs[0])
+        is_last = embedding is encoder.outputs[0]
+        return encoder if is_last else keras.Model(encoder.input, embedding, name="encoder")
     features = encoder.get_layer("features").output
     unit = layers.UnitNormalization(dtype="float32", name="descriptor")(features)
     return keras.Model(encoder.input, unit, name="descriptor")

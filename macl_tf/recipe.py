@@ -1,4 +1,4 @@
-"""What the settings say of the loss, the temperature and the optimizer, as Keras objects."""
+"""What the settings say of the loss, the temperature, the optimizer and the model that `fit` sees, as Keras objects."""
 
 from __future__ import annotations
 
@@ -7,22 +7,81 @@ from typing import Any
 
 import keras
 
+from macl_tf import losses
+from macl_tf.cached_gradients import CachedGradients
 from macl_tf.config import Settings
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses import MACL
+
+# All but MACL and the proxies: the class, and what makes it this loss.
+_WITH_TEMPERATURE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "infonce": (losses.InfoNCE, {}),
+    "supcon-any": (losses.SupCon, {"positives": "any"}),
+    "supcon-all": (losses.SupCon, {"positives": "all"}),
+    "jaccard": (losses.JaccardSupCon, {}),
+    "multisupcon": (losses.MultiSupCon, {}),
+    "mulsupcon": (losses.MulSupCon, {}),
+    "similarity-dissimilarity": (losses.SimilarityDissimilarity, {}),
+}
+_WITH_MARGIN: dict[str, Any] = {
+    "triplet-semi-hard": losses.TripletSemiHard,
+    "triplet-hard": losses.TripletHard,
+    "contrastive": losses.MarginContrastive,
+    "lifted-structure": losses.LiftedStructure,
+    "ranked-list": losses.RankedList,
+    "dcl": losses.DCL,
+}
+_WITHOUT: dict[str, Any] = {
+    "n-pairs": losses.MultiLabelNPairs,  # its temperature is 1, as published
+    "multi-similarity": losses.MultiSimilarity,
+    "proxy-anchor": losses.ProxyAnchor,
+}
 
 
 def make_loss(settings: Settings, statistics: LabelStatistics) -> keras.losses.Loss:
-    """The loss that the settings ask for."""
-    return MACL(
+    """The loss that the settings ask for.
+
+    Raises:
+        ValueError: If another setting does not suit the loss.
+    """
+    name = settings.loss
+    if name == "infonce" and settings.views < 2:
+        raise ValueError("infonce finds the positives of a tile among its other views: add --set views=2.")
+    if name in _WITHOUT:
+        return _WITHOUT[name]()
+    if name in _WITH_MARGIN:
+        return _WITH_MARGIN[name](**({"margin": settings.margin} if settings.margin else {}))
+    if name in _WITH_TEMPERATURE:
+        kind, arguments = _WITH_TEMPERATURE[name]
+        return kind(temperature=settings.temperature, **arguments)
+    return losses.MACL(
         statistics,
         temperature=settings.temperature,
         reweighting_power=settings.reweighting_power,
         overlap_scale=settings.overlap_scale,
         rarity_scale=settings.rarity_scale,
         min_temperature=settings.min_temperature,
-        weighted=settings.loss == "wmacl",
+        weighted=name == "wmacl",
     )
+
+
+def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:
+    """The model that `fit` sees: the encoder, with proxies where the loss has them, whole or by microbatches.
+
+    Raises:
+        ValueError: If microbatches do not divide the batch.
+    """
+    rows = settings.batch_size * settings.views
+    if settings.microbatch and rows % settings.microbatch:
+        raise ValueError(f"microbatch must divide the {rows} rows of a batch, got {settings.microbatch}.")
+    model = encoder
+    if settings.loss == "proxy-anchor":
+        model = keras.Model(encoder.inputs, losses.ProxyHead(num_labels)(encoder.outputs[0]), name="encoder")
+    return CachedGradients(model, settings.microbatch) if settings.microbatch else model
+
+
+def follows_schedule(settings: Settings) -> bool:
+    """Whether the loss has a temperature that the settings decide."""
+    return settings.loss in ("macl", "wmacl", *_WITH_TEMPERATURE)
 
 
 def temperature_schedule(settings: Settings, steps: int) -> Any:

@@ -21,7 +21,14 @@ from macl_tf.encoders import DESCRIPTORS, build_encoder, descriptor_model
 from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.pipeline import TrainingData, load_images, training_dataset
-from macl_tf.recipe import LearningRateLog, make_loss, make_optimizer, temperature_schedule
+from macl_tf.recipe import (
+    LearningRateLog,
+    follows_schedule,
+    make_loss,
+    make_optimizer,
+    temperature_schedule,
+    trained_model,
+)
 from macl_tf.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, check_run, describe_run, open_archive
 from macl_tf.run_figures import draw_run
@@ -80,10 +87,11 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         encoder = build_encoder(size, embedding_dim=settings.embedding_dim, weights=settings.weights or None)
         untrained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
         steps = steps_per_epoch(archive, splits, settings)
-        encoder.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
-        encoder.optimizer.build(encoder.trainable_variables)
+        model = trained_model(encoder, settings, len(archive.label_names))
+        model.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
+        model.optimizer.build(model.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
-        done = checkpoint.restore(encoder)
+        done = checkpoint.restore(model)
 
     data = training_data(archive, splits, settings, done, progress=progress)
     if data.num_unlabelled:
@@ -97,14 +105,15 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
             label_statistics=statistics,
             descriptor=settings.descriptor,
         )
-        encoder.fit(
+        schedule = TemperatureSchedule(temperature_schedule(settings, settings.epochs * steps))
+        model.fit(
             data.dataset,
             epochs=settings.epochs,
             initial_epoch=done,
             steps_per_epoch=data.steps_per_epoch,
             shuffle=False,  # the draws are shuffled
             callbacks=[
-                TemperatureSchedule(temperature_schedule(settings, settings.epochs * steps)),
+                *([schedule] if follows_schedule(settings) else []),
                 LearningRateLog(),
                 validation,
                 keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
@@ -113,9 +122,10 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
             verbose=1 if progress else 0,
         )
 
-    encoder = without_optimizer(encoder)
+    model = without_optimizer(model)
     if checkpoint.best_epoch is not None:
-        encoder.load_weights(run / BEST)
+        model.load_weights(run / BEST)
+    encoder = descriptor_model(model)  # shares its weights, without proxies
     trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
     with written_whole(run / ENCODER) as path:
         encoder.save(path)

@@ -13,7 +13,7 @@ PACKAGE = Path(macl_tf.__file__).parent
 FLOORS = [
     {"versions", "files"},
     {"labels", "metrics", "report", "encoders", "config", "figures", "datasets"},
-    {"losses", "sampling", "augmentation", "retrieval"},
+    {"losses", "sampling", "class_sampling", "augmentation", "retrieval", "cached_gradients", "descriptors"},
     {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
     {"training", "serving"},  # side by side: what serves knows a run's directory, never how it was trained
     {"cli"},
@@ -25,7 +25,17 @@ ONLY = {
     "PIL": {"datasets", "figures", "serving"},
     "scipy": {"datasets"},
     "keras_hub": {"encoders"},
-    "tensorflow": {"losses", "sampling", "augmentation", "pipeline", "training", "datasets", "retrieval", "serving"},
+    "tensorflow": {
+        "losses",
+        "sampling",
+        "augmentation",
+        "pipeline",
+        "training",
+        "datasets",
+        "retrieval",
+        "cached_gradients",
+        "serving",
+    },
     "keras": {
         "losses",
         "encoders",
@@ -35,6 +45,8 @@ ONLY = {
         "run_figures",
         "training",
         "retrieval",
+        "cached_gradients",
+        "descriptors",
         "serving",
     },
     "scann": {"serving"},
@@ -50,7 +62,7 @@ ONE_FILE = {
 }
 # These open and search an index: they must not wait for TensorFlow.
 LIGHT = {"artifacts", "items", "parquet", "filters", "journal", "thumbnails", "index", "exact", "search", "showing"}
-PURE = {"labels", "metrics", "report", "config", "files", "versions"}
+PURE = {"labels", "metrics", "class_sampling", "report", "config", "files", "versions"}
 
 
 def modules():

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import macl_tf
-from macl_tf.losses.contrastive import cooccurrence_rarity
+from macl_tf.losses.targets import held_pairs, pair_rarity
 from tests.oracles import contrastive as oracle
 
 RTOL = 1e-5
@@ -154,7 +154,8 @@ def test_the_sum_of_shared_pairs_needs_no_cube():
     expected = [
         [sum(pairs[c, d] ** -0.5 for c in np.flatnonzero(a * b) for d in np.flatnonzero(a * b)) for b in y] for a in y
     ]
-    actual = cooccurrence_rarity(tf.constant(y), tf.constant(y), tf.constant(pairs, "float32"), tf.constant(0.5))
+    held = held_pairs(tf.constant(y))
+    actual = tf.matmul(held * pair_rarity(tf.constant(pairs, "float32"), tf.constant(0.5)), held, transpose_b=True)
     np.testing.assert_allclose(actual.numpy(), expected, rtol=RTOL)
 
 
@@ -246,52 +247,6 @@ def test_bad_shapes_and_statistics_are_refused():
         macl_tf.MACL(statistics())(y[:, :3], z)
     with pytest.raises(ValueError, match="label_statistics must be a LabelStatistics, got ndarray"):
         macl_tf.MACL(np.ones(3))
-
-
-REPLICAS = """
-import sys, numpy as np, tensorflow as tf
-count = int(sys.argv[1])
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count)
-import keras, macl_tf
-
-def model(stats, weighted):
-    keras.utils.set_random_seed(1)
-    m = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
-    m.compile(keras.optimizers.SGD(1.0), loss=macl_tf.MACL(stats, weighted=weighted), jit_compile=False)
-    return m
-
-def epoch(m, x, y, size):
-    before = m.get_weights()
-    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
-    loss = m.fit(data, epochs=1, verbose=0, shuffle=False).history["loss"][0]
-    return loss, np.concatenate([(b - a).ravel() for a, b in zip(m.get_weights(), before)])
-
-strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
-assert strategy.num_replicas_in_sync == count
-for weighted, known, rows, size in eval(sys.argv[2]):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(rows, 6)).astype("float32")
-    y = (rng.random((rows, 5)) < 0.35).astype("float32")
-    y[: size // 4] = 0          # the first replica of four holds no positive at all
-    stats = macl_tf.LabelStatistics.from_labels(rng.random((90, 5)) < [.5, .4, .3, .2, .05]) if known else None
-    single = epoch(model(stats, weighted), x, y, size)
-    with strategy.scope():
-        several = epoch(model(stats, weighted), x, y, size)
-    if rows % size == 0:  # Keras's own mean over batches does not know that the last one is smaller
-        np.testing.assert_allclose(several[0], single[0], rtol=1e-5)
-    np.testing.assert_allclose(several[1], single[1], rtol=1e-5, atol=1e-5 * np.abs(single[1]).max())
-    assert np.abs(single[1]).max() > 1e-3
-    print("same")
-"""
-
-
-@pytest.mark.parametrize("replicas", [1, 2, 4])
-def test_replicas_give_loss_and_gradient_of_the_whole_batch(run_python, replicas):
-    """Traps 2 to 6 of tf.distribute, an uneven last batch among them."""
-    cases = [(False, True, 16, 16), (True, False, 16, 16), (True, True, 31, 16), (False, False, 38, 20)]
-    cases = cases if replicas > 1 else cases[:1]
-    assert run_python(REPLICAS, replicas, cases).stdout.count("same") == len(cases)
 
 
 def test_temperature_change_is_seen_by_a_compiled_fit():

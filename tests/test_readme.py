@@ -5,6 +5,7 @@ import importlib
 import json
 import pkgutil
 import re
+import shlex
 
 import pytest
 
@@ -13,6 +14,8 @@ from benchmarks import record
 from macl_tf.config import Settings
 from macl_tf.datasets import NAMES
 from tests.conftest import ROOT
+from tests.generated import photo, save
+from tests.runs import make_run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -26,9 +29,35 @@ def block_after(name):
 
 def test_the_code_runs_as_it_stands(run_python):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
-        run_python(block)
+        if "SearchEngine" not in block:  # needs a served folder: see the next test
+            run_python(block)
+
+
+def test_the_five_commands_and_the_search_in_code_run_as_they_stand(tmp_path, run_python):
+    commands = re.search(r"## From a run to answers\n\n```bash\n(.*?)```", README, re.DOTALL).group(1).splitlines()
+    assert [line.split("#")[0].split()[0] for line in commands] == ["python", "python", "macl", "macl", "macl"]
+    make_run(tmp_path / "run")  # instead of the first, which trains
+    (tmp_path / "TILES").mkdir()
+    for seed in range(3):
+        save(tmp_path / "TILES" / f"{seed}.png", photo(seed))
+    save(tmp_path / "tile.jpg", photo(7))
+    arguments = [shlex.split(line, comments=True)[1 + line.startswith("python") * 2 :] for line in commands[1:]]
+    arguments[0] = ["export", *arguments[0]]
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "SearchEngine" in block)
+    code = code.replace('filter="any=water"', 'filter="none=ship"')  # what lies in TILES has no labels
+    script = f"""
+import os, sys
+from macl_tf.cli import main
+os.chdir(sys.argv[1])
+for words in {arguments!r}:
+    assert main(words) == 0, words
+{code}"""
+    output = run_python(script, tmp_path).stdout
+    assert "rank  score" in output and (tmp_path / "found.png").is_file()
+    found = [line.split()[:3:2] for line in output.splitlines()[-3:]]  # rank and id, as the code prints them
+    assert [rank for rank, _ in found] == ["1", "2", "3"] and {id_ for _, id_ in found} == {"0.png", "1.png", "2.png"}
 
 
 def test_the_two_commands_are_those_that_ci_runs():

@@ -230,3 +230,21 @@ print("replicas", tf.distribute.get_strategy().num_replicas_in_sync, result["bes
 def test_it_trains_on_all_devices_by_itself(run_python, tmp_path):
     output = run_python(REPLICATED, tmp_path / "run").stdout
     assert "replicas" in output and (tmp_path / "run" / "metrics.json").is_file()
+
+
+def test_a_run_with_proxies_and_microbatches_keeps_its_encoder(tmp_path):
+    more = ["--set", "loss=proxy-anchor", "--set", "microbatch=8", "--quiet"]
+    process = start(command(tmp_path / "run", *more, "--set", "epochs=2"))
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+    script = """
+import sys, keras
+encoder = keras.saving.load_model(sys.argv[1], compile=False)
+print(encoder.output_shape[1], encoder.layers[-1].name)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "run" / "encoder.keras"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["16", "embedding"]  # without the proxies, and without macl_tf to load it
+    history = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert len(history) == 3 and "temperature" not in history[0]

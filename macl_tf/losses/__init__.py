@@ -1,5 +1,31 @@
 """Losses of multi-label metric learning, each a `keras.losses.Loss` over (B, C) labels and (B, D) embeddings."""
 
+from macl_tf.losses.consistency import DCL
 from macl_tf.losses.contrastive import MACL
+from macl_tf.losses.margin import LiftedStructure, MarginContrastive
+from macl_tf.losses.multi_similarity import MultiSimilarity
+from macl_tf.losses.n_pairs import InfoNCE, MultiLabelNPairs
+from macl_tf.losses.proxy import ProxyAnchor, ProxyHead
+from macl_tf.losses.ranked_list import RankedList
+from macl_tf.losses.supcon import JaccardSupCon, MulSupCon, MultiSupCon, SimilarityDissimilarity, SupCon
+from macl_tf.losses.triplet import TripletHard, TripletSemiHard
 
-__all__ = ["MACL"]
+__all__ = [
+    "DCL",
+    "MACL",
+    "InfoNCE",
+    "JaccardSupCon",
+    "LiftedStructure",
+    "MarginContrastive",
+    "MulSupCon",
+    "MultiLabelNPairs",
+    "MultiSimilarity",
+    "MultiSupCon",
+    "ProxyAnchor",
+    "ProxyHead",
+    "RankedList",
+    "SimilarityDissimilarity",
+    "SupCon",
+    "TripletHard",
+    "TripletSemiHard",
+]

@@ -1,158 +1,26 @@
 """MACL, Multi-Label Adaptive Contrastive Learning: label-aware weights and temperatures.
 
-The mathematics is written in `keras.ops` and runs on every Keras backend; the gathering of a global
-batch across replicas is TensorFlow's (see `pairwise.gather_batch`).
+Its mathematics stands in `targets` (which pairs, how strongly, at which temperature) and `pairwise` (the kernel).
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses.pairwise import MEANS, check_range, check_shapes, compiled, gather_batch, not_self, row_losses
+from macl_tf.losses.conventions import check_range
+from macl_tf.losses.pairwise import PairwiseLoss
+from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY, Target
 
 Tensor = Any
 
 
-def label_overlap(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Shared labels O_ij (b, B) and Jaccard overlap J_ij (b, B), 0 where the union is empty."""
-    shared = ops.matmul(labels, ops.transpose(others))
-    union = ops.sum(labels, axis=1, keepdims=True) + ops.sum(others, axis=1) - shared
-    return shared, shared / ops.maximum(union, 1.0)
-
-
-def pair_indices(num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The C (C + 1) / 2 unordered pairs of labels c <= d, as two index arrays."""
-    first, second = np.triu_indices(num_labels)
-    return first.astype("int32"), second.astype("int32")
-
-
-def cooccurrence_rarity(labels: Tensor, others: Tensor, cooccurrence: Tensor, power: float) -> Tensor:
-    """Sum of M_cd^-power over all pairs of shared labels, as one matrix product.
-
-    sum over c, d in O_ij of M_cd^-gamma = sum over c <= d of [y_ic y_id] (2 - [c = d]) M_cd^-gamma [y_jc y_jd]
-
-    so that images are described by the pairs of labels they hold, (B, C (C + 1) / 2), and no array of
-    B x B x C ever exists.
-
-    Args:
-        labels: (b, C) multi-hot anchors.
-        others: (B, C) multi-hot keys.
-        cooccurrence: (C, C) counts M, at least 1.
-        power: gamma.
-
-    Returns:
-        (b, B), 0 where no label is shared.
-    """
-    first, second = pair_indices(labels.shape[1])
-    multiplicity = np.where(first == second, 1.0, 2.0).astype("float32")
-    pair_counts = ops.take(ops.reshape(cooccurrence, (-1,)), first * labels.shape[1] + second)
-    rarity = ops.power(pair_counts, -power) * ops.cast(multiplicity, labels.dtype)
-    held = ops.take(labels, first, axis=1) * ops.take(labels, second, axis=1) * rarity
-    other_held = ops.take(others, first, axis=1) * ops.take(others, second, axis=1)
-    return ops.matmul(held, ops.transpose(other_held))
-
-
-def label_rarity(counts: Tensor, power: float) -> tuple[Tensor, Tensor]:
-    """Rarity r_c (C,), mean 1 over the labels that occur, and r_c scaled to [0, 1] over them.
-
-    Args:
-        counts: (C,) images holding each label, in the training set or the batch; 0 for none.
-        power: gamma.
-    """
-    present = ops.cast(counts > 0, counts.dtype)
-    inverse = ops.power(ops.maximum(counts, 1.0), -power)
-    rarity = inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
-    low = ops.min(ops.where(counts > 0, rarity, ops.full_like(rarity, 1e30)))
-    high = ops.max(rarity * present)
-    spread = high - low
-    # Equal counts give equal rarities up to rounding; below that there is nothing to scale by.
-    scaled = ops.where(spread > 1e-6 * high, (rarity - low) / ops.where(spread > 0, spread, 1.0), 0.0)
-    return rarity, scaled
-
-
-def macl(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    counts: Tensor,
-    cooccurrence: Tensor,
-    temperature: Tensor,
-    *,
-    reweighting_power: float = 0.5,
-    overlap_scale: float = 0.5,
-    rarity_scale: float = 0.3,
-    min_temperature: float = 0.01,
-    weighted: bool = False,
-) -> Tensor:
-    """MACL per anchor, as `macl_tf.MACL` states it, for anchors that are rows of a larger batch.
-
-    Args:
-        labels: (b, C) multi-hot labels of the anchors.
-        embeddings: (b, D) unit-norm embeddings of the anchors.
-        all_labels: (B, C) labels of the global batch, the anchors among them.
-        all_embeddings: (B, D) embeddings of the global batch.
-        offset: Row of the global batch at which the anchors begin.
-        counts: (C,) images holding each label, n before its floor of 1.
-        cooccurrence: (C, C) images holding each pair, M before its floor of 1.
-        temperature: Scalar tau_0.
-        reweighting_power: gamma.
-        overlap_scale: alpha.
-        rarity_scale: beta.
-        min_temperature: tau_min.
-        weighted: W-MACL.
-
-    Returns:
-        (b,) values whose mean over the global batch is the loss: B a_i L_i / sum a (a = 1 for MACL), 0 for
-        anchors without a positive.
-    """
-    others = not_self(ops.shape(labels)[0], ops.shape(all_labels)[0], offset)
-    shared, overlap = label_overlap(labels, all_labels)
-
-    # PLR: rare and informative co-occurrences weigh more.
-    information = cooccurrence_rarity(labels, all_labels, ops.maximum(cooccurrence, 1.0), reweighting_power)
-    values = overlap * information / ops.square(ops.maximum(shared, 1.0))
-    values = ops.where(others, values, 0.0)
-    totals = ops.sum(values, axis=1, keepdims=True)
-    weights = values / ops.where(totals > 0, totals, 1.0)
-
-    # DTS: temperature from the overlap of the pair and the rarity of the anchor.
-    rarity, scaled_rarity = label_rarity(counts, reweighting_power)
-    anchor_rarity = mean_over_labels(labels, scaled_rarity)
-    scales = (1.0 + overlap_scale * overlap) * (1.0 - rarity_scale * ops.clip(anchor_rarity, 0.0, 1.0))[:, None]
-    temperatures = ops.maximum(temperature * scales, min_temperature)
-
-    losses = row_losses(embeddings, all_embeddings, weights, temperatures, others)
-
-    # The mean is over the anchors of the *global* batch that have a positive.
-    in_batch = ops.sum(all_labels, axis=0)
-    batch_has_positive = ops.matmul(all_labels, ops.cast(in_batch > 1, labels.dtype)) > 0
-    importance = mean_over_labels(all_labels, rarity) if weighted else ops.ones_like(all_labels[:, 0])
-    total = ops.sum(ops.where(batch_has_positive, importance, 0.0))
-    own = mean_over_labels(labels, rarity) if weighted else ops.ones_like(labels[:, 0])
-    size = ops.cast(ops.shape(all_labels)[0], labels.dtype)
-    return size * own * losses / ops.where(total > 0, total, 1.0)
-
-
-def mean_over_labels(labels: Tensor, values: Tensor) -> Tensor:
-    """(B,) mean of `values` (C,) over the labels of each row of `labels` (B, C), 0 for a row without."""
-    held = ops.sum(labels, axis=1)
-    return ops.matmul(labels, values) / ops.maximum(held, 1.0)
-
-
-compiled_macl = compiled(macl)
-
-
 @keras.saving.register_keras_serializable("macl_tf")
-class MACL(keras.losses.Loss):
+class MACL(PairwiseLoss):
     """Multi-Label Adaptive Contrastive Learning, for `model.compile(loss=macl_tf.MACL())`.
 
     With s_ij = z_i . z_j, O_ij the labels that i and j share, J_ij their Jaccard overlap, P(i) the other
@@ -183,13 +51,16 @@ class MACL(keras.losses.Loss):
         rarity_scale: beta in [0, 1). How much lower the temperature of a rare anchor is.
         min_temperature: tau_min > 0, the floor of tau_ij.
         weighted: W-MACL.
+        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
+            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
         name: Name of the loss.
         reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
         dtype: Precision of the computation, float32 by default, under mixed precision too.
 
     Raises:
         ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D), or for a C that is not that of `label_statistics`.
+            not (B, C) and (B, D), for labels other than 0 and 1 (in a compiled step the loss is NaN), or for a
+            C that is not that of `label_statistics`.
 
     Example:
         >>> import numpy as np, macl_tf
@@ -213,11 +84,12 @@ class MACL(keras.losses.Loss):
         rarity_scale: float = 0.3,
         min_temperature: float = 0.01,
         weighted: bool = False,
+        tile_size: int | None = None,
         name: str = "macl",
         reduction: str = "sum_over_batch_size",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
         if isinstance(label_statistics, Mapping):  # from a saved model
             label_statistics = LabelStatistics.from_config(label_statistics)
         if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
@@ -225,7 +97,6 @@ class MACL(keras.losses.Loss):
                 f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}. "
                 "macl_tf.LabelStatistics.from_labels(multi_hot) makes one."
             )
-        check_range("temperature", temperature, "> 0", temperature > 0)
         check_range("reweighting_power", reweighting_power, ">= 0", reweighting_power >= 0)
         check_range(
             "overlap_scale",
@@ -241,52 +112,24 @@ class MACL(keras.losses.Loss):
         self.rarity_scale = float(rarity_scale)
         self.min_temperature = float(min_temperature)
         self.weighted = bool(weighted)
-        self.temperature = keras.Variable(float(temperature), dtype="float32", trainable=False, name="temperature")
 
-    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Values per row, (B,), whose mean over the global batch is the loss.
+    def choose_target(self) -> Target:
+        """PLR and DTS, anchors all the same or weighed by their rarity."""
+        return PLR_AND_DTS_BY_RARITY if self.weighted else PLR_AND_DTS
 
-        Args:
-            y_true: (B, C) multi-hot labels.
-            y_pred: (B, D) embeddings, unit norm.
-        """
-        check_shapes(y_true, y_pred, self.label_statistics)
-        all_z, all_y, offset, share = gather_batch(y_pred, y_true)
-        if self.label_statistics is None:
-            counts = ops.sum(all_y, axis=0)
-            pairs = ops.matmul(ops.transpose(all_y), all_y)
-        else:
-            counts = ops.convert_to_tensor(self.label_statistics.counts, dtype=y_pred.dtype)
-            pairs = ops.convert_to_tensor(self.label_statistics.cooccurrence, dtype=y_pred.dtype)
-        number = functools.partial(ops.cast, dtype=y_pred.dtype)  # a tensor: a new value is no new trace
-        values = compiled_macl(
-            y_true,
-            y_pred,
-            all_y,
-            all_z,
-            offset,
-            counts,
-            pairs,
-            number(ops.convert_to_tensor(self.temperature)),
-            reweighting_power=number(self.reweighting_power),
-            overlap_scale=number(self.overlap_scale),
-            rarity_scale=number(self.rarity_scale),
-            min_temperature=number(self.min_temperature),
-            weighted=self.weighted,
-        )
-        return values * share if self.reduction in MEANS else values
-
-    def get_config(self) -> dict[str, Any]:
-        """Everything `__init__` takes, the temperature as it is now."""
+    def parameters(self, all_labels: Tensor) -> dict[str, Any]:
+        """The hyper-parameters, and n and M of the training set or else of the batch."""
         statistics = self.label_statistics
+        if statistics is None:
+            counts, pairs = ops.sum(all_labels, axis=0), ops.matmul(ops.transpose(all_labels), all_labels)
+        else:
+            counts = ops.convert_to_tensor(statistics.counts, dtype=all_labels.dtype)
+            pairs = ops.convert_to_tensor(statistics.cooccurrence, dtype=all_labels.dtype)
         return {
-            **super().get_config(),
-            "label_statistics": None if statistics is None else statistics.get_config(),
-            "temperature": float(self.temperature),
+            "counts": counts,
+            "cooccurrence": pairs,
             "reweighting_power": self.reweighting_power,
             "overlap_scale": self.overlap_scale,
             "rarity_scale": self.rarity_scale,
             "min_temperature": self.min_temperature,
-            "weighted": self.weighted,
-            "dtype": self.dtype,
         }

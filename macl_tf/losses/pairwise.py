@@ -1,25 +1,26 @@
-"""The one kernel of the pairwise losses, and their rows made whole across replicas.
+"""The one kernel of the pairwise losses, and the class that each of them is a few lines of.
 
 Every loss of the family is L_i = - sum_j W_ij log softmax_j(s_ij / T_ij) over j != i, with
 s_ij = z_i . z_j: its target weights W and temperatures T say which loss it is, and both depend on
-labels alone. Letters: B rows of the global batch, b rows of this replica, D dimensions, C labels.
+labels alone (`targets`). Letters: B rows of the global batch, b rows of this replica, D dimensions, C labels.
+
+Here stands the dense form in `keras.ops`, which every Keras backend differentiates itself. On TensorFlow
+`tiles` takes its place: the same rows with their gradient written out, and no B x B matrix for large batches.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
-from macl_tf.labels import LabelStatistics
+from macl_tf.losses.conventions import BatchLoss, check_range, compiled
+from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
-
-# Reductions that divide by the rows of a replica; only these need the share of an uneven batch.
-MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 # A logit that exp() turns into 0 whatever the row's maximum is. Finite, because 0 x inf is NaN.
 MASKED = -1e30
@@ -31,7 +32,7 @@ def not_self(rows: int | Tensor, columns: int | Tensor, offset: int | Tensor = 0
     return ops.expand_dims(positions, 1) != ops.arange(columns)
 
 
-def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, temperature: Tensor, others: Tensor) -> Tensor:
+def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor, others: Tensor) -> Tensor:
     """Weighted cross-entropy of each anchor against all other rows, from one stable log-sum per row.
 
     L_i = - sum_j W_ij s_ij / T_ij + (sum_j W_ij) log sum over a != i of exp(s_ia / T_ia)
@@ -40,89 +41,123 @@ def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, temperature: Tens
         anchors: (b, D) embeddings, unit norm.
         keys: (B, D) embeddings, unit norm.
         weights: (b, B), >= 0, and 0 where `others` is False.
-        temperature: (b, B) or a scalar, > 0.
+        sharpness: 1 / T, (b, B) or a scalar, > 0.
         others: (b, B) boolean, False where key j is anchor i itself.
 
     Returns:
         (b,) losses; 0, with zero gradient, for a row whose weights are all 0.
     """
-    logits = ops.matmul(anchors, ops.transpose(keys)) / temperature
+    logits = ops.matmul(anchors, ops.transpose(keys)) * sharpness
     masked = ops.where(others, logits, ops.cast(MASKED, logits.dtype))
     log_sum = ops.logsumexp(masked, axis=1)
     return ops.sum(weights, axis=1) * log_sum - ops.sum(weights * logits, axis=1)
 
 
-def gather_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The rows of the whole global batch, wherever this is called from.
+def dense_rows(
+    target: Target,
+    parameters: Parameters,
+    labels: Tensor,
+    embeddings: Tensor,
+    all_labels: Tensor,
+    all_embeddings: Tensor,
+    offset: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """L_i (b,) and whether anchor i has a positive (b,), with b x B matrices and the backend's own gradient."""
+    anchors, keys = target.describe(labels, parameters), target.describe(all_labels, parameters)
+    weights, sharpness = target.compare(anchors, keys, parameters)
+    others = not_self(ops.shape(labels)[0], ops.shape(all_labels)[0], offset)
+    if target.include_self:
+        others = ops.ones_like(others)
+    weights = ops.where(others, weights, 0.0)
+    counted = weights if target.normalised_by == "sum" else ops.cast(weights > 0, weights.dtype)
+    norms = ops.sum(counted, axis=1)
+    weights = weights / ops.where(norms > 0, norms, 1.0)[:, None]
+    return row_losses(embeddings, all_embeddings, weights, sharpness, others), norms > 0
 
-    Under a `tf.distribute` strategy the rows of all replicas are gathered, and gradients flow back
-    through the gathered rows; elsewhere the batch is already whole.
+
+def pairwise(
+    target: Target,
+    parameters: Parameters,
+    labels: Tensor,
+    embeddings: Tensor,
+    all_labels: Tensor,
+    all_embeddings: Tensor,
+    offset: Tensor,
+    *,
+    whole: bool = True,
+    tile_size: int | None = None,
+) -> Tensor:
+    """A loss of the family per anchor, for anchors that are rows of a larger batch.
 
     Args:
-        embeddings: (b, D) of this replica.
-        labels: (b, C) of this replica.
+        target: Which loss.
+        parameters: Its hyper-parameters and counts, "temperature" among them.
+        labels: (b, C) multi-hot labels of the anchors.
+        embeddings: (b, D) of the anchors.
+        all_labels: (B, C) labels of the global batch, the anchors among them.
+        all_embeddings: (B, D) embeddings of the global batch.
+        offset: Row of the global batch at which the anchors begin.
+        whole: Whether the anchors are the whole batch; then `all_labels` and `all_embeddings` are not read.
+        tile_size: As in `PairwiseLoss`.
 
     Returns:
-        The (B, D) embeddings and (B, C) labels of the global batch, the row at which this replica's
-        rows begin in them, and the scale b R / B that turns a mean over this replica's rows, divided
-        by R replicas as Keras does, into its share of the mean over the global batch. The scale is 1
-        unless replicas hold different numbers of rows, as in an uneven last batch.
+        (b,) values whose mean over the global batch is the loss: B a_i L_i / sum a over the anchors of the
+        batch with a positive (a = 1, or as the loss says), 0 for an anchor without.
     """
-    one = ops.ones((), embeddings.dtype)
-    if keras.config.backend() != "tensorflow":
-        return embeddings, labels, ops.zeros((), "int32"), one
-    import tensorflow as tf
+    if whole:
+        all_labels, all_embeddings = labels, embeddings
+    arguments = (target, parameters, labels, embeddings, all_labels, all_embeddings, offset)
+    if keras.config.backend() == "tensorflow":
+        from macl_tf.losses import tiles
 
-    replica = tf.distribute.get_replica_context()  # None while Keras builds the loss in fit
-    if replica is None or replica.num_replicas_in_sync == 1:
-        return embeddings, labels, tf.zeros((), tf.int32), one
-    # One tensor and so one collective: two could be paired wrongly with the optimizer's. Each row brings its
-    # replica's number, which tells where the rows of this one begin, however unevenly a batch was split.
-    index = tf.cast(replica.replica_id_in_sync_group, embeddings.dtype)
-    width, num_labels = embeddings.shape[1], labels.shape[1]
-    rows = tf.concat([embeddings, labels, tf.fill([tf.shape(labels)[0], 1], index)], axis=1)
-    all_z, all_y, home = tf.split(replica.all_gather(rows, axis=0), [width, num_labels, 1], axis=1)
-    count = functools.partial(tf.math.count_nonzero, dtype=tf.int32)
-    share = count(home == index) * replica.num_replicas_in_sync / tf.shape(home)[0]
-    return all_z, all_y, count(home < index), tf.cast(share, embeddings.dtype)
-
-
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function` as a `tf.function` where TensorFlow calls it eagerly, itself everywhere else.
-
-    Eagerly it saves the dispatch of some thirty operations. In a graph the caller's own compilation takes it
-    in; a `tf.function` nested there would gain nothing, and under XLA its gradient is wrong when a tensor is
-    passed twice, as anchors and as keys (TensorFlow 2.20 on CPU: values off by up to 7).
-    """
-    if keras.config.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    traced = tf.function(function, autograph=False)
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Tensor:
-        return (traced if tf.executing_eagerly() else function)(*args, **kwargs)
-
-    return call
+        losses, positive = tiles.rows(*arguments, whole=whole, tile_size=tile_size)
+        all_positive = positive if whole else tiles.with_positive(target, parameters, all_labels)
+    else:
+        losses, positive = dense_rows(*arguments)
+        all_positive = positive
+    importance = target.importance(all_labels, parameters)
+    total = ops.sum(ops.where(all_positive, importance, 0.0))
+    size = ops.cast(ops.shape(all_labels)[0], losses.dtype)
+    own = target.importance(labels, parameters)
+    return ops.where(positive, size * own * losses, 0.0) / ops.where(total > 0, total, 1.0)
 
 
-def check_range(name: str, value: float, rule: str, holds: bool) -> None:
-    """Raises a ValueError that gives rule and value unless the rule holds (NaN holds none)."""
-    if not holds:
-        raise ValueError(f"{name} must be {rule}, got {value}.")
+@functools.cache
+def compiled_pairwise(target: Target, num_labels: int, whole: bool, tile_size: int | None) -> Callable[..., Tensor]:
+    """`pairwise` for one target and number of labels, which the losses of that kind share."""
+    return compiled(functools.partial(pairwise, target, whole=whole, tile_size=tile_size))
 
 
-def check_shapes(labels: Tensor, embeddings: Tensor, statistics: LabelStatistics | None) -> None:
-    """Raises a ValueError unless labels are (B, C), embeddings (B, D), and the statistics are of C labels."""
-    y, z = tuple(labels.shape), tuple(embeddings.shape)
-    if len(y) != 2 or len(z) != 2 or (None not in (y[0], z[0]) and y[0] != z[0]):
-        raise ValueError(
-            "labels must be multi-hot (B, C) and embeddings (B, D) with the same B, "
-            f"got {y} and {z}. Class indices must be turned into multi-hot rows first."
-        )
-    if statistics is not None and y[1] != statistics.num_labels:
-        raise ValueError(
-            f"labels must have the {statistics.num_labels} columns of label_statistics, got {y[1]}. "
-            "Compute the statistics from the same label table."
-        )
+class PairwiseLoss(BatchLoss):
+    """A loss of the family: its `target`, its temperature, and what else the target asks for (`parameters`)."""
+
+    target: ClassVar[Target]
+
+    def __init__(self, temperature: float, *, tile_size: int | None, name: str, reduction: str, dtype: Any) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_range("temperature", temperature, "> 0", temperature > 0)
+        if tile_size is not None and (isinstance(tile_size, bool) or int(tile_size) != tile_size or tile_size < 0):
+            raise ValueError(
+                f"tile_size must be None (chosen by size), 0 (dense) or a number of rows >= 1, got {tile_size}."
+            )
+        self.tile_size = None if tile_size is None else int(tile_size)
+        self.temperature = keras.Variable(float(temperature), dtype="float32", trainable=False, name="temperature")
+
+    def choose_target(self) -> Target:
+        """Which member of the family this loss is."""
+        return self.target
+
+    def parameters(self, all_labels: Tensor) -> dict[str, Any]:
+        """What the target reads beside the temperature: numbers, and counts of the global batch."""
+        return {}
+
+    def rows(
+        self, labels: Tensor, embeddings: Tensor, all_labels: Tensor, all_embeddings: Tensor, offset: Tensor
+    ) -> Tensor:
+        """Values (b,) of this replica's rows, as in `BatchLoss.rows`."""
+        values = {"temperature": ops.convert_to_tensor(self.temperature), **self.parameters(all_labels)}
+        # Tensors, not numbers: a new value is no new trace.
+        parameters = {key: ops.cast(value, embeddings.dtype) for key, value in values.items()}
+        whole = all_embeddings is embeddings
+        row_values = compiled_pairwise(self.choose_target(), labels.shape[1], whole, self.tile_size)
+        return row_values(parameters, labels, embeddings, all_labels, all_embeddings, offset)

@@ -1,0 +1,101 @@
+"""Peak memory of a loss at a large batch: value and gradient, against the same run at 256 rows.
+
+python -m benchmarks.losses_memory [--rows 65536] [--loss MACL] [--tile-size N] [--json FILE]
+
+Each run is a process of its own. The figure is the peak resident memory of the large run, less that of the
+small one (the framework), less what the large run's labels, embeddings and gradient take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SMALL = 256
+
+
+def measure(name: str, rows: int, width: int, labels: int, tile_size: int | None) -> dict[str, Any]:
+    """One value and gradient in this process: seconds, peak resident memory and size of inputs and gradient, bytes."""
+    import numpy as np
+    import tensorflow as tf
+
+    from macl_tf import losses
+
+    rng = np.random.default_rng(0)
+    # Labels from frequent to rare, as archives have them; the sets of a batch are few beside its rows.
+    y = tf.constant((rng.random((rows, labels), np.float32) < np.linspace(0.5, 0.02, labels)).astype("float32"))
+    z = rng.standard_normal((rows, width), np.float32)
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    z = tf.constant(z)
+    loss = getattr(losses, name)(tile_size=tile_size)
+    begin = time.perf_counter()
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = loss(y, z)
+    gradient = tape.gradient(value, z)
+    if not np.isfinite(float(value)) or not np.isfinite(gradient.numpy()).all():
+        raise RuntimeError(f"{name} at {rows} rows gave a value or gradient that is not finite.")
+    return {
+        "seconds": time.perf_counter() - begin,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "tensors": 4 * rows * (2 * width + labels),
+        "distinct_label_sets": len(np.unique(np.packbits(y.numpy() > 0, axis=1), axis=0)),
+        "value": float(value),
+    }
+
+
+def run(options: argparse.Namespace, rows: int) -> dict[str, Any]:
+    """`measure` in a process of its own."""
+    words = ["--loss", options.loss, "--width", options.width, "--labels", options.labels, "--measure", rows]
+    if options.tile_size is not None:
+        words += ["--tile-size", options.tile_size]
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.losses_memory", *map(str, words)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Measures the large and the small run and prints the difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=65536, help="rows of the batch")
+    parser.add_argument("--width", type=int, default=128, help="dimensions of the embeddings")
+    parser.add_argument("--labels", type=int, default=17, help="labels")
+    parser.add_argument("--loss", default="MACL", help="name of a class of macl_tf.losses")
+    parser.add_argument("--tile-size", type=int, help="rows per tile; 0: dense; default: chosen by size")
+    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measured = measure(options.loss, options.measure, options.width, options.labels, options.tile_size)
+        print(json.dumps(measured))
+        return
+    small, large = run(options, SMALL), run(options, options.rows)
+    beyond = (large["peak"] - large["tensors"]) - (small["peak"] - small["tensors"])
+    keys = ("loss", "rows", "width", "labels", "tile_size")
+    figures = {**{key: getattr(options, key) for key in keys}, "small": small, "large": large, "beyond": beyond}
+    print(
+        f"{options.loss}, {options.rows} rows, {options.width} dimensions, {options.labels} labels: "
+        f"{beyond / 2**20:.0f} MiB beyond inputs, gradient and framework "
+        f"(one {options.rows} x {options.rows} matrix: {4 * options.rows**2 / 2**20:.0f} MiB), "
+        f"{large['seconds']:.0f} s with tracing"
+    )
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

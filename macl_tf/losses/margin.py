@@ -1,0 +1,239 @@
+"""Distances and pairs of the margin losses, and the two that sum over all pairs: contrastive and lifted structure.
+
+Two images are a positive pair if they share a label, or by option if their Jaccard overlap is large enough; any
+other two are a negative pair. Letters as in `pairwise`: B rows of the global batch, b rows of this replica.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from macl_tf.losses.conventions import BatchLoss, check_range
+from macl_tf.losses.pairwise import MASKED, not_self
+from macl_tf.losses.targets import label_overlap
+
+Tensor = Any
+
+DISTANCES = ("L2", "squared-L2", "angular")
+
+
+def distances(anchors: Tensor, keys: Tensor, metric: str = "L2") -> Tensor:
+    """(b, B) distances between embeddings (b, D) and (B, D): one of `DISTANCES`, angular being 1 - cosine.
+
+    The gradient of "L2" is 0 between identical rows, where the root has none.
+    """
+    if metric == "angular":
+        cosines = ops.matmul(ops.normalize(anchors, axis=1), ops.transpose(ops.normalize(keys, axis=1)))
+        return ops.maximum(1.0 - cosines, 0.0)
+    lengths = ops.sum(ops.square(anchors), axis=1, keepdims=True) + ops.sum(ops.square(keys), axis=1)
+    squares = ops.maximum(lengths - 2.0 * ops.matmul(anchors, ops.transpose(keys)), 0.0)
+    return squares if metric == "squared-L2" else root(squares)
+
+
+def root(squares: Tensor) -> Tensor:
+    """Square root whose gradient at 0 is 0, not infinite."""
+    apart = squares > 0
+    return ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
+
+
+def related(all_labels: Tensor, min_overlap: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Positive and negative pairs of the global batch, two boolean (B, B) masks; no image is its own pair."""
+    shared, overlap = label_overlap(all_labels, all_labels)
+    size = ops.shape(all_labels)[0]
+    others = not_self(size, size)
+    positive = ops.logical_and(shared > 0, overlap >= min_overlap)
+    return ops.logical_and(positive, others), ops.logical_and(ops.logical_not(positive), others)
+
+
+def rows_of(labels: Tensor, all_labels: Tensor, offset: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
+    """Of matrices over the global batch (B, ...), the rows of this replica's anchors; all where there is one."""
+    if labels is all_labels:
+        return matrices
+    rows = ops.arange(ops.shape(labels)[0]) + offset
+    return tuple(ops.take(matrix, rows, axis=0) for matrix in matrices)
+
+
+def along_rows(values: Tensor, columns: Tensor) -> Tensor:
+    """values[i, columns[i, k]], (b, K): `take_along_axis` without its index pairs, which are 4 times the values."""
+    starts = ops.arange(ops.shape(values)[0]) * ops.shape(values)[1]
+    return ops.take(ops.reshape(values, (-1,)), ops.cast(columns, starts.dtype) + starts[:, None])
+
+
+def count(mask: Tensor, dtype: str, axis: int | None = None) -> Tensor:
+    """How many entries are True, as a number to compute with."""
+    return ops.sum(ops.cast(mask, dtype), axis=axis)
+
+
+def mean_over(total: Tensor, values: Tensor, all_labels: Tensor) -> Tensor:
+    """Row sums (b,) scaled so that their mean over the B rows of the global batch is their sum over `total`."""
+    size = ops.cast(ops.shape(all_labels)[0], values.dtype)
+    return values * size / ops.maximum(total, 1.0)
+
+
+def margin_contrastive(
+    labels: Tensor,
+    embeddings: Tensor,
+    all_labels: Tensor,
+    all_embeddings: Tensor,
+    offset: Tensor,
+    *,
+    margin: float = 1.0,
+    min_overlap: float = 0.0,
+) -> Tensor:
+    """`MarginContrastive` per anchor: (b,) values whose mean over the global batch is the loss."""
+    positive, negative = rows_of(labels, all_labels, offset, *related(all_labels, min_overlap))
+    squares = distances(embeddings, all_embeddings, "squared-L2")
+    short = ops.maximum(margin - root(squares), 0.0)
+    pairs = ops.where(positive, squares, 0.0) + ops.where(negative, ops.square(short), 0.0)
+    others = ops.cast(ops.maximum(ops.shape(all_labels)[0] - 1, 1), pairs.dtype)
+    return ops.sum(pairs, axis=1) / others
+
+
+def lifted_structure(
+    labels: Tensor,
+    embeddings: Tensor,
+    all_labels: Tensor,
+    all_embeddings: Tensor,
+    offset: Tensor,
+    *,
+    margin: float = 1.0,
+    min_overlap: float = 0.0,
+) -> Tensor:
+    """`LiftedStructure` per anchor: (b,) values whose mean over the global batch is the loss.
+
+    The negatives of both images of a pair count, so that every replica needs the distances of the whole batch.
+    """
+    positive, negative = related(all_labels, min_overlap)
+    has_negative = ops.any(negative, axis=1)
+    valid = ops.logical_and(positive, ops.logical_or(has_negative[:, None], has_negative))
+    total = count(valid, embeddings.dtype)
+    apart = distances(all_embeddings, all_embeddings)
+    repulsion = ops.logsumexp(ops.where(negative, margin - apart, MASKED), axis=1)
+    valid, apart, own = rows_of(labels, all_labels, offset, valid, apart, repulsion)
+    pairs = ops.maximum(apart + ops.logaddexp(own[:, None], repulsion), 0.0)
+    return mean_over(total, 0.5 * ops.sum(ops.where(valid, ops.square(pairs), 0.0), axis=1), all_labels)
+
+
+class MarginLoss(BatchLoss):
+    """A loss over positive and negative pairs, which `min_overlap` tells apart."""
+
+    def __init__(self, min_overlap: float, *, name: str, reduction: str, dtype: Any) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
+        self.min_overlap = float(min_overlap)
+
+
+@keras.saving.register_keras_serializable("macl_tf")
+class MarginContrastive(MarginLoss):
+    """Contrastive loss with a margin, over all pairs of the global batch.
+
+    With d_ij = ||z_i - z_j||,
+
+        L_ij = d_ij^2                     for a positive pair
+        L_ij = max(margin - d_ij, 0)^2    for a negative pair
+
+    and the loss is the mean of L_ij over all B (B - 1) ordered pairs.
+
+    The values are those of tensorflow-addons' ContrastiveLoss, which takes distances of pairs that its caller
+    made, where this takes the batch and makes all of them. pytorch-metric-learning's ContrastiveLoss does not
+    square, and averages each kind over its pairs above 0.
+
+    Args:
+        margin: Distance, > 0, beyond which a negative pair costs nothing.
+        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
+            all other pairs are negative. 0: any shared label.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
+        dtype: Precision of the computation, float32 by default, under mixed precision too.
+
+    Raises:
+        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
+            not (B, C) and (B, D).
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
+        >>> round(float(MarginContrastive()(labels, z)), 3)
+        0.624
+
+    Reference:
+        Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        *,
+        min_overlap: float = 0.0,
+        name: str = "margin_contrastive",
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
+        check_range("margin", margin, "> 0", margin > 0)
+        self.margin = float(margin)
+
+    def rows(self, *batch: Tensor) -> Tensor:
+        """As in `BatchLoss`."""
+        return margin_contrastive(*batch, margin=self.margin, min_overlap=self.min_overlap)
+
+
+@keras.saving.register_keras_serializable("macl_tf")
+class LiftedStructure(MarginLoss):
+    """Lifted structured loss: each positive pair against all negatives of both its images.
+
+    With d_ij = ||z_i - z_j|| and N(i) the negatives of i,
+
+        J_ij = d_ij + log( sum over n in N(i) of exp(margin - d_in) + sum over n in N(j) of exp(margin - d_jn) )
+        loss = mean over positive pairs (i, j) of max(J_ij, 0)^2 / 2
+
+    The values are those of tensorflow-addons' LiftedStructLoss, with one departure: pairs neither of whose
+    images has a negative are left out of sum and mean, where a batch of such pairs alone gives NaN there. A
+    batch without positive pairs gives 0.
+
+    Every replica computes the distances of the whole global batch, as the negatives of both images count.
+
+    Args:
+        margin: > 0.
+        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
+            all other pairs are negative. 0: any shared label.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
+        dtype: Precision of the computation, float32 by default, under mixed precision too.
+
+    Raises:
+        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
+            not (B, C) and (B, D).
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
+        >>> round(float(LiftedStructure()(labels, z)), 3)
+        3.562
+
+    Reference:
+        Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding,
+        CVPR 2016, equation 4.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        *,
+        min_overlap: float = 0.0,
+        name: str = "lifted_structure",
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
+        check_range("margin", margin, "> 0", margin > 0)
+        self.margin = float(margin)
+
+    def rows(self, *batch: Tensor) -> Tensor:
+        """As in `BatchLoss`."""
+        return lifted_structure(*batch, margin=self.margin, min_overlap=self.min_overlap)

@@ -1,0 +1,167 @@
+"""Proxy-Anchor: a learned proxy per label, which attracts the images that hold it and repels the others.
+
+Keras trains the weights of layers, never those of a loss. So the proxies are weights of a layer, `ProxyHead`, which
+turns embeddings (B, D) into their cosines to the proxies (B, C), and `ProxyAnchor` is a loss over these cosines:
+    model = keras.Sequential([encoder, ProxyHead(num_labels)])
+    model.compile("adam", loss=ProxyAnchor())
+    model.fit(images, labels)         # trains encoder and proxies; `encoder` alone serves retrieval
+Optimizer, `tf.distribute` and saving then treat the proxies as any other weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from macl_tf.losses.conventions import BatchLoss, check_range
+from macl_tf.losses.margin import count
+from macl_tf.losses.multi_similarity import log_one_plus_sum
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable("macl_tf")
+class ProxyHead(keras.layers.Layer):
+    """Cosines between embeddings and one learned proxy per label, for `ProxyAnchor`.
+
+    s_ic = z_i . p_c / (||z_i|| ||p_c||)
+
+    The authors train proxies with 100 times the encoder's learning rate. Keras has one rate per optimizer, but
+    only the direction of a proxy counts, so proxies that start 100 times shorter turn 100 times faster: under
+    Adam and its kin, whose steps do not depend on the size of the gradient, that is the same (weight decay
+    apart). Under plain SGD they would turn 10,000 times faster: a multiplier of 10 gives 100 there.
+
+    Args:
+        num_labels: C >= 1.
+        learning_rate_multiplier: How much faster than the encoder the proxies learn under Adam, > 0.
+        **kwargs: As in `keras.layers.Layer`. The layer computes in float32 unless `dtype` says otherwise, under
+            mixed precision too.
+
+    Raises:
+        ValueError: For an argument out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> tuple(ProxyHead(17)(np.ones((4, 128), "float32")).shape)
+        (4, 17)
+
+    Reference:
+        Kim, Kim, Cho, Kwak, Proxy Anchor Loss for Deep Metric Learning, CVPR 2020.
+    """
+
+    def __init__(self, num_labels: int, *, learning_rate_multiplier: float = 100.0, **kwargs: Any) -> None:
+        super().__init__(**{"dtype": "float32", "name": "proxies", **kwargs})
+        check_range("num_labels", num_labels, "an integer >= 1", num_labels >= 1 and num_labels == int(num_labels))
+        check_range("learning_rate_multiplier", learning_rate_multiplier, "> 0", learning_rate_multiplier > 0)
+        self.num_labels = int(num_labels)
+        self.learning_rate_multiplier = float(learning_rate_multiplier)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Draws the proxies as the authors do: normal, variance 2 / C, here over the multiplier squared."""
+        scale = 2.0 / self.learning_rate_multiplier**2
+        self.proxies = self.add_weight(
+            shape=(self.num_labels, input_shape[-1]),
+            initializer=keras.initializers.VarianceScaling(scale, "fan_in", "untruncated_normal"),
+            name="proxies",
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Cosines (B, C) of embeddings (B, D)."""
+        unit = ops.normalize(ops.convert_to_tensor(self.proxies), axis=1, epsilon=1e-12)
+        return ops.matmul(ops.normalize(inputs, axis=1, epsilon=1e-12), ops.transpose(unit))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """(B, C) of (B, D)."""
+        return (*input_shape[:-1], self.num_labels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything `__init__` takes."""
+        return {
+            **super().get_config(),
+            "num_labels": self.num_labels,
+            "learning_rate_multiplier": self.learning_rate_multiplier,
+        }
+
+
+def proxy_anchor(labels: Tensor, cosines: Tensor, *, scale: float = 32.0, delta: float = 0.1) -> Tensor:
+    """The Proxy-Anchor loss, a scalar, of a whole batch.
+
+    Args:
+        labels: (B, C) multi-hot.
+        cosines: (B, C) of the embeddings to the proxies.
+        scale: a.
+        delta: Margin.
+    """
+    held = labels > 0
+    present = count(ops.any(held, axis=0), cosines.dtype)
+    attraction = log_one_plus_sum(-scale * (cosines - delta), held, axis=0)
+    repulsion = log_one_plus_sum(scale * (cosines + delta), ops.logical_not(held), axis=0)
+    return ops.sum(attraction) / ops.maximum(present, 1.0) + ops.mean(repulsion)
+
+
+@keras.saving.register_keras_serializable("macl_tf")
+class ProxyAnchor(BatchLoss):
+    """Proxy-Anchor loss over the cosines that `ProxyHead` gives.
+
+    With s_ic the cosine of image i to the proxy of label c, X+_c the images of the global batch that hold c and
+    X-_c the others, P+ the labels that anyone in the batch holds, a = `scale`:
+
+        L = 1/|P+| sum over c in P+ of log(1 + sum over i in X+_c of exp(-a (s_ic - delta)))
+          + 1/C    sum over all c   of log(1 + sum over i in X-_c of exp( a (s_ic + delta)))
+
+    Multi-hot labels enter as they are: an image is attracted by the proxy of each of its labels. The values are
+    those of pytorch-metric-learning's ProxyAnchorLoss where every image has one label, all that it takes.
+
+    The proxies are the anchors here, and each gathers over the batch, so that L has no parts by image: `call`
+    returns L for every row.
+
+    Args:
+        scale: a > 0.
+        delta: Margin, >= 0.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
+        dtype: Precision of the computation, float32 by default, under mixed precision too.
+
+    Raises:
+        ValueError: For a hyper-parameter outside its range; when called, for labels and cosines that are not
+            both (B, C).
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([[1, 0], [1, 1], [0, 1]], "float32")
+        >>> cosines = np.array([[0.9, -0.2], [0.3, 0.4], [0.0, 0.7]], "float32")
+        >>> round(float(ProxyAnchor()(labels, cosines)), 3)
+        1.641
+
+    Reference:
+        Kim, Kim, Cho, Kwak, Proxy Anchor Loss for Deep Metric Learning, CVPR 2020, equation 4.
+    """
+
+    def __init__(
+        self,
+        scale: float = 32.0,
+        delta: float = 0.1,
+        *,
+        name: str = "proxy_anchor",
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_range("scale", scale, "> 0", scale > 0)
+        check_range("delta", delta, ">= 0", delta >= 0)
+        self.scale = float(scale)
+        self.delta = float(delta)
+
+    def rows(
+        self, labels: Tensor, embeddings: Tensor, all_labels: Tensor, all_embeddings: Tensor, offset: Tensor
+    ) -> Tensor:
+        """The loss of the global batch, once per row of this replica. The embeddings are the cosines."""
+        if labels.shape[1] != embeddings.shape[1]:
+            raise ValueError(
+                f"labels and cosines must both be (B, C), got {tuple(labels.shape)} and {tuple(embeddings.shape)}. "
+                "The model must end in ProxyHead(C)."
+            )
+        loss = proxy_anchor(all_labels, all_embeddings, scale=self.scale, delta=self.delta)
+        return ops.ones_like(labels[:, 0]) * loss

@@ -1,0 +1,245 @@
+"""What the losses of the pairwise family want: from labels to target weights and temperatures.
+
+Letters: b anchors, B keys, C labels; O_ij labels that i and j share, J_ij their Jaccard overlap. All of it is
+`keras.ops`, and runs on every Keras backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+Tensor = Any
+Described = dict[str, Tensor]  # tensors with a row per image
+Parameters = dict[str, Tensor]  # hyper-parameters and counts, the temperature among them
+
+
+def by_labels(labels: Tensor, parameters: Parameters) -> Described:
+    """Images described by the labels they hold and their number, at least 1, so that it may divide."""
+    return {"labels": labels, "held": ops.maximum(ops.sum(labels, axis=1), 1.0)}
+
+
+def alike(labels: Tensor, parameters: Parameters) -> Tensor:
+    """(B,) ones: all anchors count the same."""
+    return ops.ones_like(labels[:, 0])
+
+
+def shares_a_label(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
+    """(b, B) boolean: O_ij > 0."""
+    return shared_labels(anchors, keys) > 0
+
+
+@dataclass(frozen=True)
+class Target:
+    """One loss of the family: whom it pulls together, how strongly, and at which temperature.
+
+    Functions of labels alone, at the top of a module, so that all losses of a kind share one compiled graph.
+
+    Args:
+        compare: (anchors, keys, parameters) to the weights V (b, B), >= 0 and 0 for pairs that are not
+            positive, and the inverse temperatures 1 / T, (b, B) or a scalar, > 0.
+        describe: (labels, parameters) to what `compare` needs to know of each image.
+        positive: (anchors, keys, parameters) to a boolean (b, B), true where V > 0; cheaper than V.
+        importance: (labels, parameters) to (B,), how much an anchor with a positive counts in the mean.
+        normalised_by: "sum" for W_ij = V_ij / sum_j V_ij, "count" for V_ij / number of positives.
+        include_self: Whether an image is among its own keys.
+    """
+
+    compare: Callable[[Described, Described, Parameters], tuple[Tensor, Tensor]]
+    describe: Callable[[Tensor, Parameters], Described] = by_labels
+    positive: Callable[[Described, Described, Parameters], Tensor] = shares_a_label
+    importance: Callable[[Tensor, Parameters], Tensor] = alike
+    normalised_by: str = "sum"
+    include_self: bool = False
+
+
+def sharpness(parameters: Parameters) -> Tensor:
+    """1 / T where all pairs have the same temperature, a scalar."""
+    return 1.0 / parameters["temperature"]
+
+
+def shared_labels(anchors: Described, keys: Described) -> Tensor:
+    """O_ij (b, B)."""
+    return ops.matmul(anchors["labels"], ops.transpose(keys["labels"]))
+
+
+def label_union(anchors: Described, keys: Described, shared: Tensor) -> Tensor:
+    """Labels that i or j holds (b, B), where they share one; at least 1 everywhere, so that it may divide."""
+    return anchors["held"][:, None] + keys["held"] - shared
+
+
+def label_overlap(labels: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """O_ij (b, B) and J_ij (b, B), 0 where the union is empty, of multi-hot rows (b, C) and (B, C)."""
+    anchors, keys = by_labels(labels, {}), by_labels(others, {})
+    shared = shared_labels(anchors, keys)
+    return shared, shared / label_union(anchors, keys, shared)
+
+
+def mean_over_labels(labels: Tensor, values: Tensor) -> Tensor:
+    """(B,) mean of `values` (C,) over the labels of each row of `labels` (B, C), 0 for a row without."""
+    return ops.matmul(labels, values) / ops.maximum(ops.sum(labels, axis=1), 1.0)
+
+
+# InfoNCE: the same image in another view. Its "labels" are one column, the image's number.
+
+
+def same_number(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
+    """(b, B) boolean: i and j are views of one image."""
+    return anchors["labels"] == ops.transpose(keys["labels"])
+
+
+def info_nce(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = 1 for the other views of the same image."""
+    return ops.cast(same_number(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
+
+
+# Supervised contrastive losses.
+
+
+def supcon_any(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = [O_ij > 0]."""
+    return ops.minimum(shared_labels(anchors, keys), 1.0), sharpness(parameters)
+
+
+def same_labels(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
+    """(b, B) boolean: i and j hold the same labels, at least one."""
+    shared = shared_labels(anchors, keys)
+    return ops.logical_and(shared == anchors["held"][:, None], shared == keys["held"])
+
+
+def supcon_all(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = [y_i = y_j], images without a label aside."""
+    return ops.cast(same_labels(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
+
+
+def jaccard(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = J_ij."""
+    shared = shared_labels(anchors, keys)
+    return shared / label_union(anchors, keys, shared), sharpness(parameters)
+
+
+def overlaps_enough(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
+    """(b, B) boolean: J_ij >= threshold."""
+    return jaccard(anchors, keys, parameters)[0] >= parameters["threshold"]
+
+
+def multisupcon(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = J_ij where J_ij >= threshold."""
+    overlap, sharp = jaccard(anchors, keys, parameters)
+    return ops.where(overlap >= parameters["threshold"], overlap, 0.0), sharp
+
+
+def mulsupcon(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = sum over the labels c that i and j share of 1 / |P_c(i)|, where |P_c(i)| = n_c - 1 in the batch."""
+    shares = anchors["labels"] / ops.maximum(parameters["batch_counts"] - 1.0, 1.0)
+    return ops.matmul(shares, ops.transpose(keys["labels"])), sharpness(parameters)
+
+
+def labels_with_company(labels: Tensor, parameters: Parameters) -> Tensor:
+    """(B,) the number of labels of each image that another image of the batch holds too."""
+    return ops.matmul(labels, ops.cast(parameters["batch_counts"] > 1, labels.dtype))
+
+
+def similarity_dissimilarity(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = O_ij / |y_i| / (1 + labels of j that i lacks)."""
+    shared = shared_labels(anchors, keys)
+    extra = keys["held"] - shared
+    return shared / (anchors["held"][:, None] * (1.0 + extra)), sharpness(parameters)
+
+
+def shared_count(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij = O_ij."""
+    return shared_labels(anchors, keys), sharpness(parameters)
+
+
+# MACL.
+
+
+def label_rarity(counts: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+    """Rarity r_c (C,), mean 1 over the labels that occur, and r_c scaled to [0, 1] over them.
+
+    Args:
+        counts: (C,) images holding each label, in the training set or the batch; 0 for none.
+        power: gamma.
+    """
+    present = ops.cast(counts > 0, counts.dtype)
+    inverse = ops.power(ops.maximum(counts, 1.0), -power)
+    rarity = inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
+    low = ops.min(ops.where(counts > 0, rarity, ops.full_like(rarity, 1e30)))
+    high = ops.max(rarity * present)
+    spread = high - low
+    # Equal counts give equal rarities up to rounding; below that there is nothing to scale by.
+    scaled = ops.where(spread > 1e-6 * high, (rarity - low) / ops.where(spread > 0, spread, 1.0), 0.0)
+    return rarity, scaled
+
+
+def pairs_of_labels(num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The C (C + 1) / 2 unordered pairs of labels c <= d, as two index arrays."""
+    first, second = np.triu_indices(num_labels)
+    return first.astype("int32"), second.astype("int32")
+
+
+def held_pairs(labels: Tensor) -> Tensor:
+    """(B, C (C + 1) / 2) multi-hot: which pairs of labels c <= d each image holds."""
+    num_labels = labels.shape[1]
+    first, second = pairs_of_labels(num_labels)
+    members = np.eye(num_labels)[first] + np.eye(num_labels)[second]  # c = d counts twice
+    number = ops.matmul(labels, ops.transpose(ops.convert_to_tensor(members, dtype=labels.dtype)))
+    return ops.cast(number > 1.5, labels.dtype)
+
+
+def pair_rarity(cooccurrence: Tensor, power: Tensor) -> Tensor:
+    """(C (C + 1) / 2,) M_cd^-power of each pair c <= d, twice where c < d, since c, d and d, c are summed."""
+    num_labels = cooccurrence.shape[0]
+    first, second = pairs_of_labels(num_labels)
+    multiplicity = ops.convert_to_tensor(np.where(first == second, 1.0, 2.0), dtype=cooccurrence.dtype)
+    counts = ops.take(ops.reshape(cooccurrence, (-1,)), first * num_labels + second)
+    return ops.power(ops.maximum(counts, 1.0), -power) * multiplicity
+
+
+def by_pairs_of_labels(labels: Tensor, parameters: Parameters) -> Described:
+    """Images described by their pairs of labels as well, and by 1 / T towards images they share nothing with."""
+    scaled = label_rarity(parameters["counts"], parameters["reweighting_power"])[1]
+    rarity = ops.clip(mean_over_labels(labels, scaled), 0.0, 1.0)
+    temperature = parameters["temperature"] * (1.0 - parameters["rarity_scale"] * rarity)
+    return {**by_labels(labels, parameters), "pairs": held_pairs(labels), "sharpness": 1.0 / temperature}
+
+
+def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij by PLR and T_ij by DTS, as `MACL` states them.
+
+    The sum over pairs of shared labels is one matrix product,
+
+        sum over c, d in O_ij of M_cd^-gamma = sum over c <= d of [y_ic y_id] (2 - [c = d]) M_cd^-gamma [y_jc y_jd]
+
+    with images described by the pairs of labels they hold: no array of B x B x C ever exists.
+    """
+    shared = shared_labels(anchors, keys)
+    union = label_union(anchors, keys, shared)
+    rarity = pair_rarity(parameters["cooccurrence"], parameters["reweighting_power"])
+    information = ops.matmul(anchors["pairs"] * rarity, ops.transpose(keys["pairs"]))
+    weights = ops.divide_no_nan(information, shared * union)  # J_ij / |O_ij|^2 = 1 / (|O_ij| |union|)
+    # 1 / (1 + alpha J_ij), with one division
+    falling = union / (union + parameters["overlap_scale"] * shared)
+    return weights, ops.minimum(falling * anchors["sharpness"][:, None], 1.0 / parameters["min_temperature"])
+
+
+def rarity_of_labels(labels: Tensor, parameters: Parameters) -> Tensor:
+    """(B,) a_i: the mean rarity of the labels of each image."""
+    return mean_over_labels(labels, label_rarity(parameters["counts"], parameters["reweighting_power"])[0])
+
+
+INFO_NCE = Target(info_nce, positive=same_number)
+SUPCON_ANY = Target(supcon_any)
+SUPCON_ALL = Target(supcon_all, positive=same_labels)
+JACCARD = Target(jaccard)
+MULTISUPCON = Target(multisupcon, positive=overlaps_enough, normalised_by="count")
+MULSUPCON = Target(mulsupcon, importance=labels_with_company)
+SIMILARITY_DISSIMILARITY = Target(similarity_dissimilarity, normalised_by="count")
+N_PAIRS = Target(shared_count, include_self=True)
+PLR_AND_DTS = Target(macl, describe=by_pairs_of_labels)
+PLR_AND_DTS_BY_RARITY = Target(macl, describe=by_pairs_of_labels, importance=rarity_of_labels)

@@ -1,0 +1,283 @@
+"""The rows of a pairwise loss on TensorFlow: gradient written out, and row tiles that never hold a B x B matrix.
+
+With W_ij = V_ij / n_i, m_i = sum_j W_ij and p_ij = softmax_j(s_ij / T_ij),
+
+    L_i       = m_i log sum over a != i of exp(s_ia / T_ia) - sum_j W_ij s_ij / T_ij
+    dL / ds_ij = (m_i p_ij - W_ij) / T_ij
+
+The dense form keeps the matrices between forward and backward. The tiled form takes some anchors at a time
+against all keys, keeps three numbers per row, and makes each tile again on its way back.
+
+Weights and temperatures depend on labels alone, and tiles of an archive hold few distinct sets of labels: they
+are computed once per distinct set among the anchors of a tile, and the rows are copied to its anchors.
+Letters: B keys, b anchors, t anchors of one tile, D dimensions, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+from macl_tf.losses.pairwise import MASKED
+from macl_tf.losses.targets import Parameters, Target
+
+Tensor = Any
+
+DENSE_PAIRS = 1 << 24  # b x B up to which the dense form is chosen: some 64 MiB for each of its matrices
+TILE_PAIRS = 1 << 22  # t x B of a tile: 16 MiB for each of its matrices
+
+
+def rows(
+    target: Target,
+    parameters: Parameters,
+    labels: Tensor,
+    embeddings: Tensor,
+    all_labels: Tensor,
+    all_embeddings: Tensor,
+    offset: Tensor,
+    *,
+    whole: bool,
+    tile_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """L_i (b,) and whether anchor i has a positive (b,), as `pairwise.dense_rows` gives them.
+
+    Args:
+        target: Which loss.
+        parameters: Its hyper-parameters and counts.
+        labels: (b, C) of the anchors.
+        embeddings: (b, D) of the anchors.
+        all_labels: (B, C) of the keys.
+        all_embeddings: (B, D) of the keys.
+        offset: Key that is the first anchor itself.
+        whole: Whether the anchors are the keys.
+        tile_size: None, 0 or the anchors per tile.
+    """
+    batch = (embeddings,) if whole else (embeddings, all_embeddings)
+    if tile_size is not None:
+        tile = Tiles(target, parameters, labels, all_labels, offset)
+        return tiled(tile, *batch, width=tile_size) if tile_size else dense(tile, *batch)
+    number, keys = size(labels), size(all_labels)
+    if isinstance(number, int) and isinstance(keys, int):
+        tile = Tiles(target, parameters, labels, all_labels, offset)
+        return dense(tile, *batch) if number * keys <= DENSE_PAIRS else tiled(tile, *batch)
+
+    # All tensors of a branch must be its own: a gradient that reaches past the branch cannot be built.
+    given = (parameters, labels, all_labels, offset, batch)
+
+    def in_branch(form: Callable) -> Callable:
+        def branch() -> tuple[Tensor, Tensor]:
+            parameters, labels, all_labels, offset, batch = tf.nest.map_structure(tf.identity, given)
+            return form(Tiles(target, parameters, labels, all_labels, offset), *batch)
+
+        return branch
+
+    few = tf.cast(number, tf.int64) * tf.cast(keys, tf.int64) <= DENSE_PAIRS
+    return tf.cond(few, in_branch(dense), in_branch(tiled))
+
+
+def rows_per_tile(keys: int | Tensor) -> int | Tensor:
+    """Anchors per tile against so many keys, where nobody chose it: as many as `TILE_PAIRS` allows."""
+    if isinstance(keys, int):
+        return max(TILE_PAIRS // max(keys, 1), 1)
+    return tf.maximum(TILE_PAIRS // tf.maximum(keys, 1), 1)
+
+
+class Tiles:
+    """The tile of any anchors against all keys: what does not depend on embeddings is prepared once."""
+
+    def __init__(
+        self, target: Target, parameters: Parameters, labels: Tensor, all_labels: Tensor, offset: Tensor
+    ) -> None:
+        self.target, self.parameters, self.offset = target, parameters, offset
+        self.sets, self.set_of = distinct(labels)
+        self.anchors = target.describe(labels if self.sets is None else self.sets, parameters)
+        self.keys = target.describe(all_labels, parameters)
+        self.number, self.dtype = size(labels), labels.dtype
+
+    def order(self) -> Tensor:
+        """The anchors (b,) with equal labels side by side, so that a tile holds few distinct sets."""
+        return tf.range(self.number) if self.set_of is None else tf.argsort(self.set_of, stable=True)
+
+    def targets(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights V (t, B) and inverse temperatures, (t, B) or a scalar, of the chosen anchors (t,)."""
+        if self.set_of is None:
+            anchors, copy = take(self.anchors, chosen), tf.identity
+        else:
+            used, place = tf.unique(tf.gather(self.set_of, chosen))
+            anchors, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
+        weights, inverse = self.target.compare(anchors, self.keys, self.parameters)
+        return copy(weights), inverse if scalar(inverse) else copy(inverse)
+
+    def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (t, B), weights V (t, B) and inverse temperatures of the chosen anchors, themselves masked."""
+        weights, inverse = self.targets(chosen)
+        if scalar(inverse):
+            logits = tf.matmul(anchors * inverse, keys, transpose_b=True)
+        else:
+            logits = tf.matmul(anchors, keys, transpose_b=True) * inverse
+        if not self.target.include_self:
+            own = tf.stack([tf.range(tf.size(chosen)), chosen + self.offset], axis=1)
+            logits = tf.tensor_scatter_nd_update(logits, own, tf.fill(tf.shape(chosen), tf.cast(MASKED, self.dtype)))
+            weights = tf.tensor_scatter_nd_update(weights, own, tf.zeros_like(chosen, self.dtype))
+        return logits, weights, inverse
+
+    def sums(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Has a positive, m_i and 1 / n_i of rows of weights (t, B); the last two 0 for a row without a positive."""
+        mass = tf.reduce_sum(weights, axis=1)
+        norms = mass
+        if self.target.normalised_by == "count":
+            norms = tf.math.count_nonzero(weights, axis=1, dtype=self.dtype)
+        inverse = tf.math.divide_no_nan(tf.ones_like(norms), norms)
+        return norms > 0, mass * inverse, inverse
+
+
+def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and positives with b x B matrices, which stay for the way back."""
+
+    @tf.custom_gradient
+    def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
+        anchors, keys = batch[0], batch[-1]
+        logits, weights, inverse = tile(tf.range(tile.number), anchors, keys)
+        positive, mass, share = tile.sums(weights)
+        exponentials, total, log_sums = exponentiate(logits)
+        attraction = share * tf.reduce_sum(weights * logits, axis=1)
+
+        def gradient(upstream: Tensor, _: Tensor) -> Any:
+            repel = tf.math.divide_no_nan(upstream * mass, total)
+            slope = slopes(exponentials, repel, weights, upstream * share, inverse)
+            if len(batch) == 1:  # both sides of each pair in one product
+                return tf.matmul(slope + tf.transpose(slope), anchors)
+            return tf.matmul(slope, keys), tf.matmul(slope, anchors, transpose_a=True)
+
+        return (tf.where(positive, mass * log_sums - attraction, 0.0), positive), gradient
+
+    return losses_of(*batch)
+
+
+def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Losses and positives, `width` anchors at a time: three numbers per row are all that stays."""
+    order, number = tile.order(), tile.number
+    width = least(width or rows_per_tile(size(batch[-1])), number)
+    # The last tile begins early enough to be a whole one, and so meets some anchors a second time.
+    count = (number + width - 1) // tf.maximum(width, 1)
+
+    def chosen_in(step: Tensor) -> tuple[Tensor, Tensor]:
+        """The anchors (t,) of a tile, and which of them no tile has met before."""
+        start = tf.minimum(step * width, number - width)
+        return tf.slice(order, [start], [width]), start + tf.range(width) >= step * width
+
+    def loop(body: Callable, initial: tuple) -> tuple:
+        return tf.while_loop(
+            lambda step, *_: step < count,
+            lambda step, *values: (step + 1, *body(step, *values)),
+            (tf.constant(0), *initial),
+            parallel_iterations=1,
+        )[1:]
+
+    @tf.custom_gradient
+    def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
+        anchors, keys = batch[0], batch[-1]
+
+        def forward(step: Tensor, *kept: Tensor) -> tuple:
+            chosen, _ = chosen_in(step)
+            logits, weights, _ = tile(chosen, tf.gather(anchors, chosen), keys)
+            positive, mass, share = tile.sums(weights)
+            log_sums = exponentiate(logits)[2]
+            attraction = share * tf.reduce_sum(weights * logits, axis=1)
+            losses = tf.where(positive, mass * log_sums - attraction, 0.0)
+            found = (losses, log_sums, mass, share)
+            return tuple(tf.tensor_scatter_nd_update(k, chosen[:, None], f) for k, f in zip(kept, found, strict=True))
+
+        empty = tf.zeros_like(anchors[:, 0])
+        losses, log_sums, mass, share = loop(forward, (empty,) * 4)
+
+        def gradient(upstream: Tensor, _: Tensor) -> Any:
+            def backward(step: Tensor, by_anchor: Tensor, by_key: Tensor) -> tuple:
+                chosen, fresh = chosen_in(step)
+                mine = tf.gather(anchors, chosen)
+                logits, weights, inverse = tile(chosen, mine, keys)
+                up = tf.where(fresh, tf.gather(upstream, chosen), 0.0)
+                exponentials = tf.exp(logits - tf.gather(log_sums, chosen)[:, None])
+                repel, pull = up * tf.gather(mass, chosen), up * tf.gather(share, chosen)
+                slope = slopes(exponentials, repel, weights, pull, inverse)
+                by_anchor = tf.tensor_scatter_nd_add(by_anchor, chosen[:, None], tf.matmul(slope, keys))
+                return by_anchor, by_key + tf.matmul(slope, mine, transpose_a=True)
+
+            gradients = loop(backward, (tf.zeros_like(anchors), tf.zeros_like(keys)))
+            return gradients[0] + gradients[1] if len(batch) == 1 else gradients
+
+        return (losses, share > 0), gradient
+
+    return losses_of(*batch)
+
+
+def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """exp(logit - top of its row) (t, B), the sums of the rows (t,), and their log-sums (t,)."""
+    top = tf.maximum(tf.reduce_max(logits, axis=1), tf.cast(MASKED, logits.dtype))
+    exponentials = tf.exp(logits - top[:, None])
+    total = tf.reduce_sum(exponentials, axis=1)
+    return exponentials, total, top + tf.math.log(total)
+
+
+def slopes(exponentials: Tensor, repel: Tensor, weights: Tensor, pull: Tensor, inverse: Tensor) -> Tensor:
+    """The slope dL / ds (t, B): what the softmax repels minus what the weights pull, over the temperature."""
+    if scalar(inverse):
+        return exponentials * (repel * inverse)[:, None] - weights * (pull * inverse)[:, None]
+    return (exponentials * repel[:, None] - weights * pull[:, None]) * inverse
+
+
+def with_positive(target: Target, parameters: Parameters, labels: Tensor) -> Tensor:
+    """(B,) boolean: which images of a batch have a positive in it, from its distinct sets of labels."""
+    sets, set_of = distinct(labels)
+    if set_of is None:
+        sets, set_of = labels, tf.range(size(labels))
+    described = target.describe(sets, parameters)
+    images = tf.math.bincount(set_of, minlength=tf.shape(sets)[0], dtype=labels.dtype)
+    width = tf.clip_by_value(TILE_PAIRS // tf.maximum(tf.shape(sets)[0], 1), 1, tf.maximum(tf.shape(sets)[0], 1))
+
+    def body(start: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = tf.range(start, tf.minimum(start + width, tf.shape(sets)[0]))
+        positive = tf.cast(target.positive(take(described, chosen), described, parameters), labels.dtype)
+        own = tf.gather_nd(positive, tf.stack([tf.range(tf.size(chosen)), chosen], axis=1))
+        number = tf.linalg.matvec(positive, images) - (0.0 if target.include_self else own)
+        return start + width, tf.tensor_scatter_nd_update(found, chosen[:, None], number > 0)
+
+    nobody = tf.zeros(tf.shape(sets)[0], tf.bool)
+    found = tf.while_loop(
+        lambda start, _: start < tf.shape(sets)[0], body, (tf.constant(0), nobody), parallel_iterations=1
+    )[1]
+    return tf.gather(found, set_of)
+
+
+def distinct(labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The distinct rows (U, C) of labels (B, C), and which of them each row is (B,); two None under XLA.
+
+    XLA fixes all shapes when it compiles, and U is known only then.
+    """
+    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        return None, None
+    sets, set_of = tf.raw_ops.UniqueV2(x=labels, axis=[0])
+    return tf.ensure_shape(sets, [None, labels.shape[1]]), tf.ensure_shape(set_of, [labels.shape[0]])
+
+
+def take(described: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """The given rows of every tensor."""
+    return {name: tf.gather(tensor, rows) for name, tensor in described.items()}
+
+
+def size(tensor: Tensor) -> int | Tensor:
+    """Number of rows, as an integer where it is known."""
+    return tensor.shape[0] if tensor.shape[0] is not None else tf.shape(tensor)[0]
+
+
+def least(one: int | Tensor, other: int | Tensor) -> int | Tensor:
+    """The smaller of two numbers, as an integer where both are."""
+    return min(one, other) if isinstance(one, int) and isinstance(other, int) else tf.minimum(one, other)
+
+
+def scalar(tensor: Tensor) -> bool:
+    """Whether a tensor is one number."""
+    return tensor.shape.rank == 0

@@ -1,0 +1,41 @@
+"""The pairwise family by name, each loss with settings and the oracle of its value. Imports no Keras."""
+
+from tests.oracles import contrastive, pairwise
+
+MACL_NAMES = {
+    "temperature": "temperature",
+    "reweighting_power": "gamma",
+    "overlap_scale": "alpha",
+    "rarity_scale": "beta",
+    "min_temperature": "floor",
+    "weighted": "weighted",
+}
+ORACLES = {
+    "InfoNCE": pairwise.info_nce,
+    "SupCon": pairwise.supcon,
+    "JaccardSupCon": pairwise.jaccard_supcon,
+    "MultiSupCon": pairwise.multisupcon,
+    "MulSupCon": pairwise.mulsupcon,
+    "SimilarityDissimilarity": pairwise.similarity_dissimilarity,
+    "MultiLabelNPairs": pairwise.n_pairs,
+    "MACL": lambda y, z, **settings: contrastive.macl(y, z, **{MACL_NAMES[k]: v for k, v in settings.items()}),
+}
+DEFAULTS = [(name, {}) for name in ORACLES]
+VARIANTS = [("SupCon", {"positives": "all"}), ("MACL", {"weighted": True})]
+MEMBERS = DEFAULTS + VARIANTS  # every target of the family once
+SETTINGS = [
+    *MEMBERS,
+    ("InfoNCE", {"temperature": 0.5, "views": 3}),
+    ("SupCon", {"temperature": 0.2}),
+    ("MultiSupCon", {"threshold": 0.5, "temperature": 0.2}),
+    ("MultiSupCon", {"threshold": 1.0}),
+    ("MulSupCon", {"temperature": 0.01}),
+    ("SimilarityDissimilarity", {"temperature": 1.0}),
+    ("MultiLabelNPairs", {"temperature": 0.3}),
+    ("MACL", {"temperature": 0.2, "reweighting_power": 1.0}),
+]
+
+
+def expected(name, y, z, settings):
+    """The oracle's value, in float64."""
+    return ORACLES[name](y, z, **settings)

@@ -1,0 +1,117 @@
+"""The gradient of the whole batch, at the memory of a microbatch."""
+
+import keras
+import numpy as np
+import pytest
+
+import macl_tf
+from macl_tf.cached_gradients import CachedGradients
+
+ROWS, SIZE, LABELS = 24, 6, 5
+
+
+def batch(seed=0, rows=ROWS):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, SIZE, SIZE, 2)).astype("float32"), (rng.random((rows, LABELS)) < 0.4).astype(
+        "float32"
+    )
+
+
+def encoder(norm=keras.layers.LayerNormalization, dropout=0.0):
+    keras.utils.set_random_seed(3)
+    pixels = keras.Input((SIZE, SIZE, 2))
+    x = keras.layers.Conv2D(4, 3, name="conv")(pixels)
+    x = keras.layers.ReLU()(norm()(x))
+    x = keras.layers.Dropout(dropout, seed=5)(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(pixels, keras.layers.UnitNormalization()(keras.layers.Dense(3, name="out")(x)))
+
+
+def trained(model, steps=2, rate=0.5):
+    """Plain gradient descent: weights after it tell the gradients."""
+    model.compile(keras.optimizers.SGD(rate), loss=macl_tf.MACL())
+    losses = [float(model.train_on_batch(*batch(step))) for step in range(steps)]
+    return losses, [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)) for variable in model.variables]
+
+
+@pytest.mark.parametrize("microbatch", [1, 6, 8, 24])
+def test_weights_after_steps_are_those_of_the_whole_batch(microbatch):
+    plain_losses, plain = trained(encoder())
+    start = [keras.ops.convert_to_numpy(variable) for variable in encoder().variables]
+    losses, weights = trained(CachedGradients(encoder(), microbatch))
+    assert losses == pytest.approx(plain_losses, rel=1e-5)
+    for before, a, b in zip(start, plain, weights, strict=True):
+        np.testing.assert_allclose(b - before, a - before, rtol=1e-4, atol=1e-6)
+    assert max(np.abs(a - before).max() for before, a in zip(start, plain, strict=True)) > 1e-2
+
+
+def test_random_layers_draw_alike_in_both_passes():
+    # With the one microbatch that is the batch, dropout draws as in a plain step.
+    plain_losses, plain = trained(encoder(dropout=0.4))
+    losses, weights = trained(CachedGradients(encoder(dropout=0.4), ROWS))
+    assert losses == pytest.approx(plain_losses, rel=1e-5)
+    for a, b in zip(plain, weights, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+
+
+def test_batch_normalisation_sees_microbatches_and_its_averages_each_once():
+    model = CachedGradients(encoder(keras.layers.BatchNormalization), 8)
+    norm = next(layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    conv = keras.Model(model.inputs, model.get_layer("conv").output)
+    images, labels = batch()
+    features = conv.predict(images, verbose=0)
+    expected = np.zeros(4)
+    for part in range(3):
+        mean = features[8 * part : 8 * part + 8].mean(axis=(0, 1, 2), dtype=np.float64)
+        expected = norm.momentum * expected + (1 - norm.momentum) * mean
+    model.compile(keras.optimizers.SGD(0.1), loss=macl_tf.MACL())
+    model.train_on_batch(images, labels)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(norm.moving_mean), expected, rtol=1e-5)
+
+
+def test_fit_learns_and_shares_the_layers_of_the_encoder():
+    plain = encoder()
+    before = keras.ops.convert_to_numpy(plain.get_layer("out").kernel)
+    model = CachedGradients(plain, 4)
+    model.compile(keras.optimizers.Adam(0.01), loss=macl_tf.MACL())
+    history = model.fit(*batch(rows=48), batch_size=24, epochs=12, verbose=0).history["loss"]
+    assert history[-1] < history[0] - 0.05
+    assert np.abs(keras.ops.convert_to_numpy(plain.get_layer("out").kernel) - before).max() > 1e-3
+    images, _ = batch()
+    np.testing.assert_array_equal(plain.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def test_a_microbatch_must_divide_the_batch():
+    with pytest.raises(ValueError, match="microbatch must be >= 1, got 0"):
+        CachedGradients(encoder(), 0)
+    model = CachedGradients(encoder(), 7)
+    model.compile("sgd", loss=macl_tf.MACL())
+    with pytest.raises(ValueError, match="must divide the rows of a batch on each replica, got 7 and 24"):
+        model.train_on_batch(*batch())
+
+
+REPLICAS = """
+import numpy as np, tensorflow as tf, keras, sys
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.test_cached_gradients import batch, encoder, trained
+from macl_tf.cached_gradients import CachedGradients
+import macl_tf
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = CachedGradients(encoder(), 4)
+    model.compile(keras.optimizers.SGD(0.5), loss=macl_tf.MACL())
+data = tf.data.Dataset.from_tensor_slices(batch(0)).batch(24)
+loss = model.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]
+values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.variables]
+np.savez(sys.argv[1], *values, loss=loss)
+"""
+
+
+def test_two_replicas_give_the_gradient_of_one_device(tmp_path, run_python):
+    run_python(REPLICAS, tmp_path / "two.npz")
+    model = encoder()
+    model.compile(keras.optimizers.SGD(0.5), loss=macl_tf.MACL())
+    losses = [float(model.train_on_batch(*batch(0))) for _ in range(2)]
+    with np.load(tmp_path / "two.npz") as two:
+        assert two["loss"].tolist() == pytest.approx(losses, rel=1e-5)
+        for number, variable in enumerate(model.variables):
+            np.testing.assert_allclose(two[f"arr_{number}"], keras.ops.convert_to_numpy(variable), rtol=1e-4, atol=1e-6)

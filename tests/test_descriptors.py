@@ -1,0 +1,101 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from macl_tf.descriptors import multi_scale_descriptor, spoc_encoder
+from macl_tf.encoders import descriptor_model
+from macl_tf.losses.consistency import DCL
+
+
+def small(x):
+    return layers.ReLU()(layers.Conv2D(6, 5, strides=4, padding="same", name="conv")(x))
+
+
+def images(rows=3, size=64, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (rows, size, size, 3)).astype("uint8")
+
+
+@pytest.fixture
+def encoder():
+    keras.utils.set_random_seed(0)
+    return spoc_encoder(64, backbone=small)
+
+
+def test_the_descriptor_is_the_sum_of_the_maps_over_its_norm(encoder):
+    maps = encoder.get_layer("trunk").predict(images() / 127.5 - 1, verbose=0).astype("float64")
+    total = maps.sum(axis=(1, 2))
+    expected = total / np.linalg.norm(total, axis=1, keepdims=True)
+    actual = encoder.predict(images(), verbose=0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(descriptor_model(encoder, "backbone").predict(images(), verbose=0), actual, rtol=1e-5)
+
+
+def test_several_scales_are_summed_as_unit_vectors(encoder):
+    x = images()
+    parts = []
+    for side in (64, 48, 32):
+        resized = tf.image.resize(x / 127.5 - 1, (side, side), antialias=True).numpy()
+        total = encoder.get_layer("trunk").predict(resized, verbose=0).sum(axis=(1, 2)).astype("float64")
+        parts.append(total / np.linalg.norm(total, axis=1, keepdims=True))
+    expected = sum(parts) / np.linalg.norm(sum(parts), axis=1, keepdims=True)
+    model = multi_scale_descriptor(encoder)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)  # float32 resizing
+    alone = multi_scale_descriptor(encoder, (1.0,))
+    np.testing.assert_allclose(alone.predict(x, verbose=0), encoder.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_shared_and_saved(encoder, tmp_path):
+    model = multi_scale_descriptor(encoder, (1.0, 0.5))
+    before = model.predict(images(), verbose=0)
+    encoder.get_layer("trunk").get_layer("conv").kernel.assign(np.full((5, 5, 3, 6), 0.1, "float32"))
+    changed = model.predict(images(), verbose=0)
+    assert np.abs(changed - before).max() > 1e-3
+    encoder.save_weights(tmp_path / "spoc.weights.h5")
+    again = spoc_encoder(64, backbone=small, weights=tmp_path / "spoc.weights.h5")
+    np.testing.assert_array_equal(again.predict(images(), verbose=0), encoder.predict(images(), verbose=0))
+    encoder.save(tmp_path / "spoc.keras")
+    loaded = keras.saving.load_model(tmp_path / "spoc.keras")
+    np.testing.assert_array_equal(multi_scale_descriptor(loaded, (1.0, 0.5)).predict(images(), verbose=0), changed)
+
+
+def test_dcl_trains_it_end_to_end(encoder):
+    y = np.eye(3, dtype="float32")[[0, 0, 0, 1, 1, 1, 2, 2, 2]]
+    x = (images(9) * 0.3 + np.array([[150, 0, 0], [0, 150, 0], [0, 0, 150]])[y.argmax(1)][:, None, None]).astype(
+        "uint8"
+    )
+    encoder.compile(keras.optimizers.Adam(0.01), loss=DCL(), jit_compile=False)
+    history = encoder.fit(x, y, batch_size=9, epochs=15, verbose=0).history["loss"]
+    assert history[-1] < 0.5 * history[0]
+
+
+def test_blank_images_and_the_default_network_give_numbers():
+    for size in (64, 96):  # both stems
+        z = spoc_encoder(size).predict(np.zeros((1, size, size, 3), "uint8"), verbose=0)
+        assert z.shape == (1, 512) and np.isfinite(z).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda e: spoc_encoder(16), "image_size must be at least 32"),
+        (lambda e: spoc_encoder(64, backbone=layers.Flatten()), r"backbone must give feature maps"),
+        (lambda e: spoc_encoder(64, backbone=small, weights="imagenet"), "give backbone or 'imagenet', not both"),
+        (lambda e: multi_scale_descriptor(e, ()), "scales must be one or more factors"),
+        (lambda e: multi_scale_descriptor(e, (1.0, 0.4)), r"got \(1.0, 0.4\) for images of 64"),
+        (
+            lambda e: multi_scale_descriptor(keras.Sequential([keras.Input((8, 8, 3))])),
+            "without a layer called 'trunk'",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused(encoder, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(encoder)
+
+
+def test_a_missing_weights_file_is_named(encoder):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        spoc_encoder(64, backbone=small, weights="nowhere.weights.h5")

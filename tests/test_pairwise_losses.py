@@ -1,0 +1,190 @@
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from macl_tf import losses
+from tests.loss_checks import RTOL, assert_same, drawn, finite_difference, one_label, value_and_gradient
+from tests.pairwise_cases import DEFAULTS, MEMBERS, ORACLES, SETTINGS, expected
+
+every_setting = pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+every_member = pytest.mark.parametrize(("name", "settings"), MEMBERS, ids=str)
+every_loss = pytest.mark.parametrize("name", ORACLES)
+
+
+def make(name, /, **settings):
+    return getattr(losses, name)(**settings)
+
+
+@every_setting
+@pytest.mark.parametrize("labels", ["many", "one"])
+def test_value_is_the_oracles(name, settings, labels):
+    y, z = drawn()
+    y = y if labels == "many" else one_label()
+    value = expected(name, y, z, settings)
+    assert value > 0.1
+    np.testing.assert_allclose(float(make(name, **settings)(y, z)), value, rtol=RTOL)
+
+
+@every_setting
+def test_gradient_is_the_oracles_finite_difference(name, settings):
+    y, z = drawn(rows=6, labels=4, width=3, density=0.5, dtype="float64")
+    gradient = value_and_gradient(make(name, dtype="float64", **settings), y, z)[1]
+    numeric = finite_difference(lambda moved: expected(name, y, moved, settings), z)
+    np.testing.assert_allclose(gradient, numeric, rtol=RTOL, atol=1e-6 * np.abs(numeric).max())
+
+
+@every_member
+def test_value_and_gradient_in_float32_are_those_in_float64(name, settings):
+    y, z = drawn(rows=48)
+    single = value_and_gradient(make(name, **settings), y, z)
+    double = value_and_gradient(make(name, dtype="float64", **settings), y, z.astype("float64"))
+    assert_same(single, double, rtol=2e-5)  # logits of 14 in float32 carry 1e-6, and their exponentials that much
+
+
+def test_with_one_label_per_image_the_supervised_losses_are_one():
+    y, z = one_label(), drawn()[1]
+    reference = float(losses.SupCon(temperature=0.1)(y, z))
+    same = [
+        losses.SupCon("all", temperature=0.1),
+        losses.JaccardSupCon(temperature=0.1),
+        losses.MultiSupCon(temperature=0.1),
+        losses.MulSupCon(temperature=0.1),
+        losses.SimilarityDissimilarity(temperature=0.1),
+        losses.MACL(temperature=0.1, overlap_scale=0, rarity_scale=0),
+    ]
+    for loss in same:
+        np.testing.assert_allclose(float(loss(y, z)), reference, rtol=RTOL, err_msg=loss.name)
+
+
+def test_info_nce_is_supcon_with_an_image_as_its_own_class():
+    z = drawn(rows=24)[1]
+    twice, thrice = np.tile(np.eye(12), (2, 1)), np.tile(np.eye(8), (3, 1))
+    anything = np.zeros((24, 3))  # the labels only fill their place
+    for views, y in ((2, twice), (3, thrice)):
+        value = float(losses.InfoNCE(views)(anything, z))
+        np.testing.assert_allclose(value, float(losses.SupCon()(y, z)), rtol=RTOL)
+
+
+def test_jaccard_supcon_is_macl_without_powers_and_scales():
+    y, z = drawn()
+    plain = losses.MACL(temperature=0.1, reweighting_power=0, overlap_scale=0, rarity_scale=0)
+    both = [value_and_gradient(loss, y, z) for loss in (losses.JaccardSupCon(temperature=0.1), plain)]
+    assert_same(*both)
+
+
+def test_n_pairs_is_tensorflow_addons():
+    reference = json.loads((Path(__file__).parent / "reference/tensorflow_addons.json").read_text())
+    cases = [case for case in reference["cases"] if case["loss"] == "NpairsMultilabelLoss"]
+    compared = 0
+    for case in cases:
+        batch = reference["batches"][case["batch"]]
+        y, z = (np.array(batch[key], "float32") for key in ("labels", "embeddings"))
+        if not y.any(axis=1).all():
+            continue  # 0 / 0 there; named in the docstring
+        value, gradient = value_and_gradient(losses.MultiLabelNPairs(), y, z)
+        np.testing.assert_allclose(value, case["value"], rtol=RTOL)
+        np.testing.assert_allclose(gradient, case["gradient"], rtol=1e-4, atol=RTOL * np.abs(gradient).max())
+        compared += 1
+    assert compared
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_supcon_is_pytorch_metric_learnings(temperature):
+    pytest.importorskip(
+        "pytorch_metric_learning", reason="needs the extra `peers` (CPU torch and pytorch-metric-learning)"
+    )
+    import torch
+    from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
+
+    y, z = one_label(), drawn()[1]
+    theirs = torch.tensor(z, dtype=torch.float64, requires_grad=True)
+    value = SupConLoss(temperature=temperature)(theirs, torch.tensor(y.argmax(1)))
+    value.backward()
+    ours = value_and_gradient(losses.SupCon(temperature=temperature, dtype="float64"), y, z.astype("float64"))
+    # Theirs normalises embeddings again: its gradient is ours less the part along z.
+    tangent = ours[1] - z * np.sum(ours[1] * z, axis=1, keepdims=True)
+    assert_same((ours[0], tangent), (value.item(), theirs.grad.numpy()))
+    views = NTXentLoss(temperature=temperature)(theirs, torch.arange(24) % 12).item()
+    np.testing.assert_allclose(float(losses.InfoNCE(temperature=temperature)(y, z)), views, rtol=RTOL)
+
+
+@every_member
+def test_call_gives_a_value_per_row_and_sample_weights_count(name, settings):
+    y, z = drawn()
+    y[3] = 0
+    loss = make(name, **settings)
+    rows = loss.call(tf.constant(y), tf.constant(z)).numpy()
+    assert rows.shape == (24,) and (rows[3] == 0 or name == "InfoNCE")
+    np.testing.assert_allclose(rows.mean(), expected(name, y, z, settings), rtol=RTOL)
+    weights = np.arange(24, dtype="float32")
+    np.testing.assert_allclose(float(loss(y, z, sample_weight=weights)), (rows * weights).mean(), rtol=RTOL)
+
+
+@every_loss
+def test_configuration_is_complete(name):
+    loss = make(name, temperature=0.25, tile_size=3, name="other", reduction="sum", dtype="float64")
+    loss.temperature.assign(0.125)
+    config = loss.get_config()
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is type(loss) and again.get_config() == config
+    assert (config["temperature"], config["tile_size"], config["name"]) == (0.125, 3, "other")
+    assert (config["reduction"], again.dtype) == ("sum", "float64")
+
+
+def test_fit_trains_with_every_loss():
+    y = drawn(rows=16)[0]
+    x = np.random.default_rng(2).random((16, 6)).astype("float32")
+    for name, settings in DEFAULTS:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.UnitNormalization()])
+        model.compile(keras.optimizers.Adam(0.02), loss=make(name, **settings), jit_compile=False)
+        history = model.fit(x, y, batch_size=16, epochs=5, verbose=0).history["loss"]
+        assert history[-1] < history[0], name
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "rule"),
+    [
+        ("SupCon", "positives", "some", "'any' or 'all'"),
+        ("MultiSupCon", "threshold", 0, r"in \(0, 1\]"),
+        ("MultiSupCon", "threshold", 1.1, r"in \(0, 1\]"),
+        ("InfoNCE", "views", 1, "a whole number >= 2"),
+        ("InfoNCE", "views", 2.5, "a whole number >= 2"),
+        *((name, "temperature", 0, "> 0") for name in ORACLES),
+        *((name, "tile_size", -1, "None .chosen by size., 0 .dense. or a number of rows >= 1") for name in ORACLES),
+        ("SupCon", "tile_size", 2.5, "None .chosen by size., 0 .dense. or a number of rows >= 1"),
+    ],
+)
+def test_bad_arguments_are_refused(name, argument, value, rule):
+    with pytest.raises(ValueError, match=f"{argument} must be {rule}, got {value!r}"):
+        make(name, **{argument: value})
+
+
+@every_loss
+def test_bad_input_is_refused_or_the_loss_is_nan(name):
+    y, z = drawn()
+    loss = make(name)
+    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(24,\) and \(24, 8\)"):
+        loss(y[:, 0], z)
+    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(23, 7\) and \(24, 8\)"):
+        loss(y[1:], z)
+    wrong = y.copy()
+    wrong[2, 1] = -1
+    with pytest.raises(ValueError, match=r"labels must hold only 0 and 1, got -1\.0 in row 2, column 1"):
+        loss(wrong, z)
+    assert np.isnan(tf.function(loss)(tf.constant(wrong), tf.constant(z)).numpy())  # a graph cannot raise
+    z[5, 2] = np.nan
+    assert np.isnan(float(loss(y, z)))
+
+
+def test_info_nce_wants_all_views_of_each_image():
+    y, z = drawn(rows=15)
+    with pytest.raises(ValueError, match="must be a multiple of views=2, got 15"):
+        losses.InfoNCE()(y, z)
+    unknown = tf.function(losses.InfoNCE(), input_signature=[tf.TensorSpec((None, 7)), tf.TensorSpec((None, 8))])
+    assert np.isnan(unknown(tf.constant(y), tf.constant(z)).numpy())
+    assert np.isfinite(unknown(tf.constant(y[:14]), tf.constant(z[:14])).numpy())

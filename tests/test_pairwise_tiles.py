@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from macl_tf import losses
+from macl_tf.losses import tiles
+from tests.loss_checks import assert_same, drawn, largest_tensor, over_replicas, value_and_gradient
+from tests.pairwise_cases import MEMBERS, expected
+
+every_member = pytest.mark.parametrize(("name", "settings"), MEMBERS, ids=str)
+
+
+def make(name, /, **settings):
+    return getattr(losses, name)(**settings)
+
+
+def step(loss, y, z):
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = loss(y, z)
+    return value, tape.gradient(value, z)
+
+
+def in_graph(loss, y, z, rows=None, jit=False):
+    """Value and gradient in a compiled step, with `rows` rows known when it is traced."""
+    shapes = [tf.TensorSpec((rows, array.shape[1]), array.dtype) for array in (y, z)]
+    compiled = tf.function(lambda y, z: step(loss, y, z), input_signature=shapes, autograph=False, jit_compile=jit)
+    value, gradient = compiled(tf.constant(y), tf.constant(z))
+    return float(value), gradient.numpy()
+
+
+@every_member
+def test_tiles_give_value_and_gradient_of_the_dense_form(name, settings):
+    y, z = drawn(rows=22)
+    y[4:9] = y[3]  # equal label sets, far apart in no order
+    y[20] = y[0]
+    dense = value_and_gradient(make(name, tile_size=0, **settings), y, z)
+    np.testing.assert_allclose(dense[0], expected(name, y, z, settings), rtol=1e-5)
+    for tile_size in (1, 5, 1000):  # 22 is no multiple of 5
+        assert_same(value_and_gradient(make(name, tile_size=tile_size, **settings), y, z), dense)
+
+
+@every_member
+@pytest.mark.parametrize("tile_size", [0, 5])
+def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size):
+    y, z = drawn(rows=22)
+    y[:6] = 0  # the first replica holds no positive at all
+    loss = make(name, tile_size=tile_size, **settings)
+    whole = value_and_gradient(loss, y, z)
+    for sizes in ([6, 16], [6, 1, 7, 8]):
+        assert_same(over_replicas(loss, y, z, sizes), whole)
+
+
+@pytest.mark.parametrize("name", ["SupCon", "MACL"])
+@pytest.mark.parametrize("rows", [22, None], ids=["known", "unknown"])
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_size_decides_in_every_kind_of_graph(name, rows, large, jit, monkeypatch):
+    y, z = drawn(rows=22)
+    dense = value_and_gradient(make(name, tile_size=0), y, z)
+    if large:
+        monkeypatch.setattr(tiles, "DENSE_PAIRS", 100)
+        monkeypatch.setattr(tiles, "TILE_PAIRS", 150)
+    calls = []
+    for form in ("dense", "tiled"):
+        original = getattr(tiles, form)
+        monkeypatch.setattr(tiles, form, lambda *a, _f=form, _o=original, **k: (calls.append(_f), _o(*a, **k))[1])
+    assert_same(in_graph(make(name), y, z, rows, jit), dense, rtol=1e-4 if jit else 1e-5)
+    assert set(calls) == ({"dense", "tiled"} if rows is None else {"tiled" if large else "dense"})
+
+
+@pytest.mark.parametrize("tile_size", [0, 5])
+def test_forced_forms_under_xla(tile_size):
+    y, z = drawn(rows=22)
+    dense = value_and_gradient(losses.MACL(tile_size=0), y, z)
+    for rows in (22, None):
+        assert_same(in_graph(losses.MACL(tile_size=tile_size), y, z, rows, jit=True), dense, rtol=1e-4)
+
+
+def test_eager_calls_with_changing_rows_share_a_trace():
+    loss = losses.JaccardSupCon()
+    for rows in (24, 17, 9, 30):
+        y, z = drawn(rows=rows, labels=6)
+        np.testing.assert_allclose(value_and_gradient(loss, y, z)[0], expected("JaccardSupCon", y, z, {}), rtol=1e-5)
+
+
+@every_member
+def test_no_tensor_holds_all_pairs_in_tiles_nor_all_triples_ever(name, settings):
+    rows, labels, width = 512, 17, 16
+    per_pair = {size: largest_tensor(make(name, tile_size=size, **settings), rows, labels, width) for size in (0, 8)}
+    assert rows * rows <= per_pair[0] <= rows * rows * 2
+    # A tile, or what describes each row: the pairs of labels that it holds.
+    assert per_pair[8] <= max(8 * rows, rows * labels * (labels + 1) // 2)
+
+
+def test_the_memory_script_measures_the_tiles(run_python):
+    script = "from benchmarks.losses_memory import main; main()"
+    result = run_python(f"import sys; sys.argv = ['x', '--rows', '3000', '--tile-size', '100']; {script}")
+    figures = json.loads(result.stdout[result.stdout.index("\n") :])
+    dense = 3000 * 3000 * 4
+    assert figures["beyond"] < 3 * dense  # the dense form takes five such matrices and more
+    assert figures["large"]["tensors"] == 4 * 3000 * (2 * 128 + 17)
