@@ -83,6 +83,8 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     validation_images = load_images(archive, splits.validation, size, progress=progress)
     test_images = load_images(archive, splits.test, size, progress=progress)
 
+    # Again: preparing an archive, which only its first run does, draws random numbers too.
+    keras.utils.set_random_seed(settings.seed)
     with strategy_scope():
         encoder = build_encoder(size, embedding_dim=settings.embedding_dim, weights=settings.weights or None)
         untrained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
