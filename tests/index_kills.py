@@ -283,8 +283,11 @@ def fill_the_disk(root, kind):
     (before,) = run(look, root)
     journal = max(Path(root).glob("journal-*.log"), key=lambda path: path.stat().st_mtime_ns)
     length = journal.stat().st_size
+
+    def index_write():
+        Index.open(root).upsert(*rows(["big"], 99_999), [PICTURE[:99_999]])
+
     for size in (length, length + 1, length + 50_000):
-        index_write = lambda: Index.open(root).upsert(*rows(["big"], 99_999), [PICTURE[:99_999]])  # noqa: E731
         (outcome,) = run(limited, root, size, index_write)
         assert "Free some space" in outcome["refused"], outcome
         assert run(look, root) == [before] and journal.stat().st_size == length

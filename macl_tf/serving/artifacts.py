@@ -113,8 +113,7 @@ def publish(
         raise ValueError(f"keep must be >= 0 (0 keeps all versions), got {keep}.")
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    busy = f"'{root}' is being written by another process. Wait for it to end, then run this again."
-    with locked(root / _LOCK, busy=busy):
+    with _publisher(root):
         for left in root.glob(f"{PARTIAL}*"):  # whoever made it is dead: we hold the lock
             _remove(left)
         staging = Staging(Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root)))
@@ -144,9 +143,14 @@ def prune(root: str | os.PathLike[str], keep: int, protected: Iterable[int] = ()
     Raises:
         BlockingIOError: If another process is publishing there.
     """
-    busy = f"'{root}' is being written by another process. Wait for it to end, then run this again."
-    with locked(Path(root) / _LOCK, busy=busy):
+    with _publisher(Path(root)):
         _prune(Path(root), keep, protected)
+
+
+def _publisher(root: Path) -> AbstractContextManager[None]:
+    """Held by the one process that publishes or removes versions under `root`."""
+    busy = f"'{root}' is being written by another process. Wait for it to end, then run this again."
+    return locked(root / _LOCK, busy=busy)
 
 
 def _prune(root: Path, keep: int, protected: Iterable[int]) -> None:

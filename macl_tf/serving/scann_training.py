@@ -15,7 +15,8 @@ _BRUTE_FORCE_BELOW, _TREE_FROM = 20_000, 100_000  # ScaNN's rules of thumb (its 
 _DIMS_PER_BLOCK = 2
 _ANISOTROPIC_THRESHOLD = 0.2
 # Each vector lies in two leaves, the second chosen for the queries that the first serves badly ("SOAR", Sun et al.
-# 2023). At 1M x 128 it answers 1.3 to 1.9 times as many queries at recall 0.95 to 0.99, for D / 4 bytes a vector more.
+# 2023). In one build of 1M x 128, on a busy machine, it answered 1.3 to 1.9 times as many queries a CPU second at
+# recall 0.95 to 0.99, for D / 4 bytes a vector more.
 _SOAR_LAMBDA = 1.5
 _TRAINING_SAMPLE = 250_000
 TRAINABLE_FROM = 16  # vectors; a code book of hashing holds as many

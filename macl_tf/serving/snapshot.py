@@ -183,12 +183,11 @@ class Snapshot:
         else:
             given = np.asarray(vectors)
             queries = unit_rows(given if given.size else np.empty((0, self.dim)), self.dim, "queries")
-        allowed, added_allowed = self.alive, self.added_alive
+        allowed: NDArray[np.bool_] | None = None if filter is None and self._all_alive else self.alive
+        added_allowed = self.added_alive
         if filter is not None:
-            allowed = allowed & filter.mask(self.stored.items)
+            allowed = self.alive & filter.mask(self.stored.items)
             added_allowed = added_allowed & filter.mask(self.added)
-        elif self._all_alive:
-            allowed = None  # type: ignore[assignment]
         wanted = k if own is None else k + 1
         scores, rows = self._search_version(queries, wanted, allowed, exact)
         if added_allowed.any():
