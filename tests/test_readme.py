@@ -10,7 +10,7 @@ import shlex
 import pytest
 
 import macl_tf
-from benchmarks import record
+from benchmarks import record, search
 from macl_tf.config import Settings
 from macl_tf.datasets import NAMES
 from tests.conftest import ROOT
@@ -120,3 +120,20 @@ def module_names():
 def test_docstring_examples_run(name):
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
+
+
+def test_the_tables_of_searchers_are_those_that_were_measured():
+    measured = json.loads((RESULTS / "search.json").read_text(encoding="utf-8"))
+    for result in measured["results"]:
+        found = re.search(
+            rf"<!-- benchmarks/results/search\.json {result['data']} -->\n(.*?)\n<!-- end -->", README, re.DOTALL
+        )
+        assert found.group(1) == search.table(result)
+        best = {
+            name: row["threads_1"]["at_recall"].get("0.95", {"qps": 0})["qps"] for name, row in result["rivals"].items()
+        }
+        assert max(best, key=lambda name: best[name]) == "macl_tf scann", "the README says nothing else"
+    path = measured["path"]
+    for part in ("decoding", "resizing", "encoder", "index"):
+        assert f"{path[part + '_ms']:.1f}" in README
+    assert f"{100 * path['rest_share']:.0f} % of it" in README

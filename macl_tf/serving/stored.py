@@ -175,7 +175,7 @@ def write_version(
         if kind != "brute_force":
             (staging.path / _SCANN).mkdir()
             try:
-                searcher.save(staging.path / _SCANN)
+                searcher.save(staging.path / _SCANN, vectors=f"../{_VECTORS}")  # kept once, not twice
             except RuntimeError as error:  # all that ScaNN says of a full disk
                 raise OSError(errno.ENOSPC, f"ScaNN could not write its files ({error})", str(staging.path)) from error
             measured, queries = float(searcher.recall or 0.0), int(parameters["queries"])
