@@ -96,22 +96,27 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from tests.test_cached_gradients import batch, encoder, trained
 from macl_tf.cached_gradients import CachedGradients
 import macl_tf
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    model = CachedGradients(encoder(), 4)
-    model.compile(keras.optimizers.SGD(0.5), loss=macl_tf.MACL())
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 data = tf.data.Dataset.from_tensor_slices(batch(0)).batch(24)
-loss = model.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]
-values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.variables]
-np.savez(sys.argv[1], *values, loss=loss)
+for name in sys.argv[2:]:
+    with strategy.scope():
+        model = CachedGradients(encoder(), 4)
+        model.compile(keras.optimizers.SGD(0.5), loss=getattr(macl_tf.losses, name)())
+    loss = model.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]
+    values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.variables]
+    np.savez(f"{sys.argv[1]}/{name}.npz", *values, loss=loss)
 """
 
 
 def test_two_replicas_give_the_gradient_of_one_device(tmp_path, run_python):
-    run_python(REPLICAS, tmp_path / "two.npz")
-    model = encoder()
-    model.compile(keras.optimizers.SGD(0.5), loss=macl_tf.MACL())
-    losses = [float(model.train_on_batch(*batch(0))) for _ in range(2)]
-    with np.load(tmp_path / "two.npz") as two:
-        assert two["loss"].tolist() == pytest.approx(losses, rel=1e-5)
-        for number, variable in enumerate(model.variables):
-            np.testing.assert_allclose(two[f"arr_{number}"], keras.ops.convert_to_numpy(variable), rtol=1e-4, atol=1e-6)
+    names = ("MACL", "SupCon", "MulSupCon", "TripletSemiHard", "MultiSimilarity", "RankedList", "DCL")
+    run_python(REPLICAS, tmp_path, *names)
+    for name in names:
+        model = encoder()
+        model.compile(keras.optimizers.SGD(0.5), loss=getattr(macl_tf.losses, name)())
+        losses = [float(model.train_on_batch(*batch(0))) for _ in range(2)]
+        with np.load(tmp_path / f"{name}.npz") as two:
+            assert two["loss"].tolist() == pytest.approx(losses, rel=1e-5), name
+            for number, variable in enumerate(model.variables):
+                values = keras.ops.convert_to_numpy(variable)
+                np.testing.assert_allclose(two[f"arr_{number}"], values, rtol=1e-4, atol=1e-6, err_msg=name)

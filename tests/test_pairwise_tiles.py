@@ -102,3 +102,37 @@ def test_the_memory_script_measures_the_tiles(run_python):
     dense = 3000 * 3000 * 4
     assert figures["beyond"] < 3 * dense  # the dense form takes five such matrices and more
     assert figures["large"]["tensors"] == 4 * 3000 * (2 * 128 + 17)
+
+
+@every_member
+@pytest.mark.parametrize("weights", ["uneven", "none", "one row", "scaled"])
+def test_rows_may_be_weighed_by_anything(name, settings, weights):
+    """Equal weights take the gradient that was prepared on the way forward, others make the tiles again."""
+    y, z = drawn(rows=20)
+    w = {
+        "uneven": np.random.default_rng(3).random(20),
+        "none": np.zeros(20),
+        "one row": np.eye(20)[7],
+        "scaled": np.full(20, -3.0),
+    }[weights].astype("float32")
+    results = []
+    for tile_size in (0, 6):
+        loss = make(name, tile_size=tile_size, **settings)
+        moved = tf.constant(z)
+        with tf.GradientTape() as tape:
+            tape.watch(moved)
+            value = tf.reduce_sum(w * loss.call(tf.constant(y), moved))
+        results.append((float(value), tape.gradient(value, moved).numpy()))
+    assert_same(results[1], results[0], rtol=2e-5)
+    assert np.any(results[0][1]) == (weights != "none")
+
+
+def test_the_prepared_gradient_is_used_and_the_other_way_is_there():
+    upstream = tf.constant([2.0, 4.0, 0.0, 6.0])
+    importance, positive = tf.constant([1.0, 2.0, 5.0, 3.0]), tf.constant([True, True, False, True])
+    common, factor = tiles.common_factor(upstream, importance, positive)
+    assert common and factor == 2
+    assert not tiles.common_factor(upstream, tf.ones(4), positive)[0]
+    assert not tiles.common_factor(upstream * float("nan"), importance, positive)[0]
+    common, factor = tiles.common_factor(upstream, importance, tf.zeros(4, tf.bool))
+    assert common and factor == 0

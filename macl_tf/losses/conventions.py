@@ -109,6 +109,11 @@ def multi_hot_or_nan(labels: Tensor, dtype: Any) -> Tensor:
     return ops.cast(ops.where(valid, 1.0, float("nan")), dtype)
 
 
+def one_or_nan(embeddings: Tensor) -> Tensor:
+    """1 if all embeddings are finite, else NaN: a loss that mines its pairs would pass over a broken row in silence."""
+    return ops.cast(ops.where(ops.all(ops.isfinite(embeddings)), 1.0, float("nan")), embeddings.dtype)
+
+
 def is_concrete(tensor: Tensor) -> bool:
     """Whether a tensor has its values now, and is not a symbol in a function that is being compiled."""
     if keras.config.backend() == "tensorflow":
@@ -141,7 +146,7 @@ class BatchLoss(keras.losses.Loss):
         raise NotImplementedError
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Values per row, (B,), whose mean over the global batch is the loss.
+        """Values per row, (B,), whose mean over the global batch is the loss; NaN if an embedding is not finite.
 
         Args:
             y_true: (B, C) multi-hot labels.
@@ -153,6 +158,7 @@ class BatchLoss(keras.losses.Loss):
         all_z, all_y, offset, share = gather_batch(y_pred, ops.cast(y_true, y_pred.dtype))
         own = all_y if all_z is y_pred else ops.cast(y_true, y_pred.dtype)
         values = self.rows(own, y_pred, all_y, all_z, offset)
+        scale = scale * one_or_nan(all_z)
         return values * (scale * share if self.reduction in MEANS else scale)
 
     def get_config(self) -> dict[str, Any]:

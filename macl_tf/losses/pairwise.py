@@ -107,18 +107,18 @@ def pairwise(
     if whole:
         all_labels, all_embeddings = labels, embeddings
     arguments = (target, parameters, labels, embeddings, all_labels, all_embeddings, offset)
+    own = target.importance(labels, parameters)
     if keras.config.backend() == "tensorflow":
-        from macl_tf.losses import tiles
+        from macl_tf.losses import label_sets, tiles
 
-        losses, positive = tiles.rows(*arguments, whole=whole, tile_size=tile_size)
-        all_positive = positive if whole else tiles.with_positive(target, parameters, all_labels)
+        losses, positive = tiles.rows(*arguments, own, whole=whole, tile_size=tile_size)
+        all_positive = positive if whole else label_sets.with_positive(target, parameters, all_labels)
     else:
         losses, positive = dense_rows(*arguments)
         all_positive = positive
     importance = target.importance(all_labels, parameters)
     total = ops.sum(ops.where(all_positive, importance, 0.0))
     size = ops.cast(ops.shape(all_labels)[0], losses.dtype)
-    own = target.importance(labels, parameters)
     return ops.where(positive, size * own * losses, 0.0) / ops.where(total > 0, total, 1.0)
 
 

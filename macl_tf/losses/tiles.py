@@ -5,8 +5,11 @@ With W_ij = V_ij / n_i, m_i = sum_j W_ij and p_ij = softmax_j(s_ij / T_ij),
     L_i       = m_i log sum over a != i of exp(s_ia / T_ia) - sum_j W_ij s_ij / T_ij
     dL / ds_ij = (m_i p_ij - W_ij) / T_ij
 
-The dense form keeps the matrices between forward and backward. The tiled form takes some anchors at a time
-against all keys, keeps three numbers per row, and makes each tile again on its way back.
+The dense form keeps the matrices between forward and backward. The tiled form takes some anchors at a time against
+all keys and lets each tile go: with the row sums of a tile its part of the gradient of sum a_i L_i is known too, where
+a are the weights of the anchors in the loss. That gradient, (B, D), is all that stays, and backward it is multiplied by
+one number: three products of B x B x D and one softmax, as few as the dense form has. Only where something else weighs
+the rows (sample weights) are the tiles made once more on the way back.
 
 Weights and temperatures depend on labels alone, and tiles of an archive hold few distinct sets of labels: they
 are computed once per distinct set among the anchors of a tile, and the rows are copied to its anchors.
@@ -19,15 +22,18 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
+from macl_tf.losses.label_sets import distinct, size, take
 from macl_tf.losses.pairwise import MASKED
 from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
 
-DENSE_PAIRS = 1 << 24  # b x B up to which the dense form is chosen: some 64 MiB for each of its matrices
-TILE_PAIRS = 1 << 22  # t x B of a tile: 16 MiB for each of its matrices
+# Measured (benchmarks/losses.py): beyond some megabytes a matrix the caches are left, and tiles are faster as well as
+# smaller; below 64 rows a tile its products are too thin.
+DENSE_PAIRS = 1 << 22  # b x B up to which the dense form is chosen: 16 MiB for each of its matrices
+TILE_PAIRS = 1 << 20  # t x B of a tile: 4 MiB for each of its matrices
+FEWEST_ROWS = 64
 
 
 def rows(
@@ -38,6 +44,7 @@ def rows(
     all_labels: Tensor,
     all_embeddings: Tensor,
     offset: Tensor,
+    importance: Tensor,
     *,
     whole: bool,
     tile_size: int | None = None,
@@ -52,25 +59,26 @@ def rows(
         all_labels: (B, C) of the keys.
         all_embeddings: (B, D) of the keys.
         offset: Key that is the first anchor itself.
+        importance: (b,) a_i >= 0, what the loss weighs the anchors with; their sum's gradient is prepared.
         whole: Whether the anchors are the keys.
         tile_size: None, 0 or the anchors per tile.
     """
     batch = (embeddings,) if whole else (embeddings, all_embeddings)
     if tile_size is not None:
-        tile = Tiles(target, parameters, labels, all_labels, offset)
+        tile = Tiles(target, parameters, labels, all_labels, offset, importance)
         return tiled(tile, *batch, width=tile_size) if tile_size else dense(tile, *batch)
     number, keys = size(labels), size(all_labels)
     if isinstance(number, int) and isinstance(keys, int):
-        tile = Tiles(target, parameters, labels, all_labels, offset)
+        tile = Tiles(target, parameters, labels, all_labels, offset, importance)
         return dense(tile, *batch) if number * keys <= DENSE_PAIRS else tiled(tile, *batch)
 
     # All tensors of a branch must be its own: a gradient that reaches past the branch cannot be built.
-    given = (parameters, labels, all_labels, offset, batch)
+    given = (parameters, labels, all_labels, offset, importance, batch)
 
     def in_branch(form: Callable) -> Callable:
         def branch() -> tuple[Tensor, Tensor]:
-            parameters, labels, all_labels, offset, batch = tf.nest.map_structure(tf.identity, given)
-            return form(Tiles(target, parameters, labels, all_labels, offset), *batch)
+            *of_tile, batch = tf.nest.map_structure(tf.identity, given)
+            return form(Tiles(target, *of_tile), *batch)
 
         return branch
 
@@ -79,19 +87,25 @@ def rows(
 
 
 def rows_per_tile(keys: int | Tensor) -> int | Tensor:
-    """Anchors per tile against so many keys, where nobody chose it: as many as `TILE_PAIRS` allows."""
+    """Anchors per tile against so many keys, by default: what `TILE_PAIRS` allows, at least `FEWEST_ROWS`."""
     if isinstance(keys, int):
-        return max(TILE_PAIRS // max(keys, 1), 1)
-    return tf.maximum(TILE_PAIRS // tf.maximum(keys, 1), 1)
+        return max(TILE_PAIRS // max(keys, 1), FEWEST_ROWS)
+    return tf.maximum(TILE_PAIRS // tf.maximum(keys, 1), FEWEST_ROWS)
 
 
 class Tiles:
     """The tile of any anchors against all keys: what does not depend on embeddings is prepared once."""
 
     def __init__(
-        self, target: Target, parameters: Parameters, labels: Tensor, all_labels: Tensor, offset: Tensor
+        self,
+        target: Target,
+        parameters: Parameters,
+        labels: Tensor,
+        all_labels: Tensor,
+        offset: Tensor,
+        importance: Tensor,
     ) -> None:
-        self.target, self.parameters, self.offset = target, parameters, offset
+        self.target, self.parameters, self.offset, self.importance = target, parameters, offset, importance
         self.sets, self.set_of = distinct(labels)
         self.anchors = target.describe(labels if self.sets is None else self.sets, parameters)
         self.keys = target.describe(all_labels, parameters)
@@ -158,16 +172,17 @@ def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Losses and positives, `width` anchors at a time: three numbers per row are all that stays."""
+    """Losses and positives, `width` anchors at a time: per anchor some numbers and a gradient are all that stays."""
     order, number = tile.order(), tile.number
     width = least(width or rows_per_tile(size(batch[-1])), number)
     # The last tile begins early enough to be a whole one, and so meets some anchors a second time.
     count = (number + width - 1) // tf.maximum(width, 1)
 
-    def chosen_in(step: Tensor) -> tuple[Tensor, Tensor]:
-        """The anchors (t,) of a tile, and which of them no tile has met before."""
+    def anchors_of(step: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """The anchors (t,) of a tile, and their part of `scale` (b,), 0 for those that a tile has met before."""
         start = tf.minimum(step * width, number - width)
-        return tf.slice(order, [start], [width]), start + tf.range(width) >= step * width
+        chosen = tf.slice(order, [start], [width])
+        return chosen, tf.where(start + tf.range(width) >= step * width, tf.gather(scale, chosen), 0.0)
 
     def loop(body: Callable, initial: tuple) -> tuple:
         return tf.while_loop(
@@ -177,41 +192,67 @@ def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor
             parallel_iterations=1,
         )[1:]
 
+    def carried(slope: Tensor, chosen: Tensor, mine: Tensor, keys: Tensor, found: tuple) -> tuple:
+        """The gradients by anchor (b, D) and by key (B, D) with those of a tile added."""
+        by_anchor = tf.tensor_scatter_nd_add(found[0], chosen[:, None], tf.matmul(slope, keys))
+        return by_anchor, found[1] + tf.matmul(slope, mine, transpose_a=True)
+
+    def of_batch(gradients: tuple) -> Any:
+        return gradients[0] + gradients[1] if len(batch) == 1 else gradients
+
     @tf.custom_gradient
     def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
         anchors, keys = batch[0], batch[-1]
 
         def forward(step: Tensor, *kept: Tensor) -> tuple:
-            chosen, _ = chosen_in(step)
-            logits, weights, _ = tile(chosen, tf.gather(anchors, chosen), keys)
+            chosen, scale = anchors_of(step, tile.importance)
+            mine = tf.gather(anchors, chosen)
+            logits, weights, inverse = tile(chosen, mine, keys)
             positive, mass, share = tile.sums(weights)
-            log_sums = exponentiate(logits)[2]
+            exponentials, total, log_sums = exponentiate(logits)
             attraction = share * tf.reduce_sum(weights * logits, axis=1)
-            losses = tf.where(positive, mass * log_sums - attraction, 0.0)
-            found = (losses, log_sums, mass, share)
-            return tuple(tf.tensor_scatter_nd_update(k, chosen[:, None], f) for k, f in zip(kept, found, strict=True))
+            found = (tf.where(positive, mass * log_sums - attraction, 0.0), log_sums, mass, share)
+            repel = tf.math.divide_no_nan(scale * mass, total)
+            slope = slopes(exponentials, repel, weights, scale * share, inverse)
+            rows = (tf.tensor_scatter_nd_update(k, chosen[:, None], f) for k, f in zip(kept[:4], found, strict=True))
+            return (*rows, *carried(slope, chosen, mine, keys, kept[4:]))
 
         empty = tf.zeros_like(anchors[:, 0])
-        losses, log_sums, mass, share = loop(forward, (empty,) * 4)
+        initial = (empty,) * 4 + (tf.zeros_like(anchors), tf.zeros_like(keys))
+        losses, log_sums, mass, share, *prepared = loop(forward, initial)
 
         def gradient(upstream: Tensor, _: Tensor) -> Any:
-            def backward(step: Tensor, by_anchor: Tensor, by_key: Tensor) -> tuple:
-                chosen, fresh = chosen_in(step)
+            def backward(step: Tensor, *found: Tensor) -> tuple:
+                chosen, scale = anchors_of(step, upstream)
                 mine = tf.gather(anchors, chosen)
                 logits, weights, inverse = tile(chosen, mine, keys)
-                up = tf.where(fresh, tf.gather(upstream, chosen), 0.0)
                 exponentials = tf.exp(logits - tf.gather(log_sums, chosen)[:, None])
-                repel, pull = up * tf.gather(mass, chosen), up * tf.gather(share, chosen)
+                repel, pull = scale * tf.gather(mass, chosen), scale * tf.gather(share, chosen)
                 slope = slopes(exponentials, repel, weights, pull, inverse)
-                by_anchor = tf.tensor_scatter_nd_add(by_anchor, chosen[:, None], tf.matmul(slope, keys))
-                return by_anchor, by_key + tf.matmul(slope, mine, transpose_a=True)
+                return carried(slope, chosen, mine, keys, found)
 
-            gradients = loop(backward, (tf.zeros_like(anchors), tf.zeros_like(keys)))
-            return gradients[0] + gradients[1] if len(batch) == 1 else gradients
+            common, factor = common_factor(upstream, tile.importance, share > 0)
+            return tf.cond(
+                common,
+                lambda: of_batch(tuple(factor * part for part in prepared)),
+                lambda: of_batch(loop(backward, (tf.zeros_like(anchors), tf.zeros_like(keys)))),
+            )
 
         return (losses, share > 0), gradient
 
     return losses_of(*batch)
+
+
+def common_factor(upstream: Tensor, importance: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether upstream (b,) is importance (b,) times one number on all anchors that count, and that number."""
+    ratio = tf.math.divide_no_nan(upstream, importance)
+    counted = tf.logical_and(positive, importance > 0)
+    high = tf.reduce_max(tf.where(counted, ratio, ratio.dtype.min))
+    low = tf.reduce_min(tf.where(counted, ratio, ratio.dtype.max))
+    nobody = tf.logical_not(tf.reduce_any(counted))
+    # Rounding parts equal ratios by some 1e-7. NaN compares to nothing, and so reaches the gradient by the other way.
+    common = high - low <= 1e-6 * tf.maximum(tf.abs(high), tf.abs(low))
+    return tf.logical_or(nobody, common), tf.where(nobody, tf.zeros_like(high), high)
 
 
 def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,50 +268,6 @@ def slopes(exponentials: Tensor, repel: Tensor, weights: Tensor, pull: Tensor, i
     if scalar(inverse):
         return exponentials * (repel * inverse)[:, None] - weights * (pull * inverse)[:, None]
     return (exponentials * repel[:, None] - weights * pull[:, None]) * inverse
-
-
-def with_positive(target: Target, parameters: Parameters, labels: Tensor) -> Tensor:
-    """(B,) boolean: which images of a batch have a positive in it, from its distinct sets of labels."""
-    sets, set_of = distinct(labels)
-    if set_of is None:
-        sets, set_of = labels, tf.range(size(labels))
-    described = target.describe(sets, parameters)
-    images = tf.math.bincount(set_of, minlength=tf.shape(sets)[0], dtype=labels.dtype)
-    width = tf.clip_by_value(TILE_PAIRS // tf.maximum(tf.shape(sets)[0], 1), 1, tf.maximum(tf.shape(sets)[0], 1))
-
-    def body(start: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = tf.range(start, tf.minimum(start + width, tf.shape(sets)[0]))
-        positive = tf.cast(target.positive(take(described, chosen), described, parameters), labels.dtype)
-        own = tf.gather_nd(positive, tf.stack([tf.range(tf.size(chosen)), chosen], axis=1))
-        number = tf.linalg.matvec(positive, images) - (0.0 if target.include_self else own)
-        return start + width, tf.tensor_scatter_nd_update(found, chosen[:, None], number > 0)
-
-    nobody = tf.zeros(tf.shape(sets)[0], tf.bool)
-    found = tf.while_loop(
-        lambda start, _: start < tf.shape(sets)[0], body, (tf.constant(0), nobody), parallel_iterations=1
-    )[1]
-    return tf.gather(found, set_of)
-
-
-def distinct(labels: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The distinct rows (U, C) of labels (B, C), and which of them each row is (B,); two None under XLA.
-
-    XLA fixes all shapes when it compiles, and U is known only then.
-    """
-    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
-        return None, None
-    sets, set_of = tf.raw_ops.UniqueV2(x=labels, axis=[0])
-    return tf.ensure_shape(sets, [None, labels.shape[1]]), tf.ensure_shape(set_of, [labels.shape[0]])
-
-
-def take(described: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """The given rows of every tensor."""
-    return {name: tf.gather(tensor, rows) for name, tensor in described.items()}
-
-
-def size(tensor: Tensor) -> int | Tensor:
-    """Number of rows, as an integer where it is known."""
-    return tensor.shape[0] if tensor.shape[0] is not None else tf.shape(tensor)[0]
 
 
 def least(one: int | Tensor, other: int | Tensor) -> int | Tensor:

@@ -1,0 +1,218 @@
+"""Time and memory of a loss and its gradient by batch size, beside bare matrix products and pytorch-metric-learning.
+
+    pip install '.[peers]'
+    python -m benchmarks.losses [--rows 256 1024 4096 16384] [--only NAME ...]
+
+The batch is D = 128 and C = 17: labels from frequent to rare in sets that repeat as in UC Merced, or, as "distinct",
+drawn one by one, so that few sets repeat.
+pytorch-metric-learning gets one of 17 classes for each row, since its losses take no label sets. Bare products are
+Z Z^T and the two products of a gradient (S Z and S^T Z), which no loss over all pairs can do without.
+
+Every figure comes from processes of its own, in rounds that take all contenders in turn; a time is the median over all
+rounds, memory the peak of the process beyond the same process before its first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.metrics import processor
+from macl_tf.files import write_json
+
+WIDTH, LABELS, SEED = 128, 17, 0
+ROWS = (256, 1024, 4096, 16384)
+SECONDS = 2.0  # of repeats in a process, at least three
+# Name: class of macl_tf.losses, its arguments, whether XLA compiles it, whether label sets hardly repeat.
+OURS: dict[str, tuple[str, dict[str, Any], bool, bool]] = {
+    "SupCon": ("SupCon", {}, False, False),
+    "MACL": ("MACL", {}, False, False),
+    "MACL, dense": ("MACL", {"tile_size": 0}, False, False),
+    "MACL, tiled": ("MACL", {"tile_size": 256}, False, False),
+    "MACL, XLA": ("MACL", {}, True, False),
+    "SupCon, distinct": ("SupCon", {}, False, True),
+    "MACL, distinct": ("MACL", {}, False, True),
+}
+PEERS = {"PML SupConLoss": "SupConLoss", "PML MultiSimilarityLoss": "MultiSimilarityLoss"}
+BARE = "matrix products"
+CONTENDERS = (BARE, *OURS, *PEERS)
+
+
+def batch(rows: int, distinct: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Multi-hot labels (B, 17) and unit-norm embeddings (B, 128).
+
+    An archive repeats its label sets: the 1,680 tiles of UC Merced have 181 of them. Sets drawn by rank^-1.4 from a
+    pool repeat about as often. `distinct` draws every label of every row by itself.
+    """
+    rng = np.random.default_rng(SEED)
+    share = np.linspace(0.5, 0.02, LABELS)
+    pool = rng.random((rows if distinct else 8000, LABELS)) < share
+    if not distinct:
+        chance = np.arange(1, len(pool) + 1) ** -1.4
+        pool = pool[rng.choice(len(pool), rows, p=chance / chance.sum())]
+    labels = pool.astype("float32")
+    z = rng.standard_normal((rows, WIDTH)).astype("float32")
+    return labels, z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def tensorflow_step(name: str, rows: int) -> Callable[[], Any]:
+    """One value and gradient of a loss of ours, or the bare products, in a tf.function as in `fit`."""
+    import tensorflow as tf
+
+    from macl_tf import losses
+
+    kind, arguments, xla, distinct = OURS.get(name, ("", {}, False, False))
+    labels, z = map(tf.constant, batch(rows, distinct))
+    if name == BARE:
+
+        @tf.function
+        def step() -> Any:
+            similarities = tf.matmul(z, z, transpose_b=True)
+            return tf.matmul(similarities, z), tf.matmul(similarities, z, transpose_a=True)
+
+        return lambda: [part.numpy() for part in step()]
+
+    loss = getattr(losses, kind)(**arguments)
+
+    @tf.function(jit_compile=xla)
+    def value_and_gradient(labels: Any, z: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = loss(labels, z)
+        return value, tape.gradient(value, z)
+
+    return lambda: [part.numpy() for part in value_and_gradient(labels, z)]
+
+
+def torch_step(name: str, rows: int) -> Callable[[], Any]:
+    """One value and gradient of a loss of pytorch-metric-learning."""
+    import torch
+    from pytorch_metric_learning import losses
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    _, numbers = batch(rows, False)
+    z = torch.tensor(numbers, requires_grad=True)
+    classes = torch.tensor(np.random.default_rng(SEED).integers(0, LABELS, rows))
+    loss = getattr(losses, PEERS[name])()
+
+    def step() -> Any:
+        z.grad = None
+        loss(z, classes).backward()
+        return z.grad.numpy()
+
+    return step
+
+
+def measure(name: str, rows: int) -> dict[str, Any]:
+    """Seconds of each repeat, and the peak memory beyond what the process held before its first step, in bytes."""
+    step = (torch_step if name in PEERS else tensorflow_step)(name, rows)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(2):  # tracing, compiling, filling caches
+        step()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < SECONDS:
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return {"times": times, "memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024}
+
+
+def in_process_of_its_own(name: str, rows: int) -> dict[str, Any]:
+    """`measure`, or {"failed": why}."""
+    command = [sys.executable, "-m", "benchmarks.losses", "--measure", name, str(rows)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    )
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run(names: list[str], sizes: list[int], rounds: int) -> dict[str, dict[str, Any]]:
+    """Median milliseconds, and peak memory in MiB, by contender and batch size."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    turns = [(name, rows) for rows in sizes for _ in range(rounds) for name in names]
+    for name, rows in tqdm(turns, "losses", unit="process"):
+        found.setdefault((name, rows), []).append(in_process_of_its_own(name, rows))
+    results: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for (name, rows), measured in found.items():
+        failed = next((one["failed"] for one in measured if "failed" in one), None)
+        results[name][str(rows)] = {"failed": failed} if failed else {
+            "ms": round(1000 * statistics.median(seconds for one in measured for seconds in one["times"]), 3),
+            "repeats": sum(len(one["times"]) for one in measured),
+            "peak_mib": round(statistics.median(one["memory"] for one in measured) / 2**20),
+        }  # fmt: skip
+    return results
+
+
+def tables(results: dict[str, dict[str, Any]]) -> str:
+    """Two tables in Markdown: time with its ratio to the bare products, and memory."""
+    sizes = list(next(iter(results.values())))
+    rule = "|---|" + "---:|" * len(sizes)
+    head = "| " + " | ".join(f"B = {int(size):,}" for size in sizes) + " |"
+
+    def cell(name: str, size: str, key: str) -> str:
+        entry = results[name][size]
+        if "failed" in entry:
+            return "failed"
+        if key == "peak_mib":
+            return f"{entry[key]:,}"
+        bare = results.get(BARE, {}).get(size, {}).get("ms")
+        ratio = f" ({entry['ms'] / bare:.2f})" if bare and name != BARE else ""
+        return f"{entry['ms']:,.1f}{ratio}" if entry["ms"] < 100 else f"{entry['ms']:,.0f}{ratio}"
+
+    parts = []
+    for title, key in (("ms", "ms"), ("peak MiB", "peak_mib")):
+        lines = [f"| {name} | " + " | ".join(cell(name, size, key) for size in sizes) + " |" for name in results]
+        parts.append("\n".join([f"| {title} {head}", rule, *lines]))
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Measures all contenders, writes the JSON and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[*ROWS], help="batch sizes")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "losses.json")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure[0], int(options.measure[1]))))
+        return
+    results = run(options.only, options.rows, options.rounds)
+    packages = ("tensorflow-cpu", "keras", "numpy", "torch", "pytorch-metric-learning")
+    summary = {
+        "command": " ".join(["python -m benchmarks.losses", *sys.argv[1:]]),
+        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
+        "python": platform.python_version(),
+        "versions": {package: metadata.version(package) for package in packages},
+        "width": WIDTH,
+        "labels": LABELS,
+        "seed": SEED,
+        "distinct_label_sets": {
+            str(rows): [len(np.unique(batch(rows, distinct)[0], axis=0)) for distinct in (False, True)]
+            for rows in options.rows
+        },
+        "results": results,
+    }
+    write_json(options.out, summary)
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()
