@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
-from macl_tf.encoders import descriptor_model
+from macl_tf.descriptors import descriptor_model
 from macl_tf.labels import LabelStatistics, check_multi_hot
 from macl_tf.retrieval import RetrievalReport, embed, evaluate
 
@@ -102,7 +102,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         images: (N, S, S, 3) pixels, 0 to 255.
         labels: (N, C) multi-hot.
         label_statistics: Of the training set; says which labels are rare. None: of `labels`.
-        descriptor: "projection", the model's output, or "backbone" (see `encoders.descriptor_model`).
+        descriptor: What is compared (see `descriptors.descriptor_model`); None for the model's output.
         k: Cut-off of NDCG.
         every: Epochs between evaluations.
         batch_size: Tiles embedded at a time.
@@ -119,7 +119,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         labels: ArrayLike,
         *,
         label_statistics: LabelStatistics | None = None,
-        descriptor: str = "projection",
+        descriptor: str | None = None,
         k: int = 100,
         every: int = 1,
         batch_size: int = 128,

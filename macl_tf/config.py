@@ -13,8 +13,18 @@ from typing import Any
 LOSSES = (
     "macl", "wmacl", "infonce", "supcon-any", "supcon-all", "jaccard", "multisupcon", "mulsupcon",
     "similarity-dissimilarity", "n-pairs", "triplet-semi-hard", "triplet-hard", "contrastive", "lifted-structure",
-    "multi-similarity", "ranked-list", "proxy-anchor", "dcl",
+    "multi-similarity", "ranked-list", "proxy-anchor", "dcl", "bce",
 )  # fmt: skip
+# What retrieval can compare, by what follows the feature maps; the first is what the loss sees.
+DESCRIPTORS = {"projection": ("projection", "backbone"), "spoc": ("spoc", "multi-scale")}
+PROBABILITIES = "probabilities"  # of the labels, where a classifier is trained
+# Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
+# do, and batches of several tiles a class. Whatever is said explicitly wins.
+BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
+    ("head", "spoc", {"descriptor": "multi-scale"}),
+    ("loss", "bce", {"descriptor": "backbone"}),
+)
 
 
 def setting(
@@ -44,6 +54,11 @@ class Settings:
     data_dir: str = setting("", "folder of the archive; synthetic needs none")
     table: str = setting("", "label table of a folder archive; found by itself if there is only one")
     num_tiles: int = setting(1200, "tiles of the synthetic archive", at_least=20)
+    labels: str = setting(
+        "all",
+        "all labels of a tile, or its scene class alone, which brings head=spoc and sampler=classes",
+        one_of=("all", "scene"),
+    )
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
@@ -55,10 +70,25 @@ class Settings:
     # The encoder
     image_size: int = setting(64, "side to which tiles are resized, pixels", at_least=32)
     embedding_dim: int = setting(128, "dimensions of the projection", at_least=2)
-    descriptor: str = setting("projection", "what retrieval compares", one_of=("projection", "backbone"))
+    head: str = setting(
+        "projection",
+        "what follows the feature maps: a projection, or their sum alone, which brings descriptor=multi-scale",
+        one_of=tuple(DESCRIPTORS),
+    )
+    descriptor: str = setting(
+        "projection",
+        "what retrieval compares: the first two with head=projection, the next two with head=spoc, the last with a "
+        "classifier",
+        one_of=(*(name for names in DESCRIPTORS.values() for name in names), PROBABILITIES),
+    )
     weights: str = setting("", "weights to start from: a .weights.h5 file, or imagenet (extra 'hub')")
     # The loss
-    loss: str = setting("macl", "what is minimised; wmacl weighs anchors by rarity", one_of=LOSSES)
+    loss: str = setting(
+        "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=LOSSES
+    )
+    classification_weight: float = setting(
+        0.0, "weight of multi-label classification (mean binary cross-entropy) beside the loss", at_least=0
+    )
     temperature: float = setting(0.1, "base temperature, of the losses that have one", above=0)
     margin: float = setting(0.0, "margin, of the losses that have one; 0 is the loss's own", at_least=0)
     final_temperature: float = setting(0.0, "where a cosine takes the temperature; 0 keeps it", at_least=0)
@@ -74,9 +104,10 @@ class Settings:
     views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, below=3)
     sampler: str = setting(
         "weighted",
-        "weighted draws, repeat factors over a stream, or every tile once",
-        one_of=("weighted", "repeat", "uniform"),
+        "weighted draws, repeat factors over a stream, every tile once, or several tiles of each class in a batch",
+        one_of=("weighted", "repeat", "uniform", "classes"),
     )
+    images_per_class: int = setting(8, "tiles of a class (an exact label set) in a batch of classes", at_least=2)
     sampler_power: float = setting(0.5, "0 draws tiles alike, 1 by the inverse frequency of labels", at_least=0)
     augment: bool = setting(True, "random crops, flips, quarter turns and mild colour changes")
     crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, below=1.000001)
@@ -93,6 +124,19 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             check_value(field, getattr(self, field.name))
+        if self.descriptor not in self.descriptors:
+            known = " or ".join(self.descriptors)
+            raise ValueError(f"descriptor must be {known} with head={self.head}, got '{self.descriptor}'.")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a classifier is trained, alone or beside the loss."""
+        return self.loss == "bce" or self.classification_weight > 0
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """What retrieval can compare in such a run; the first is what the loss sees."""
+        return DESCRIPTORS[self.head] + ((PROBABILITIES,) if self.classifies else ())
 
     def to_toml(self) -> str:
         """All settings as a TOML file that `load_settings` reads back."""
@@ -152,6 +196,8 @@ def config_file(dataset: str) -> Path | None:
 def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (), **given: str) -> Settings:
     """Settings from defaults, then a TOML file, then `key=value` texts, then named values; the later wins.
 
+    `labels=scene` and `head=spoc` change some defaults (`BRINGS`); what is said in any of these places wins.
+
     Args:
         file: TOML file of flat `key = value` lines. None: the file that comes for the archive asked for.
         assignments: Texts such as "epochs=30".
@@ -176,7 +222,11 @@ def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (
         check_value(next(field for field in fields(Settings) if field.name == "dataset"), dataset)
         file = config_file(dataset)
     values = {} if file is None else read_toml(Path(file))
-    return Settings(**{**values, **overrides})
+    values |= overrides
+    for key, value, brought in BRINGS:
+        if values.get(key) == value:
+            values = {**brought, **values}
+    return Settings(**values)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Encoders: a tile in, a unit-norm embedding out, preprocessing included.
 
-An encoder is a functional `keras.Model` from pixels (B, S, S, 3) in 0 to 255 to the projection (B, D),
-unit norm, which the loss sees. Its layer `features` holds the backbone's pooled output, so that
-`descriptor_model` can offer either for retrieval.
+An encoder is a functional `keras.Model` from pixels (B, S, S, 3) in 0 to 255 to an embedding (B, D), unit norm,
+which the loss sees: a projection of the backbone's pooled output (`build_encoder`), or that output itself
+(`spoc_encoder`). `descriptors.descriptor_model` offers either, and more, for retrieval.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from keras import layers
 Tensor = Any
 Backbone = Callable[[Tensor], Tensor]
 
-DESCRIPTORS = ("projection", "backbone")
 SMALL_TILE = 96  # below this, a 7x7 stem sees a third of the tile at once
 
 
@@ -131,6 +130,97 @@ def build_encoder(
     return encoder
 
 
+def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) -> keras.Model:
+    """The encoder with a classifier on its features: what `losses.Joint` and `losses.LabelCrossEntropy` train.
+
+        output = [z, x],  x = W features + b
+
+    Args:
+        encoder: A model with a layer called `features`; layers and weights are shared.
+        num_labels: C.
+        head: What stands in place of the embedding, such as the cosines of a `ProxyHead` on it.
+
+    Returns:
+        Model from pixels to (B, D + C) float32: the embedding, and then the logits x, whose layer is called `logits`.
+
+    Example:
+        >>> classified(build_encoder(64, embedding_dim=32), 17).output_shape
+        (None, 49)
+    """
+    features = encoder.get_layer("features").output
+    logits = layers.Dense(num_labels, dtype="float32", name="logits")(features)
+    first = encoder.outputs[0] if head is None else head
+    return keras.Model(encoder.inputs, layers.Concatenate(dtype="float32")([first, logits]), name=encoder.name)
+
+
+def spoc_encoder(
+    image_size: int, *, backbone: Backbone | None = None, weights: str | Path | None = None
+) -> keras.Model:
+    """An encoder whose embedding is the sum of its feature maps over the image, divided by its norm.
+
+        z = f / ||f||,  f = sum over x, y of features(x, y)
+
+    Args:
+        image_size: S, the side of a tile in pixels, at least 32.
+        backbone: Function from scaled pixels (B, h, w, 3) in [-1, 1] of any height and width to feature maps
+            (B, h', w', F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
+        weights: None, or a `.weights.h5` file written by `save_weights` of the same encoder, or "imagenet" for
+            ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
+
+    Returns:
+        Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, F) unit-norm float32 descriptors.
+        Its layer `trunk` holds the feature maps, `features` their sum before the norm (up to a factor).
+
+    Raises:
+        ValueError: For a size below 32, a backbone that gives no maps, or weights that do not fit.
+        FileNotFoundError: For a weights file that is not there.
+
+    Example:
+        >>> import numpy as np
+        >>> spoc_encoder(64).predict(np.zeros((2, 64, 64, 3), "uint8"), verbose=0).shape
+        (2, 512)
+
+    Reference:
+        Babenko and Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, ICCV 2015, without
+        its centring prior, which photographs of objects want and tiles do not, and without whitening.
+    """
+    if image_size < 32:
+        raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
+    if weights == "imagenet":
+        if backbone is not None:
+            raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
+        backbone, weights = imagenet_resnet18(), None
+    elif backbone is None:
+
+        def backbone(x: Tensor) -> Tensor:
+            return resnet18(x, small_stem=image_size < SMALL_TILE)
+
+    scaled = keras.Input((None, None, 3))
+    maps = backbone(scaled)
+    if len(maps.shape) != 4:
+        raise ValueError(f"backbone must give feature maps (B, h, w, F), got shape {tuple(maps.shape)}.")
+    trunk = keras.Model(scaled, maps, name="trunk")
+    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    features = sum_of_maps(trunk(rescaled(pixels)), name="features")
+    encoder = keras.Model(pixels, layers.UnitNormalization(dtype="float32", name="embedding")(features), name="encoder")
+    if weights is not None:
+        load_weights(encoder, Path(weights))
+    return encoder
+
+
+def rescaled(pixels: Tensor) -> Tensor:
+    """Pixels of 0 to 255 in [-1, 1]."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+
+
+def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:
+    """Feature maps (B, h, w, F) summed over the image, as their mean (B, F), which no image size overflows.
+
+    The norm that follows takes out the factor between the two. float32 under mixed precision too.
+    """
+    return layers.GlobalAveragePooling2D(dtype="float32", name=name)(maps)
+
+
 def load_weights(encoder: keras.Model, path: Path) -> None:
     """Loads a `.weights.h5` file into the encoder, with an error that says what did not fit."""
     if not path.is_file():
@@ -176,28 +266,3 @@ def imagenet_resnet18() -> Backbone:
         return backbone(normal)
 
     return apply
-
-
-def descriptor_model(encoder: keras.Model, descriptor: str = "projection") -> keras.Model:
-    """The encoder with the output that retrieval compares.
-
-    Args:
-        encoder: A model of `build_encoder`, with or without proxies behind it, or any model with a layer called
-            `features`.
-        descriptor: "projection", what the loss sees, or "backbone", the pooled features before it.
-
-    Returns:
-        Model of the same weights from pixels to (B, D) or (B, F), unit norm, float32.
-
-    Raises:
-        ValueError: For another descriptor.
-    """
-    if descriptor not in DESCRIPTORS:
-        raise ValueError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got '{descriptor}'.")
-    if descriptor == "projection":
-        embedding = next((layer.output for layer in encoder.layers if layer.name == "embedding"), encoder.outputs[0])
-        is_last = embedding is encoder.outputs[0]
-        return encoder if is_last else keras.Model(encoder.input, embedding, name="encoder")
-    features = encoder.get_layer("features").output
-    unit = layers.UnitNormalization(dtype="float32", name="descriptor")(features)
-    return keras.Model(encoder.input, unit, name="descriptor")

@@ -16,16 +16,19 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from macl_tf.augmentation import augment_images
+from macl_tf.class_sampling import class_batches, label_set_classes
 from macl_tf.datasets.archives import Archive, resize_image
 from macl_tf.sampling import draw_epoch, label_aware_weights, repeat_by_factor, repeat_factors, stateless_seed
 
-SAMPLERS = ("weighted", "repeat", "uniform")
+SAMPLERS = ("weighted", "repeat", "uniform", "classes")
 
 # Images are kept a little larger than they are used, so that a crop is not a blown-up half of one.
 _MARGIN = 1.25
 # A pass of the repeat sampler may run short of its epoch by chance; then further passes, each with a
 # number of its own, fill it up.
 _MAX_PASSES = 1024
+# Batches of classes show rare classes more often; how much, an average over this many epochs tells well enough.
+_EPOCHS_COUNTED = 20
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,15 @@ class TrainingData:
         steps_per_epoch: Batches in an epoch; `fit` needs it, since the data set runs through all epochs.
         cached: Whether the decoded images are held in memory.
         weights: (N,) share of the draws of each image of the training set, in the order of `indices`.
-        num_unlabelled: Images that are never drawn because they have no label.
+        num_not_drawn: Images that are never drawn because they have no label or, in batches of classes, because no
+            other image has the same labels.
     """
 
     dataset: tf.data.Dataset
     steps_per_epoch: int
     cached: bool
     weights: np.ndarray
-    num_unlabelled: int
+    num_not_drawn: int
 
 
 def load_images(
@@ -100,6 +104,7 @@ def training_dataset(
     initial_epoch: int = 0,
     sampler: str = "weighted",
     sampler_power: float = 0.5,
+    images_per_class: int = 8,
     views: int = 1,
     augment: bool = True,
     crop_scale: tuple[float, float] = (0.5, 1.0),
@@ -120,8 +125,11 @@ def training_dataset(
         epochs: Epoch at which the data set ends, as in `fit`.
         initial_epoch: Epoch at which it starts, 0 <= initial_epoch <= epochs.
         sampler: "weighted" draws in proportion to `label_aware_weights` with the least variance; "repeat"
-            is repeat-factor sampling, as for streams; "uniform" draws every labelled image alike.
-        sampler_power: Exponent of the weights, >= 0; no effect on "uniform".
+            is repeat-factor sampling, as for streams; "uniform" draws every labelled image alike; "classes"
+            puts the same number of images of each of B / images_per_class classes into a batch (`class_batches`),
+            where a class is an exact label set.
+        sampler_power: Exponent of the weights, >= 0, for "weighted" and "repeat".
+        images_per_class: K >= 2, for "classes"; divides B.
         views: 1, or 2 for two augmentations of each image.
         augment: False gives the plain resize, and so two equal views.
         crop_scale: Smallest and largest share of the image's area that a random crop covers, in (0, 1].
@@ -158,16 +166,32 @@ def training_dataset(
         raise ValueError(f"views must be 1 or 2, got {views}.")
     if not 0 <= initial_epoch <= epochs:
         raise ValueError(f"initial_epoch must be between 0 and epochs={epochs}, got {initial_epoch}.")
-    weights = label_aware_weights(archive.labels[indices], 0.0 if sampler == "uniform" else sampler_power)
-    drawable = np.flatnonzero(weights)
+    classes = label_set_classes(archive.labels[indices])
+    if sampler == "classes":
+        if batch_size % images_per_class:
+            raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
+        companions = np.bincount(classes[classes >= 0])
+        drawable = np.flatnonzero((classes >= 0) & (companions[classes] > 1))
+    else:
+        weights = label_aware_weights(archive.labels[indices], 0.0 if sampler == "uniform" else sampler_power)
+        drawable = np.flatnonzero(weights)
     if batch_size > len(drawable):
         raise ValueError(
             f"batch_size must be at most the number of labelled training images, got {batch_size} and "
-            f"{len(drawable)} labelled of {len(indices)}. Lower batch_size."
+            f"{len(drawable)} {'with a companion' if sampler == 'classes' else 'labelled'} of {len(indices)}. "
+            "Lower batch_size."
         )
     steps = len(drawable) // batch_size if steps_per_epoch is None else steps_per_epoch
     _check_at_least(1, steps_per_epoch=steps)
 
+    def of_classes(epoch: np.ndarray) -> np.ndarray:
+        width = batch_size // images_per_class
+        return class_batches(classes[drawable], width, images_per_class, seed=seed, epoch=int(epoch), num_batches=steps)
+
+    if sampler == "classes":
+        drawn = np.concatenate([of_classes(np.array(epoch)).ravel() for epoch in range(min(epochs, _EPOCHS_COUNTED))])
+        weights = np.zeros(len(indices))
+        weights[drawable] = np.bincount(drawn, minlength=len(drawable)) / len(drawn)
     pool, labels, shares = indices[drawable], archive.labels[indices[drawable]], weights[drawable]
     decoded_size = math.ceil(_MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
@@ -187,6 +211,9 @@ def training_dataset(
                 .batch(batch_size, drop_remainder=True)
                 .take(steps)
             )
+        elif sampler == "classes":
+            drawn = tf.numpy_function(of_classes, [epoch], tf.int64, stateful=False)
+            rows = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, (steps, batch_size)))
         else:
             drawn = draw_epoch(shares, steps * batch_size, seed=seed, epoch=epoch)
             rows = tf.data.Dataset.from_tensor_slices(tf.reshape(drawn, (steps, batch_size)))

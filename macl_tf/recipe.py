@@ -10,6 +10,7 @@ import keras
 from macl_tf import losses
 from macl_tf.cached_gradients import CachedGradients
 from macl_tf.config import Settings
+from macl_tf.encoders import build_encoder, classified, spoc_encoder
 from macl_tf.labels import LabelStatistics
 
 # All but MACL and the proxies: the class, and what makes it this loss.
@@ -34,15 +35,24 @@ _WITHOUT: dict[str, Any] = {
     "n-pairs": losses.MultiLabelNPairs,  # its temperature is 1, as published
     "multi-similarity": losses.MultiSimilarity,
     "proxy-anchor": losses.ProxyAnchor,
+    "bce": losses.LabelCrossEntropy,
 }
 
 
 def make_loss(settings: Settings, statistics: LabelStatistics) -> keras.losses.Loss:
-    """The loss that the settings ask for.
+    """The loss that the settings ask for, with classification beside it if they do.
 
     Raises:
         ValueError: If another setting does not suit the loss.
     """
+    loss = basic_loss(settings, statistics)
+    if settings.loss == "bce" or not settings.classification_weight:
+        return loss
+    return losses.Joint(loss, settings.classification_weight)
+
+
+def basic_loss(settings: Settings, statistics: LabelStatistics) -> Any:
+    """The loss by its name alone."""
     name = settings.loss
     if name == "infonce" and settings.views < 2:
         raise ValueError("infonce finds the positives of a tile among its other views: add --set views=2.")
@@ -64,8 +74,18 @@ def make_loss(settings: Settings, statistics: LabelStatistics) -> keras.losses.L
     )
 
 
+def make_encoder(settings: Settings) -> keras.Model:
+    """The encoder that the settings ask for, untrained or from weights."""
+    weights = settings.weights or None
+    if settings.head == "spoc":
+        return spoc_encoder(settings.image_size, weights=weights)
+    return build_encoder(settings.image_size, embedding_dim=settings.embedding_dim, weights=weights)
+
+
 def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:
-    """The model that `fit` sees: the encoder, with proxies where the loss has them, whole or by microbatches.
+    """The model that `fit` sees: the encoder, with what the loss needs behind it, whole or by microbatches.
+
+    That is proxies, where the loss has them, and a classifier, where one is trained.
 
     Raises:
         ValueError: If microbatches do not divide the batch.
@@ -73,9 +93,12 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
     rows = settings.batch_size * settings.views
     if settings.microbatch and rows % settings.microbatch:
         raise ValueError(f"microbatch must divide the {rows} rows of a batch, got {settings.microbatch}.")
-    model = encoder
+    model, proxies = encoder, None
     if settings.loss == "proxy-anchor":
-        model = keras.Model(encoder.inputs, losses.ProxyHead(num_labels)(encoder.outputs[0]), name="encoder")
+        proxies = losses.ProxyHead(num_labels)(encoder.outputs[0])
+        model = keras.Model(encoder.inputs, proxies, name="encoder")
+    if settings.classifies:
+        model = classified(encoder, num_labels, head=proxies)
     return CachedGradients(model, settings.microbatch) if settings.microbatch else model
 
 

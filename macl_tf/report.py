@@ -49,7 +49,9 @@ class RetrievalReport:
         left_out: For each key, how many queries its mean leaves out because it is undefined for them (nothing relevant
             in the database). For `map_per_label` and `map_rarest_third` these are labels.
         per_label: One entry for each label: `name`, `train_count`, `rare` (of the rarest third), `queries` that hold
-            it, `left_out` of them because no other item holds it, and `ap`, the mean AP of the others or None.
+            it, `left_out` of them because no other item holds it, and means over the others (None without any) where
+            relevant is what holds the label: `ap`; `precision@k`; `recall@k`, the share of what is relevant that is
+            among the first k; `hit@k`, whether anything is, which is what metric learning calls Recall@K.
         num_queries: Q.
         num_database: N.
 
@@ -109,17 +111,28 @@ class RetrievalReport:
         text = f"{self.num_queries} queries, database of {self.num_database}\n"
         text += _text(("metric", "value", "left out"), rows)
         if per_label:
-            entries = sorted(self.per_label, key=lambda entry: entry["train_count"])
-            lines = [
-                (
-                    f"{entry['name']}{' (rare)' if entry['rare'] else ''}",
-                    *(str(entry[column]) for column in ("train_count", "queries", "left_out")),
-                    _number(entry["ap"]),
-                )
-                for entry in entries
-            ]
-            text += "\n\n" + _text(("label", "images", "queries", "left out", "AP"), lines)
+            text += "\n\n" + self.label_table()
         return text
+
+    def label_table(self, *, markdown: bool = False) -> str:
+        """A line for each label, rarest first, and their mean: AP, P@k (precision), R@k (recall), hit@k."""
+        entries = sorted(self.per_label, key=lambda entry: entry["train_count"])
+        figures = ["ap", *(key for key in (entries[0] if entries else {}) if "@" in key and key != "hit@1")]
+        figures.sort(key=lambda key: ("ap", "precision", "recall", "hit").index(key.split("@")[0]))  # stable
+        lines = [
+            (
+                f"{entry['name']}{' (rare)' if entry['rare'] else ''}",
+                *(str(entry[column]) for column in ("train_count", "queries", "left_out")),
+                *(_number(entry[key]) for key in figures),
+            )
+            for entry in entries
+        ]
+        defined = {key: [entry[key] for entry in entries if entry[key] is not None] for key in figures}
+        means = (_number(sum(values) / len(values) if values else None) for values in defined.values())
+        sums = (str(sum(entry[column] for entry in entries)) for column in ("queries", "left_out"))
+        words = [key.replace("ap", "AP").replace("precision", "P").replace("recall", "R") for key in figures]
+        head = ("label", "images", "queries", "left out", *words)
+        return (_markdown if markdown else _text)(head, [*lines, ("mean", "", *sums, *means)])
 
 
 def compare_table(reports: Mapping[str, RetrievalReport], *, markdown: bool = False) -> str:

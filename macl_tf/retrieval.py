@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.labels import LabelStatistics, check_multi_hot
-from macl_tf.metrics import rank, score_queries
+from macl_tf.metrics import QueryScores, rank, score_queries
 from macl_tf.metrics.ranked import check_cutoff
 from macl_tf.metrics.similarity import cosine_similarities, own_positions
 from macl_tf.report import RetrievalReport, compare_table
@@ -128,6 +128,7 @@ def evaluate(
             "queries": int(queries[c]),
             "left_out": int(queries[c] - counted[c]),
             "ap": label_ap[c],
+            **_label_head(scores, c, precision_k, num_database - (exclude >= 0)),
         }
         for c, name in enumerate(names)
     )
@@ -218,6 +219,19 @@ def embed(model: Any, images: Any, batch_size: int = 256, *, progress: bool = Tr
     if not outputs:
         raise ValueError("images must hold at least one image, got none.")
     return np.concatenate(outputs)
+
+
+def _label_head(
+    scores: QueryScores, label: int, cutoffs: Sequence[int], lengths: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """Precision, recall and hit rate of a label at each cut-off, over the queries that hold it and can find it."""
+    rows = np.flatnonzero(~np.isnan(scores.label_ap[:, label]))
+    values: dict[str, float | None] = {}
+    for hits, cutoff in zip(scores.label_hits[rows, label].T, cutoffs, strict=True):
+        values[f"precision@{cutoff}"] = _mean(hits / np.minimum(cutoff, lengths[rows]))
+        values[f"recall@{cutoff}"] = _mean(hits / scores.label_total[rows, label])
+        values[f"hit@{cutoff}"] = _mean((hits > 0).astype(np.float64))
+    return values
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

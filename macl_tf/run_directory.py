@@ -14,7 +14,7 @@ from typing import Any
 from macl_tf.checkpoint import STATE
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets import load_archive
-from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.archives import Archive, by_scene
 from macl_tf.files import is_partial, write_json, write_text
 
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
@@ -61,8 +61,8 @@ def describe_run(settings: Settings, run: Path) -> None:
 
 
 def open_archive(settings: Settings) -> Archive:
-    """The archive that the settings name."""
-    return load_archive(
+    """The archive that the settings name, with the labels that they ask for."""
+    archive = load_archive(
         settings.dataset,
         settings.data_dir or None,
         seed=settings.seed,
@@ -70,3 +70,4 @@ def open_archive(settings: Settings) -> Archive:
         table=settings.table or None,
         min_area=settings.min_area,
     )
+    return by_scene(archive) if settings.labels == "scene" else archive

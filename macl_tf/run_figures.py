@@ -10,7 +10,7 @@ import numpy as np
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits
-from macl_tf.encoders import descriptor_model
+from macl_tf.descriptors import descriptor_model
 from macl_tf.figures import contact_sheet, plot_history, plot_label_frequencies, plot_per_label
 from macl_tf.labels import LabelStatistics
 from macl_tf.retrieval import RetrievalReport, embed, nearest

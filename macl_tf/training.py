@@ -17,13 +17,14 @@ from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits, split_archive
-from macl_tf.encoders import DESCRIPTORS, build_encoder, descriptor_model
+from macl_tf.descriptors import descriptor_model, descriptors_of
 from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.recipe import (
     LearningRateLog,
     follows_schedule,
+    make_encoder,
     make_loss,
     make_optimizer,
     temperature_schedule,
@@ -45,7 +46,7 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         progress: Whether to show bars and notes.
 
     Returns:
-        What `metrics.json` holds: figures of the untrained and the trained encoder, both descriptors.
+        What `metrics.json` holds: figures of the untrained and the trained encoder, for each of its descriptors.
 
     Raises:
         ValueError: If the run directory holds a run with other settings, naming them, or a setting does not
@@ -86,18 +87,20 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     # Again: preparing an archive, which only its first run does, draws random numbers too.
     keras.utils.set_random_seed(settings.seed)
     with strategy_scope():
-        encoder = build_encoder(size, embedding_dim=settings.embedding_dim, weights=settings.weights or None)
-        untrained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
-        steps = steps_per_epoch(archive, splits, settings)
+        encoder = make_encoder(settings)
         model = trained_model(encoder, settings, len(archive.label_names))
+        searched = model if settings.classifies else encoder  # by the probabilities of labels too
+        untrained = evaluate_encoder(searched, test_images, archive.labels[splits.test], statistics, progress=progress)
+        steps = steps_per_epoch(archive, splits, settings)
         model.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
         model.optimizer.build(model.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(model)
 
-    data = training_data(archive, splits, settings, done, progress=progress)
-    if data.num_unlabelled:
-        say(f"{data.num_unlabelled} training tiles have no label and are not drawn.")
+    data = training_data(archive, splits, settings, done, steps, progress=progress)
+    if data.num_not_drawn:
+        why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
+        say(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
     if done:
         say(f"Going on after epoch {done} of {settings.epochs}.")
     if done < settings.epochs and not checkpoint.finished_early:
@@ -127,7 +130,8 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     model = without_optimizer(model)
     if checkpoint.best_epoch is not None:
         model.load_weights(run / BEST)
-    encoder = descriptor_model(model)  # shares its weights, without proxies
+    # The same weights; proxies were for training only, a classifier's probabilities can be searched by too.
+    encoder = model if settings.classifies else descriptor_model(model)
     trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
     with written_whole(run / ENCODER) as path:
         encoder.save(path)
@@ -210,7 +214,7 @@ def evaluate_encoder(
     *,
     progress: bool = True,
 ) -> dict[str, RetrievalReport]:
-    """Searches tiles with each other, each by all others, and reports for both descriptors."""
+    """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
     return {
         name: evaluate(
             embed(descriptor_model(encoder, name), images, progress=progress),
@@ -218,7 +222,7 @@ def evaluate_encoder(
             label_names=statistics.label_names,
             label_counts=statistics.counts,
         )
-        for name in DESCRIPTORS
+        for name in descriptors_of(encoder)
     }
 
 
@@ -236,7 +240,7 @@ def steps_per_epoch(archive: Archive, splits: Splits, settings: Settings) -> int
 
 
 def training_data(
-    archive: Archive, splits: Splits, settings: Settings, initial_epoch: int, *, progress: bool
+    archive: Archive, splits: Splits, settings: Settings, initial_epoch: int, steps: int, *, progress: bool
 ) -> TrainingData:
     """The batches that the settings ask for, from an epoch on."""
     return training_dataset(
@@ -249,10 +253,12 @@ def training_data(
         initial_epoch=initial_epoch,
         sampler=settings.sampler,
         sampler_power=settings.sampler_power,
+        images_per_class=settings.images_per_class,
         views=settings.views,
         augment=settings.augment,
         crop_scale=(settings.crop_area, 1.0),
         cache_bytes=int(settings.cache_gib * 2**30),
+        steps_per_epoch=steps,
         progress=progress,
     )
 

@@ -41,12 +41,28 @@ def test_toml_round_trip(tmp_path):
         ("temperature=nan", "temperature must be above 0, got nan"),
         ("rarity_scale=1", "rarity_scale must be below 1, got 1.0"),
         ("augment=maybe", "augment must be true or false, got 'maybe'"),
-        ("sampler=none", "sampler must be one of weighted, repeat, uniform, got 'none'"),
+        ("sampler=none", "sampler must be one of weighted, repeat, uniform, classes, got 'none'"),
     ],
 )
 def test_bad_settings_name_the_valid_ones(assignment, message):
     with pytest.raises(ValueError, match=message):
         load_settings(None, [assignment])
+
+
+def test_scenes_bring_the_defaults_of_single_label_retrieval_and_what_is_said_wins(tmp_path):
+    def parts(*assignments):
+        settings = load_settings(None, assignments)
+        return settings.head, settings.descriptor, settings.sampler
+
+    assert parts() == ("projection", "projection", "weighted")
+    assert parts("labels=scene") == ("spoc", "multi-scale", "classes")
+    assert parts("head=spoc") == ("spoc", "multi-scale", "weighted")
+    assert parts("labels=scene", "sampler=uniform", "descriptor=spoc") == ("spoc", "spoc", "uniform")
+    assert parts("labels=scene", "head=projection") == ("projection", "projection", "classes")
+    (tmp_path / "mine.toml").write_text('labels = "scene"\nsampler = "repeat"\n', encoding="utf-8")
+    assert load_settings(tmp_path / "mine.toml").sampler == "repeat"
+    with pytest.raises(ValueError, match="descriptor must be projection or backbone with head=projection, got 'spoc'"):
+        parts("descriptor=spoc")
 
 
 def test_bad_files_are_refused(tmp_path):

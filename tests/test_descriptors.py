@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from macl_tf.descriptors import multi_scale_descriptor, spoc_encoder
-from macl_tf.encoders import descriptor_model
+from macl_tf.descriptors import descriptor_model, descriptors_of, multi_scale_descriptor
+from macl_tf.encoders import build_encoder, spoc_encoder
 from macl_tf.losses.consistency import DCL
 
 
@@ -30,7 +30,6 @@ def test_the_descriptor_is_the_sum_of_the_maps_over_its_norm(encoder):
     actual = encoder.predict(images(), verbose=0)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
     assert actual.dtype == np.float32
-    np.testing.assert_allclose(descriptor_model(encoder, "backbone").predict(images(), verbose=0), actual, rtol=1e-5)
 
 
 def test_several_scales_are_summed_as_unit_vectors(encoder):
@@ -45,6 +44,22 @@ def test_several_scales_are_summed_as_unit_vectors(encoder):
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-5)  # float32 resizing
     alone = multi_scale_descriptor(encoder, (1.0,))
     np.testing.assert_allclose(alone.predict(x, verbose=0), encoder.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_names_say_what_an_encoder_offers(encoder):
+    x = images()
+    assert descriptors_of(encoder) == ("spoc", "multi-scale")
+    assert descriptor_model(encoder) is descriptor_model(encoder, "spoc") is encoder
+    expected = multi_scale_descriptor(encoder, (1.0, 0.75, 0.5)).predict(x, verbose=0)
+    np.testing.assert_array_equal(descriptor_model(encoder, "multi-scale").predict(x, verbose=0), expected)
+    # Of 32 pixels no smaller scale is left.
+    small_tiles = spoc_encoder(32, backbone=small)
+    expected = small_tiles.predict(images(size=32), verbose=0)
+    actual = descriptor_model(small_tiles, "multi-scale").predict(images(size=32), verbose=0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    assert descriptors_of(build_encoder(32, backbone=small)) == ("projection", "backbone")
+    with pytest.raises(ValueError, match="one of spoc, multi-scale for this encoder, got 'projection'"):
+        descriptor_model(encoder, "projection")
 
 
 def test_weights_are_shared_and_saved(encoder, tmp_path):

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from macl_tf.encoders import build_encoder, descriptor_model, resnet18
+from macl_tf.descriptors import descriptor_model
+from macl_tf.encoders import build_encoder, resnet18
 
 
 def pixels(size, rows=3):
@@ -65,7 +66,7 @@ def test_bad_arguments_are_refused(monkeypatch):
         build_encoder(64, embedding_dim=1)
     with pytest.raises(FileNotFoundError, match=r"weights must be 'imagenet' or the path .* got 'nowhere.weights.h5'"):
         build_encoder(32, weights="nowhere.weights.h5")
-    with pytest.raises(ValueError, match="descriptor must be one of projection, backbone, got 'pool'"):
+    with pytest.raises(ValueError, match="descriptor must be one of projection, backbone for this encoder, got 'pool'"):
         descriptor_model(build_encoder(32), "pool")
     monkeypatch.setitem(__import__("sys").modules, "keras_hub", None)  # as where the extra is not installed
     with pytest.raises(ImportError, match=r"macl_tf\[gpu,hub\]"):

@@ -191,8 +191,11 @@ def test_engine_equals_the_loops(own, k, map_k):
         assert result.values.keys() == expected.keys()
         for key, value in expected.items():
             np.testing.assert_allclose(result.values[key][q], np.nan if value is None else value, **EXACT, err_msg=key)
-        row = [np.nan if labels.get(c) is None else labels[c] for c in range(6)]
+        row = [labels[c]["ap"] if c in labels else np.nan for c in range(6)]
         np.testing.assert_allclose(result.label_ap[q], row, **EXACT)
+        for c, values in labels.items():
+            recall = result.label_hits[q, c] / result.label_total[q, c]
+            np.testing.assert_allclose(recall, [values[f"recall@{cutoff}"] for cutoff in cutoffs], **EXACT)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -3,6 +3,7 @@
 import doctest
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from macl_tf.pipeline import SAMPLERS, load_images, training_dataset
 from macl_tf.sampling import label_aware_weights
 
 NUM_IMAGES = 60
-COMMON = {"image_size": 4, "batch_size": 8, "seed": 5, "epochs": 4, "progress": False}
+COMMON = {"image_size": 4, "batch_size": 8, "seed": 5, "epochs": 4, "progress": False, "images_per_class": 4}
 
 
 def plain_archive(**changes) -> Archive:
@@ -90,7 +91,10 @@ def test_labels_stay_with_their_images(sampler, views):
     indices = np.random.default_rng(3).permutation(NUM_IMAGES)[:45]
     data = training_dataset(archive, indices, **COMMON, sampler=sampler, views=views, colour=0.0)
     labelled = {index for index in indices if index % 10}
-    assert data.num_unlabelled == 45 - len(labelled)
+    if sampler == "classes":
+        sets = Counter(archive.labels[index].tobytes() for index in labelled)
+        labelled = {index for index in labelled if sets[archive.labels[index].tobytes()] > 1}
+    assert data.num_not_drawn == 45 - len(labelled)
     assert data.steps_per_epoch == len(labelled) // 8
     seen = batches(data)
     assert len(seen) == 4 * data.steps_per_epoch == data.dataset.cardinality()
@@ -102,6 +106,21 @@ def test_labels_stay_with_their_images(sampler, views):
         np.testing.assert_array_equal(labels, archive.labels[numbers])
         np.testing.assert_array_equal(numbers, np.tile(numbers[:8], views))
         assert labelled.issuperset(numbers)
+
+
+def test_batches_of_classes_hold_alike_many_images_of_each_label_set():
+    archive = plain_archive(labels=np.eye(5)[np.arange(NUM_IMAGES) % 5])
+    data = training_dataset(archive, ALL, **COMMON, sampler="classes", augment=False)
+    for _, labels in batches(data):
+        assert sorted(labels.sum(axis=0)) == [0, 0, 0, 4, 4]
+    np.testing.assert_allclose(data.weights.sum(), 1)
+    drawn = np.concatenate([image_numbers(images) for images, _ in batches(data)])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=NUM_IMAGES) / len(drawn), data.weights)
+    with pytest.raises(ValueError, match="images_per_class must divide batch_size=8, got 3"):
+        training_dataset(archive, ALL, **(COMMON | {"images_per_class": 3}), sampler="classes")
+    lonely = plain_archive(labels=np.eye(NUM_IMAGES), label_names=tuple(map(str, range(NUM_IMAGES))))
+    with pytest.raises(ValueError, match="got 8 and 0 with a companion of 60"):
+        training_dataset(lonely, ALL, **COMMON, sampler="classes")
 
 
 def test_without_augmentation_the_image_is_the_resize():
@@ -124,7 +143,7 @@ def test_uniform_epochs_show_each_labelled_image_at_most_once():
         assert len(numbers) == 48 == len(set(numbers))  # of 54: six are dropped, others each epoch
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [sampler for sampler in SAMPLERS if sampler != "classes"])
 def test_draw_frequencies_match_the_weights(sampler):
     archive = plain_archive()
     epochs = 60
@@ -249,7 +268,7 @@ def test_replicas_share_the_batches_of_one_device(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "random"}, "sampler must be one of weighted, repeat, uniform, got 'random'"),
+        ({"sampler": "random"}, "sampler must be one of weighted, repeat, uniform, classes, got 'random'"),
         ({"views": 3}, "views must be 1 or 2, got 3"),
         ({"batch_size": 55}, "got 55 and 54 labelled of 60. Lower batch_size"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from macl_tf.config import LOSSES, Settings
-from macl_tf.encoders import descriptor_model
+from macl_tf.descriptors import descriptor_model
 from macl_tf.labels import LabelStatistics
 from macl_tf.recipe import _WITH_MARGIN, _WITH_TEMPERATURE, _WITHOUT, follows_schedule, make_loss, trained_model
 from tests.conftest import ROOT
@@ -50,6 +50,24 @@ def test_every_loss_falls_when_it_is_trained(name):
     alone = descriptor_model(model)
     assert alone.output_shape == (None, 8)
     np.testing.assert_allclose(alone.predict(images, verbose=0), encoder.predict(images, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_takes_the_same_step_by_microbatches(name):
+    images, labels = data()
+    start, weights = None, []
+    for microbatch in (0, 8):
+        settings = Settings(loss=name, views=2, batch_size=ROWS // 2, microbatch=microbatch)
+        keras.utils.set_random_seed(2)
+        model = trained_model(small_encoder(), settings, LABELS)
+        start = [variable.numpy() for variable in model.variables]
+        model.compile(keras.optimizers.SGD(0.1), loss=make_loss(settings, LabelStatistics.from_labels(labels)))
+        model.train_on_batch(images, np.tile(labels[: ROWS // 2], (2, 1)))
+        weights.append([variable.numpy() for variable in model.variables])
+    moved = max(np.abs(after - before).max() for before, after in zip(start, weights[0], strict=True))
+    assert moved > 1e-4
+    for whole, parts in zip(*weights, strict=True):
+        np.testing.assert_allclose(parts, whole, atol=1e-4 * moved, rtol=0)
 
 
 def test_the_documentation_has_one_row_for_each():

@@ -45,7 +45,11 @@ def check(report, expected):
         assert report.values[key] == (None if value is None else pytest.approx(value, **EXACT)), key
         assert report.left_out[key] == left_out[key], key
     for entry, value in zip(report.per_label, by_label, strict=True):
-        assert entry["ap"] == (None if value is None else pytest.approx(value, **EXACT))
+        figures = {key: entry[key] for key in entry if key == "ap" or "@" in key}
+        if value:
+            assert figures == pytest.approx(value, **EXACT)
+        else:
+            assert set(figures.values()) == {None}
 
 
 # ---------------------------------------------------------------- evaluate
@@ -246,7 +250,9 @@ def test_table_names_every_metric():
     assert describe("ndcg@50_shared") == "NDCG@50, gain 2^shared - 1"
     assert describe("map@30_any") == "mAP@30, shares a label"
     assert len({len(line) for line in lines[1:]}) == 1  # aligned
-    by_label = report.table(per_label=True).splitlines()[-7:]
+    *by_label, mean = report.table(per_label=True).splitlines()[-8:]
+    defined = [[entry[key] for entry in report.per_label] for key in ("ap", "precision@5", "recall@5", "hit@5")]
+    assert re.split(r"  +", mean)[3:] == [f"{np.mean([v for v in values if v is not None]):.4f}" for values in defined]
     counts = [int(re.split(r"  +", line)[1]) for line in by_label]
     assert counts == sorted(item_labels.sum(axis=0).tolist())  # rarest first
     assert ["(rare)" in line for line in by_label] == [False, True, True, False, False, False, False]

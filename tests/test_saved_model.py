@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from macl_tf.datasets.archives import decode_image, resize_image
-from macl_tf.encoders import descriptor_model
+from macl_tf.descriptors import descriptor_model
 from macl_tf.files import read_json, write_json
 from macl_tf.run_directory import ENCODER, LABELS, METRICS
 from macl_tf.serving.artifacts import ArtifactError, versions
@@ -187,7 +187,7 @@ def test_the_same_export_again_and_another(run, served, encoder, tmp_path):
 
 
 def test_what_cannot_be_exported_leaves_nothing(run, tmp_path):
-    with pytest.raises(ValueError, match="descriptor must be one of projection, backbone, got 'head'"):
+    with pytest.raises(ValueError, match="descriptor must be one of projection, backbone for this run, got 'head'"):
         export_encoder(run, tmp_path, descriptor="head")
     unfinished = tmp_path / "run"
     shutil.copytree(run, unfinished)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from macl_tf.config import Settings
 
 EXPORT_HELP = """\
 Turns a finished run into a folder that others deploy: the encoder as a SavedModel for TF Serving, an index of the run's
@@ -141,8 +144,8 @@ def add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--output", metavar="SERVED", required=True, help="folder to write to, new or of an export")
     export.add_argument(
         "--descriptor",
-        choices=("projection", "backbone"),
-        help="what is compared; by default as the run's settings say",
+        choices=next(field.metadata["one_of"] for field in fields(Settings) if field.name == "descriptor"),
+        help="what is compared, one of those that the run reported; by default as its settings say",
     )
     export.add_argument("--no-index", action="store_true", help="only the encoder and the server's files")
     export.add_argument(

@@ -71,8 +71,11 @@ def run_train(options: argparse.Namespace) -> int:
     result = train(settings, run, progress=not options.quiet)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
-    print(compare_table(reports(result, settings.descriptor)))
-    print(f"\nEverything is in {run}/: metrics.json (both descriptors), encoder.keras, history.csv, and the pictures")
+    compared = reports(result, settings.descriptor)
+    print(compare_table(compared))
+    if settings.labels == "scene":
+        print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")
+    print(f"\nEverything is in {run}/: metrics.json (every descriptor), encoder.keras, history.csv, and the pictures")
     print("history.png, label_frequencies.png, per_label.png, neighbours.png.")
     return 0
 
@@ -85,7 +88,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
     found = evaluate_run(options.run_dir, data_dir=options.data_dir, table=options.table)
     tiles = f"all tiles of {options.data_dir}" if options.data_dir else f"the test tiles of {options.run_dir}"
-    print(f"\nRetrieval among {tiles}, each a query against the others, by both descriptors:\n")
+    print(f"\nRetrieval among {tiles}, each a query against the others, by each descriptor:\n")
     print(compare_table(found))
     if options.json:
         write_json(options.json, {name: report.to_dict() for name, report in found.items()})

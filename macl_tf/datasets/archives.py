@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -98,6 +98,36 @@ class Archive:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.file_names)
+
+
+def by_scene(archive: Archive) -> Archive:
+    """Return the same tiles with one label each, the scene, for single-label retrieval.
+
+    Args:
+        archive: one with scenes, or one whose tiles have one label each, which are then the scenes.
+
+    Returns:
+        The archive, its labels the scenes in alphabetical order.
+
+    Raises:
+        ValueError: if the archive has neither.
+
+    Example:
+        >>> tile, names = np.zeros((8, 8, 3), np.uint8), ("a.png", "b.png")
+        >>> archive = Archive("mine", ("sea", "sand"), names, np.ones((2, 2)), lambda i: tile, scenes=("port", "beach"))
+        >>> by_scene(archive).label_names, by_scene(archive).labels.tolist()
+        (('beach', 'port'), [[0, 1], [1, 0]])
+    """
+    if archive.scenes is None:
+        if (archive.labels.sum(axis=1) == 1).all():
+            return archive
+        raise ValueError(
+            f"labels=scene needs the scene of each tile, which {archive.name} does not have: ucm, dlrsd and mlaid do, "
+            "and a folder whose table has a column 'scene' or whose tiles have one label each."
+        )
+    names = tuple(sorted(set(archive.scenes)))
+    labels = np.eye(len(names), dtype=np.uint8)[[names.index(scene) for scene in archive.scenes]]
+    return replace(archive, label_names=names, labels=labels, label_areas=None)
 
 
 def open_image(data: bytes | Path, name: str) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from macl_tf.losses.consistency import DCL
 from macl_tf.losses.contrastive import MACL
+from macl_tf.losses.joint import Joint, LabelCrossEntropy
 from macl_tf.losses.margin import LiftedStructure, MarginContrastive
 from macl_tf.losses.multi_similarity import MultiSimilarity
 from macl_tf.losses.n_pairs import InfoNCE, MultiLabelNPairs
@@ -15,6 +16,8 @@ __all__ = [
     "MACL",
     "InfoNCE",
     "JaccardSupCon",
+    "Joint",
+    "LabelCrossEntropy",
     "LiftedStructure",
     "MarginContrastive",
     "MulSupCon",

@@ -86,6 +86,10 @@ class Scorer:
         names = [*names, *self.ap_names, self.wap, self.acg, "r_precision", *self.at_k]
         self.values = {name: np.full(num_queries, np.nan) for name in names}
         self.label_ap = np.full(self.queries.shape, np.nan)
+        self.label_hits = np.zeros((*self.queries.shape, self.cutoffs.size), np.int32)
+        own_items = self.exclude >= 0
+        self.label_total = np.repeat(database.sum(axis=0, dtype=np.int32)[None], num_queries, axis=0)
+        self.label_total[own_items] -= database[self.exclude[own_items]]
 
     def score(self, start: int, stop: int, positions: NDArray[np.int64]) -> None:
         """Fills in the values of queries start ... stop - 1, whose full rankings are given."""
@@ -121,7 +125,9 @@ class Scorer:
         values[self.ap_names[0]][query] = self._average_precision(ranks)
         values[self.ap_names[1]][query] = self._average_precision(ranks.compress(half.take(found)))
         for label in np.flatnonzero(self.queries[query]):
-            self.label_ap[query, label] = self._average_precision(ranks.compress(self.holds[label].take(found)))
+            holding = ranks.compress(self.holds[label].take(found))
+            self.label_ap[query, label] = self._average_precision(holding)
+            self.label_hits[query, label] = np.searchsorted(holding, self.cutoffs, "right")
 
     def _average_precision(self, ranks: Floats) -> float:
         if not ranks.size:

@@ -26,10 +26,15 @@ class QueryScores:
         values: Name of the metric to (Q,) float64, one value for each query, NaN where it is undefined.
         label_ap: (Q, C) float64, average precision of label c for the queries that hold c ("relevant" = holds c), NaN
             for other labels and where no other item holds c.
+        label_hits: (Q, C, P) int32, how many of the first `precision_k[p]` items hold label c, for the queries that
+            hold c; 0 for other labels.
+        label_total: (Q, C) int32, how many items other than the query hold label c.
     """
 
     values: dict[str, Floats]
     label_ap: Floats
+    label_hits: NDArray[np.int32]
+    label_total: NDArray[np.int32]
 
 
 def score_queries(
@@ -95,7 +100,7 @@ def score_queries(
         for done in pool.map(score, starts) if threads > 1 else map(score, starts):
             if on_block is not None:
                 on_block(done)
-    return QueryScores(scorer.values, scorer.label_ap)
+    return QueryScores(scorer.values, scorer.label_ap, scorer.label_hits, scorer.label_total)
 
 
 def _cores() -> int:

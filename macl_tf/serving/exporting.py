@@ -45,7 +45,7 @@ def export_run(
     Args:
         run_dir: A finished run.
         served: Folder to write to.
-        descriptor: "projection" or "backbone", what retrieval compares; None for what the run's settings say.
+        descriptor: What retrieval compares, one that the run reported; None for what its settings say.
         with_index: Whether to embed and index the run's archive.
         kind: Of the index: "auto", "brute_force", "hashing" or "tree".
         recall_target: Recall@10 against exact search that the index is tuned to, in (0, 1].

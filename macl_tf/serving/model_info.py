@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from macl_tf.config import load_settings
-from macl_tf.encoders import DESCRIPTORS
 from macl_tf.files import read_json
 from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS
 
@@ -36,7 +35,7 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
 
     Args:
         run: A finished run.
-        descriptor: "projection" or "backbone"; None for what the run's settings say.
+        descriptor: One of those that the run's encoder has (`Settings.descriptors`); None for what its settings say.
         dim: D, where it is known.
 
     Returns:
@@ -54,8 +53,9 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
             )
     settings = load_settings(run / SETTINGS)
     descriptor = settings.descriptor if descriptor is None else descriptor
-    if descriptor not in DESCRIPTORS:
-        raise ValueError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got '{descriptor}'.")
+    if descriptor not in settings.descriptors:
+        known = ", ".join(settings.descriptors)
+        raise ValueError(f"descriptor must be one of {known} for this run, got '{descriptor}'.")
     metrics = read_json(run / METRICS)
     figures = metrics.get("trained", {}).get(descriptor, {})
     values = dataclasses.asdict(settings)

@@ -45,7 +45,7 @@ def export_encoder(
     Args:
         run_dir: A finished run.
         served: Folder to write to.
-        descriptor: "projection" or "backbone"; None for what the run's settings say.
+        descriptor: One that the run reported (`Settings.descriptors`); None for what its settings say.
         keep: Versions to keep, 0 for all.
 
     Returns:
@@ -77,7 +77,7 @@ def load_descriptor_model(run: Path, descriptor: str) -> Any:
     """The run's Keras model whose output retrieval compares."""
     import keras
 
-    from macl_tf.encoders import descriptor_model
+    from macl_tf.descriptors import descriptor_model
     from macl_tf.run_directory import ENCODER
 
     try:

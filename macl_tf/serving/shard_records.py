@@ -36,7 +36,7 @@ class Origin:
 
     Attributes:
         encoder: SHA-256 of the run's encoder.
-        descriptor: Which of its outputs was compared, "projection" or "backbone".
+        descriptor: Which of its outputs was compared (`Settings.descriptors`).
         version: Its number in SERVED/encoder when the shard was made, for people: it may be exported twice.
         label_names: The label columns.
         dim: D, the width of the embeddings.

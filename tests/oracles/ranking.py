@@ -58,7 +58,7 @@ def weighted_average_precision(gains, k):
 
 
 def scores(similarities, query, items, own, k, precision_k, map_k):
-    """All metrics of one query, None where undefined, and AP by label."""
+    """All metrics of one query, None where undefined, and those of each label that it holds and can find."""
     order = ranking(similarities, own)
     ranked = [items[j] for j in order]
     shared = [overlap(query, item) for item in ranked]
@@ -80,14 +80,21 @@ def scores(similarities, query, items, own, k, precision_k, map_k):
         first = relevant[:cutoff]
         result[f"precision@{cutoff}"] = sum(first) / len(first) if first else None
         result[f"recall@{cutoff}"] = sum(first) / total if total else None
-    labels = {
-        c: average_precision([int(bool(item[c])) for item in ranked], map_k) for c, held in enumerate(query) if held
-    }
+    labels = {}
+    for c, held in enumerate(query):
+        holding = [int(bool(item[c])) for item in ranked]
+        if held and sum(holding):
+            labels[c] = {"ap": average_precision(holding, map_k)}
+            for cutoff in precision_k:
+                first = holding[:cutoff]
+                labels[c][f"precision@{cutoff}"] = sum(first) / len(first)
+                labels[c][f"recall@{cutoff}"] = sum(first) / sum(holding)
+                labels[c][f"hit@{cutoff}"] = float(any(first))
     return result, labels
 
 
 def evaluate(similarities, queries, items, own, k=100, precision_k=(1, 10, 100), map_k=None, counts=None):
-    """(means, left out, AP by label); `own[q]` is the position of query q in the database or -1."""
+    """(means, left out, {metric: mean} by label); `own[q]` is the position of query q in the database or -1."""
     rows = [scores(s, q, items, o, k, precision_k, map_k) for s, q, o in zip(similarities, queries, own, strict=True)]
     means, left_out = {}, {}
     for key in rows[0][0]:
@@ -97,13 +104,13 @@ def evaluate(similarities, queries, items, own, k=100, precision_k=(1, 10, 100),
     num_labels = len(items[0])
     by_label = []
     for c in range(num_labels):
-        defined = [labels[c] for _, labels in rows if labels.get(c) is not None]
-        by_label.append(sum(defined) / len(defined) if defined else None)
+        found = [labels[c] for _, labels in rows if c in labels]
+        by_label.append({key: sum(values[key] for values in found) / len(found) for key in (found or [{}])[0]})
     counts = [sum(item[c] for item in items) for c in range(num_labels)] if counts is None else counts
     held = sorted((c for c in range(num_labels) if counts[c] > 0), key=lambda c: (counts[c], c))
     rarest = held[: -(-len(held) // 3)]
     for key, chosen in (("map_per_label", range(num_labels)), ("map_rarest_third", rarest)):
-        defined = [by_label[c] for c in chosen if by_label[c] is not None]
+        defined = [by_label[c]["ap"] for c in chosen if by_label[c]]
         means[key] = sum(defined) / len(defined) if defined else None
         left_out[key] = len(chosen) - len(defined)
     return means, left_out, by_label

@@ -1,0 +1,199 @@
+"""Training rate of the encoder, beside PyTorch's own ResNet-18 of the same shape on the same cores.
+
+    pip install '.[peers]'
+    python -m benchmarks.training [--sizes 64 128]
+
+Images per second of one optimizer step (forward, backward, AdamW) on a batch that lies in memory: ResNet-18 with the
+projection head and SupCon, here as `python train.py` compiles it, there as nn.Module with pytorch-metric-learning's
+SupConLoss. "Cached gradients" is one step on four such batches by microbatches of one. Every figure is the best of
+several rounds, each in a process of its own that takes its turn; ratios are of one run. The floor is what the step's
+multiply-adds take at the rate of a large matrix product on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.metrics import processor
+from macl_tf.files import write_json
+
+BATCH, LABELS, SECONDS = 128, 17, 12.0
+CONTENDERS = ("macl_tf", "macl_tf, cached gradients", "torch", "torch bf16")
+MICROBATCHES = 4
+
+
+def batch(size: int, rows: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (B, S, S, 3) of 0 to 255 and the number of each image's class."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (rows, size, size, 3)).astype("float32"), rng.integers(0, LABELS, rows)
+
+
+def keras_step(size: int, parts: int) -> Callable[[], Any]:
+    """A training step as `macl_tf.training.train` compiles it, of so many microbatches."""
+    import keras
+    import tensorflow as tf
+
+    from macl_tf.config import Settings
+    from macl_tf.labels import LabelStatistics
+    from macl_tf.recipe import make_encoder, make_loss, make_optimizer, trained_model
+
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)
+    settings = Settings(
+        loss="supcon-any", image_size=size, batch_size=parts * BATCH, microbatch=BATCH if parts > 1 else 0
+    )
+    model = trained_model(make_encoder(settings), settings, LABELS)
+    pixels, classes = batch(size, parts * BATCH)
+    labels = np.eye(LABELS, dtype="float32")[classes]
+    model.compile(make_optimizer(settings, 10), loss=make_loss(settings, LabelStatistics.from_labels(labels)))
+    data = tf.data.Dataset.from_tensors((pixels, labels)).cache().repeat()
+    iterator = iter(data)
+    model.make_train_function()
+    return lambda: float(model.train_function(iterator)["loss"])
+
+
+def torch_step(size: int, autocast: bool) -> Callable[[], Any]:
+    """The same step in PyTorch, channels last, which is its faster layout for convolutions."""
+    import torch
+    from pytorch_metric_learning.losses import SupConLoss
+    from torch import nn
+    from torch.nn import functional
+
+    torch.manual_seed(0)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    def convolution(inputs: int, outputs: int, width: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, width, stride, width // 2, bias=False), nn.BatchNorm2d(outputs))
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+            super().__init__()
+            self.first, self.second = convolution(inputs, outputs, 3, stride), convolution(outputs, outputs, 3, 1)
+            same = stride == 1 and inputs == outputs
+            self.shortcut = nn.Identity() if same else convolution(inputs, outputs, 1, stride)
+
+        def forward(self, x: Any) -> Any:
+            return functional.relu(self.second(functional.relu(self.first(x))) + self.shortcut(x))
+
+    widths = (64, 64, 128, 256, 512)
+    blocks = [
+        Block(widths[stage] if block == 0 else widths[stage + 1], widths[stage + 1], 2 if stage and not block else 1)
+        for stage in range(4)
+        for block in range(2)
+    ]
+    model = nn.Sequential(
+        convolution(3, 64, 3 if size < 96 else 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *blocks,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(512, 512, bias=False), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, 128),
+    ).to(memory_format=torch.channels_last)  # fmt: skip
+    pixels, classes = batch(size)
+    x = torch.tensor(pixels.transpose(0, 3, 1, 2) / 127.5 - 1).to(memory_format=torch.channels_last)
+    y = torch.tensor(classes)
+    loss_function = SupConLoss(temperature=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=1e-4)
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            z = model(x)
+        loss = loss_function(functional.normalize(z.float()), y)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def measure(name: str, size: int) -> float:
+    """Images per second, the best of the steps in some seconds."""
+    parts = MICROBATCHES if name.endswith("gradients") else 1
+    step = torch_step(size, name.endswith("bf16")) if name.startswith("torch") else keras_step(size, parts)
+    for _ in range(3):
+        step()
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < SECONDS:
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return parts * BATCH / min(times)
+
+
+def floor(size: int) -> dict[str, float]:
+    """Multiply-adds of a step (forward once, backward twice), and what they take at a matrix product's rate."""
+    import keras
+
+    from macl_tf.config import Settings
+    from macl_tf.recipe import make_encoder
+
+    products = 0
+    for layer in make_encoder(Settings(image_size=size)).layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            products += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, keras.layers.Dense):
+            products += int(np.prod(layer.kernel.shape))
+    a = np.ones((4096, 4096), np.float32)
+    seconds = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - begin)
+    rate = 4096**3 / min(seconds)
+    return {"multiply_adds_per_image": 3 * products, "images_per_second": rate / (3 * products)}
+
+
+def main() -> None:
+    """Measures all contenders in turn, writes the JSON and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="side of the images, pixels")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(measure(options.measure[0], int(options.measure[1])))
+        return
+    turns = [(size, name) for size in options.sizes for _ in range(options.rounds) for name in options.only]
+    rates: dict[str, dict[str, list[float]]]
+    rates = {str(size): {name: [] for name in options.only} for size in options.sizes}
+    for size, name in tqdm(turns, "training", unit="process"):
+        words = [sys.executable, "-m", "benchmarks.training", "--measure", name, str(size)]
+        done = subprocess.run(
+            words, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+        )
+        rates[str(size)][name].append(float(done.stdout.splitlines()[-1]))
+    floors = {str(size): floor(size) for size in options.sizes}
+    packages = ("tensorflow-cpu", "keras", "numpy", "torch")
+    write_json(
+        options.out,
+        {
+            "command": " ".join(["python -m benchmarks.training", *sys.argv[1:]]),
+            "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
+            "python": platform.python_version(),
+            "versions": {package: metadata.version(package) for package in packages},
+            "batch": BATCH,
+            "images_per_second": rates,
+            "floor": floors,
+        },
+    )
+    print("| images per second, batch 128 | " + " | ".join(f"{size} px" for size in options.sizes) + " |")
+    print("|---|" + "---:|" * len(options.sizes))
+    for name in options.only:
+        print(f"| {name} | " + " | ".join(f"{max(rates[str(size)][name]):.0f}" for size in options.sizes) + " |")
+    print("| floor | " + " | ".join(f"{floors[str(size)]['images_per_second']:.0f}" for size in options.sizes) + " |")
+
+
+if __name__ == "__main__":
+    main()
