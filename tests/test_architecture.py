@@ -16,13 +16,14 @@ FLOORS = [
     {"losses", "sampling", "class_sampling", "augmentation", "retrieval", "cached_gradients", "descriptors"},
     {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
     {"training", "serving"},  # side by side: what serves knows a run's directory, never how it was trained
+    {"service"},
     {"cli"},
 ]
 # Who may import what is heavy or fragile at all, at the top of the file or inside a function.
 ONLY = {
     "tensorflow_datasets": {"datasets"},
     "matplotlib": {"figures"},
-    "PIL": {"datasets", "figures", "serving"},
+    "PIL": {"datasets", "figures", "serving", "service"},
     "scipy": {"datasets"},
     "keras_hub": {"encoders"},
     "tensorflow": {
@@ -52,6 +53,11 @@ ONLY = {
     "scann": {"serving"},
     "pyarrow": {"serving"},
     "rasterio": {"serving"},
+    "fastapi": {"service"},
+    "starlette": {"service"},
+    "pydantic": {"service"},
+    "uvicorn": {"service"},
+    "prometheus_client": {"service"},
 }
 # Of a package, the one file that may; all others ask that file.
 ONE_FILE = {
@@ -59,6 +65,16 @@ ONE_FILE = {
     "pyarrow": "serving/parquet.py",
     "rasterio": "serving/footprints.py",
     "keras": "serving/saved_model.py",
+}
+# The same for the service: who may, and nobody else.
+SERVICE_FILES = {
+    "PIL": {"pictures"},
+    "fastapi": {"app", "refusals", "routes"},
+    "starlette": {"errors", "refusals"},  # whose exceptions those of the framework are
+    "pydantic": {"schemas", "routes"},
+    "uvicorn": {"connections", "server"},
+    "prometheus_client": {"metrics"},
+    "macl_tf.training": set(),
 }
 # These open and search an index: they must not wait for TensorFlow.
 LIGHT = {"artifacts", "items", "parquet", "filters", "journal", "thumbnails", "index", "exact", "search", "showing"}
@@ -130,6 +146,16 @@ def test_serving_meets_each_heavy_package_in_one_file():
         for package in {target.split(".")[0] for target in imports(path)}:
             if package in ONE_FILE:
                 assert path.relative_to(PACKAGE).as_posix() == ONE_FILE[package], f"{path.name} imports {package}"
+
+
+def test_service_meets_each_package_where_it_belongs():
+    for name, path in modules():
+        if name != "service":
+            continue
+        for target in imports(path):
+            for package, files in SERVICE_FILES.items():
+                if f"{target}.".startswith(f"{package}."):
+                    assert path.stem in files, f"{path.name} imports {target}"
 
 
 def test_opening_an_index_does_not_wait_for_tensorflow(run_python):

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from macl_tf.cli import serving, training
+from macl_tf.cli import service, serving, training
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     training.add_commands(commands)
     serving.add_commands(commands)
+    service.add_commands(commands)
     return main_parser
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
+IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
 # Below Pillow's own limit of 89 million, so that ours is the message that a user reads.
-_MAX_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +144,10 @@ def open_image(data: bytes | Path, name: str) -> Image.Image:
         ValueError: if it cannot be decoded or has more than 64 million pixels. The message names the image.
     """
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=IMAGE_FORMATS) as image:
             width, height = image.size
-            if width * height > _MAX_PIXELS:
-                raise ValueError(f"it has {width} x {height} pixels, more than {_MAX_PIXELS:,}; cut it into tiles")
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}; cut it into tiles")
             image.load()
             return image
     except Exception as error:  # On broken bytes Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...

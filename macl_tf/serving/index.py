@@ -56,12 +56,7 @@ class Index:
 
     @classmethod
     def open(
-        cls,
-        root: str | os.PathLike[str],
-        version: int | None = None,
-        *,
-        exact: bool = False,
-        verify: bool = True,
+        cls, root: str | os.PathLike[str], version: int | None = None, *, exact: bool = False, verify: bool = True
     ) -> Index:
         """Opens an index, with all changes that were acknowledged.
 
@@ -167,7 +162,9 @@ class Index:
         """
         return self._snapshot.search(vectors, k, ids=ids, filter=filter, exact=exact)
 
-    def upsert(self, items: Items, vectors: ArrayLike, thumbnails: Iterable[bytes | None] | None = None) -> None:
+    def upsert(
+        self, items: Items, vectors: ArrayLike, thumbnails: Iterable[bytes | None] | None = None, *, encoder: Any = None
+    ) -> None:
         """Adds items, and replaces those whose ids are there already: all of them, or after an error none.
 
         When it returns they are on disk and survive a crash. Many items in one call are much faster than many calls.
@@ -176,6 +173,7 @@ class Index:
             items: n items with labels of the index.
             vectors: (n, D) finite and not zero.
             thumbnails: n small JPEG pictures, None or b"" where there is none.
+            encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
 
         Raises:
             ValueError: If something does not fit. Then nothing was changed.
@@ -183,6 +181,8 @@ class Index:
         """
 
         def change(now: Snapshot) -> Upsert | None:
+            if encoder not in (None, now.stored.info.get("encoder")):
+                raise ArtifactError("vectors must be of the newest index's encoder, which is another now: embed again.")
             upsert = Upsert.of(items, vectors, thumbnails, now.stored.items.label_names, now.dim)
             return upsert if len(items) else None
 
@@ -244,8 +244,7 @@ class Index:
                 progress=progress,
             )
         self.refresh()
-        assert staging.published is not None  # for the type checker: publish did not raise
-        return staging.published
+        return Path(staging.published or self._root)
 
     def refresh(self) -> None:
         """Takes in what other processes wrote or published since.

@@ -1,0 +1,93 @@
+"""Connections that send no request, or one without end, or take no answer, are closed: uvicorn would wait for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from macl_tf.service.limits import Limits
+
+_HEAD_BYTES = 1 << 16  # of the lines before a body; what is read at once may be more
+_LAST_BYTES = 5.0  # seconds for what is on its way when a connection is closed
+
+
+def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """The protocol that uvicorn is to speak.
+
+    Args:
+        limits: Of these `head_seconds` for the lines before a body, `body_seconds` for taking an answer, and
+            `per_client` connections of one address.
+    """
+    open_by: Counter[str] = Counter()
+
+    class GuardedProtocol(HttpToolsProtocol):
+        _deadline: asyncio.TimerHandle | None = None
+        _head = 0  # bytes since the deadline was set
+        _in_message = False
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._address = str((self.client or ("",))[0])
+            open_by[self._address] += 1
+            self._expect(limits.head_seconds)
+            if open_by[self._address] > limits.per_client:
+                self._close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._expected()
+            open_by[self._address] -= 1
+            if not open_by[self._address]:
+                del open_by[self._address]
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+                # Either this has to become a request, or it is the rest of one that was answered already.
+                self._expect(limits.body_seconds if self._in_message else limits.head_seconds)
+            if not self._in_message:
+                self._head += len(data)
+            super().data_received(data)
+            if not self._in_message and self._head > _HEAD_BYTES:
+                self._close()
+
+        def on_headers_complete(self) -> None:
+            self._in_message = True
+            self._expected()
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_message = False
+            self._head = 0
+            super().on_message_complete()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._expect(limits.body_seconds)
+
+        def resume_writing(self) -> None:
+            self._expected()
+            super().resume_writing()
+
+        def timeout_keep_alive_handler(self) -> None:
+            super().timeout_keep_alive_handler()
+            self._close()
+
+        def _expect(self, seconds: float) -> None:
+            self._expected()
+            self._deadline = self.loop.call_later(seconds, self._close)
+
+        def _expected(self) -> None:
+            self._head = 0
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _close(self) -> None:
+            self._expected()
+            self.transport.close()
+            self.loop.call_later(_LAST_BYTES, self.transport.abort)
+
+    return GuardedProtocol

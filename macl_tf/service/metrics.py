@@ -1,0 +1,65 @@
+"""Figures for Prometheus. The one file that meets its client."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """All figures of one service."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+
+        def gauge(name: str, words: str) -> Gauge:
+            return Gauge(f"macl_{name}", words, registry=registry)
+
+        self.stage = Histogram(
+            "macl_stage_seconds", "Seconds of a search or upsert by stage.", ["stage"],
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        for stage in ("decode", "encode", "search", "total"):
+            self.stage.labels(stage)
+        self.requests = Counter("macl_requests", "Requests answered.", ["method", "route", "status"], registry=registry)
+        self.in_flight = gauge("requests_in_flight", "Requests that are being answered.")
+        self._batch = Histogram(
+            "macl_encoder_batch_size", "Pictures embedded together.", buckets=_SIZES, registry=registry
+        )
+        self._encoder = Histogram(
+            "macl_encoder_batch_seconds", "Seconds of such a batch.", buckets=_SECONDS, registry=registry
+        )
+        self._items = gauge("index_items", "Items in the index.")
+        self._changes = gauge("index_changes", "Items written since its version was published.")
+        self._index_version = gauge("index_version", "Version of the index.")
+        self._model_version = gauge("model_version", "Version of the encoder.")
+        self._recall = gauge("live_recall_at_10", "Recall@10 of recent queries against exact search; NaN before any.")
+        self._recall.set(float("nan"))
+        self._checked = Counter("macl_live_recall_queries", "Queries that were checked for it.", registry=registry)
+        self.failures = Counter("macl_background_failures", "Looks for new versions that failed.", registry=registry)
+
+    def observe_batch(self, size: int, seconds: float) -> None:
+        """A batch went through the encoder."""
+        self._batch.observe(size)
+        self._encoder.observe(seconds)
+
+    def observe_recall(self, recall: float, checked: int) -> None:
+        """So many queries more were checked against exact search, and this is the figure now."""
+        self._recall.set(recall)
+        self._checked.inc(checked)
+
+    def show(self, items: int, changes: int, *, index_version: int, model_version: int) -> None:
+        """What is being served."""
+        self._items.set(items)
+        self._changes.set(changes)
+        self._index_version.set(index_version)
+        self._model_version.set(model_version)
+
+    def text(self) -> bytes:
+        """All figures, as Prometheus reads them."""
+        return generate_latest(self._registry)

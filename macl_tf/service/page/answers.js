@@ -1,0 +1,106 @@
+// Answers of the server on the page: one list of tiles or two, the map, and the line that sums them up.
+
+import { count, element, find, shortName } from "./element.js";
+import { hasFilter, keyOf, only, toFragment, withoutFilter } from "./link.js";
+import { highlight, showMap } from "./map.js";
+import { mark, marks } from "./marks.js";
+import { say } from "./notices.js";
+import { compareLists, resultList } from "./results.js";
+import { versionName } from "./views.js";
+
+/**
+ * Shows one answer, or two beside each other.
+ *
+ * page: search, archive, tiles, change(search), more(version, offset), failed(error, again), compared, and embedded,
+ * the milliseconds that the picture took.
+ */
+export function showAnswers(answers, page) {
+  const { search, archive, tiles, change, compared } = page;
+  const scored = search.like.length > 0;
+  const asked = search.like
+    .map(keyOf)
+    .map((key) => tiles.get(key))
+    .filter(Boolean);
+  const context = {
+    scored,
+    marks,
+    mark,
+    rare: archive.rare,
+    looked: highlight,
+    archive: archive.info.model.dataset?.name,
+    queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
+    linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
+  };
+  const columns = answers.map((found, side) => column(found, side ? search.versus : search.index, context, page));
+  find("lists").replaceChildren(...columns.map(({ node }) => node));
+  find("lists").classList.toggle("compared", compared);
+  find("legend").hidden = !archive.labels.length;
+  find("legend-shared").hidden = !context.queryLabels.size;
+  const onMap = search.map && archive.info.has_places;
+  find("map").hidden = !onMap;
+  if (onMap)
+    showMap(answers[0].results, asked, search.box, { ...context, filterTo: (box) => change({ ...search, box }) });
+  find("found-title").textContent = scored
+    ? "Most alike"
+    : hasFilter(search)
+      ? "Some that fit the filter"
+      : "Begin with a tile";
+  say(summary(answers, page, compared ? compareLists(columns[0].list, columns[1].list) : null));
+  document.title = scored
+    ? `Like ${search.like.map((example) => (example.id ? shortName(example.id) : "a picture")).join(", ")}`
+    : "Tile search";
+}
+
+function column(found, version, context, page) {
+  const { archive, compared } = page;
+  const entry = archive.info.versions.find((known) => known.version === found.index_version);
+  const name = compared ? `Index ${entry ? versionName(entry, archive.info) : found.index_version}` : "Tiles";
+  const { list, add } = resultList(name, context);
+  add(found.results);
+  const node = element("section", { "aria-label": name }, compared ? element("h3", {}, name) : null, list);
+  if (!found.results.length) node.append(nothing(page));
+  if (found.more && !compared) node.append(moreButton(version, add, list, page));
+  return { node, list };
+}
+
+function nothing({ search, change }) {
+  const clear = () => change(withoutFilter(search));
+  return element(
+    "div",
+    { class: "nothing" },
+    element("p", {}, hasFilter(search) ? "No tile meets the filter." : "There is no tile here yet."),
+    hasFilter(search)
+      ? element("button", { type: "button", class: "primary", onclick: clear }, "Clear the filter")
+      : null,
+  );
+}
+
+function moreButton(version, add, list, page) {
+  const button = element("button", { type: "button", class: "more", onclick: more }, "Show more");
+  async function more() {
+    button.disabled = true;
+    try {
+      const next = await page.more(version, list.children.length);
+      add(next.results)?.querySelector("a").focus({ preventScroll: true });
+      say(`${count(list.children.length, "tile")} shown.`);
+      if (next.more) button.disabled = false;
+      else button.remove();
+    } catch (error) {
+      button.disabled = false;
+      if (error.name !== "AbortError") await page.failed(error, more);
+    }
+  }
+  return button;
+}
+
+function summary(answers, { search, embedded }, inBoth) {
+  const [{ results: found, ms }] = answers;
+  if (inBoth !== null) return `${inBoth} of ${found.length} tiles are in both lists.`;
+  if (!search.like.length)
+    return hasFilter(search) ? `${count(found.length, "tile")}.` : "One for each label, the rarest first.";
+  const times = [
+    embedded && `picture ${embedded.toFixed(0)} ms`,
+    ms && `search ${ms.search.toFixed(ms.search < 10 ? 1 : 0)} ms`,
+  ];
+  return `${[count(found.length, "tile"), ...times.filter(Boolean)].join(" · ")}`;
+}

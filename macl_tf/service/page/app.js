@@ -1,0 +1,206 @@
+// The page: reads the search from the link, asks the server, shows the answer. Every change is a new link.
+
+import { showAnswers } from "./answers.js";
+import * as api from "./api.js";
+import { askForToken, openHelp } from "./dialogs.js";
+import { count, find } from "./element.js";
+import { showFilters } from "./filters.js";
+import { listenForKeys } from "./keys.js";
+import { EMPTY, fromFragment, hasFilter, keyOf, only, refined, toFragment } from "./link.js";
+import { clearMarks, listenForMarks } from "./marks.js";
+import { clearFailure, say, showFailure } from "./notices.js";
+import { checkFile, receivePictures, tinyPicture } from "./pictures.js";
+import { showQuery } from "./query.js";
+import { embed, keepFile, searchFor, tilesToBegin } from "./searching.js";
+import { showViews } from "./views.js";
+
+const archive = { info: null, labels: [], rare: new Set(), dated: false };
+const tiles = new Map(); // what is known of each id that was seen
+let search = EMPTY;
+let running = new AbortController();
+let embedded = null; // milliseconds that the last picture took
+
+/** Makes a search the page's: the link changes, and what is shown follows from it. */
+function change(next) {
+  const fragment = toFragment(next);
+  if (fragment === (location.hash || "#")) show();
+  else location.hash = fragment;
+}
+
+async function show() {
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  search = fromFragment(location.hash);
+  const within = ["lists", "marks"].some((id) => find(id).contains(document.activeElement));
+  clearFailure();
+  clearMarks();
+  find("lists").setAttribute("aria-busy", "true");
+  try {
+    if (!archive.info) await learn();
+    const compared = search.versus !== null && search.like.length > 0;
+    const { dated } = archive;
+    const asking = Promise.all([
+      Promise.all(
+        (compared ? [search.index, search.versus] : [search.index]).map((version) => answer(version, signal)),
+      ),
+      ...[...search.like, ...search.unlike].map((example) => learnTile(example, signal)),
+    ]);
+    frame(); // while the server works
+    const [answers, ...learnt] = await asking;
+    if (signal.aborted) return;
+    const outdated = search.index === null && answers[0].index_version > archive.info.index.version;
+    if (outdated) await learn();
+    answers.forEach((found) => found.results.forEach(remember));
+    if (outdated || archive.dated !== dated || learnt.some(Boolean)) frame();
+    const more = async (version, offset) => {
+      const next = await searchFor(search, version, archive, offset, signal);
+      next.results.forEach(remember);
+      return next;
+    };
+    showAnswers(answers, { search, archive, tiles, change, more, failed, compared, embedded });
+    embedded = null;
+    // Who came by keyboard stays among the tiles.
+    if (within) find("lists").querySelector(".tile a")?.focus({ preventScroll: true });
+  } catch (error) {
+    if (signal.aborted || error.name === "AbortError") return;
+    await failed(error);
+  } finally {
+    if (!signal.aborted) {
+      find("lists").setAttribute("aria-busy", "false");
+      find("lists").dataset.shows = location.hash; // so that a program can wait for it
+    }
+  }
+}
+
+/** What is not a search: the query, the filter and the views as the link has them. */
+function frame() {
+  showQuery(search, tiles, change);
+  showFilters(search, archive, change);
+  showViews(search, archive, change);
+  const { info } = archive;
+  const name = info.model.dataset?.name;
+  find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""} · encoder ${
+    info.model.version
+  } · index ${info.index.version}`;
+}
+
+async function answer(version, signal) {
+  if (search.like.length || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
+  return { results: await tilesToBegin(search, archive, signal), more: false };
+}
+
+async function learn() {
+  const [info, { labels }] = await Promise.all([api.info(), api.labels()]);
+  Object.assign(archive, {
+    info,
+    labels,
+    rare: new Set(labels.filter((label) => label.rare).map((label) => label.name)),
+  });
+}
+
+/** Whether something new is known of an example. */
+async function learnTile(example, signal) {
+  if (example.id === undefined || tiles.has(example.id)) return false;
+  try {
+    remember(await api.item(example.id, signal));
+    return true;
+  } catch (error) {
+    if (error.status !== 404) throw error; // it may still be in an older version: the search will say
+    return false;
+  }
+}
+
+function remember(tile) {
+  tiles.set(tile.id, tile);
+  archive.dated ||= Boolean(tile.date);
+}
+
+async function failed(error, again = show) {
+  if (error.status === 401 && (await askForToken(Boolean(api.token())))) return again();
+  const temporary = !error.status || [401, 408, 429].includes(error.status) || error.status >= 500;
+  if (again === show) {
+    find("lists").replaceChildren();
+    find("map").hidden = find("legend").hidden = true;
+    find("found-title").textContent = "No results";
+    say("");
+  }
+  showFailure(error, temporary ? again : null);
+}
+
+/** Pictures that came in: embedded one after the other, then searched for together. */
+async function take(files, more) {
+  clearFailure();
+  say("Looking at the picture…");
+  document.body.classList.add("embedding");
+  try {
+    if (!archive.info) await learn();
+    const examples = [];
+    for (const file of files) {
+      checkFile(file, archive.info.limits);
+      const drawing = tinyPicture(file);
+      const { example, ms } = await embed(file, search.index, archive).catch((error) => {
+        throw Object.assign(error, { value: [file.name, error.value].filter(Boolean).join(", ") });
+      });
+      keepFile(example, file);
+      examples.push({ ...example, picture: await drawing });
+      embedded = ms.decode + ms.encode;
+    }
+    const rest = more ? search : { ...search, like: [], unlike: [] };
+    change(refined({ ...rest, seed: 0 }, examples, []));
+  } catch (error) {
+    say("");
+    await failed(error, () => take(files, more));
+  } finally {
+    document.body.classList.remove("embedding");
+  }
+}
+
+async function copyLink() {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    say("The link is copied.");
+  } catch {
+    say("Copy it from the address bar: this browser lets pages copy over https only.");
+  }
+}
+
+function goTo(id) {
+  find(id).focus({ preventScroll: true });
+  find(id).scrollIntoView({ block: "start" });
+}
+
+receivePictures(take, (fragment) => (location.hash = fragment));
+listenForMarks((right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)));
+find("by-id").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const id = find("id").value.trim();
+  if (id) change(only(search, { id }));
+});
+find("copy").addEventListener("click", copyLink);
+find("help-open").addEventListener("click", () => openHelp(archive.info && archive));
+find("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  goTo("found");
+});
+listenForKeys({
+  "?": () => openHelp(archive.info && archive),
+  "/": () => ((find("filters").open = true), (find("label-search") ?? find("id")).focus()),
+  u: () => find("choose").click(),
+  g: () => (find("lists").querySelector('.tile a[tabindex="0"]') ?? find("found")).focus(),
+  y: (tile) => tile?.querySelector(".right").click(),
+  n: (tile) => tile?.querySelector(".wrong").click(),
+  s: () => find("again")?.click(),
+  m: () => find("map-toggle")?.click(),
+  l: copyLink,
+  Escape: clearFailure,
+});
+addEventListener("hashchange", () => {
+  const next = fromFragment(location.hash);
+  const same = (key) => next[key].map(keyOf).join() === search[key].map(keyOf).join();
+  if (!same("like") || !same("unlike"))
+    for (const part of [document.documentElement, document.querySelector("aside")]) part.scrollTop = 0;
+  show();
+});
+if (matchMedia("(width < 56rem)").matches) find("filters").open = false;
+show();

@@ -1,0 +1,31 @@
+// Builds elements. Text always becomes a text node: nothing that the server or a link says is ever read as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** element("button", { class: "mark", "aria-pressed": false, onclick: mark }, "Right") */
+export function element(name, attributes = {}, ...children) {
+  return dress(document.createElement(name), attributes, children);
+}
+
+export function svg(name, attributes = {}, ...children) {
+  return dress(document.createElementNS(SVG, name), attributes, children);
+}
+
+function dress(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === undefined || value === null) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (typeof value === "boolean" && !key.startsWith("aria-")) node.toggleAttribute(key, value);
+    else node.setAttribute(key, value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+export const find = (id) => document.getElementById(id);
+
+/** The last part of an id that looks like a path, for where there is little room. */
+export const shortName = (id) => id.split("/").at(-1);
+
+const NUMBERS = new Intl.NumberFormat("en");
+export const count = (number, noun) => `${NUMBERS.format(number)} ${noun}${number === 1 ? "" : "s"}`;

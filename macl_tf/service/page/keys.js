@@ -1,0 +1,35 @@
+// Single keys. They can be switched off, and never act while something is typed or a dialog is open.
+
+const SETTING = "macl-shortcuts";
+
+export const SHORTCUTS = [
+  ["arrows, Home, End", "go from tile to tile"],
+  ["Enter", "search from the tile"],
+  ["y", "the tile is right"],
+  ["n", "the tile is wrong"],
+  ["s", "search again with the marks"],
+  ["g", "go to the results"],
+  ["u", "choose a picture"],
+  ["/", "find a label or an id"],
+  ["m", "map, where tiles have places"],
+  ["l", "copy the link"],
+  ["?", "this help"],
+  ["Esc", "close the help or an error"],
+];
+
+export const shortcutsOn = () => localStorage.getItem(SETTING) !== "off";
+export const setShortcuts = (on) => localStorage.setItem(SETTING, on ? "on" : "off");
+
+/** Calls actions[key](tile): the tile is the one that has the focus, or null. */
+export function listenForKeys(actions) {
+  addEventListener("keydown", (event) => {
+    const typing = event.target.closest?.("input:not([type=checkbox], [type=radio], [type=file]), textarea, select");
+    const busy =
+      event.altKey || event.ctrlKey || event.metaKey || event.isComposing || document.querySelector("dialog[open]");
+    if (typing || busy || (event.key !== "Escape" && !shortcutsOn())) return;
+    const act = actions[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act(event.target.closest?.(".tile") ?? null);
+  });
+}

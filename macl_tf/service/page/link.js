@@ -1,0 +1,127 @@
+// A search and its link: everything that the page shows follows from the URL's fragment.
+//
+//   #like=ship01.jpg&unlike=dock7.jpg&any=ship,dock&none=cars&since=2020-01-01&box=5,45,10,50&k=48&index=1&versus=2&map
+//
+// A picture that was dropped stands in it as its embedding and a tiny JPEG: picture=<encoder>~<vector>~<JPEG>, both of
+// them base64url.
+
+export const EMPTY = Object.freeze({
+  like: [],
+  unlike: [],
+  any: [],
+  all: [],
+  none: [],
+  box: null,
+  since: "",
+  until: "",
+  k: 24,
+  index: null,
+  versus: null,
+  map: false,
+  seed: 0,
+});
+const LISTS = ["any", "all", "none"];
+const DAY = /^\d{4}-\d{2}-\d{2}$/;
+
+/** An example is {id} or {encoder, vector, picture}: the latter two base64url, picture "" where it cannot be drawn. */
+export const keyOf = (example) => example.id ?? `~${example.vector}`;
+
+export function toFragment(search) {
+  const parts = [];
+  const add = (key, text) => parts.push(`${key}=${readable(text)}`);
+  for (const key of ["like", "unlike"]) {
+    for (const { id, encoder, vector, picture } of search[key]) {
+      if (id !== undefined) add(key, id);
+      else add("picture", [encoder, vector, picture].join("~"));
+    }
+  }
+  for (const key of LISTS) for (const label of search[key]) add(key, label);
+  if (search.box) add("box", search.box.join(","));
+  for (const key of ["since", "until"]) if (search[key]) add(key, search[key]);
+  for (const key of ["k", "seed"]) if (search[key] !== EMPTY[key]) add(key, String(search[key]));
+  for (const key of ["index", "versus"]) if (search[key] !== null) add(key, String(search[key]));
+  if (search.map) parts.push("map");
+  return `#${parts.join("&")}`;
+}
+
+/** Reads a fragment. What it does not understand it leaves out: an old or cut link still shows what it can. */
+export function fromFragment(fragment) {
+  const given = new URLSearchParams(fragment.replace(/^#/, ""));
+  const search = { ...EMPTY };
+  const ids = (key) =>
+    given
+      .getAll(key)
+      .filter(Boolean)
+      .map((id) => ({ id }));
+  search.like = unique([...given.getAll("picture").map(readPicture).filter(Boolean), ...ids("like")], keyOf);
+  search.unlike = unique(ids("unlike"), keyOf);
+  for (const key of LISTS) search[key] = unique(given.getAll(key).filter(Boolean));
+  search.box = readBox(given.get("box"));
+  for (const key of ["since", "until"]) search[key] = DAY.test(given.get(key) ?? "") ? given.get(key) : "";
+  search.k = whole(given.get("k"), 1) ?? EMPTY.k;
+  search.seed = whole(given.get("seed"), 0) ?? EMPTY.seed;
+  for (const key of ["index", "versus"]) search[key] = whole(given.get(key), 0);
+  search.map = given.has("map");
+  return search;
+}
+
+export function hasFilter(search) {
+  return LISTS.some((key) => search[key].length > 0) || Boolean(search.box || search.since || search.until);
+}
+
+export const withoutFilter = (search) => ({ ...search, any: [], all: [], none: [], box: null, since: "", until: "" });
+
+/** The same filter and view with one example instead of all others: what a click on a tile asks for. */
+export const only = (search, example) => ({ ...search, like: [example], unlike: [] });
+
+/** Examples with more of them; who is now right is no longer wrong, and the other way round. */
+export function refined(search, right, wrong) {
+  const keys = new Set([...right, ...wrong].map(keyOf));
+  const rest = (examples) => examples.filter((example) => !keys.has(keyOf(example)));
+  return { ...search, like: [...rest(search.like), ...right], unlike: [...rest(search.unlike), ...wrong] };
+}
+
+export function encodeVector(values) {
+  return base64url(new Uint8Array(Float32Array.from(values).buffer));
+}
+
+export function decodeVector(text) {
+  const bytes = Uint8Array.from(atob(standard(text)), (character) => character.charCodeAt(0));
+  return Array.from(new Float32Array(bytes.buffer));
+}
+
+export const pictureSource = (picture) => `data:image/jpeg;base64,${standard(picture)}`;
+
+export function base64url(bytes) {
+  const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+const standard = (text) => text.replaceAll("-", "+").replaceAll("_", "/");
+
+// Slashes, colons and commas need no escape in a fragment, and ids are easier to read with them.
+const readable = (text) =>
+  encodeURIComponent(text).replaceAll("%2F", "/").replaceAll("%3A", ":").replaceAll("%2C", ",");
+
+function readPicture(text) {
+  const [encoder, vector, picture] = text.split("~");
+  if (!/^[\w-]+$/.test(vector ?? "") || !/^[\w-]*$/.test(picture ?? "#")) return null;
+  try {
+    return decodeVector(vector).every(Number.isFinite) ? { encoder, vector, picture } : null;
+  } catch {
+    return null; // the link was cut within it
+  }
+}
+
+function readBox(text) {
+  const box = (text ?? "").split(",").map(Number);
+  const [west, south, east, north] = box;
+  const onEarth = box.length === 4 && Math.abs(west) <= 180 && Math.abs(east) <= 180;
+  return onEarth && -90 <= south && south <= north && north <= 90 ? box : null;
+}
+
+const whole = (text, least) => (/^\d{1,9}$/.test(text ?? "") && Number(text) >= least ? Number(text) : null);
+
+function unique(values, key = (value) => value) {
+  return [...new Map(values.map((value) => [key(value), value])).values()];
+}

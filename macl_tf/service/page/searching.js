@@ -1,0 +1,120 @@
+// From a search, as the link says it, to answers of the server, for any version of the index.
+
+import * as api from "./api.js";
+import { decodeVector, encodeVector, keyOf } from "./link.js";
+
+const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
+
+/** Remembers the file behind an example, so that another encoder can embed it too. */
+export function keepFile(example, file) {
+  kept.set(example.vector, { file, preview: URL.createObjectURL(file), vectors: new Map() });
+}
+
+/** Address of a dropped picture in full size, for as long as the page is open. */
+export const previewOf = (example) => kept.get(example.vector)?.preview ?? null;
+
+/** Which encoder made the vectors of an index version; null stands for the newest. */
+function encoderOf(archive, version) {
+  const number = version ?? archive.info.index.version;
+  const entry = archive.info.versions.find((candidate) => candidate.version === number);
+  if (entry) return `${entry.encoder_version}.${entry.descriptor}`;
+  throw new api.Failure({
+    rule: `Index version ${number} cannot be searched.`,
+    value: String(number),
+    remedy: `There is ${archive.info.versions.map((known) => known.version).join(", ")}: choose one of them.`,
+  });
+}
+
+/** Embeds a picture; gives the example that stands for it in searches and links, and how long that took. */
+export async function embed(file, version, archive) {
+  const { query, ms } = await api.searchImage(file, { k: 1, index: version });
+  return { example: { encoder: encoderOf(archive, version), vector: encodeVector(query.vector), picture: "" }, ms };
+}
+
+/** One page of results. */
+export async function searchFor(search, version, archive, offset, signal) {
+  const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
+  const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
+  const anywhere = { vector: randomVector(archive.info.model.dim, search.seed) };
+  const query = {
+    positive: positive.length ? positive : [anywhere],
+    negative: positive.length ? negative : [],
+    k: Math.min(search.k, archive.info.limits.k),
+    offset,
+    filter: conditions(search),
+    index: version,
+  };
+  return api.search(query, signal);
+}
+
+/** Tiles to begin with: one for each label, the rarest first. Nothing is known about the archive but this. */
+export async function tilesToBegin(search, archive, signal) {
+  const held = archive.labels.filter((label) => label.count).sort((a, b) => a.count - b.count);
+  const { dim } = archive.info.model;
+  const ask = (number, filter, k) =>
+    api.search({ positive: [{ vector: randomVector(dim, search.seed * 1000 + number) }], k, filter }, signal);
+  if (!held.length) return (await ask(0, {}, Math.min(24, archive.info.limits.k))).results;
+  const answers = await inTurns(held.slice(0, 24), (label, number) => ask(number, { any_of: [label.name] }, 4));
+  const chosen = new Map();
+  for (const { results } of answers) {
+    const fresh = results.find((result) => !chosen.has(result.id));
+    if (fresh) chosen.set(fresh.id, fresh);
+  }
+  return [...chosen.values()];
+}
+
+function conditions(search) {
+  const filter = {};
+  if (search.any.length) filter.any_of = search.any;
+  if (search.all.length) filter.all_of = search.all;
+  if (search.none.length) filter.none_of = search.none;
+  for (const key of ["box", "since", "until"]) if (search[key]) filter[key] = search[key];
+  return filter;
+}
+
+async function asked(example, version, archive) {
+  if (example.id !== undefined) return { id: example.id };
+  const encoder = encoderOf(archive, version);
+  if (example.encoder === encoder) return { vector: decodeVector(example.vector) };
+  const known = kept.get(keyOf(example).slice(1));
+  if (!known) {
+    throw new api.Failure({
+      rule: "Vectors of two encoders cannot be compared.",
+      value: `the picture was embedded by encoder ${example.encoder}, this index by ${encoder}`,
+      remedy: "Drop the picture itself once more: a link holds only what one encoder made of it.",
+    });
+  }
+  if (!known.vectors.has(encoder)) {
+    const { example: other } = await embed(known.file, version, archive);
+    known.vectors.set(encoder, decodeVector(other.vector));
+  }
+  return { vector: known.vectors.get(encoder) };
+}
+
+async function inTurns(values, ask, atOnce = 6) {
+  const answers = new Array(values.length);
+  let next = 0;
+  const worker = async () => {
+    while (next < values.length) {
+      const number = next++;
+      answers[number] = await ask(values[number], number);
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
+  return answers;
+}
+
+/** A unit vector in a direction that the seed fixes, for looking somewhere in the archive. */
+function randomVector(dim, seed) {
+  let state = (seed + 1) * 0x9e3779b9;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) | 0; // mulberry32
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const normal = () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  const values = Array.from({ length: dim }, normal);
+  const norm = Math.hypot(...values);
+  return values.map((value) => value / norm);
+}

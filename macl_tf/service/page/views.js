@@ -1,0 +1,102 @@
+// How results are shown: map, number, versions, and the theme of the page.
+
+import { element, find } from "./element.js";
+import { hasFilter } from "./link.js";
+
+const NUMBERS = [12, 24, 48, 96];
+
+export function showViews(search, archive, change) {
+  const { info } = archive;
+  const searching = search.like.length > 0;
+  const focused = document.activeElement?.id;
+  const parts = [];
+  if (!searching) {
+    parts.push(
+      element(
+        "button",
+        { type: "button", id: "others", onclick: () => change({ ...search, seed: search.seed + 1 }) },
+        "Other tiles",
+      ),
+    );
+  }
+  if (info.has_places) {
+    parts.push(
+      element(
+        "button",
+        {
+          type: "button",
+          id: "map-toggle",
+          "aria-pressed": search.map,
+          onclick: () => change({ ...search, map: !search.map }),
+        },
+        "Map",
+      ),
+    );
+  }
+  if (searching || hasFilter(search)) {
+    const numbers = [...new Set([...NUMBERS, search.k])]
+      .filter((number) => number <= info.limits.k)
+      .sort((a, b) => a - b);
+    parts.push(
+      choice(
+        "number",
+        "Show",
+        search.k,
+        numbers.map((number) => [number, String(number)]),
+        (value) => change({ ...search, k: Number(value) }),
+      ),
+    );
+  }
+  if (searching) {
+    const versions = info.versions.map((entry) => [entry.version, versionName(entry, info)]);
+    if (versions.length > 1 || search.index !== null) {
+      parts.push(
+        choice("index", "Index", search.index ?? "", [["", "newest"], ...versions], (value) =>
+          change({ ...search, index: value === "" ? null : Number(value) }),
+        ),
+      );
+    }
+    if (versions.length > 1 || search.versus !== null) {
+      parts.push(
+        choice("versus", "Beside", search.versus ?? "", [["", "nothing"], ...versions], (value) =>
+          change({ ...search, versus: value === "" ? null : Number(value) }),
+        ),
+      );
+    }
+  }
+  find("views").replaceChildren(...parts);
+  if (focused)
+    find("views")
+      .querySelector(`#${CSS.escape(focused)}`)
+      ?.focus();
+}
+
+/** "2 (encoder 1)"; what of the encoder is indexed only where that is not the same in all versions. */
+export function versionName({ version, encoder_version, descriptor }, info) {
+  const mixed = new Set(info.versions.map((entry) => entry.descriptor)).size > 1;
+  return `${version} (encoder ${encoder_version}${mixed ? `, ${descriptor}` : ""})`;
+}
+
+function choice(id, text, value, options, change) {
+  return element(
+    "label",
+    {},
+    `${text} `,
+    element(
+      "select",
+      { id, onchange: (event) => change(event.target.value) },
+      options.map(([key, name]) => element("option", { value: key, selected: String(key) === String(value) }, name)),
+    ),
+  );
+}
+
+const NEXT = { "": "light", light: "dark", dark: "" };
+const button = find("theme");
+const name = () => (button.textContent = `Theme: ${document.documentElement.dataset.theme || "auto"}`);
+button.addEventListener("click", () => {
+  const theme = NEXT[document.documentElement.dataset.theme] ?? "";
+  document.documentElement.dataset.theme = theme;
+  localStorage.setItem("macl-theme", theme);
+  name();
+});
+name();

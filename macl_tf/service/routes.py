@@ -1,0 +1,175 @@
+"""The routes of the API: from HTTP to `Service` and back."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import zlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
+from fastapi.security import HTTPBearer
+from pydantic import ValidationError
+
+from macl_tf.service import archive_facts, queries, schemas
+from macl_tf.service.auth import Access
+from macl_tf.service.engine import State
+from macl_tf.service.errors import Refused
+from macl_tf.service.places import footprint_of
+from macl_tf.service.refusals import invalid_input
+from macl_tf.service.service import Service, Upload
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorAnswer, "description": words}
+    for status, words in {
+        400: "The request cannot be read.",
+        401: "The token is missing or wrong.",
+        403: "The server takes no writes.",
+        404: "There is no such item or version.",
+        408: "The request came too slowly.",
+        413: "Too many bytes or pixels.",
+        415: "Not an image of a known format, or another type of body.",
+        422: "The request breaks a rule.",
+        429: "Too many requests of one client at a time.",
+        503: "Try again in a moment.",
+    }.items()
+}
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
+    304: {"description": "The one that If-None-Match names."},
+}
+_GEOJSON: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/geo+json": {"schema": {"type": "object"}}}, "description": "Results, best first."}
+}
+
+Id = Annotated[str, Query(alias="id", min_length=1, max_length=512, description="Of an item in the index.")]
+Version = Annotated[int | None, Query(ge=1, description="A version of the index; the newest by default.")]
+Image = Annotated[UploadFile, File(description="A picture: JPEG, PNG, TIFF, BMP, GIF or WebP.")]
+
+
+def api(service: Service, access: Access) -> APIRouter:
+    """All routes under /api/v1.
+
+    Args:
+        service: What answers.
+        access: Who may ask, as the API's description says it; `Guard` sees to it.
+    """
+    bearer = [Security(HTTPBearer(auto_error=False, description="The server's token."))]
+    reads = bearer if access.protect_reads else []
+    router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
+
+    @router.get("/info", response_model=schemas.InfoAnswer, dependencies=reads)
+    async def info() -> Response:
+        """What is served: versions, figures of the encoder, limits."""
+        writable = access.token is not None
+        return _json(await service.look(lambda: archive_facts.info(service.engine, service.limits, writable)))
+
+    @router.get("/labels", response_model=schemas.LabelsAnswer, dependencies=reads)
+    async def labels() -> Response:
+        """All labels with the number of tiles that hold each, and which are rare."""
+        return _json(await service.look(lambda: archive_facts.labels(service.engine.newest)))
+
+    @router.post("/search", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
+    async def search(query: Annotated[schemas.Query, Body()]) -> Response:
+        """The tiles most like the positive and least like the negative examples."""
+        return _json(await service.search(query))
+
+    @router.post("/search/image", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
+    async def search_image(
+        image: Image,
+        query: Annotated[str, Form(description="JSON as for /search. The image is one more positive example.")] = "{}",
+    ) -> Response:
+        """The tiles most like an uploaded picture."""
+        try:
+            parsed = schemas.Query.model_validate_json(query)
+        except ValidationError as error:
+            raise invalid_input(error.errors(include_url=False), "query") from None
+        return _json(await service.search(parsed, _reader(image)))
+
+    @router.get("/items", response_model=schemas.ItemAnswer, dependencies=reads)
+    async def item(id_: Id, index: Version = None) -> Response:
+        """What is known about a tile."""
+        state = await service.state(index)
+        return _json({**state.versions, "item": queries.describe(state, id_)})
+
+    @router.get("/thumbnail", response_class=Response, responses=_JPEG, dependencies=reads)
+    async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
+        """The small picture of a tile."""
+        state = await service.state(index)
+        return _thumbnail(state, id_, request.headers.get("if-none-match"), private=access.protect_reads)
+
+    @router.put("/items", response_model=schemas.WrittenAnswer, dependencies=bearer)
+    async def upsert(
+        image: Image,
+        id_: Annotated[
+            str | None,
+            Form(alias="id", min_length=1, max_length=512, description="By default made of the file's SHA-256."),
+        ] = None,
+        labels: Annotated[list[schemas.Label] | None, Form(max_length=1000, description="One field for each.")] = None,
+        date: Annotated[datetime.date | None, Form()] = None,
+        source: Annotated[str, Form(max_length=200)] = "",
+        bounds: Annotated[str | None, Form(max_length=200, description="west,south,east,north in degrees")] = None,
+    ) -> Response:
+        """Adds a tile, or replaces the one with that id. It is on disk when this returns."""
+        for name, text in (("id", id_ or ""), ("source", source)):
+            if not text.isprintable():
+                raise Refused(422, f"{name} has printable letters only", text, "Leave out line breaks and the like.")
+        day = None if date is None else date.isoformat()
+        upload = Upload(_reader(image), id_, labels or (), day, source, _footprint(bounds))
+        return _json(await service.upsert(upload))
+
+    @router.delete("/items", response_model=schemas.DeletedAnswer, dependencies=bearer)
+    async def delete(id_: Id) -> Response:
+        """Takes a tile away. That is on disk when this returns."""
+        return _json(await service.delete(id_))
+
+    return router
+
+
+def _reader(image: UploadFile) -> Callable[[], bytes]:
+    """Reads an uploaded file, in whatever thread it is called in."""
+
+    def read() -> bytes:
+        image.file.seek(0)
+        return image.file.read()
+
+    return read
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    kind = "application/geo+json" if answer.get("type") == "FeatureCollection" else "application/json"
+    text = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode(), media_type=kind)
+
+
+def _thumbnail(state: State, id_: str, known: str | None, *, private: bool) -> Response:
+    if not state.snapshot.holds(id_):
+        raise queries.unknown(id_)
+    picture = state.snapshot.thumbnail(id_)
+    if picture is None:
+        raise Refused(404, "the item must have a small picture", id_, "Upsert it with its image.")
+    headers = {
+        "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
+        "Cache-Control": f"{'private' if private else 'public'}, max-age=60",
+        "X-Model-Version": str(state.encoder.version),
+        "X-Index-Version": str(state.index_version),
+    }
+    if known == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(picture, headers=headers, media_type="image/jpeg")
+
+
+def _footprint(bounds: str | None) -> list[list[float]] | None:
+    if bounds is None:
+        return None
+    try:
+        west, south, east, north = (float(value) for value in bounds.split(","))
+        return footprint_of(west, south, east, north)
+    except ValueError:
+        raise Refused(
+            422,
+            "bounds are west,south,east,north in degrees, less than 180 degrees wide, on Earth",
+            bounds,
+            "Write them like 5.9,45.8,6.1,46.0.",
+        ) from None

@@ -1,0 +1,222 @@
+"""What each route does, without HTTP: decode, encode, search, write. None of it holds up the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.service import queries
+from macl_tf.service.engine import Engine, State
+from macl_tf.service.errors import Refused, busy
+from macl_tf.service.limits import Limits
+from macl_tf.service.metrics import Metrics
+from macl_tf.service.pictures import Picture, read_picture
+from macl_tf.service.recall import RecallSample
+from macl_tf.service.schemas import Query
+from macl_tf.serving.artifacts import ArtifactError
+from macl_tf.serving.index import Index
+from macl_tf.serving.items import Items
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_IN_WORK = 512  # requests that are worked on, or wait for it, at a time
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A tile to add to the index, or to put in the place of the one with its id.
+
+    Attributes:
+        read: Gives the file as it was sent. It may lie on disk: it is read when its turn comes.
+        id: By default made of the SHA-256 of the file.
+        labels: Names of its labels.
+        date: "2020-06-01", where known.
+        source: Where it comes from, or "".
+        footprint: Its four corners, where known.
+    """
+
+    read: Callable[[], bytes]
+    id: str | None = None
+    labels: Sequence[str] = ()
+    date: str | None = None
+    source: str = ""
+    footprint: list[list[float]] | None = None
+
+
+class Service:
+    """Searches and writes of one served folder, asked from one event loop.
+
+    Args:
+        engine: The folder.
+        limits: What a request may ask for.
+        metrics: Where figures go.
+        threads: For decoding, and as many for searching; by default one for each processor.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
+        self.engine, self.limits, self.metrics = engine, limits, metrics
+        self.sample = RecallSample()
+        count = threads or len(os.sched_getaffinity(0))
+        self._decoding = ThreadPoolExecutor(count, "decode")
+        self._searching = ThreadPoolExecutor(count, "search")
+        self._writing = ThreadPoolExecutor(1, "write")
+        self._opening = ThreadPoolExecutor(1, "open")  # of its own: opening a version takes seconds
+        self._in_work = 0
+
+    async def state(self, version: int | None = None) -> State:
+        """A version of the index, the newest by default.
+
+        Raises:
+            Refused: 404 for one that is not there.
+        """
+        held = self.engine.held(version)
+        if held is None and version is not None:
+            held = await self._run(self._opening, lambda: self.engine.opened(version))
+        return held or self.engine.newest
+
+    async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any]:
+        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes.
+
+        Raises:
+            Refused: For what cannot be searched for.
+        """
+        begin = time.perf_counter()
+        queries.check_query(query, self.limits, images=read is not None)
+        ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
+        with self._admitted():
+            state = await self.state(query.index)
+            vectors = [] if read is None else [(await self._embed(state, read, ms))[0]]
+            answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms))
+        self.metrics.stage.labels("total").observe(time.perf_counter() - begin)
+        return answer
+
+    async def upsert(self, upload: Upload) -> dict[str, Any]:
+        """Adds a tile; when it returns, that is on disk.
+
+        Raises:
+            Refused: For what cannot be added. Then nothing was changed.
+        """
+        with self._admitted():
+            for _ in range(3):
+                state = self.engine.newest
+                names = state.snapshot.stored.items.label_names
+                queries.check_labels(upload.labels, names)
+                vector, picture = await self._embed(state, upload.read, {}, keep=True)
+                id_ = upload.id or f"sha256-{picture.sha256[:32]}"
+                items = Items.of(
+                    names,
+                    [id_],
+                    [[name in upload.labels for name in names]],
+                    sources=[upload.source],
+                    dates=[upload.date],
+                    footprints=None if upload.footprint is None else [upload.footprint],
+                )
+                try:
+                    after, _ = await self._write(_upsert(items, vector, picture, state.made_with))
+                except ArtifactError:  # another process has just published an index of another encoder
+                    await self._catch_up()
+                else:
+                    return {"id": id_, **after.versions}
+        raise busy()
+
+    async def delete(self, id_: str) -> dict[str, Any]:
+        """Takes a tile away; when it returns, that is on disk."""
+        with self._admitted():
+            state, count = await self._write(lambda index: index.delete([id_]))
+        return {"deleted": count, **state.versions}
+
+    async def look(self, work: Callable[[], T]) -> T:
+        """Does something that reads in the index."""
+        with self._admitted():
+            return await self._run(self._searching, work)
+
+    def close(self) -> None:
+        """Ends the threads after what they have begun."""
+        for pool in (self._decoding, self._searching, self._writing, self._opening):
+            pool.shutdown()
+        self.engine.close()
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._in_work >= _IN_WORK:
+            raise busy()
+        self._in_work += 1
+        try:
+            yield
+        finally:
+            self._in_work -= 1
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+    async def _embed(
+        self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, keep: bool = False
+    ) -> tuple[NDArray[np.float32], Picture]:
+        size = state.encoder.image_size
+        begin = time.perf_counter()
+        with state.batcher.coming():
+            picture = await self._run(self._decoding, lambda: read_picture(read(), size, self.limits, keep=keep))
+            decoded = time.perf_counter()
+            future = state.batcher.submit(picture.pixels)
+        try:
+            vector = await asyncio.wrap_future(future)
+        except ConnectionError as error:
+            raise Refused(503, "the encoder's server must answer", None, "Try again; its log may say more.") from error
+        self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
+        return vector, picture
+
+    async def _catch_up(self) -> None:
+        try:
+            await self._run(self._opening, self.engine.refresh)
+        except (OSError, ValueError) as error:
+            _log.warning("the newest index cannot be served: %s", error)
+            raise busy() from error
+
+    def _find(
+        self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float]
+    ) -> dict[str, Any]:
+        begin = time.perf_counter()
+        vector = queries.query_vector(state, query, vectors)
+        labels = None if vectors else queries.query_labels(state, query)
+        results, more = queries.search(state, query, vector, labels or ())
+        self._took(ms, search=time.perf_counter() - begin)
+        if state.newest:
+            self.sample.add(vector)
+        answer = {
+            **state.versions,
+            "k": query.k,
+            "offset": query.offset,
+            "more": more,
+            "query": {"vector": vector.astype(np.float64).round(8).tolist(), "labels": labels},
+            "ms": ms,
+            "results": results,
+        }
+        return queries.as_geojson(state.snapshot, answer) if query.format == "geojson" else answer
+
+    async def _write(self, change: Callable[[Index], T]) -> tuple[State, T]:
+        try:
+            return await self._run(self._writing, lambda: self.engine.write(change))
+        except OSError as error:
+            what = os.strerror(error.errno or 0)
+            raise Refused(503, "the server's disk must take the change", what, "Nothing was changed.") from error
+
+    def _took(self, ms: dict[str, float], **seconds: float) -> None:
+        for stage, value in seconds.items():
+            ms[stage] = round(1000 * value, 3)
+            self.metrics.stage.labels(stage).observe(value)
+
+
+def _upsert(
+    items: Items, vector: NDArray[np.float32], picture: Picture, made_with: dict[str, Any]
+) -> Callable[[Index], None]:
+    return lambda index: index.upsert(items, vector[None], [picture.small], encoder=made_with)
