@@ -74,6 +74,7 @@ def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALE
 
     Example:
         >>> import numpy as np
+        >>> from macl_tf.encoders import spoc_encoder
         >>> model = multi_scale_descriptor(spoc_encoder(64), scales=(1.0, 0.5))
         >>> model.predict(np.zeros((2, 64, 64, 3), "uint8"), verbose=0).shape
         (2, 512)

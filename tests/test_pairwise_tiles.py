@@ -124,7 +124,8 @@ def test_rows_may_be_weighed_by_anything(name, settings, weights):
             value = tf.reduce_sum(w * loss.call(tf.constant(y), moved))
         results.append((float(value), tape.gradient(value, moved).numpy()))
     assert_same(results[1], results[0], rtol=2e-5)
-    assert np.any(results[0][1]) == (weights != "none")
+    if weights != "one row":  # whose row may have no positive
+        assert np.any(results[0][1]) == (weights != "none")
 
 
 def test_the_prepared_gradient_is_used_and_the_other_way_is_there():
