@@ -110,7 +110,7 @@ for name in sys.argv[2:]:
 
 
 def test_two_replicas_give_the_gradient_of_one_device(tmp_path, run_python):
-    # Ranked List on replicas is proven in test_margin_losses; through an encoder its 1/d magnifies rounding beyond this.
+    # Ranked List on replicas is proven in test_margin_losses; through an encoder its 1/d magnifies rounding.
     names = ("MACL", "SupCon", "MulSupCon", "TripletSemiHard", "MultiSimilarity")
     run_python(REPLICAS, tmp_path, *names)
     for name in names:
