@@ -98,19 +98,9 @@ def build_encoder(
         >>> encoder.predict(np.zeros((2, 64, 64, 3), "uint8"), verbose=0).shape
         (2, 32)
     """
-    if image_size < 32:
-        raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
     if embedding_dim < 2:
         raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
-    if weights == "imagenet":
-        if backbone is not None:
-            raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
-        backbone, weights = imagenet_resnet18(), None
-    elif backbone is None:
-
-        def backbone(x: Tensor) -> Tensor:
-            return resnet18(x, small_stem=image_size < SMALL_TILE)
-
+    backbone, weights = chosen_backbone(image_size, backbone, weights)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
     x = backbone(x)
@@ -184,17 +174,7 @@ def spoc_encoder(
         Babenko and Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, ICCV 2015, without
         its centring prior, which photographs of objects want and tiles do not, and without whitening.
     """
-    if image_size < 32:
-        raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
-    if weights == "imagenet":
-        if backbone is not None:
-            raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
-        backbone, weights = imagenet_resnet18(), None
-    elif backbone is None:
-
-        def backbone(x: Tensor) -> Tensor:
-            return resnet18(x, small_stem=image_size < SMALL_TILE)
-
+    backbone, weights = chosen_backbone(image_size, backbone, weights)
     scaled = keras.Input((None, None, 3))
     maps = backbone(scaled)
     if len(maps.shape) != 4:
@@ -219,6 +199,19 @@ def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:
     The norm that follows takes out the factor between the two. float32 under mixed precision too.
     """
     return layers.GlobalAveragePooling2D(dtype="float32", name=name)(maps)
+
+
+def chosen_backbone(
+    image_size: int, backbone: Backbone | None, weights: str | Path | None
+) -> tuple[Backbone, str | Path | None]:
+    """The backbone that the arguments of an encoder mean, and the weights that are still to be loaded."""
+    if image_size < 32:
+        raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
+    if weights == "imagenet":
+        if backbone is not None:
+            raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
+        return imagenet_resnet18(), None
+    return backbone or (lambda x: resnet18(x, small_stem=image_size < SMALL_TILE)), weights
 
 
 def load_weights(encoder: keras.Model, path: Path) -> None:

@@ -166,8 +166,8 @@ def training_dataset(
         raise ValueError(f"views must be 1 or 2, got {views}.")
     if not 0 <= initial_epoch <= epochs:
         raise ValueError(f"initial_epoch must be between 0 and epochs={epochs}, got {initial_epoch}.")
-    classes = label_set_classes(archive.labels[indices])
     if sampler == "classes":
+        classes = label_set_classes(archive.labels[indices])
         if batch_size % images_per_class:
             raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
         companions = np.bincount(classes[classes >= 0])

@@ -6,7 +6,6 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["TFDS_DATA_DIR"] = os.devnull  # a test that forgets its own folder fails
 
-import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +13,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_kept():
-    """Lets go of what a file's tests have built: Keras keeps its graphs, and a process runs many files."""
-    yield
-    if "keras" in sys.modules:
-        sys.modules["keras"].backend.clear_session()
-        gc.collect()
 
 
 @pytest.fixture
