@@ -32,14 +32,15 @@ MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50
 
 def grid(loss: str, trials: int) -> list[str]:
     """The settings that are tried for a loss: as many for each."""
-    from macl_tf.recipe import _WITH_MARGIN, _WITH_TEMPERATURE
+    from macl_tf.recipe import own_number
 
-    if loss in ("macl", "wmacl", *_WITH_TEMPERATURE):
-        return [f"temperature={value:g}" for value in TEMPERATURES[:trials]]
-    if loss in _WITH_MARGIN:
-        own = _WITH_MARGIN[loss]().margin
-        return [f"margin={own * factor:g}" for factor in MARGIN_FACTORS[:trials]]
-    return [f"learning_rate={value:g}" for value in RATES[:trials]]
+    setting, own = own_number(loss) or ("learning_rate", None)
+    values = {
+        "temperature": TEMPERATURES,
+        "margin": [factor * (own or 1.0) for factor in MARGIN_FACTORS],
+        "learning_rate": RATES,
+    }
+    return [f"{setting}={value:g}" for value in values[setting][:trials]]
 
 
 def views(loss: str) -> list[str]:

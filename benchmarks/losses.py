@@ -9,7 +9,8 @@ pytorch-metric-learning gets one of 17 classes for each row, since its losses ta
 Z Z^T and the two products of a gradient (S Z and S^T Z), which no loss over all pairs can do without.
 
 Every figure comes from processes of its own, in rounds that take all contenders in turn; a time is the median over all
-rounds, memory the peak of the process beyond the same process before its first step.
+rounds, memory the peak of the process beyond the same process before its first step. A process may hold 18 GiB, and
+fails beyond. Stopped and started again with the same words, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,26 +18,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.metrics import processor
-from macl_tf.files import write_json
+from benchmarks.circumstances import circumstances
+from macl_tf.files import read_json, write_json
 
 WIDTH, LABELS, SEED = 128, 17, 0
 ROWS = (256, 1024, 4096, 16384)
 SECONDS = 2.0  # of repeats in a process, at least three
+MOST_BYTES = 18 * 2**30  # of a process: an error in it is better than the end of another one
 # Name: class of macl_tf.losses, its arguments, whether XLA compiles it, whether label sets hardly repeat.
 OURS: dict[str, tuple[str, dict[str, Any], bool, bool]] = {
     "SupCon": ("SupCon", {}, False, False),
@@ -119,6 +119,7 @@ def torch_step(name: str, rows: int) -> Callable[[], Any]:
 
 def measure(name: str, rows: int) -> dict[str, Any]:
     """Seconds of each repeat, and the peak memory beyond what the process held before its first step, in bytes."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     step = (torch_step if name in PEERS else tensorflow_step)(name, rows)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(2):  # tracing, compiling, filling caches
@@ -142,19 +143,23 @@ def in_process_of_its_own(name: str, rows: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run(names: list[str], sizes: list[int], rounds: int) -> dict[str, dict[str, Any]]:
-    """Median milliseconds, and peak memory in MiB, by contender and batch size."""
+def run(names: list[str], sizes: list[int], rounds: int, part: Path) -> dict[str, dict[str, Any]]:
+    """Median milliseconds, and peak memory in MiB, by contender and batch size; `part` keeps what there is so far."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    turns = [(name, rows) for rows in sizes for _ in range(rounds) for name in names]
-    for name, rows in tqdm(turns, "losses", unit="process"):
-        found.setdefault((name, rows), []).append(in_process_of_its_own(name, rows))
+    turns = [[name, rows] for rows in sizes for _ in range(rounds) for name in names]
+    measured = read_json(part)["measured"] if part.is_file() and read_json(part)["turns"] == turns else []
+    for name, rows in tqdm(turns[len(measured) :], "losses", unit="process"):
+        measured.append(in_process_of_its_own(name, rows))
+        write_json(part, {"turns": turns, "measured": measured})
+    for (name, rows), one in zip(turns, measured, strict=True):
+        found.setdefault((name, rows), []).append(one)
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for (name, rows), measured in found.items():
-        failed = next((one["failed"] for one in measured if "failed" in one), None)
+    for (name, rows), several in found.items():
+        failed = next((one["failed"] for one in several if "failed" in one), None)
         results[name][str(rows)] = {"failed": failed} if failed else {
-            "ms": round(1000 * statistics.median(seconds for one in measured for seconds in one["times"]), 3),
-            "repeats": sum(len(one["times"]) for one in measured),
-            "peak_mib": round(statistics.median(one["memory"] for one in measured) / 2**20),
+            "ms": round(1000 * statistics.median(seconds for one in several for seconds in one["times"]), 3),
+            "repeats": sum(len(one["times"]) for one in several),
+            "peak_mib": round(statistics.median(one["memory"] for one in several) / 2**20),
         }  # fmt: skip
     return results
 
@@ -194,13 +199,11 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure[0], int(options.measure[1]))))
         return
-    results = run(options.only, options.rows, options.rounds)
+    part = options.out.with_suffix(".partial.json")
+    results = run(options.only, options.rows, options.rounds, part)
     packages = ("tensorflow-cpu", "keras", "numpy", "torch", "pytorch-metric-learning")
     summary = {
-        "command": " ".join(["python -m benchmarks.losses", *sys.argv[1:]]),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
-        "python": platform.python_version(),
-        "versions": {package: metadata.version(package) for package in packages},
+        **circumstances("benchmarks.losses", packages),
         "width": WIDTH,
         "labels": LABELS,
         "seed": SEED,
@@ -211,6 +214,7 @@ def main() -> None:
         "results": results,
     }
     write_json(options.out, summary)
+    part.unlink()
     print(tables(results))
 
 

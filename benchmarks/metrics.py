@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.circumstances import circumstances
 from macl_tf.metrics import gains, score_queries
 from macl_tf.metrics.ranking import order
 from macl_tf.metrics.similarity import cosine_similarities
@@ -181,13 +180,6 @@ def measure(program: str, arguments: argparse.Namespace) -> dict:
     return result
 
 
-def processor() -> str:
-    """Model name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     """Runs every program and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -228,11 +220,8 @@ def main() -> None:
         )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     summary = {
-        "command": " ".join(["python -m benchmarks.metrics", *sys.argv[1:]]),
+        **circumstances("benchmarks.metrics", ["numpy", "scikit-learn", "ranx"]),
         "seed": arguments.seed,
-        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
-        "python": platform.python_version(),
-        "numpy": np.__version__,
         "results": results,
     }
     arguments.out.write_text(json.dumps(summary, indent=1) + "\n")

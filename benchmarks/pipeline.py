@@ -8,13 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -24,6 +20,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from benchmarks.circumstances import circumstances
 from macl_tf import MACL
 from macl_tf.datasets.archives import Archive, decode_image
 from macl_tf.encoders import build_encoder
@@ -76,14 +73,6 @@ def encoder_rate(encoder: keras.Model, data: TrainingData, batch_size: int, step
     return rate(steps * batch_size, wall, cpu)
 
 
-def processor() -> str:
-    """Model name of the CPU."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def main() -> None:
     """Measures, prints and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -117,27 +106,13 @@ def main() -> None:
         print(f"{name:22}{speed:10,.0f}{measured['cpu_ms_per_image']:14.3f}{speed / training:12.1f}")
     packages = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow")
     result = {
-        "command": shlex.join(["python", "-m", "benchmarks.pipeline", *sys.argv[1:]]),
+        **circumstances("benchmarks.pipeline", packages),
         "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
-        "versions": {"python": platform.python_version()} | installed(packages),
-        "cpu": processor(),
-        "cores": os.cpu_count(),
         "rates": rates,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {arguments.out}")
-
-
-def installed(packages: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those packages that are there: `tensorflow` comes under two names."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = version(package)
-        except ImportError:
-            continue
-    return versions
 
 
 if __name__ == "__main__":

@@ -19,17 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.metrics import processor
+from benchmarks.circumstances import circumstances
 from benchmarks.rivals import RIVALS
 from benchmarks.search_vectors import QUERIES, Data, clustered, embedded, load
 from benchmarks.sweep import TARGETS, build, index_folder, measure
@@ -144,10 +142,7 @@ def main() -> None:
     if options.build_only:
         return
     summary: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.search", *without_paths(sys.argv[1:])]),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in sorted({rival.package for rival in RIVALS.values()})},
+        **circumstances("benchmarks.search", sorted({rival.package for rival in RIVALS.values()})),
         "queries": QUERIES,
         "results": results,
     }
@@ -166,12 +161,6 @@ def main() -> None:
                 for key, value in summary["path"].items()
             )
         )
-
-
-def without_paths(words: list[str]) -> list[str]:
-    """A command line without the places of this machine."""
-    named = {"--work": "DIR", "--run-dir": "RUN", "--data-dir": "UCM", "--out": "OUT"}
-    return [named.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
 if __name__ == "__main__":

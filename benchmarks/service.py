@@ -15,13 +15,11 @@ import asyncio
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +27,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.metrics import processor
+from benchmarks.circumstances import circumstances
 from macl_tf.files import write_json
 
 _WARM = 2.0  # seconds that are not counted
@@ -224,11 +222,7 @@ def main() -> None:
         if row["search_by"] == "picture":
             row["of_bare"] = row["requests_per_second"] / rates["batch_1" if row["clients"] == 1 else "batch_64"]
     summary = {
-        "command": f"python -m benchmarks.service --served SERVED --seconds {seconds:g}"
-        + (" --pictures FOLDER" if options.pictures else ""),
-        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in _PACKAGES},
+        **circumstances("benchmarks.service", _PACKAGES),
         "bare_images_per_second": rates,
         "results": results,
     }

@@ -5,32 +5,32 @@
 
 Images per second of one optimizer step (forward, backward, AdamW) on a batch that lies in memory: ResNet-18 with the
 projection head and SupCon, here as `python train.py` compiles it, there as nn.Module with pytorch-metric-learning's
-SupConLoss. "Cached gradients" is one step on four such batches by microbatches of one. Every figure is the best of
+SupConLoss. "Keras's layers" is the same without `macl_tf.layers`. "Cached gradients" is one step on four such batches
+by microbatches of one. bf16 is `--set precision=mixed_bfloat16` here and autocast there. Every figure is the best of
 several rounds, each in a process of its own that takes its turn; ratios are of one run. The floor is what the step's
-multiply-adds take at the rate of a large matrix product on the same cores.
+multiply-adds take at the rate of a large matrix product in float32 on the same cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.metrics import processor
+from benchmarks.circumstances import circumstances
 from macl_tf.files import write_json
 
 BATCH, LABELS, SECONDS = 128, 17, 12.0
-CONTENDERS = ("macl_tf", "macl_tf, cached gradients", "torch", "torch bf16")
+PLAIN, CACHED = "macl_tf, Keras's layers", "macl_tf, cached gradients"
+CONTENDERS = ("macl_tf", PLAIN, CACHED, "macl_tf bf16", "torch", "torch bf16")
 MICROBATCHES = 4
 
 
@@ -40,21 +40,26 @@ def batch(size: int, rows: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (rows, size, size, 3)).astype("float32"), rng.integers(0, LABELS, rows)
 
 
-def keras_step(size: int, parts: int) -> Callable[[], Any]:
-    """A training step as `macl_tf.training.train` compiles it, of so many microbatches."""
+def keras_step(size: int, name: str) -> Callable[[], Any]:
+    """A training step as `macl_tf.training.train` compiles it."""
     import keras
     import tensorflow as tf
 
     from macl_tf.config import Settings
     from macl_tf.labels import LabelStatistics
+    from macl_tf.layers import plain
     from macl_tf.recipe import make_encoder, make_loss, make_optimizer, trained_model
 
+    parts = MICROBATCHES if name == CACHED else 1
+    if name.endswith("bf16"):
+        keras.config.set_dtype_policy("mixed_bfloat16")
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
     settings = Settings(
         loss="supcon-any", image_size=size, batch_size=parts * BATCH, microbatch=BATCH if parts > 1 else 0
     )
-    model = trained_model(make_encoder(settings), settings, LABELS)
+    encoder = make_encoder(settings)
+    model = trained_model(plain(encoder) if name == PLAIN else encoder, settings, LABELS)
     pixels, classes = batch(size, parts * BATCH)
     labels = np.eye(LABELS, dtype="float32")[classes]
     model.compile(make_optimizer(settings, 10), loss=make_loss(settings, LabelStatistics.from_labels(labels)))
@@ -118,16 +123,15 @@ def torch_step(size: int, autocast: bool) -> Callable[[], Any]:
 
 def measure(name: str, size: int) -> float:
     """Images per second, the best of the steps in some seconds."""
-    parts = MICROBATCHES if name.endswith("gradients") else 1
-    step = torch_step(size, name.endswith("bf16")) if name.startswith("torch") else keras_step(size, parts)
-    for _ in range(3):
-        step()
+    step = torch_step(size, name.endswith("bf16")) if name.startswith("torch") else keras_step(size, name)
     times: list[float] = []
-    while len(times) < 5 or sum(times) < SECONDS:
+    while len(times) < 8 or sum(times) < SECONDS:
         begin = time.perf_counter()
         step()
         times.append(time.perf_counter() - begin)
-    return parts * BATCH / min(times)
+        if len(times) > 1 and sum(times) > 10 * SECONDS:  # half precision that the processor has to emulate
+            break
+    return (MICROBATCHES if name == CACHED else 1) * BATCH / min(times)
 
 
 def floor(size: int) -> dict[str, float]:
@@ -179,10 +183,7 @@ def main() -> None:
     write_json(
         options.out,
         {
-            "command": " ".join(["python -m benchmarks.training", *sys.argv[1:]]),
-            "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
-            "python": platform.python_version(),
-            "versions": {package: metadata.version(package) for package in packages},
+            **circumstances("benchmarks.training", packages),
             "batch": BATCH,
             "images_per_second": rates,
             "floor": floors,

@@ -104,7 +104,17 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
 
 def follows_schedule(settings: Settings) -> bool:
     """Whether the loss has a temperature that the settings decide."""
-    return settings.loss in ("macl", "wmacl", *_WITH_TEMPERATURE)
+    return own_number(settings.loss) == ("temperature", None)
+
+
+def own_number(loss: str) -> tuple[str, float | None] | None:
+    """The setting that belongs to a loss and is worth tuning, and the loss's own value for it; None where none does.
+
+    That is "margin", or "temperature", for which a loss has no value of its own in a run.
+    """
+    if loss in ("macl", "wmacl", *_WITH_TEMPERATURE):
+        return "temperature", None
+    return ("margin", float(_WITH_MARGIN[loss]().margin)) if loss in _WITH_MARGIN else None
 
 
 def temperature_schedule(settings: Settings, steps: int) -> Any:

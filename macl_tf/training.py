@@ -20,6 +20,7 @@ from macl_tf.datasets.splits import Splits, split_archive
 from macl_tf.descriptors import descriptor_model, descriptors_of
 from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
+from macl_tf.layers import plain
 from macl_tf.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.recipe import (
     LearningRateLog,
@@ -134,7 +135,7 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     encoder = model if settings.classifies else descriptor_model(model)
     trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
     with written_whole(run / ENCODER) as path:
-        encoder.save(path)
+        plain(encoder).save(path)  # loads without this package
     draw_run(
         run,
         archive=archive,

@@ -11,7 +11,7 @@ import macl_tf
 PACKAGE = Path(macl_tf.__file__).parent
 
 FLOORS = [
-    {"versions", "files"},
+    {"versions", "files", "layers"},
     {"labels", "metrics", "report", "encoders", "config", "figures", "datasets"},
     {"losses", "sampling", "class_sampling", "augmentation", "retrieval", "cached_gradients", "descriptors"},
     {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
@@ -28,6 +28,7 @@ ONLY = {
     "keras_hub": {"encoders"},
     "tensorflow": {
         "losses",
+        "layers",
         "sampling",
         "augmentation",
         "pipeline",
@@ -39,6 +40,7 @@ ONLY = {
     },
     "keras": {
         "losses",
+        "layers",
         "encoders",
         "callbacks",
         "checkpoint",

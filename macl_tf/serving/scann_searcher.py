@@ -133,7 +133,7 @@ class ScannSearcher:
             searcher.recall = chosen.recall
             return searcher
 
-    def search(self, queries: ArrayLike, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(self, queries: ArrayLike, k: int, unit: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The K nearest rows of each query, as far as ScaNN finds them.
 
         The index is tuned for one K; for a larger one more leaves are looked into and more candidates scored.
@@ -141,6 +141,7 @@ class ScannSearcher:
         Args:
             queries: (Q, D), Q >= 0; of any norm but zero, since they are brought to norm 1.
             k: At least 1.
+            unit: Whether they are known to be float32 of norm 1, and need not be looked through.
 
         Returns:
             Cosines (Q, K) and positions (Q, K), best first; K = min(k, N). Where fewer were found the rest are -inf
@@ -150,7 +151,7 @@ class ScannSearcher:
             ValueError: For queries of another width, zero or not finite, or `k` < 1.
         """
         check_k(k)
-        rows = unit_queries(queries, self.dim)
+        rows = np.asarray(queries) if unit else unit_queries(queries, self.dim)
         depth = min(k, self.size)
         setting = Setting(self.parameters.get("leaves_to_search", 0), self.parameters.get("reorder", depth))
         return self._at(rows, depth, setting.scaled(depth / self.parameters["k"]))

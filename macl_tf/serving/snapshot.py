@@ -216,7 +216,7 @@ class Snapshot:
             if not wanted:
                 return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
             return stored.exact.search(queries, wanted, allowed=allowed)
-        found, rows = stored.approximate.search(queries, fetched)
+        found, rows = stored.approximate.search(queries, fetched, unit=True)
         usable = rows >= 0
         if allowed is not None:
             usable &= allowed[np.maximum(rows, 0)]
@@ -234,15 +234,9 @@ class Snapshot:
             scores, rows = scores[rows != own], rows[rows != own]
         rows = rows[:k]
         positions = rows if self._living is None else np.searchsorted(self._living, rows)
-        size = len(self.alive)
-        return [
-            Hit(
-                self.stored.items.ids[row] if row < size else self.added.ids[row - size],
-                float(score),
-                int(position),
-            )
-            for row, score, position in zip(rows, scores, positions, strict=False)
-        ]
+        size, ids, added = len(self.alive), self.stored.items.ids, self.added.ids
+        found = zip(rows.tolist(), scores.tolist(), positions.tolist(), strict=False)  # scores may be one longer
+        return [Hit(ids[row] if row < size else added[row - size], score, place) for row, score, place in found]
 
     @cached_property
     def _all_alive(self) -> bool:

@@ -1,0 +1,64 @@
+"""What made a figure: the command, the machine, the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+# Arguments that say where something lies on this machine, and what stands for them.
+PLACES = {
+    "--work": "DIR",
+    "--run-dir": "RUN",
+    "--data-dir": "UCM",
+    "--served": "SERVED",
+    "--pictures": "FOLDER",
+    "--out": "OUT",
+}
+
+
+def circumstances(module: str, packages: Iterable[str]) -> dict[str, Any]:
+    """For the head of a results file.
+
+    Args:
+        module: "benchmarks.losses".
+        packages: Distributions whose versions matter; those that are not installed are left out.
+
+    Returns:
+        command (without places of this machine), machine, python, versions.
+    """
+    return {
+        "command": shlex.join(["python", "-m", module, *without_places(sys.argv[1:])]),
+        "machine": {"cores": len(os.sched_getaffinity(0)), "processor": processor()},
+        "python": platform.python_version(),
+        "versions": installed(packages),
+    }
+
+
+def without_places(words: Iterable[str], places: Mapping[str, str] = PLACES) -> list[str]:
+    """A command line without the places of this machine."""
+    words = list(words)
+    return [places.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+
+
+def processor() -> str:
+    """Model name of the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are there: `tensorflow` comes under two names."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

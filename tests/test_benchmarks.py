@@ -1,0 +1,118 @@
+"""What the benchmarks compute themselves: trials, variants, bootstrap intervals, command lines without places."""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import compare, compare_report, losses
+from benchmarks.circumstances import circumstances, without_places
+from macl_tf.config import LOSSES
+
+
+def test_a_command_line_does_not_name_places(monkeypatch):
+    words = ["--work", "/somewhere", "--rounds", "2", "--data-dir", "/else where"]
+    assert without_places(words) == ["--work", "DIR", "--rounds", "2", "--data-dir", "UCM"]
+    monkeypatch.setattr(sys, "argv", ["losses.py", *words])
+    found = circumstances("benchmarks.losses", ["numpy", "no-such-package"])
+    assert found["command"] == "python -m benchmarks.losses --work DIR --rounds 2 --data-dir UCM"
+    assert list(found["versions"]) == ["numpy"] and found["machine"]["cores"] >= 1
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_gets_as_many_trials(name):
+    tried = compare.grid(name, 3)
+    assert len(set(tried)) == 3 and len({text.split("=")[0] for text in tried}) == 1
+
+
+def test_trials_are_of_the_loss_s_own_number():
+    assert compare.grid("macl", 2) == ["temperature=0.05", "temperature=0.1"]
+    assert compare.grid("dcl", 1)[0].startswith("margin=") and compare.grid("bce", 1) == ["learning_rate=0.001"]
+
+
+def test_the_classifier_stands_alone_and_others_in_every_form():
+    options = argparse.Namespace(losses=["macl", "bce"], joint=[0.0, 20.0], samplers=["weighted", "uniform"])
+    found = compare.variants(options, {"macl": {"best": "temperature=0.2"}})
+    joint = ["macl-weighted", "macl-uniform", "macl+bce20-weighted", "macl+bce20-uniform"]
+    assert sorted(found) == sorted([*joint, "bce-weighted", "bce-uniform"])
+    assert "temperature=0.2" in found["macl+bce20-uniform"] and "temperature=0.2" not in found["bce-uniform"]
+    assert "classification_weight=20" in found["macl+bce20-uniform"] and "sampler=uniform" in found["macl-uniform"]
+
+
+def run(name, seed, ndcg, label_ap, validation):
+    """Results of a run as `compare` writes them: projection as given, backbone half of it."""
+    labels = [{str(c): value for c, value in enumerate(row) if value is not None} for row in label_ap]
+    results = {
+        descriptor: {
+            "validation": {"ndcg@100_jaccard": validation * factor},
+            "test": {"per_query": {"ndcg": [v * factor for v in ndcg], "jaccard50": ndcg, "labels": labels}},
+        }
+        for descriptor, factor in (("projection", 1.0), ("backbone", 0.5))
+    }
+    return {"variant": name, "seed": seed, "labels": ["sea", "sand"], "rarest": [1], "results": results}
+
+
+def variants(tmp_path, lead=0.1, seeds=3, queries=60):
+    rng = np.random.default_rng(0)
+    base = rng.random(queries) / 2
+    for seed in range(seeds):
+        for name, more in (("macl", lead), ("supcon", 0.0)):
+            values = base + more + 0.01 * rng.normal(size=queries)
+            found = run(name, seed, values.tolist(), [[v, v / 2 if q % 3 else None] for q, v in enumerate(values)], 0.5)
+            (tmp_path / f"{name}-seed{seed}.json").write_text(json.dumps(found))
+    return compare_report.read(tmp_path)
+
+
+def test_a_lead_has_the_interval_of_its_spread(tmp_path):
+    found = variants(tmp_path)
+    assert found["macl"].descriptor == "projection" and found["macl"].seeds == (0, 1, 2)
+    mean, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
+    each = found["macl"].ndcg.mean() - found["supcon"].ndcg.mean()
+    assert mean == pytest.approx(each) and low < mean < high
+    # 180 paired differences of standard deviation 0.014, over seeds and queries: 1.96 * 0.014 / sqrt(180) = 0.002
+    assert 0.001 < (high - low) / 2 < 0.004 and low > 0.09
+    rare, *_ = compare_report.difference(found["macl"], found["supcon"], "rarest")
+    assert rare == pytest.approx(0.05, abs=0.002)
+
+
+def test_no_lead_has_an_interval_around_zero(tmp_path):
+    found = variants(tmp_path, lead=0.0)
+    _, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
+    assert low < 0 < high
+    backwards = compare_report.difference(found["supcon"], found["macl"], "ndcg")
+    assert backwards[1:] == pytest.approx((-high, -low))
+
+
+def test_differences_need_common_seeds(tmp_path):
+    found = variants(tmp_path, seeds=1)
+    other = compare_report.variant("other", [dict(found["supcon"].runs[0], seed=7)])
+    with pytest.raises(ValueError, match="no seed in common"):
+        compare_report.difference(found["macl"], other, "ndcg")
+
+
+def test_means_leave_out_what_is_undefined():
+    values = np.array([[0.2, np.nan, 0.4]])
+    every = compare_report.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
+    twice = compare_report.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
+    assert every[0] == pytest.approx(0.3) and twice[0] == pytest.approx(0.8 / 3)
+
+
+def test_the_times_of_losses_go_on_where_they_were_stopped(tmp_path, monkeypatch):
+    calls = []
+
+    def measured(name, rows):
+        calls.append((name, rows))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"times": [0.001 * rows], "memory": rows * 2**20}
+
+    monkeypatch.setattr(losses, "in_process_of_its_own", measured)
+    arguments = (["SupCon", "MACL"], [2, 4], 1, tmp_path / "part.json")
+    with pytest.raises(KeyboardInterrupt):
+        losses.run(*arguments)
+    results = losses.run(*arguments)
+    assert calls == [("SupCon", 2), ("MACL", 2), ("SupCon", 4), ("SupCon", 4), ("MACL", 4)]
+    assert results["MACL"]["4"] == {"ms": 4.0, "repeats": 1, "peak_mib": 4}
+    assert "| MACL | 2.0 | 4.0 |" in losses.tables(results)
