@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.judging import unpacked, unpacked_labels
 from macl_tf.files import read_json, write_text
 
 Floats = NDArray[np.float64]
@@ -64,18 +65,15 @@ def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None
     on_validation = {d: np.mean([run["results"][d]["validation"]["ndcg@100_jaccard"] for run in runs]) for d in known}
     descriptor = descriptor or max(known, key=lambda d: on_validation[d])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
-    label_ap = np.full((len(runs), len(tests[0]["ndcg"]), len(runs[0]["labels"])), np.nan)
-    for s, test in enumerate(tests):
-        for q, held in enumerate(test["labels"]):
-            for label, value in held.items():
-                label_ap[s, q, int(label)] = value
+    ndcg = np.array([unpacked(test["ndcg"]) for test in tests])
+    labels = len(runs[0]["labels"])
     return Variant(
         name,
         tuple(run["seed"] for run in runs),
         descriptor,
-        np.array([test["ndcg"] for test in tests], np.float64),
-        np.array([test["jaccard50"] for test in tests], np.float64),
-        label_ap,
+        ndcg,
+        np.array([unpacked(test["jaccard50"]) for test in tests]),
+        np.array([unpacked_labels(test["label_ap"], ndcg.shape[1], labels) for test in tests]),
         runs[0]["rarest"],
         runs,
     )
@@ -182,7 +180,7 @@ def draw(variants: Mapping[str, Variant], path: Path) -> None:
         x, y = by_seed(found, "rarest"), by_seed(found, "ndcg")
         left.scatter(x, y, s=14, color=colour, alpha=0.6)
         left.scatter(x.mean(), y.mean(), s=70, color=colour, edgecolor="black", label=found.name, zorder=3)
-        curve = np.mean([run["history"] for run in found.runs], axis=0)
+        curve = np.mean([[float(value) for value in run["history"].split()] for run in found.runs], axis=0)
         right.plot(np.arange(1, len(curve) + 1), curve, color=colour, lw=1.5)
     left.set(xlabel=FIGURES["rarest"], ylabel=FIGURES["ndcg"], title="Test tiles; large: mean over seeds")
     right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by the projection")

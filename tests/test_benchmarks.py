@@ -1,13 +1,12 @@
 """What the benchmarks compute themselves: trials, variants, bootstrap intervals, command lines without places."""
 
-import argparse
 import json
 import sys
 
 import numpy as np
 import pytest
 
-from benchmarks import compare, compare_report, losses
+from benchmarks import compare, compare_report, judging, losses, trainings
 from benchmarks.circumstances import circumstances, without_places
 from macl_tf.config import LOSSES
 
@@ -28,12 +27,13 @@ def test_every_loss_gets_as_many_trials(name):
 
 
 def test_trials_are_of_the_loss_s_own_number():
-    assert compare.grid("macl", 2) == ["temperature=0.05", "temperature=0.1"]
+    assert compare.grid("macl", 2) == ["temperature=0.1", "temperature=0.2"]
     assert compare.grid("dcl", 1)[0].startswith("margin=") and compare.grid("bce", 1) == ["learning_rate=0.001"]
 
 
 def test_the_classifier_stands_alone_and_others_in_every_form():
-    options = argparse.Namespace(losses=["macl", "bce"], joint=[0.0, 20.0], samplers=["weighted", "uniform"])
+    words = "--work W --losses macl,bce --joint 0,20 --samplers weighted,uniform"
+    options = compare.arguments().parse_args(words.split())
     found = compare.variants(options, {"macl": {"best": "temperature=0.2"}})
     joint = ["macl-weighted", "macl-uniform", "macl+bce20-weighted", "macl+bce20-uniform"]
     assert sorted(found) == sorted([*joint, "bce-weighted", "bce-uniform"])
@@ -41,13 +41,54 @@ def test_the_classifier_stands_alone_and_others_in_every_form():
     assert "classification_weight=20" in found["macl+bce20-uniform"] and "sampler=uniform" in found["macl-uniform"]
 
 
+def test_a_variant_is_a_training_of_its_own():
+    options = compare.arguments().parse_args(["--work", "W", "--variant", "no-plr:loss=macl,reweighting_power=0"])
+    assert compare.variants(options, {}) == {"no-plr": ["--set", "loss=macl", "--set", "reweighting_power=0"]}
+    options.variant.append("no-plr:loss=dcl")
+    with pytest.raises(SystemExit, match="new name"):
+        compare.variants(options, {})
+
+
+def test_values_of_queries_are_packed_to_thousandths():
+    values = np.array([0.0, 0.12345, np.nan, 1.0])
+    assert judging.packed(values) == "0 123 - 1000"
+    np.testing.assert_array_equal(judging.unpacked(judging.packed(values)), [0, 0.123, np.nan, 1])
+    found = judging.unpacked_labels("0:1:500 2:0:250", 3, 2)
+    np.testing.assert_array_equal(found, [[np.nan, 0.5], [np.nan, np.nan], [0.25, np.nan]])
+
+
+def test_a_finished_run_is_judged_as_it_judged_itself(tmp_path):
+    words = "--set num_tiles=60 --set epochs=1 --set image_size=32 --set batch_size=16"
+    sets = [*words.split(), "--set", "classification_weight=5"]
+    metrics = trainings.train(tmp_path / "run", sets)
+    judged = judging.judge(tmp_path / "run")
+    assert list(judged) == ["projection", "backbone", "probabilities"]
+    for name, parts in judged.items():
+        for key in judging.MEANS:
+            assert parts["test"][key] == pytest.approx(metrics["trained"][name][key], abs=2e-3)
+        ndcg = judging.unpacked(parts["test"]["per_query"]["ndcg"])
+        assert np.nanmean(ndcg) == pytest.approx(parts["test"]["ndcg@100_jaccard"], abs=5e-4)
+    found = judging.facts(tmp_path / "run")
+    assert found["best_epoch"] == 1 and len(found["history"].split()) == 1 and "data_dir" not in found["settings"]
+    floor = judging.histogram_floor(tmp_path / "run")
+    assert 0 < floor["ndcg@100_jaccard"] < 1
+
+
 def run(name, seed, ndcg, label_ap, validation):
     """Results of a run as `compare` writes them: projection as given, backbone half of it."""
-    labels = [{str(c): value for c, value in enumerate(row) if value is not None} for row in label_ap]
+    held = [(q, c, value) for q, row in enumerate(label_ap) for c, value in enumerate(row) if value is not None]
+    labels = " ".join(f"{q}:{c}:{judging.thousandths(value)}" for q, c, value in held)
+    ndcg = np.array(ndcg)
     results = {
         descriptor: {
             "validation": {"ndcg@100_jaccard": validation * factor},
-            "test": {"per_query": {"ndcg": [v * factor for v in ndcg], "jaccard50": ndcg, "labels": labels}},
+            "test": {
+                "per_query": {
+                    "ndcg": judging.packed(ndcg * factor),
+                    "jaccard50": judging.packed(ndcg),
+                    "label_ap": labels,
+                }
+            },
         }
         for descriptor, factor in (("projection", 1.0), ("backbone", 0.5))
     }

@@ -1,0 +1,125 @@
+"""What a finished run is worth: figures on validation and test tiles, and the values of each test query, packed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from macl_tf.config import load_settings
+from macl_tf.files import read_json
+
+MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50", "map_any", "wap@100")
+
+
+def judge(run: Path) -> dict[str, Any]:
+    """Means on validation and test tiles and each test query's values, for every descriptor of a finished run."""
+    import keras
+
+    from macl_tf.descriptors import descriptor_model, descriptors_of
+    from macl_tf.retrieval import embed
+
+    encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
+    results: dict[str, Any] = {}
+    for part in ("validation", "test"):
+        images, labels, statistics = tiles(run, part)
+        for name in descriptors_of(encoder):
+            found = embed(descriptor_model(encoder, name), images, progress=False)
+            results.setdefault(name, {})[part] = scores(found, labels, statistics, queries=part == "test")
+    keras.utils.clear_session()
+    return results
+
+
+def tiles(run: Path, part: str) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Images and labels of a part of a run's archive, and the statistics of its training labels."""
+    from macl_tf.datasets.splits import Splits
+    from macl_tf.labels import LabelStatistics
+    from macl_tf.pipeline import load_images
+    from macl_tf.run_directory import open_archive
+
+    settings = load_settings(run / "settings.toml")
+    archive = open_archive(settings)
+    rows = getattr(Splits.read(run, archive), part)
+    images = load_images(archive, rows, settings.image_size, progress=False)
+    return images, archive.labels[rows], LabelStatistics.from_config(read_json(run / "labels.json"))
+
+
+def scores(embeddings: np.ndarray, labels: np.ndarray, statistics: Any, *, queries: bool) -> dict[str, Any]:
+    """Means, and with `queries` the values of each query: NDCG, AP at Jaccard >= 0.5, AP of each label it holds."""
+    from macl_tf.metrics import score_queries
+    from macl_tf.retrieval import evaluate
+
+    report = evaluate(embeddings, labels, label_names=statistics.label_names, label_counts=statistics.counts)
+    result: dict[str, Any] = {key: report[key] for key in MEANS}
+    if queries:
+        unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        each = score_queries(unit @ unit.T, labels, labels, exclude=np.arange(len(labels)))
+        held = [f"{q}:{c}:{thousandths(each.label_ap[q, c])}" for q, c in np.argwhere(~np.isnan(each.label_ap))]
+        result["per_query"] = {
+            "ndcg": packed(each.values["ndcg@100_jaccard"]),
+            "jaccard50": packed(each.values["map_jaccard50"]),
+            "label_ap": " ".join(held),
+        }
+    return result
+
+
+def packed(values: np.ndarray) -> str:
+    """Values in [0, 1] in thousandths, "-" where undefined, in one short text."""
+    return " ".join(map(thousandths, values))
+
+
+def thousandths(value: float) -> str:
+    """0.5 is "500"."""
+    return "-" if np.isnan(value) else str(round(1000 * float(value)))
+
+
+def unpacked(text: str) -> np.ndarray:
+    """What `packed` packed."""
+    return np.array([np.nan if word == "-" else int(word) / 1000 for word in text.split()], np.float64)
+
+
+def unpacked_labels(text: str, queries: int, labels: int) -> np.ndarray:
+    """(Q, C) APs of labels, NaN where the query does not hold the label."""
+    values = np.full((queries, labels), np.nan)
+    for word in text.split():
+        query, label, value = map(int, word.split(":"))
+        values[query, label] = value / 1000
+    return values
+
+
+def histogram_floor(run: Path) -> dict[str, Any]:
+    """Retrieval by colour histograms (8 x 8 x 8 bins, square roots) of the test tiles of a run."""
+    images, labels, statistics = tiles(run, "test")
+    bins = images // 32
+    codes = bins[..., 0].astype(int) * 64 + bins[..., 1] * 8 + bins[..., 2]
+    histograms = np.stack([np.bincount(code.ravel(), minlength=512) for code in codes])
+    return scores(np.sqrt(histograms).astype(np.float32), labels, statistics, queries=True)
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """What made a run: settings without places, versions, best epoch, split, labels and which are rare."""
+    from macl_tf.labels import LabelStatistics
+
+    versions, metrics = read_json(run / "versions.json"), read_json(run / "metrics.json")
+    versions.pop("command")
+    settings = dict(vars(load_settings(run / "settings.toml")))
+    statistics = LabelStatistics.from_config(read_json(run / "labels.json"))
+    return {
+        "settings": {key: value for key, value in settings.items() if key not in ("data_dir", "table")},
+        "versions": versions,
+        "split": metrics["split"],
+        "best_epoch": metrics["best_epoch"],
+        "labels": list(statistics.label_names or ()),
+        "train_counts": np.asarray(statistics.counts).tolist(),
+        "rarest": statistics.rarest().tolist(),
+        "history": " ".join(f"{value:.4f}" for value in history(run)),
+        "untrained": {name: {key: report[key] for key in MEANS} for name, report in metrics["untrained"].items()},
+    }
+
+
+def history(run: Path) -> list[float]:
+    """Validation NDCG of each epoch."""
+    head, *rows = (run / "history.csv").read_text(encoding="utf-8").splitlines()
+    column = head.split(",").index("val_ndcg@100_jaccard")
+    return [float(row.split(",")[column]) for row in rows]
