@@ -10,8 +10,8 @@ search settings, and the fastest setting counts whose recall@10, over 1,000 quer
 the best of several passes. Every measurement runs in a process of its own that has as many processors as threads.
 
 Vectors, built indexes and finished measurements stay in the work folder: the same command after an interruption goes
-on, and --fresh measures again what has been built (--build-only stops before measuring). --path adds where the time
-of one search by picture goes, in an index of the embedded tiles.
+on, and --fresh measures again what has been built (--build-only stops before measuring). Where the time of one search
+by picture goes is `benchmarks.search_path`'s to say.
 """
 
 from __future__ import annotations
@@ -125,7 +125,6 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again; indexes are kept")
     parser.add_argument("--build-only", action="store_true", help="build what is missing, measure nothing")
     parser.add_argument("--build-limit", type=float, default=1800, help="seconds for one index")
-    parser.add_argument("--path", action="store_true", help="also where the time of a search by picture goes")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search.json")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -135,8 +134,6 @@ def main() -> None:
         print(json.dumps(do(load(options.work, data_name), name, options.work, int(threads))))
         return
 
-    if options.path and not (options.run_dir and options.data_dir):
-        parser.error("--path needs --run-dir and --data-dir.")
     sets = data_sets(options)
     results = run(options, sets)
     if options.build_only:
@@ -146,21 +143,9 @@ def main() -> None:
         "queries": QUERIES,
         "results": results,
     }
-    if options.path:
-        from benchmarks.search_path import picture_path
-
-        summary["path"] = picture_path(options.work, options.run_dir, options.data_dir, sets[0])
     write_json(options.out, summary)
     for result in results:
         print(f"\n{result['data']}: {result['size']:,} vectors, queries per second at recall@10\n\n{table(result)}")
-    if options.path:
-        print(
-            "\none picture: "
-            + ", ".join(
-                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-                for key, value in summary["path"].items()
-            )
-        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,14 @@
-"""Where the time of one search by picture goes: the encoder, and everything around it."""
+"""Where the time of a search by picture goes, by the size of the encoder's images: the encoder, and all around it.
+
+    python -m benchmarks.search_path --work DIR --data-dir UCM [--sizes 64 128 256] [--tiles 100000]
+
+Each encoder is exported and served from an index of --tiles generated vectors of 128 dimensions; its weights do not
+matter to the time, so it is trained for one epoch on a few drawn tiles. Pictures are asked for one after the other.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import time
@@ -9,59 +16,62 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
-from benchmarks.search_vectors import Data
+from benchmarks.circumstances import circumstances
+from benchmarks.search_vectors import Data, clustered
+from benchmarks.trainings import train
+from macl_tf.files import write_json
 
-_PICTURES = 100
+_PICTURES = 200
+STEPS = ("decoding_ms", "resizing_ms", "encoder_ms", "index_ms")
 
 
-def picture_path(work: Path, run: Path, data_dir: Path, data: Data) -> dict[str, Any]:
-    """Times searches for one picture after the other in an index of the embedded tiles.
-
-    Args:
-        work: Folder for what is served.
-        run: A finished run, whose encoder is served.
-        data_dir: Where JPEG or TIFF tiles are to ask with.
-        data: What is in the index.
-
-    Returns:
-        Medians over pictures, in milliseconds: `total_ms` of SearchEngine.search, and of its steps `decoding_ms` (file
-        to pixels), `resizing_ms`, `encoder_ms` and `index_ms` (search, and what is known of the results). `rest_share`
-        is the share of the steps that are not the encoder, `index_share` that of the index alone.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from macl_tf.datasets.archives import resize_image
+def served_folder(work: Path, size: int, data: Data) -> Path:
+    """An exported encoder for images of a size, and an index of the vectors beside it."""
     from macl_tf.serving.exporting import encoder_identity
     from macl_tf.serving.index import build_index
     from macl_tf.serving.items import Items
     from macl_tf.serving.saved_model import export_encoder
+
+    served = work / "served" / f"{data.name}-{size}px"
+    if not (served / "index").exists():
+        run = work / f"run-{size}px"
+        few = ["num_tiles=40", "batch_size=16", "epochs=1", f"image_size={size}"]
+        train(run, [word for text in few for word in ("--set", text)])
+        version = int(export_encoder(run, served).name)
+        ids = [f"{number:06d}" for number in range(len(data.vectors))]
+        labels = np.random.default_rng(0).random((len(ids), 17)) < 0.2
+        items = Items.of([f"label {c}" for c in range(17)], ids, labels.astype(np.uint8))
+        build_index(served / "index", items, data.vectors, info={"encoder": encoder_identity(served, version)})
+    return served
+
+
+def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
+    """Times searches for one picture after the other.
+
+    Returns:
+        Medians over pictures, in milliseconds: `total_ms` of SearchEngine.search, and of its steps `decoding_ms` (file
+        to pixels), `resizing_ms`, `encoder_ms` and `index_ms` (search, and what is known of the results). `rest_share`
+        is the share of the steps that are not the encoder.
+    """
+    from macl_tf.datasets.archives import resize_image
     from macl_tf.serving.search import SearchEngine, read_picture
 
-    served = work / "served" / data.name
-    version = int(export_encoder(run, served).name)
-    if not (served / "index").exists():
-        ids = [f"{number:06d}" for number in range(len(data.vectors))]
-        labels = np.random.default_rng(0).random((len(ids), 4)) < 0.3
-        items = Items.of(("a", "b", "c", "d"), ids, labels.astype(np.uint8))
-        build_index(served / "index", items, data.vectors, info={"encoder": encoder_identity(served, version)})
     engine = SearchEngine.open(served, verify=False)
-    files = sorted(path for path in data_dir.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".png"))
-    files = files[:: max(1, len(files) // _PICTURES)][:_PICTURES]
     size = engine.encoder.image_size
-    steps: dict[str, list[float]] = {
-        "decoding_ms": [],
-        "resizing_ms": [],
-        "encoder_ms": [],
-        "index_ms": [],
-        "total_ms": [],
-    }
-    for path in files[:10] + files:  # a few to warm up
+    steps: dict[str, list[float]] = {name: [] for name in (*STEPS, "total_ms")}
+    for path in tqdm(files[:20] + files, f"{size} px", unit="picture"):  # a few to warm up
         value: Any = path
-        for name, do in (
-            ("decoding_ms", read_picture),
-            ("resizing_ms", lambda array: resize_image(array, size)[None]),
-            ("encoder_ms", engine.encoder.embed_pixels),
-            ("index_ms", lambda vector: engine.search(vectors=vector, k=10)),
+        for name, do in zip(
+            STEPS,
+            (
+                read_picture,
+                lambda array: resize_image(array, size)[None],
+                engine.encoder.embed_pixels,
+                lambda vector: engine.search(vectors=vector, k=10),
+            ),
+            strict=True,
         ):
             begin = time.perf_counter()
             value = do(value)
@@ -69,7 +79,44 @@ def picture_path(work: Path, run: Path, data_dir: Path, data: Data) -> dict[str,
         begin = time.perf_counter()
         engine.search(path, k=10)
         steps["total_ms"].append(1000 * (time.perf_counter() - begin))
-    medians = {name: statistics.median(times[10:]) for name, times in steps.items()}
-    whole = sum(medians.values()) - medians["total_ms"]
-    shares = {"rest_share": 1 - medians["encoder_ms"] / whole, "index_share": medians["index_ms"] / whole}
-    return {"index": len(data.vectors), "kind": engine.index.kind, "image_size": size, **medians, **shares}
+    medians = {name: statistics.median(times[20:]) for name, times in steps.items()}
+    rest = 1 - medians["encoder_ms"] / sum(medians[name] for name in STEPS)
+    return {"image_size": size, "kind": engine.index.kind, **medians, "rest_share": rest}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """A line for each size, as Markdown."""
+    titles = ["decoding", "resizing", "encoder", "index"]
+    lines = ["| image size | " + " | ".join(f"{title}, ms" for title in titles) + " | all but the encoder |"]
+    lines.append("|---|" + "---:|" * (len(titles) + 1))
+    for row in results:
+        cells = [f"{row[name]:.2f}" for name in STEPS]
+        lines.append(f"| {row['image_size']} px | " + " | ".join(cells) + f" | {100 * row['rest_share']:.1f} % |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures each size, writes the JSON and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for vectors, encoders and indexes")
+    parser.add_argument("--data-dir", type=Path, required=True, help="where JPEG or TIFF tiles are to ask with")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="side of the images, pixels")
+    parser.add_argument("--tiles", type=int, default=100_000, help="in the index")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_path.json")
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    data = clustered(options.work, options.tiles)
+    suffixes = (".jpg", ".jpeg", ".tif", ".tiff", ".png")
+    files = sorted(path for path in options.data_dir.rglob("*") if path.suffix.lower() in suffixes)
+    files = files[:: max(1, len(files) // _PICTURES)][:_PICTURES]
+    results = [picture_path(served_folder(options.work, size, data), files) for size in options.sizes]
+    packages = ("tensorflow-cpu", "tensorflow", "scann", "numpy", "pillow")
+    write_json(
+        options.out,
+        {**circumstances("benchmarks.search_path", packages), "index": len(data.vectors), "results": results},
+    )
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
