@@ -35,7 +35,7 @@ from macl_tf.files import read_json, write_json
 
 WIDTH, LABELS, SEED = 128, 17, 0
 ROWS = (256, 1024, 4096, 16384)
-SECONDS = 2.0  # of repeats in a process, at least three
+SECONDS = 2.0  # of repeats in a process, at least three; two where each takes more than ten
 MOST_BYTES = 18 * 2**30  # of a process: an error in it is better than the end of another one
 # Name: class of macl_tf.losses, its arguments, whether XLA compiles it, whether label sets hardly repeat.
 OURS: dict[str, tuple[str, dict[str, Any], bool, bool]] = {
@@ -122,13 +122,17 @@ def measure(name: str, rows: int) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     step = (torch_step if name in PEERS else tensorflow_step)(name, rows)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(2):  # tracing, compiling, filling caches
-        step()
     times: list[float] = []
-    while len(times) < 3 or sum(times) < SECONDS:
+    warm = 2  # tracing, compiling, filling caches
+    while len(times) < warm + 3 or sum(times[warm:]) < SECONDS:
         begin = time.perf_counter()
         step()
         times.append(time.perf_counter() - begin)
+        if len(times) == 1 and times[0] > 10:  # three such steps are enough
+            warm = 1
+        if len(times) > 2 and times[-1] > 10:
+            break
+    times = times[warm:]
     return {"times": times, "memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024}
 
 

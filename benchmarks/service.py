@@ -193,6 +193,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--served", type=Path, required=True, help="what `macl export` wrote")
     parser.add_argument("--pictures", type=Path, help="folder of pictures to search with")
+    parser.add_argument(
+        "--by", nargs="+", choices=["picture", "id"], default=["picture", "id"], help="what to search by"
+    )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=60, help="for each number of clients")
     parser.add_argument("--quick", action="store_true", help="3 seconds each")
@@ -213,7 +216,8 @@ def main() -> None:
             "picture": picture_requests(options.pictures, options.served, host),
             "id": id_requests(options.served, host),
         }
-        for kind, requests in kinds.items():
+        for kind in options.by:
+            requests = kinds[kind]
             for clients in options.clients:
                 results.append({"search_by": kind, **load(url, pid, requests, clients, seconds)})
     bare.append(in_process_of_its_own(options.served, min(seconds, 15)))

@@ -89,37 +89,43 @@ def test_a_microbatch_must_divide_the_batch():
         model.train_on_batch(*batch())
 
 
-REPLICAS = """
-import numpy as np, tensorflow as tf, keras, sys
+# In float64: what mines its pairs or divides by distances magnifies the rounding of float32 beyond any comparison.
+STEPS = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+replicas, folder, names = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tests.test_cached_gradients import batch, encoder, trained
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+keras.config.set_floatx("float64")
+from tests.test_cached_gradients import ROWS, batch, encoder
 from macl_tf.cached_gradients import CachedGradients
 import macl_tf
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-data = tf.data.Dataset.from_tensor_slices(batch(0)).batch(24)
-for name in sys.argv[2:]:
+strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+data = tf.data.Dataset.from_tensor_slices(batch(0)).batch(ROWS)
+for name in names:
     with strategy.scope():
-        model = CachedGradients(encoder(), 4)
-        model.compile(keras.optimizers.SGD(0.5), loss=getattr(macl_tf.losses, name)())
-    steps = 2 if name == "MACL" else 1  # a second one magnifies the rounding of losses that mine their pairs
-    loss = model.fit(data, epochs=steps, shuffle=False, verbose=0).history["loss"]
-    values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.variables]
-    np.savez(f"{sys.argv[1]}/{name}.npz", *values, loss=loss)
+        model = CachedGradients(encoder(), 4) if replicas > 1 else encoder()
+        model.compile(keras.optimizers.SGD(0.5), loss=getattr(macl_tf.losses, name)(dtype="float64"))
+    loss = model.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]
+    values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.trainable_variables]
+    np.savez(f"{folder}/{name}.npz", *values, loss=loss)
 """
+NAMES = (
+    "MACL", "SupCon", "JaccardSupCon", "MultiSupCon", "MulSupCon", "SimilarityDissimilarity", "MultiLabelNPairs",
+    "TripletSemiHard", "TripletHard", "MarginContrastive", "LiftedStructure", "MultiSimilarity", "RankedList", "DCL",
+)  # fmt: skip
 
 
-def test_two_replicas_give_the_gradient_of_one_device(tmp_path, run_python):
-    # Ranked List on replicas is proven in test_margin_losses; through an encoder its 1/d magnifies rounding.
-    names = ("MACL", "SupCon", "MulSupCon", "TripletSemiHard", "MultiSimilarity")
-    run_python(REPLICAS, tmp_path, *names)
-    for name in names:
-        model = encoder()
-        model.compile(keras.optimizers.SGD(0.5), loss=getattr(macl_tf.losses, name)())
-        losses = [float(model.train_on_batch(*batch(0))) for _ in range(2 if name == "MACL" else 1)]
-        with np.load(tmp_path / f"{name}.npz") as two:
-            assert two["loss"].tolist() == pytest.approx(losses, rel=1e-5), name
-            for number, variable in enumerate(model.variables):
-                values = keras.ops.convert_to_numpy(variable)
-                rounding = max(1e-6, 1e-5 * np.abs(values).max())  # of the largest, as in loss_checks.assert_same
-                np.testing.assert_allclose(two[f"arr_{number}"], values, rtol=1e-4, atol=rounding, err_msg=name)
+def test_two_replicas_by_microbatches_take_the_steps_of_one_device(tmp_path, run_python):
+    for replicas in (1, 2):
+        (tmp_path / str(replicas)).mkdir()
+        run_python(STEPS, str(replicas), tmp_path / str(replicas), *NAMES)
+    for name in NAMES:
+        with np.load(tmp_path / "1" / f"{name}.npz") as whole, np.load(tmp_path / "2" / f"{name}.npz") as parts:
+            assert parts["loss"].tolist() == pytest.approx(whole["loss"].tolist(), rel=1e-9), name
+            assert abs(whole["loss"][1] - whole["loss"][0]) > 1e-4, name  # the first step moved something
+            for key in set(whole) - {"loss"}:
+                assert whole[key].dtype == np.float64
+                np.testing.assert_allclose(parts[key], whole[key], rtol=1e-7, atol=1e-9, err_msg=name)

@@ -159,8 +159,8 @@ def shared_count(anchors: Described, keys: Described, parameters: Parameters) ->
 # MACL.
 
 
-def label_rarity(counts: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-    """Rarity r_c (C,), mean 1 over the labels that occur, and r_c scaled to [0, 1] over them.
+def label_rarity(counts: Tensor, power: Tensor) -> Tensor:
+    """Rarity r_c (C,), mean 1 over the labels that occur.
 
     Args:
         counts: (C,) images holding each label, in the training set or the batch; 0 for none.
@@ -168,13 +168,16 @@ def label_rarity(counts: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
     """
     present = ops.cast(counts > 0, counts.dtype)
     inverse = ops.power(ops.maximum(counts, 1.0), -power)
-    rarity = inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
-    low = ops.min(ops.where(counts > 0, rarity, ops.full_like(rarity, 1e30)))
-    high = ops.max(rarity * present)
-    spread = high - low
+    return inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
+
+
+def scaled_rarity(counts: Tensor, power: Tensor) -> Tensor:
+    """(C,) r_c scaled to [0, 1] over the labels that occur; its mean, which scaling takes out, is not computed."""
+    most, inverse = ops.max(counts), ops.power(ops.maximum(counts, 1.0), -power)
+    low = ops.power(ops.maximum(most, 1.0), -power)
+    spread = ops.max(ops.where(counts > 0, inverse, 0.0)) - low
     # Equal counts give equal rarities up to rounding; below that there is nothing to scale by.
-    scaled = ops.where(spread > 1e-6 * high, (rarity - low) / ops.where(spread > 0, spread, 1.0), 0.0)
-    return rarity, scaled
+    return ops.divide_no_nan(inverse - low, ops.where(spread > 1e-6 * (spread + low), spread, 0.0))
 
 
 def pairs_of_labels(num_labels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +206,7 @@ def pair_rarity(cooccurrence: Tensor, power: Tensor) -> Tensor:
 
 def by_pairs_of_labels(labels: Tensor, parameters: Parameters) -> Described:
     """Images described by their pairs of labels as well, and by 1 / T towards images they share nothing with."""
-    scaled = label_rarity(parameters["counts"], parameters["reweighting_power"])[1]
+    scaled = scaled_rarity(parameters["counts"], parameters["reweighting_power"])
     rarity = ops.clip(mean_over_labels(labels, scaled), 0.0, 1.0)
     temperature = parameters["temperature"] * (1.0 - parameters["rarity_scale"] * rarity)
     return {**by_labels(labels, parameters), "pairs": held_pairs(labels), "sharpness": 1.0 / temperature}
@@ -230,7 +233,7 @@ def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[T
 
 def rarity_of_labels(labels: Tensor, parameters: Parameters) -> Tensor:
     """(B,) a_i: the mean rarity of the labels of each image."""
-    return mean_over_labels(labels, label_rarity(parameters["counts"], parameters["reweighting_power"])[0])
+    return mean_over_labels(labels, label_rarity(parameters["counts"], parameters["reweighting_power"]))
 
 
 INFO_NCE = Target(info_nce, positive=same_number)
