@@ -180,6 +180,16 @@ def measure(program: str, arguments: argparse.Namespace) -> dict:
     return result
 
 
+def table(summary: dict) -> str:
+    """The README's table."""
+    ours = summary["results"][0]["seconds"]
+    lines = ["| program | figures | seconds | times ours | peak MB |", "|---|---:|---:|---:|---:|"]
+    for row in summary["results"]:
+        cells = [row["program"], row["figures"], f"{row['seconds']:.1f}", f"{row['seconds'] / ours:.0f}x"]
+        lines.append("| " + " | ".join(map(str, cells)) + f" | {row['peak_mb']:.0f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs every program and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

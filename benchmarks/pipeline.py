@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -71,6 +72,14 @@ def encoder_rate(encoder: keras.Model, data: TrainingData, batch_size: int, step
         encoder.fit(batch, epochs=1, steps_per_epoch=number, shuffle=False, verbose=0)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return rate(steps * batch_size, wall, cpu)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The README's table."""
+    lines = ["| | images/s | CPU ms an image |", "|---|---:|---:|"]
+    for name, measured in summary["rates"].items():
+        lines.append(f"| {name} | {measured['images_per_second']:,.0f} | {measured['cpu_ms_per_image']:.2f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

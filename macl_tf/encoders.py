@@ -14,8 +14,6 @@ from typing import Any
 import keras
 from keras import layers
 
-from macl_tf.layers import BatchNormalization, Conv2D
-
 Tensor = Any
 Backbone = Callable[[Tensor], Tensor]
 
@@ -56,7 +54,7 @@ def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
 
 def convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
     """Convolution without bias and batch normalisation."""
-    x = Conv2D(
+    x = layers.Conv2D(
         filters,
         size,
         stride,
@@ -65,7 +63,7 @@ def convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> T
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
-    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 
 def build_encoder(

@@ -12,6 +12,7 @@ from macl_tf.cached_gradients import CachedGradients
 from macl_tf.config import Settings
 from macl_tf.encoders import build_encoder, classified, spoc_encoder
 from macl_tf.labels import LabelStatistics
+from macl_tf.layers import fast
 
 # All but MACL and the proxies: the class, and what makes it this loss.
 _WITH_TEMPERATURE: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -75,11 +76,11 @@ def basic_loss(settings: Settings, statistics: LabelStatistics) -> Any:
 
 
 def make_encoder(settings: Settings) -> keras.Model:
-    """The encoder that the settings ask for, untrained or from weights."""
+    """The encoder that the settings ask for, untrained or from weights, of the layers that train faster."""
     weights = settings.weights or None
     if settings.head == "spoc":
-        return spoc_encoder(settings.image_size, weights=weights)
-    return build_encoder(settings.image_size, embedding_dim=settings.embedding_dim, weights=weights)
+        return fast(spoc_encoder(settings.image_size, weights=weights))
+    return fast(build_encoder(settings.image_size, embedding_dim=settings.embedding_dim, weights=weights))
 
 
 def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:

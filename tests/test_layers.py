@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from macl_tf.cached_gradients import CachedGradients
-from macl_tf.encoders import build_encoder
-from macl_tf.layers import BatchNormalization, Conv2D, plain
+from macl_tf.encoders import build_encoder, spoc_encoder
+from macl_tf.layers import BatchNormalization, Conv2D, fast, plain
 
 
 def maps(*shape, seed=0):
@@ -93,24 +93,46 @@ def test_other_convolutions_on_small_maps_are_those_of_keras(more):
 
 def test_an_encoder_trains_as_with_the_layers_of_keras():
     keras.utils.set_random_seed(3)
-    ours = build_encoder(64, embedding_dim=8)
-    theirs = plain(ours)
+    theirs = build_encoder(64, embedding_dim=8)
+    ours = fast(theirs)
     assert {type(layer).__module__.split(".")[0] for layer in theirs.layers} == {"keras"}
     pixels = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3)).astype("float32")
     np.testing.assert_allclose(ours(pixels), theirs(pixels), atol=1e-6)
     values = []
-    for model in (ours, theirs, CachedGradients(plain(ours), 12)):
+    for model in (ours, theirs, CachedGradients(fast(theirs), 12)):
         model.compile(keras.optimizers.SGD(0.0), loss=lambda target, z: keras.ops.sum(target * z, axis=1))
         model.fit(pixels, maps(12, 8), batch_size=12, shuffle=False, verbose=0)
         values.append([weight.value for weight in model.non_trainable_weights if "moving" in weight.path])
     assert_alike(values[0], values[1], rtol=1e-4)
+    assert_alike(values[2], values[1], rtol=1e-4)
 
 
-def test_names_and_weights_fit_those_of_keras(tmp_path):
-    encoder = build_encoder(32, embedding_dim=8)
-    encoder.save_weights(tmp_path / "own.weights.h5")
-    other = plain(build_encoder(32, embedding_dim=8))
+@pytest.mark.parametrize("build", [lambda: build_encoder(32, embedding_dim=8), lambda: spoc_encoder(32)])
+def test_names_and_weights_stay_there_and_back(build, tmp_path):
+    encoder = build()
+    quick = fast(encoder)
+    assert sum(isinstance(layer, Conv2D) for layer in quick._flatten_layers()) == 20
+    kinds = [
+        [
+            (type(layer), layer.name)
+            for layer in model._flatten_layers()
+            if not isinstance(layer, keras.layers.InputLayer)  # Keras names that of a nested model anew
+        ]
+        for model in (encoder, quick, plain(quick))
+    ]
+    assert kinds[0] == kinds[2] != kinds[1]
+    quick.save_weights(tmp_path / "own.weights.h5")
+    other = build()
     other.load_weights(tmp_path / "own.weights.h5")
     for one, two in zip(encoder.weights, other.weights, strict=True):
         assert one.path == two.path
         np.testing.assert_array_equal(one, two)
+
+
+def test_a_saved_model_of_them_loads_where_the_module_is_known(tmp_path):
+    encoder = fast(build_encoder(32, embedding_dim=8))
+    encoder.save(tmp_path / "fast.keras")
+    pixels = np.zeros((2, 32, 32, 3), "float32")
+    again = keras.saving.load_model(tmp_path / "fast.keras")
+    np.testing.assert_array_equal(again(pixels), encoder(pixels))
+    assert isinstance(again.get_layer("stem_conv"), Conv2D)

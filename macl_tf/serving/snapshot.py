@@ -216,14 +216,15 @@ class Snapshot:
             if not wanted:
                 return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
             return stored.exact.search(queries, wanted, allowed=allowed)
-        found, rows = stored.approximate.search(queries, fetched, unit=True)
-        usable = rows >= 0
+        _, rows = stored.approximate.search(queries, fetched, unit=True)
+        usable, places = rows >= 0, np.maximum(rows, 0)
         if allowed is not None:
-            usable &= allowed[np.maximum(rows, 0)]
+            usable &= allowed[places]
         # ScaNN's own scores are sums in float32: scored as exact search does it, equal vectors tie wherever they lie.
-        found = np.where(usable, cosines(queries, stored.vectors, np.maximum(rows, 0)), -np.inf)
+        found = np.where(usable, cosines(queries, stored.vectors, places), -np.inf)
         order = np.lexsort((rows, -found), axis=1)[:, :wanted]
-        scores, rows = np.take_along_axis(found, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        each = np.arange(len(queries))[:, None]
+        scores, rows = found[each, order], rows[each, order]
         short = np.flatnonzero(usable.sum(axis=1) < wanted)
         if short.size:
             scores[short], rows[short] = stored.exact.search(queries[short], wanted, allowed=allowed)

@@ -35,6 +35,8 @@ def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors",
             f"{name} must have the {dim} dimensions of the index, got {rows.shape[1]}: they come from another encoder."
         )
     wide = rows.astype(np.float64)
+    if len(wide) == 1 and abs(float(wide[0] @ wide[0]) - 1) < 1e-6:  # one picture's embedding, the common case
+        return np.array(rows, np.float32, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     bad = np.flatnonzero(~((norms > 1e-30) & (norms < np.inf)))
@@ -93,10 +95,10 @@ def cosines(
     Returns:
         (Q, K) float32.
     """
-    scores = np.empty(positions.size, np.float32)
+    scores, wide = np.empty(positions.size, np.float32), queries.astype(np.float64)
     flat, owners = positions.reshape(-1), np.repeat(np.arange(len(queries)), positions.shape[1])
     for start in range(0, flat.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        left, right = queries[owners[part]].astype(np.float64), vectors[flat[part]].astype(np.float64)
+        left, right = wide[owners[part]], vectors[flat[part]].astype(np.float64)
         scores[part] = np.einsum("md,md->m", left, right)
     return scores.reshape(positions.shape)

@@ -1,0 +1,56 @@
+"""The tables of README.md and docs/, made from the committed results: `python -m benchmarks.documents`.
+
+A table stands between `<!-- benchmarks/results/NAME.json ... -->` and `<!-- end -->`. A test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import losses, metrics, pipeline, record, search, search_path
+from macl_tf.files import read_json, write_text
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/losses.md")
+BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+
+
+def of_search(summary: dict[str, Any], data: str) -> str:
+    """The table of one data set."""
+    return search.table(next(result for result in summary["results"] if result["data"] == data))
+
+
+# Name of the results to their table; the second argument is what else the comment says.
+TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
+    "ucm": lambda summary, _: record.markdown(summary),
+    "metrics": lambda summary, _: metrics.table(summary),
+    "pipeline": lambda summary, _: pipeline.table(summary),
+    "search": of_search,
+    "search_path": lambda summary, _: search_path.table(summary["results"]),
+    "losses": lambda summary, _: losses.tables(summary["results"]),
+}
+
+
+def made(name: str, rest: str = "") -> str:
+    """The table of a results file."""
+    return TABLES[name](read_json(ROOT / "benchmarks" / "results" / f"{name}.json"), rest.strip())
+
+
+def renewed(text: str) -> str:
+    """A document with all its tables made anew."""
+    return BLOCK.sub(lambda found: found[1] + made(found[2], found[3]) + found[5], text)
+
+
+def main() -> None:
+    """Renews the tables of all documents."""
+    for name in DOCUMENTS:
+        path = ROOT / name
+        if path.is_file():
+            write_text(path, renewed(path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
