@@ -18,6 +18,7 @@ from macl_tf.serving.artifacts import ArtifactError, open_version, publish, vers
 from macl_tf.serving.exporting import export_run
 from macl_tf.serving.search import SearchEngine
 from tests.conftest import ROOT
+from tests.generated import photo, save
 from tests.runs import DIM, TILES, make_run
 
 
@@ -49,6 +50,24 @@ def picture(archive, index, path):
 
 def macl(*arguments):
     return cli.main([str(argument) for argument in arguments])
+
+
+def test_an_archive_that_moved_is_found_where_one_says(tmp_path, capsys):
+    tiles = tmp_path / "tiles"
+    tiles.mkdir()
+    for seed in range(20):
+        save(tiles / f"{seed}.png", photo(seed))
+    rows = [f"{seed}.png,{'sea;sand' if seed % 2 else 'sea'}" for seed in range(20)]
+    (tiles / "labels.csv").write_text("\n".join(["image,labels", *rows]) + "\n")
+    run = make_run(tmp_path / "run", dataset="folder", data_dir=str(tiles))
+    moved = tiles.rename(tmp_path / "elsewhere")
+    words = ["export", "--run-dir", run, "--output", tmp_path / "served", "--quiet"]
+    assert macl(*words) == 2
+    assert "lies elsewhere now, say --data-dir DIR" in capsys.readouterr().err
+    assert not (tmp_path / "served").exists()  # before anything is written
+    assert macl(*words, "--data-dir", moved) == 0
+    found = SearchEngine.open(tmp_path / "served").search(moved / "3.png", k=1)[0].results[0]
+    assert found.id == "3.png" and found.score > 0.999
 
 
 def test_the_export_is_whole_and_keeps_what_is_up_to_date(served, run_dir):

@@ -248,3 +248,13 @@ print(encoder.output_shape[1], encoder.layers[-1].name)
     assert result.stdout.split() == ["16", "embedding"]  # without the proxies, and without macl_tf to load it
     history = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert len(history) == 3 and "temperature" not in history[0]
+
+
+def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("macl_tf.training.train", lambda settings, run, progress: seen.append(settings) or 1 / 0)
+    monkeypatch.chdir(tmp_path)
+    for words in (["--data-dir", "tiles"], ["--set", "data_dir=./tiles"]):
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["train", "--dataset", "folder", *words])
+    assert [settings.data_dir for settings in seen] == [str(tmp_path / "tiles")] * 2

@@ -143,6 +143,9 @@ def add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
     export.add_argument("--output", metavar="SERVED", required=True, help="folder to write to, new or of an export")
     export.add_argument(
+        "--data-dir", metavar="DIR", default="", help="the run's archive, if it lies elsewhere than at the training"
+    )
+    export.add_argument(
         "--descriptor",
         choices=next(field.metadata["one_of"] for field in fields(Settings) if field.name == "descriptor"),
         help="what is compared, one of those that the run reported; by default as its settings say",
@@ -163,6 +166,7 @@ def run_export(options: argparse.Namespace) -> int:
     export_run(
         options.run_dir,
         options.output,
+        data_dir=options.data_dir,
         descriptor=options.descriptor,
         with_index=not options.no_index,
         kind=options.kind,

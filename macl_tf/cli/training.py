@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ def run_train(options: argparse.Namespace) -> int:
     flags = {"dataset": options.dataset, "data_dir": options.data_dir}
     given = {key: value for key, value in flags.items() if value is not None}
     settings: Settings = load_settings(options.config, options.set, **given)
+    if settings.data_dir:  # whoever opens the run later may do so from elsewhere
+        settings = dataclasses.replace(settings, data_dir=os.path.abspath(os.path.expanduser(settings.data_dir)))
     from macl_tf.retrieval import compare_table
     from macl_tf.run_directory import METRICS, default_run_dir
     from macl_tf.training import reports, train

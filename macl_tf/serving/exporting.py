@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -28,6 +29,7 @@ def export_run(
     run_dir: str | os.PathLike[str],
     served: str | os.PathLike[str],
     *,
+    data_dir: str | os.PathLike[str] = "",
     descriptor: str | None = None,
     with_index: bool = True,
     kind: str = "auto",
@@ -45,6 +47,7 @@ def export_run(
     Args:
         run_dir: A finished run.
         served: Folder to write to.
+        data_dir: Where the run's archive lies, if not where it lay when the run was trained.
         descriptor: What retrieval compares, one that the run reported; None for what its settings say.
         with_index: Whether to embed and index the run's archive.
         kind: Of the index: "auto", "brute_force", "hashing" or "tree".
@@ -58,18 +61,18 @@ def export_run(
         `served`.
 
     Raises:
-        FileNotFoundError: If the run is not finished.
+        FileNotFoundError: If the run is not finished, or its archive is not there.
         ValueError: If upserts or deletes would be lost, or a setting is out of range.
     """
     run, served = Path(run_dir), Path(served)
     if not (run / ENCODER).is_file():
         raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
     say: Callable[[str], None] = print if progress else lambda *_: None
+    archive = archive_of(run, data_dir) if with_index else None
     path = export_encoder(run, served, descriptor=descriptor)  # old ones go at the end, when it is known who needs them
     encoder = ExportedEncoder.load(served, int(path.name))
     say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
-    if with_index:
-        archive = open_archive(load_settings(run / SETTINGS))
+    if archive is not None:
         info = {
             "encoder": encoder_identity(served, encoder.version),
             "archive": archive_identity(archive),
@@ -104,6 +107,19 @@ def export_run(
             for version in versions(served / "index")}  # fmt: skip
     prune(served / "encoder", keep, {*used, stable_version(served)})
     return served
+
+
+def archive_of(run: Path, data_dir: str | os.PathLike[str] = "") -> Archive:
+    """The archive that a run was trained on, where it lay then or lies now."""
+    settings = load_settings(run / SETTINGS)
+    if data_dir:
+        settings = dataclasses.replace(settings, data_dir=os.fspath(data_dir))
+    try:
+        return open_archive(settings)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}\nIf the archive of '{run}' lies elsewhere now, say --data-dir DIR."
+        ) from error
 
 
 def index_shards(
