@@ -51,7 +51,7 @@ def scores(embeddings: np.ndarray, labels: np.ndarray, statistics: Any, *, queri
     from macl_tf.retrieval import evaluate
 
     report = evaluate(embeddings, labels, label_names=statistics.label_names, label_counts=statistics.counts)
-    result: dict[str, Any] = {key: report[key] for key in MEANS}
+    result: dict[str, Any] = {key: None if np.isnan(report[key]) else report[key] for key in MEANS}
     if queries:
         unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         each = score_queries(unit @ unit.T, labels, labels, exclude=np.arange(len(labels)))

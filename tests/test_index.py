@@ -462,8 +462,8 @@ class FewerThanAsked:
     def __init__(self, searcher):
         self.searcher = searcher
 
-    def search(self, queries, k):
-        scores, positions = self.searcher.search(queries, k)
+    def search(self, queries, k, unit):
+        scores, positions = self.searcher.search(queries, k, unit)
         scores, positions = scores.copy(), positions.copy()
         scores[1, 1:], positions[1, 1:] = -np.inf, -1
         scores[2], positions[2] = -np.inf, -1

@@ -52,13 +52,13 @@ def rows_of(labels: Tensor, all_labels: Tensor, offset: Tensor, *matrices: Tenso
     """Of matrices over the global batch (B, ...), the rows of this replica's anchors; all where there is one."""
     if labels is all_labels:
         return matrices
-    rows = ops.arange(ops.shape(labels)[0]) + offset
+    rows = ops.arange(ops.shape(labels)[0], dtype="int32") + offset
     return tuple(ops.take(matrix, rows, axis=0) for matrix in matrices)
 
 
 def along_rows(values: Tensor, columns: Tensor) -> Tensor:
     """values[i, columns[i, k]], (b, K): `take_along_axis` without its index pairs, which are 4 times the values."""
-    starts = ops.arange(ops.shape(values)[0]) * ops.shape(values)[1]
+    starts = ops.arange(ops.shape(values)[0], dtype="int32") * ops.shape(values)[1]
     return ops.take(ops.reshape(values, (-1,)), ops.cast(columns, starts.dtype) + starts[:, None])
 
 

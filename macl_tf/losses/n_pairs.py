@@ -79,8 +79,8 @@ class InfoNCE(PairwiseLoss):
         images = ops.maximum(size // self.views, 1)
         # A remainder that only shows when the graph runs leaves no pairs to trust.
         trust = ops.where(ops.equal(size % self.views, 0), 0.0, float("nan"))
-        all_numbers = ops.expand_dims(ops.cast(ops.arange(size) % images, embeddings.dtype), 1)
-        positions = ops.arange(ops.shape(embeddings)[0]) + offset
+        all_numbers = ops.expand_dims(ops.cast(ops.arange(size, dtype="int32") % images, embeddings.dtype), 1)
+        positions = ops.arange(ops.shape(embeddings)[0], dtype="int32") + offset
         numbers = ops.expand_dims(ops.cast(positions % images, embeddings.dtype), 1)
         return super().rows(numbers, embeddings, all_numbers, all_embeddings, offset) + ops.cast(
             trust, embeddings.dtype

@@ -28,8 +28,8 @@ MASKED = -1e30
 
 def not_self(rows: int | Tensor, columns: int | Tensor, offset: int | Tensor = 0) -> Tensor:
     """Boolean (rows, columns) mask that is False where column j is row i itself, j = offset + i."""
-    positions = ops.arange(rows) + offset
-    return ops.expand_dims(positions, 1) != ops.arange(columns)
+    positions = ops.arange(rows, dtype="int32") + offset
+    return ops.expand_dims(positions, 1) != ops.arange(columns, dtype="int32")
 
 
 def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor, others: Tensor) -> Tensor:
