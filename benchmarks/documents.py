@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import losses, metrics, pipeline, record, search, search_path
+from benchmarks import losses, metrics, pipeline, record, scenes, search, search_path
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +30,7 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "pipeline": lambda summary, _: pipeline.table(summary),
     "search": of_search,
     "search_path": lambda summary, _: search_path.table(summary["results"]),
+    "scenes": lambda summary, _: scenes.tables(summary["runs"], summary["descriptor"]),
     "losses": lambda summary, _: losses.tables(summary["results"]),
 }
 
