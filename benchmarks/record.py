@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from benchmarks.circumstances import without_places
 from macl_tf.files import read_json, write_json
 
 FIGURES = {
@@ -45,11 +46,8 @@ def summary(run: Path) -> dict[str, Any]:
 
 def without_paths(words: list[str]) -> list[str]:
     """A command line with the archive's place replaced by DIR, and without the run's."""
-    kept: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        if "--run-dir" not in (before, word):
-            kept.append("DIR" if before == "--data-dir" else word)
-    return kept
+    pairs = zip(["", *words], words, strict=False)
+    return without_places([word for before, word in pairs if "--run-dir" not in (before, word)], {"--data-dir": "DIR"})
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.circumstances import circumstances
 from benchmarks.trainings import run_directory, train_all
 from macl_tf.files import read_json, write_json
 
@@ -98,9 +99,7 @@ def main() -> None:
     descriptor = results[options.losses[0], options.seeds[0]]["descriptor"]
     versions = read_json(run_directory(options.work, options.losses[0], options.seeds[0]) / "versions.json")
     versions.pop("command")
-    settings = " ".join(f"--set {text}" for text in options.set)
-    seeds = " ".join(map(str, options.seeds))
-    command = f"python -m benchmarks.scenes --data-dir UCM --work DIR --seeds {seeds} {settings}".rstrip()
+    command = circumstances("benchmarks.scenes", [])["command"]
     write_json(options.out, {"command": command, "versions": versions, "descriptor": descriptor, "runs": runs})
     print(tables(runs, descriptor))
 

@@ -1,7 +1,7 @@
 """Two layers of Keras, computed in ways that train faster on TensorFlow: same weights, same values, same names.
 
-Outside of training on TensorFlow they are the layers of Keras. `fast` puts them into any functional model; `plain`
-takes them out again, for a file that loads without this package.
+Outside of training they are the layers of Keras, and so is batch normalisation on other backends. `fast` puts them into
+any functional model; `plain` takes them out again, for a file that loads without this package.
 """
 
 from __future__ import annotations

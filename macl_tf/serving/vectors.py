@@ -35,9 +35,9 @@ def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors",
             f"{name} must have the {dim} dimensions of the index, got {rows.shape[1]}: they come from another encoder."
         )
     wide = rows.astype(np.float64)
-    if len(wide) == 1 and abs(float(wide[0] @ wide[0]) - 1) < 1e-6:  # one picture's embedding, the common case
-        return np.array(rows, np.float32, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
+        if len(wide) == 1 and abs(float(wide[0] @ wide[0]) - 1) < 1e-6:  # one picture's embedding, the common case
+            return np.array(rows, np.float32, order="C")
         norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
     bad = np.flatnonzero(~((norms > 1e-30) & (norms < np.inf)))
     if bad.size:
