@@ -1,14 +1,29 @@
 """The contract of every route that reads, over a real connection: what is asked, what is answered, what is refused."""
 
+import base64
+import io
 import json
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from macl_tf.service.app import PAGE
+from macl_tf.service.pictures import PREVIEW
 from macl_tf.service.schemas import InfoAnswer, ItemAnswer, LabelsAnswer, SearchAnswer
-from tests.service_server import COUNT, LABELS, Client, items_of, make_served, name_of, running, upload, vectors_of
+from tests.service_server import (
+    COUNT,
+    LABELS,
+    Client,
+    items_of,
+    make_served,
+    name_of,
+    running,
+    tile,
+    upload,
+    vectors_of,
+)
 from tests.stub_encoder import DIM, SIZE
 
 VECTORS = vectors_of(range(COUNT)).astype(np.float64)
@@ -103,6 +118,12 @@ def test_search_by_picture_finds_it_and_says_where_the_time_went(client):
     answer = client.search_image(upload(5), k=3)
     assert ids(answer)[0] == name_of(5) and answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert set(answer["ms"]) == {"decode", "encode", "search"} and all(value > 0 for value in answer["ms"].values())
+    assert answer["query"]["preview"] is None
+    preview = client.search_image(upload(5), k=3, preview=True)["query"]["preview"]
+    with Image.open(io.BytesIO(base64.b64decode(preview))) as small:
+        assert small.format == "JPEG" and max(small.size) == min(PREVIEW, max(tile(5).shape))
+        difference = np.asarray(small, float) - np.asarray(Image.fromarray(tile(5)).resize(small.size), float)
+    assert np.abs(difference).mean() < 16
     joined = client.search_image(upload(5), k=50, positive=[{"id": name_of(6)}], negative=[{"id": name_of(8)}])
     wanted = (VECTORS[5] + VECTORS[6]) / 2 - VECTORS[8] / 2
     assert ids(joined) == ranked(wanted, [6, 8])

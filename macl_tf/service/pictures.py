@@ -18,24 +18,25 @@ from macl_tf.service.errors import Refused
 from macl_tf.service.limits import Limits
 
 THUMBNAIL = 128  # longest side of the small picture that an upsert keeps, as in `macl export`
+PREVIEW = 40  # of the one in an answer; about 1 kB
 
 
 class Picture(NamedTuple):
-    """What is left of an upload: pixels (S, S, 3) uint8 as the encoder sees them; to keep, a small JPEG and SHA-256."""
+    """What is left of an upload: pixels (S, S, 3) uint8 as the encoder sees them; if asked for, small JPEG, SHA-256."""
 
     pixels: NDArray[np.uint8]
     small: bytes = b""
     sha256: str = ""
 
 
-def read_picture(data: bytes, size: int, limits: Limits, *, keep: bool = False) -> Picture:
+def read_picture(data: bytes, size: int, limits: Limits, *, small: int = 0) -> Picture:
     """Decodes an uploaded picture.
 
     Args:
         data: The file as it was sent. Its name is never looked at.
         size: S, side at which the encoder sees it.
         limits: What it may be at most.
-        keep: Whether to make what is kept of it.
+        small: Longest side of the small JPEG, 0 for none.
 
     Raises:
         Refused: 413 for too many bytes or pixels, 415 for another format, 422 for one that is broken.
@@ -62,8 +63,8 @@ def read_picture(data: bytes, size: int, limits: Limits, *, keep: bool = False) 
         raise Refused(
             422, "an image must be whole and of 8 or 16 bits", data, "It is broken or of a rare kind: save it anew."
         ) from None
-    small = resize_image(pixels, size)
-    return Picture(small, thumbnail(pixels, THUMBNAIL), hashlib.sha256(data).hexdigest()) if keep else Picture(small)
+    seen = resize_image(pixels, size)
+    return Picture(seen, thumbnail(pixels, small), hashlib.sha256(data).hexdigest()) if small else Picture(seen)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

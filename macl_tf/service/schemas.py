@@ -67,6 +67,7 @@ class Query(Strict):
     filter: Condition = Condition()
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
     format: Literal["json", "geojson"] = "json"
+    preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
 
 
 class Error(BaseModel):
@@ -115,6 +116,7 @@ class QueryInfo(BaseModel):
 
     vector: list[float]
     labels: list[str] | None
+    preview: str | None = Field(description="A JPEG of the uploaded image, base64, 40 pixels wide; where asked for.")
 
 
 class Milliseconds(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import time
@@ -20,7 +21,7 @@ from macl_tf.service.engine import Engine, State
 from macl_tf.service.errors import Refused, busy
 from macl_tf.service.limits import Limits
 from macl_tf.service.metrics import Metrics
-from macl_tf.service.pictures import Picture, read_picture
+from macl_tf.service.pictures import PREVIEW, THUMBNAIL, Picture, read_picture
 from macl_tf.service.recall import RecallSample
 from macl_tf.service.schemas import Query
 from macl_tf.serving.artifacts import ArtifactError
@@ -95,8 +96,11 @@ class Service:
         ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
         with self._admitted():
             state = await self.state(query.index)
-            vectors = [] if read is None else [(await self._embed(state, read, ms))[0]]
-            answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms))
+            vectors, preview = [], b""
+            if read is not None:
+                vector, picture = await self._embed(state, read, ms, small=PREVIEW if query.preview else 0)
+                vectors, preview = [vector], picture.small
+            answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms, preview))
         self.metrics.stage.labels("total").observe(time.perf_counter() - begin)
         return answer
 
@@ -111,7 +115,7 @@ class Service:
                 state = self.engine.newest
                 names = state.snapshot.stored.items.label_names
                 queries.check_labels(upload.labels, names)
-                vector, picture = await self._embed(state, upload.read, {}, keep=True)
+                vector, picture = await self._embed(state, upload.read, {}, small=THUMBNAIL)
                 id_ = upload.id or f"sha256-{picture.sha256[:32]}"
                 items = Items.of(
                     names,
@@ -160,12 +164,12 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     async def _embed(
-        self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, keep: bool = False
+        self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, small: int = 0
     ) -> tuple[NDArray[np.float32], Picture]:
         size = state.encoder.image_size
         begin = time.perf_counter()
         with state.batcher.coming():
-            picture = await self._run(self._decoding, lambda: read_picture(read(), size, self.limits, keep=keep))
+            picture = await self._run(self._decoding, lambda: read_picture(read(), size, self.limits, small=small))
             decoded = time.perf_counter()
             future = state.batcher.submit(picture.pixels)
         try:
@@ -183,7 +187,7 @@ class Service:
             raise busy() from error
 
     def _find(
-        self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float]
+        self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float], preview: bytes
     ) -> dict[str, Any]:
         begin = time.perf_counter()
         vector = queries.query_vector(state, query, vectors)
@@ -197,7 +201,11 @@ class Service:
             "k": query.k,
             "offset": query.offset,
             "more": more,
-            "query": {"vector": vector.astype(np.float64).round(8).tolist(), "labels": labels},
+            "query": {
+                "vector": vector.astype(np.float64).round(8).tolist(),
+                "labels": labels,
+                "preview": base64.b64encode(preview).decode() or None,
+            },
             "ms": ms,
             "results": results,
         }

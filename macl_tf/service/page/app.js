@@ -138,12 +138,12 @@ async function take(files, more) {
     const examples = [];
     for (const file of files) {
       checkFile(file, archive.info.limits);
-      const drawing = tinyPicture(file);
-      const { example, ms } = await embed(file, search.index, archive).catch((error) => {
+      const drawing = await tinyPicture(file);
+      const { example, ms } = await embed(file, search.index, archive, drawing).catch((error) => {
         throw Object.assign(error, { value: [file.name, error.value].filter(Boolean).join(", ") });
       });
       keepFile(example, file);
-      examples.push({ ...example, picture: await drawing });
+      examples.push(example);
       embedded = ms.decode + ms.encode;
     }
     const rest = more ? search : { ...search, like: [], unlike: [] };

@@ -94,8 +94,10 @@ export const pictureSource = (picture) => `data:image/jpeg;base64,${standard(pic
 
 export function base64url(bytes) {
   const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
-  return btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return base64urlOf(btoa(text));
 }
+
+export const base64urlOf = (base64) => base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
 const standard = (text) => text.replaceAll("-", "+").replaceAll("_", "/");
 

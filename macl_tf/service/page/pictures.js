@@ -59,7 +59,7 @@ export function checkFile(file, limits) {
   }
 }
 
-/** A JPEG of a few pixels as base64url, "" where the browser cannot draw the file, as with TIFF. */
+/** A JPEG of a few pixels as base64url, "" where the browser cannot draw the file, as with TIFF: the server can. */
 export async function tinyPicture(file) {
   try {
     const whole = await createImageBitmap(file, { resizeWidth: TINY, resizeHeight: TINY, resizeQuality: "high" });

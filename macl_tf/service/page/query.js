@@ -55,7 +55,12 @@ function picture(example, tiles) {
   }
   const source = example.picture ? pictureSource(example.picture) : null;
   if (!previewOf(example) && !source) return blank;
-  image.addEventListener("error", () => image.replaceWith(blank)); // a TIFF, or a link with half a picture
-  image.src = (example.picture && previewOf(example)) || source || previewOf(example);
+  const sources = [previewOf(example), source].filter(Boolean); // in full size while the page is open
+  const next = () => {
+    if (sources.length) image.src = sources.shift();
+    else image.replaceWith(blank); // a link with half a picture
+  };
+  image.addEventListener("error", next); // a TIFF is no picture to browsers: the small JPEG of it is
+  next();
   return image;
 }

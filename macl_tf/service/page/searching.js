@@ -1,13 +1,14 @@
 // From a search, as the link says it, to answers of the server, for any version of the index.
 
 import * as api from "./api.js";
-import { decodeVector, encodeVector, keyOf } from "./link.js";
+import { base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
 
 const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
 
 /** Remembers the file behind an example, so that another encoder can embed it too. */
 export function keepFile(example, file) {
-  kept.set(example.vector, { file, preview: URL.createObjectURL(file), vectors: new Map() });
+  const { picture } = example;
+  kept.set(example.vector, { file, picture, preview: URL.createObjectURL(file), vectors: new Map() });
 }
 
 /** Address of a dropped picture in full size, for as long as the page is open. */
@@ -25,10 +26,14 @@ function encoderOf(archive, version) {
   });
 }
 
-/** Embeds a picture; gives the example that stands for it in searches and links, and how long that took. */
-export async function embed(file, version, archive) {
-  const { query, ms } = await api.searchImage(file, { k: 1, index: version });
-  return { example: { encoder: encoderOf(archive, version), vector: encodeVector(query.vector), picture: "" }, ms };
+/**
+ * Embeds a picture; gives the example that stands for it in searches and links, and how long that took. Without a
+ * `drawing` of it, the server draws it.
+ */
+export async function embed(file, version, archive, drawing) {
+  const { query, ms } = await api.searchImage(file, { k: 1, index: version, preview: !drawing });
+  const picture = drawing || base64urlOf(query.preview ?? "");
+  return { example: { encoder: encoderOf(archive, version), vector: encodeVector(query.vector), picture }, ms };
 }
 
 /** One page of results. */
@@ -85,7 +90,7 @@ async function asked(example, version, archive) {
     });
   }
   if (!known.vectors.has(encoder)) {
-    const { example: other } = await embed(known.file, version, archive);
+    const { example: other } = await embed(known.file, version, archive, known.picture);
     known.vectors.set(encoder, decodeVector(other.vector));
   }
   return { vector: known.vectors.get(encoder) };
