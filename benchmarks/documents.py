@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import losses, metrics, pipeline, record, scenes, search, search_path
+from benchmarks import losses, metrics, pipeline, record, scenes, search, search_path, training
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/losses.md")
+DOCUMENTS = ("README.md", "docs/losses.md", "docs/results.md")
 BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
 
 
@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "search_path": lambda summary, _: search_path.table(summary["results"]),
     "scenes": lambda summary, _: scenes.tables(summary["runs"], summary["descriptor"]),
     "losses": lambda summary, _: losses.tables(summary["results"]),
+    "training": lambda summary, _: training.table(summary),
 }
 
 

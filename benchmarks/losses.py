@@ -51,6 +51,11 @@ OURS: dict[str, tuple[str, dict[str, Any], bool, bool]] = {
 PEERS = {"PML SupConLoss": "SupConLoss", "PML MultiSimilarityLoss": "MultiSimilarityLoss"}
 BARE = "matrix products"
 CONTENDERS = (BARE, *OURS, *PEERS)
+RATIOS = {  # what we aim at
+    ("MACL", "SupCon"): "1.25 or less",
+    ("MACL", BARE): "2 or less from 4,096",
+    ("PML SupConLoss", "MACL"): "3 or more from 1,024",
+}
 COMPARED, NOISY_ROWS, MORE = (BARE, "SupCon", "MACL", "PML SupConLoss"), 1024, 3
 
 
@@ -173,7 +178,7 @@ def run(names: list[str], sizes: list[int], rounds: int, part: Path) -> dict[str
 
 
 def tables(results: dict[str, dict[str, Any]]) -> str:
-    """Two tables in Markdown: time with its ratio to the bare products, and memory."""
+    """Three tables in Markdown: time with its ratio to the bare products, the ratios that we aim at, and memory."""
     sizes = list(next(iter(results.values())))
     rule = "|---|" + "---:|" * len(sizes)
     head = "| " + " | ".join(f"B = {int(size):,}" for size in sizes) + " |"
@@ -192,6 +197,14 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
     for title, key in (("ms", "ms"), ("peak MiB", "peak_mib")):
         lines = [f"| {name} | " + " | ".join(cell(name, size, key) for size in sizes) + " |" for name in results]
         parts.append("\n".join([f"| {title} {head}", rule, *lines]))
+    lines = []
+    for (name, other), aim in RATIOS.items():
+        if name in results and other in results:
+            pairs = [(results[name][size].get("ms"), results[other][size].get("ms")) for size in sizes]
+            cells = [f"{one / two:.2f}" if one and two else "" for one, two in pairs]
+            lines.append(f"| {name} / {other} | " + " | ".join(cells) + f" | {aim} |")
+    if lines:
+        parts.insert(1, "\n".join([f"| ratio of times {head} aim |", rule + "---|", *lines]))
     return "\n\n".join(parts)
 
 

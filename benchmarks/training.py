@@ -31,7 +31,7 @@ from macl_tf.files import write_json
 BATCH, LABELS, SECONDS = 128, 17, 8.0
 PLAIN, CACHED = "macl_tf, Keras's layers", "macl_tf, cached gradients"
 CONTENDERS = ("macl_tf", PLAIN, CACHED, "macl_tf bf16", "torch", "torch bf16")
-MICROBATCHES = 4
+MICROBATCHES, FLOOR = 4, "floor"
 
 
 def batch(size: int, rows: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
@@ -187,13 +187,18 @@ def main() -> None:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """A line for each contender, its best round, as Markdown."""
+    """A line for each contender, its best round, and what that is of PyTorch's in float32 and of the floor."""
     rates, floors = summary["images_per_second"], summary["floor"]
-    lines = ["| images per second, batches of 128 | " + " | ".join(f"{size} px" for size in rates) + " |"]
-    lines.append("|---|" + "---:|" * len(rates))
-    for name in next(iter(rates.values())):
-        lines.append(f"| {name} | " + " | ".join(f"{max(rates[size][name]):.0f}" for size in rates) + " |")
-    lines.append("| floor | " + " | ".join(f"{floors[size]['images_per_second']:.0f}" for size in rates) + " |")
+    lines = ["| images per second | " + " | ".join(f"{size} px | of torch | of the floor" for size in rates) + " |"]
+    lines.append("|---|" + "---:|" * 3 * len(rates))
+    for name in [*next(iter(rates.values())), FLOOR]:
+        cells = []
+        for size, found in rates.items():
+            best = {other: max(several) for other, several in found.items()}
+            best[FLOOR] = floors[size]["images_per_second"]
+            share = f"{best[name] / best['torch']:.2f}" if "torch" in best else ""
+            cells.append(f"{best[name]:.0f} | {share} | {best[name] / best[FLOOR]:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

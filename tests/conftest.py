@@ -13,6 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take minutes, some with few tests: begun first, none is left to one process when the other has ended.
+SLOWEST = ("test_training", "test_pairwise_replicas", "test_search", "test_cached_gradients", "test_readme")
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the slowest files first."""
+    items.sort(key=lambda item: item.path.stem not in SLOWEST)
 
 
 @pytest.fixture

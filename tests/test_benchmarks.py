@@ -151,10 +151,24 @@ def test_the_times_of_losses_go_on_where_they_were_stopped(tmp_path, monkeypatch
         return {"times": [0.001 * rows], "memory": rows * 2**20}
 
     monkeypatch.setattr(losses, "in_process_of_its_own", measured)
-    arguments = (["SupCon", "MACL"], [2, 4], 1, tmp_path / "part.json")
+    arguments = (["MACL, dense", "MACL"], [4, 2000], 1, tmp_path / "part.json")
     with pytest.raises(KeyboardInterrupt):
         losses.run(*arguments)
     results = losses.run(*arguments)
-    assert calls == [("SupCon", 2), ("MACL", 2), ("SupCon", 4), ("SupCon", 4), ("MACL", 4)]
-    assert results["MACL"]["4"] == {"ms": 4.0, "repeats": 1, "peak_mib": 4}
-    assert "| MACL | 2.0 | 4.0 |" in losses.tables(results)
+    small, large = [("MACL, dense", 4), *[("MACL", 4)] * 3], [("MACL, dense", 2000), ("MACL", 2000)]
+    assert calls == [
+        *small[:3],
+        *small[2:],
+        *large,
+    ]  # the third was interrupted; what we compare with has three times as many
+    assert results["MACL"]["4"] == {"ms": 4.0, "processes": 3, "repeats": 3, "peak_mib": 4}
+    assert "| MACL | 4.0 | 2,000 |" in losses.tables(results)
+
+
+def test_the_ratios_that_are_aimed_at_are_those_of_the_times():
+    results = {name: {"256": {"ms": ms, "peak_mib": 1}} for name, ms in (("SupCon", 4.0), ("MACL", 5.0))}
+    results["PML SupConLoss"] = {"256": {"failed": "out of memory"}}
+    shown = losses.tables(results)
+    assert "| MACL / SupCon | 1.25 | 1.25 or less |" in shown
+    assert "| PML SupConLoss / MACL |  | 3 or more from 1,024 |" in shown
+    assert "MACL / matrix products" not in shown
