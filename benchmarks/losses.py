@@ -10,8 +10,9 @@ Z Z^T and the two products of a gradient (S Z and S^T Z), which no loss over all
 
 Every figure comes from processes of its own, in rounds that take all contenders in turn; a time is the median of the
 processes' medians, memory the peak of the process beyond the same process before its first step. Up to B = 1,024, where
-processes differ by a fifth, those that we compare ourselves with get three times as many. A process may hold 18 GiB,
-and fails beyond. Stopped and started again with the same words, it goes on where it was.
+processes differ by a fifth, the times of ours and of the bare products come from processes that take steps of each in
+turn. A process may hold 18 GiB, and fails beyond. Stopped and started again with the same words, it goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ RATIOS = {  # what we aim at
     ("MACL", BARE): "2 or less from 4,096",
     ("PML SupConLoss", "MACL"): "3 or more from 1,024",
 }
-COMPARED, NOISY_ROWS, MORE = (BARE, "SupCon", "MACL", "PML SupConLoss"), 1024, 3
+NOISY_ROWS, MORE = 1024, 3  # up to so many rows, so many times the processes
 
 
 def batch(rows: int, distinct: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -124,28 +125,37 @@ def torch_step(name: str, rows: int) -> Callable[[], Any]:
     return step
 
 
-def measure(name: str, rows: int) -> dict[str, Any]:
-    """Seconds of each repeat, and the peak memory beyond what the process held before its first step, in bytes."""
+def measure(names: list[str], rows: int) -> dict[str, Any]:
+    """Median seconds by contender, which take their steps in turn, how many, and the peak memory in bytes.
+
+    Memory is what the process holds beyond what it held before its first step.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    step = (torch_step if name in PEERS else tensorflow_step)(name, rows)
+    steps = [(torch_step if name in PEERS else tensorflow_step)(name, rows) for name in names]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times: list[float] = []
+    rounds: list[list[float]] = []
     warm = 2  # tracing, compiling, filling caches
-    while len(times) < warm + 3 or sum(times[warm:]) < SECONDS:
-        begin = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - begin)
-        if len(times) == 1 and times[0] > 10:  # three such steps are enough
+    while len(rounds) < warm + 3 or sum(map(sum, rounds[warm:])) < SECONDS * len(names):
+        rounds.append([])
+        for step in steps:
+            begin = time.perf_counter()
+            step()
+            rounds[-1].append(time.perf_counter() - begin)
+        if len(rounds) == 1 and min(rounds[0]) > 10:  # three such steps are enough
             warm = 1
-        if len(times) > 2 and times[-1] > 10:
+        if len(rounds) > 2 and min(rounds[-1]) > 10:
             break
-    times = times[warm:]
-    return {"times": times, "memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024}
+    medians = map(statistics.median, zip(*rounds[warm:], strict=True))
+    return {
+        "seconds": dict(zip(names, medians, strict=True)),
+        "repeats": len(rounds) - warm,
+        "memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024,
+    }
 
 
-def in_process_of_its_own(name: str, rows: int) -> dict[str, Any]:
+def in_process_of_its_own(names: list[str], rows: int) -> dict[str, Any]:
     """`measure`, or {"failed": why}."""
-    command = [sys.executable, "-m", "benchmarks.losses", "--measure", name, str(rows)]
+    command = [sys.executable, "-m", "benchmarks.losses", "--measure", *names, str(rows)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     )
@@ -154,27 +164,45 @@ def in_process_of_its_own(name: str, rows: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def processes(names: list[str], rows: int, rounds: int) -> list[list[str]]:
+    """Who is measured in each process."""
+    if rows > NOISY_ROWS:
+        return [[name] for _ in range(rounds) for name in names]
+    ours, peers = [name for name in names if name not in PEERS], [[name] for name in names if name in PEERS]
+    together = [ours] if len(ours) > 1 else []
+    memory = [[name] for name in ours]
+    return [*memory, *(process for _ in range(MORE * rounds) for process in [*together, *peers])]
+
+
 def run(names: list[str], sizes: list[int], rounds: int, part: Path) -> dict[str, dict[str, Any]]:
     """Median milliseconds, and peak memory in MiB, by contender and batch size; `part` keeps what there is so far."""
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    turns = [[name, rows] for rows in sizes for turn in range(MORE * rounds) for name in names
-             if turn < rounds or (name in COMPARED and rows <= NOISY_ROWS)]  # fmt: skip
+    turns = [[process, rows] for rows in sizes for process in processes(names, rows, rounds)]
     measured = read_json(part)["measured"] if part.is_file() and read_json(part)["turns"] == turns else []
-    for name, rows in tqdm(turns[len(measured) :], "losses", unit="process"):
-        measured.append(in_process_of_its_own(name, rows))
+    for process, rows in tqdm(turns[len(measured) :], "losses", unit="process"):
+        measured.append(in_process_of_its_own(process, rows))
         write_json(part, {"turns": turns, "measured": measured})
-    for (name, rows), one in zip(turns, measured, strict=True):
-        found.setdefault((name, rows), []).append(one)
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for (name, rows), several in found.items():
-        failed = next((one["failed"] for one in several if "failed" in one), None)
-        results[name][str(rows)] = {"failed": failed} if failed else {
-            "ms": round(1000 * statistics.median(statistics.median(one["times"]) for one in several), 3),
-            "processes": len(several),
-            "repeats": sum(len(one["times"]) for one in several),
-            "peak_mib": round(statistics.median(one["memory"] for one in several) / 2**20),
-        }  # fmt: skip
+    for name in names:
+        for size in sizes:
+            shared = [(process, one) for (process, rows), one in zip(turns, measured, strict=True)
+                      if rows == size and name in process]  # fmt: skip
+            results[name][str(size)] = figures(name, shared)
     return results
+
+
+def figures(name: str, measured: list[tuple[list[str], dict[str, Any]]]) -> dict[str, Any]:
+    """What processes that took steps of a contender say of it: times where it took turns, memory where it was alone."""
+    failed = next((one["failed"] for _, one in measured if "failed" in one), None)
+    if failed:
+        return {"failed": failed}
+    alone = [one for process, one in measured if len(process) == 1]
+    in_turns = [one for process, one in measured if len(process) > 1] or alone
+    return {
+        "ms": round(1000 * statistics.median(one["seconds"][name] for one in in_turns), 3),
+        "processes": len(in_turns),
+        "repeats": sum(one["repeats"] for one in in_turns),
+        "peak_mib": round(statistics.median(one["memory"] for one in alone) / 2**20),
+    }
 
 
 def tables(results: dict[str, dict[str, Any]]) -> str:
@@ -215,10 +243,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "losses.json")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.measure[0], int(options.measure[1]))))
+        print(json.dumps(measure(options.measure[:-1], int(options.measure[-1]))))
         return
     part = options.out.with_suffix(".partial.json")
     results = run(options.only, options.rows, options.rounds, part)

@@ -144,25 +144,26 @@ def test_means_leave_out_what_is_undefined():
 def test_the_times_of_losses_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     calls = []
 
-    def measured(name, rows):
-        calls.append((name, rows))
-        if len(calls) == 3:
+    def measured(names, rows):
+        calls.append((names, rows))
+        if len(calls) == 4:
             raise KeyboardInterrupt
-        return {"times": [0.001 * rows], "memory": rows * 2**20}
+        seconds = 0.001 * rows * (1 if len(names) == 1 else 2)
+        return {"seconds": dict.fromkeys(names, seconds), "repeats": 3, "memory": rows * 2**20}
 
     monkeypatch.setattr(losses, "in_process_of_its_own", measured)
-    arguments = (["MACL, dense", "MACL"], [4, 2000], 1, tmp_path / "part.json")
+    names = ["SupCon", "MACL", "PML SupConLoss"]
+    arguments = (names, [4, 2000], 1, tmp_path / "part.json")
     with pytest.raises(KeyboardInterrupt):
         losses.run(*arguments)
     results = losses.run(*arguments)
-    small, large = [("MACL, dense", 4), *[("MACL", 4)] * 3], [("MACL, dense", 2000), ("MACL", 2000)]
-    assert calls == [
-        *small[:3],
-        *small[2:],
-        *large,
-    ]  # the third was interrupted; what we compare with has three times as many
-    assert results["MACL"]["4"] == {"ms": 4.0, "processes": 3, "repeats": 3, "peak_mib": 4}
-    assert "| MACL | 4.0 | 2,000 |" in losses.tables(results)
+    small = [["SupCon"], ["MACL"], *[["SupCon", "MACL"], ["PML SupConLoss"]] * 3]
+    turns = [*((process, 4) for process in small), *(([name], 2000) for name in names)]
+    assert calls == [*turns[:4], *turns[3:]]  # the fourth was interrupted
+    assert results["MACL"]["4"] == {"ms": 8.0, "processes": 3, "repeats": 9, "peak_mib": 4}
+    assert results["MACL"]["2000"] == {"ms": 2000.0, "processes": 1, "repeats": 3, "peak_mib": 2000}
+    assert "| MACL | 8.0 | 2,000 |" in losses.tables(results)
+    assert "| PML SupConLoss / MACL | 0.50 | 1.00 |" in losses.tables(results)
 
 
 def test_the_ratios_that_are_aimed_at_are_those_of_the_times():
