@@ -19,6 +19,7 @@ PLACES = {
     "--served": "SERVED",
     "--pictures": "FOLDER",
     "--out": "OUT",
+    "--json": "FILE",
 }
 
 

@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.circumstances import circumstances
+from macl_tf.files import write_json
+
 SMALL = 256
 
 
@@ -84,17 +87,35 @@ def main() -> None:
     small, large = run(options, SMALL), run(options, options.rows)
     beyond = (large["peak"] - large["tensors"]) - (small["peak"] - small["tensors"])
     keys = ("loss", "rows", "width", "labels", "tile_size")
-    figures = {**{key: getattr(options, key) for key in keys}, "small": small, "large": large, "beyond": beyond}
+    figures = {
+        **circumstances("benchmarks.losses_memory", ("tensorflow-cpu", "tensorflow", "keras", "numpy")),
+        **{key: getattr(options, key) for key in keys},
+        "small": small,
+        "large": large,
+        "beyond": beyond,
+    }
     print(
         f"{options.loss}, {options.rows} rows, {options.width} dimensions, {options.labels} labels: "
         f"{beyond / 2**20:.0f} MiB beyond inputs, gradient and framework "
         f"(one {options.rows} x {options.rows} matrix: {4 * options.rows**2 / 2**20:.0f} MiB), "
         f"{large['seconds']:.0f} s with tracing"
     )
-    text = json.dumps(figures, indent=2)
-    print(text)
+    print(json.dumps(figures, indent=2))
     if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+        write_json(options.json, figures)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The documentation's table."""
+    large = summary["large"]
+    head = "| loss | B | D | C | MiB beyond inputs, gradient and framework | a B x B matrix, MiB | seconds |"
+    cells = [summary["loss"], f"{summary['rows']:,}", summary["width"], summary["labels"]]
+    cells += [
+        f"{summary['beyond'] / 2**20:,.0f}",
+        f"{4 * summary['rows'] ** 2 / 2**20:,.0f}",
+        f"{large['seconds']:.0f}",
+    ]
+    return "\n".join([head, "|---|" + "---:|" * 6, "| " + " | ".join(map(str, cells)) + " |"])
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ examples:
 _PACKAGES = {
     "fastapi": "fastapi",
     "httptools": "httptools",
+    "orjson": "orjson",
     "prometheus_client": "prometheus-client",
     "python_multipart": "python-multipart",
+    "threadpoolctl": "threadpoolctl",
     "uvicorn": "uvicorn",
 }
 

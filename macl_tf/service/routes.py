@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import json
 import zlib
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
 from fastapi.security import HTTPBearer
 from pydantic import ValidationError
@@ -139,8 +139,7 @@ def _reader(image: UploadFile) -> Callable[[], bytes]:
 
 def _json(answer: dict[str, Any]) -> Response:
     kind = "application/geo+json" if answer.get("type") == "FeatureCollection" else "application/json"
-    text = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return Response(text.encode(), media_type=kind)
+    return Response(orjson.dumps(answer), media_type=kind)
 
 
 def _thumbnail(state: State, id_: str, known: str | None, *, private: bool) -> Response:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from threadpoolctl import threadpool_limits
 
 from macl_tf.service.app import build_app
 from macl_tf.service.auth import Access
@@ -125,8 +126,12 @@ class Server(uvicorn.Server):
         self._listener, self._said = listener, said
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answers until the process is told to end."""
-        super().run(sockets or [self._listener])
+        """Answers until the process is told to end.
+
+        BLAS gets one thread meanwhile: requests are what runs side by side, and OpenBLAS's idle threads spin.
+        """
+        with threadpool_limits(1, user_api="blas"):
+            super().run(sockets or [self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens, once it does."""
