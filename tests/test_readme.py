@@ -95,15 +95,6 @@ def test_every_result_has_its_table():
     assert shown == set(documents.TABLES)
 
 
-def test_what_onednn_gives_is_what_two_runs_measured():
-    rates = [
-        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rates"]["training the encoder"]
-        for name in ("pipeline_onednn_off", "pipeline")
-    ]
-    off, on = (round(rate["images_per_second"]) for rate in rates)
-    assert f"{off} images/s instead of {on}" in " ".join(README.split())
-
-
 def module_names():
     return [module.name for module in pkgutil.walk_packages(macl_tf.__path__, "macl_tf.")]
 
