@@ -169,8 +169,8 @@ def processes(names: list[str], rows: int, rounds: int) -> list[list[str]]:
     if rows > NOISY_ROWS:
         return [[name] for _ in range(rounds) for name in names]
     ours, peers = [name for name in names if name not in PEERS], [[name] for name in names if name in PEERS]
-    together = [ours] if len(ours) > 1 else []
-    memory = [[name] for name in ours]
+    together = [ours] if ours else []
+    memory = [[name] for name in ours] if len(ours) > 1 else []
     return [*memory, *(process for _ in range(MORE * rounds) for process in [*together, *peers])]
 
 
@@ -241,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[*ROWS], help="batch sizes")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each time; more up to B = 1,024")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "losses.json")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()

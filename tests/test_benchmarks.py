@@ -166,6 +166,11 @@ def test_the_times_of_losses_go_on_where_they_were_stopped(tmp_path, monkeypatch
     assert "| PML SupConLoss / MACL | 0.50 | 1.00 |" in losses.tables(results)
 
 
+def test_a_loss_measured_alone_gets_as_many_processes():
+    assert losses.processes(["MACL"], 4, 2) == [["MACL"]] * 6
+    assert losses.processes(["MACL"], 2000, 2) == [["MACL"]] * 2
+
+
 def test_the_ratios_that_are_aimed_at_are_those_of_the_times():
     results = {name: {"256": {"ms": ms, "peak_mib": 1}} for name, ms in (("SupCon", 4.0), ("MACL", 5.0))}
     results["PML SupConLoss"] = {"256": {"failed": "out of memory"}}

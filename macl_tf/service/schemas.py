@@ -116,7 +116,9 @@ class QueryInfo(BaseModel):
 
     vector: list[float]
     labels: list[str] | None
-    preview: str | None = Field(description="A JPEG of the uploaded image, base64, 40 pixels wide; where asked for.")
+    preview: str | None = Field(
+        description="Where asked for: the uploaded image, a JPEG of at most 40 pixels a side, base64."
+    )
 
 
 class Milliseconds(BaseModel):
