@@ -1,7 +1,7 @@
 """Losses compared under one budget: trained alike, tuned alike, judged on tiles that none of them saw.
 
     python -m benchmarks.compare --dataset ucm --data-dir UCM --work DIR --losses macl,wmacl,supcon-any --seeds 0,1,2
-        [--samplers weighted,uniform] [--joint 0,20] [--tune 3] [--set image_size=64 --set epochs=30]
+        [--samplers weighted,uniform] [--joint 0,20] [--tune 3] [--set image_size=64 --set epochs=30] [--jobs 2]
         [--variant NAME:KEY=VALUE,KEY=VALUE]
 
 Every loss is trained with every seed, sampler and weight of classification: same encoder, augmentation, epochs and
@@ -12,20 +12,24 @@ a run compares, projection, backbone or probabilities, is chosen on validation a
 
 Each run leaves one JSON file in --out (figures, and the test queries' own values, for intervals) as soon as it is
 done, and its folder under --work is then removed, unless --keep-runs. Stopped and started again, it goes on where it
-was. `python -m benchmarks.compare_report --results OUT` writes the report.
+was. As many trainings run at a time as there are processors, up to four, each on its own share of them; --jobs says
+otherwise. `python -m benchmarks.compare_report --results OUT` writes the report.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.judging import facts, histogram_floor, history, judge
-from benchmarks.trainings import run_directory, train
+from benchmarks.judging import history
+from benchmarks.trainings import at_once, in_process, run_directory, train
+from macl_tf.config import load_settings
 from macl_tf.files import read_json, write_json
 
 TUNING_SEED = 1000  # of trials, which no compared run has
@@ -54,23 +58,36 @@ def views(loss: str) -> list[str]:
 def tune(options: argparse.Namespace, common: list[str]) -> dict[str, dict[str, Any]]:
     """The best setting of each loss on validation tiles, and all that was tried."""
     chosen: dict[str, dict[str, Any]] = {}
-    turns = [(loss, text) for loss in options.losses for text in grid(loss, options.tune)]
-    for loss, text in (bar := tqdm(turns, "tuning", unit="run")):
-        path = options.out / "tuning" / f"{loss}.json"
+    for loss in options.losses:
+        path = trials_path(options, loss)
         found = read_json(path) if path.is_file() else {"settings": options.set, "seed": TUNING_SEED, "trials": {}}
         if found["settings"] != options.set:
             raise SystemExit(f"'{path}' is of --set {found['settings']}, not {options.set}: choose another --out.")
-        if text not in found["trials"]:
-            bar.set_postfix_str(f"{loss}, {text}")
-            run = run_directory(options.work, f"{loss}@{text}", TUNING_SEED)
-            words = ["--set", f"loss={loss}", *views(loss), "--set", text, "--set", f"seed={TUNING_SEED}"]
-            train(run, [*common, *words])
-            found["trials"][text] = max(history(run))
-            found["best"] = max(found["trials"], key=lambda tried: found["trials"][tried])
-            write_json(path, found)
-            finished(run, options)
         chosen[loss] = found
+    turns = [(loss, text) for loss in options.losses for text in grid(loss, options.tune)]
+    missing = [(loss, text) for loss, text in turns if text not in chosen[loss]["trials"]]
+
+    def trial(turn: tuple[str, str]) -> float:
+        loss, text = turn
+        run = run_directory(options.work, f"{loss}@{text}", TUNING_SEED)
+        words = ["--set", f"loss={loss}", *views(loss), "--set", text, "--set", f"seed={TUNING_SEED}"]
+        train(run, [*common, *words])
+        best = max(history(run))
+        finished(run, options)
+        return best
+
+    for (loss, text), value in at_once(options.jobs, trial, missing, "tuning"):
+        found = chosen[loss]
+        found["trials"][text] = value
+        found["best"] = max(found["trials"], key=lambda tried: found["trials"][tried])
+        write_json(trials_path(options, loss), found)
+        tqdm.write(f"{loss}, {text}: {value:.3f}")
     return chosen
+
+
+def trials_path(options: argparse.Namespace, loss: str) -> Path:
+    """Where the trials of a loss lie."""
+    return Path(options.out) / "tuning" / f"{loss}.json"
 
 
 def variants(options: argparse.Namespace, chosen: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
@@ -125,6 +142,9 @@ def arguments() -> argparse.ArgumentParser:
         "--variant", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="one more training"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all runs")
+    parser.add_argument(
+        "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="trainings at a time (%(default)s)"
+    )
     parser.add_argument("--keep-runs", action="store_true", help="leave the runs under --work")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compare")
     return parser
@@ -136,24 +156,45 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 <= options.tune <= len(TEMPERATURES):
         parser.error(f"--tune must be 0 to {len(TEMPERATURES)}, got {options.tune}.")
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, got {options.jobs}.")
     if not options.losses and not options.variant:
         parser.error("name --losses, a --variant, or both.")
     common = ["--dataset", options.dataset, *(["--data-dir", options.data_dir] if options.data_dir else [])]
     common += [word for text in options.set for word in ("--set", text)]
     named = variants(options, tune(options, common) if options.tune else {})
     turns = [(name, seed) for seed in options.seeds for name in named]  # whole comparisons first, then further seeds
-    missing = [turn for turn in turns if not result_path(options, *turn).is_file()]
-    for name, seed in (bar := tqdm(missing, "trainings", unit="run")):
-        bar.set_postfix_str(f"{name}, seed {seed}")
+    missing = [turn for turn in turns if not is_there(options, *turn, [*common, *named[turn[0]]])]
+
+    def work(turn: tuple[str, int]) -> dict[str, Any]:
+        name, seed = turn
         run = run_directory(options.work, name, seed)
         train(run, [*common, *named[name], "--set", f"seed={seed}"])
-        judged = judge(run)
-        floor = options.out / "histogram.json"
-        if not floor.is_file():
-            write_json(floor, {"test": histogram_floor(run)})
-        write_json(result_path(options, name, seed), {"variant": name, "seed": seed, **facts(run), "results": judged})
-        tqdm.write(f"{name}, seed {seed}: " + ", ".join(said(key, value) for key, value in judged.items()))
+        judged = run / "judged.json"
+        in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(floor)])
+        result: dict[str, Any] = {"variant": name, "seed": seed, **read_json(judged)}
+        write_json(result_path(options, name, seed), result)
         finished(run, options)
+        return result
+
+    floor = options.out / "histogram.json"
+    for (name, seed), result in at_once(options.jobs, work, missing, "trainings"):
+        leading = ", ".join(said(key, value) for key, value in result["results"].items())
+        tqdm.write(f"{name}, seed {seed}: {leading}")
+
+
+def is_there(options: argparse.Namespace, name: str, seed: int, words: list[str]) -> bool:
+    """Whether a training's result lies in --out; not one of other settings under the same name."""
+    path = result_path(options, name, seed)
+    if not path.is_file():
+        return False
+    sets = [after for before, after in pairwise(words) if before == "--set"]
+    asked = vars(load_settings(assignments=[*sets, f"seed={seed}"], dataset=options.dataset))
+    found = read_json(path)["settings"]
+    if other := [key for key in found if key in asked and found[key] != asked[key]]:
+        key = other[0]
+        raise SystemExit(f"'{path}' was made with {key}={found[key]}, not {asked[key]}: choose another --out.")
+    return True
 
 
 def result_path(options: argparse.Namespace, name: str, seed: int) -> Path:

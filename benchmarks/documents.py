@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import losses, losses_memory, metrics, pipeline, record, scenes, search, search_path, training
+from benchmarks import losses, losses_memory, metrics, pipeline, record, scenes, search, search_path, service, training
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +34,8 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "scenes": lambda summary, _: scenes.tables(summary["runs"], summary["descriptor"]),
     "losses": lambda summary, _: losses.tables(summary["results"]),
     "losses_memory": lambda summary, _: losses_memory.table(summary),
+    "service": lambda summary, _: service.table(summary),
+    "service_256": lambda summary, _: service.table(summary),
     "training": lambda summary, _: training.table(summary),
 }
 

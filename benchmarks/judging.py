@@ -1,14 +1,20 @@
-"""What a finished run is worth: figures on validation and test tiles, and the values of each test query, packed."""
+"""What a finished run is worth: figures on validation and test tiles, and the values of each test query, packed.
+
+    python -m benchmarks.judging RUN --out FILE [--histogram FILE]
+
+Every descriptor of the encoder is judged; the report chooses among them by their validation figures.
+"""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from macl_tf.config import load_settings
-from macl_tf.files import read_json
+from macl_tf.files import read_json, write_json
 
 MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50", "map_any", "wap@100")
 
@@ -123,3 +129,19 @@ def history(run: Path) -> list[float]:
     head, *rows = (run / "history.csv").read_text(encoding="utf-8").splitlines()
     column = head.split(",").index("val_ndcg@100_jaccard")
     return [float(row.split(",")[column]) for row in rows]
+
+
+def main() -> None:
+    """Judges a run into a JSON file, and its archive's floor into another unless that is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run directory of macl train")
+    parser.add_argument("--out", type=Path, required=True, help="file for settings and figures")
+    parser.add_argument("--histogram", type=Path, help="file for the figures of colour histograms, kept if it is there")
+    options = parser.parse_args()
+    if options.histogram and not options.histogram.is_file():
+        write_json(options.histogram, {"test": histogram_floor(options.run)})
+    write_json(options.out, {**facts(options.run), "results": judge(options.run)})
+
+
+if __name__ == "__main__":
+    main()

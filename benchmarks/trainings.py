@@ -5,13 +5,59 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from macl_tf.files import read_json
+
+Turn = TypeVar("Turn")
+Result = TypeVar("Result")
+
+
+def at_once(
+    jobs: int, work: Callable[[Turn], Result], turns: Sequence[Turn], title: str
+) -> Iterator[tuple[Turn, Result]]:
+    """Works on all turns, so many at a time, each on its own share of this process's processors; with a bar.
+
+    Two trainings on a processor each are done before the same two one after the other on both: what a training
+    does on one processor (imports, tracing, Python between steps) no longer keeps the other waiting.
+
+    Args:
+        jobs: Turns at a time, >= 1.
+        work: Called with a turn in a thread; processes that it starts have the thread's processors.
+        turns: What is to be done.
+        title: Of the bar.
+
+    Yields:
+        A turn and its result, in the order in which they end.
+
+    Raises:
+        Exception: What `work` raises, which is also said at once: turns that have begun end first, others are left out.
+    """
+    shares: SimpleQueue[set[int]] = SimpleQueue()
+    if hasattr(os, "sched_setaffinity"):  # of Linux alone: elsewhere the system shares its processors out
+        cores = sorted(os.sched_getaffinity(0))
+        for number in range(jobs):
+            shares.put({*cores[number::jobs]} or {cores[number % len(cores)]})
+
+    def share_out() -> None:
+        if not shares.empty():
+            os.sched_setaffinity(0, shares.get())  # of this thread, and of the processes that it starts
+
+    with ThreadPoolExecutor(jobs, initializer=share_out) as pool:
+        begun = {pool.submit(work, turn): turn for turn in turns}
+        try:
+            for done in tqdm(as_completed(begun), title, len(turns), unit="run"):
+                if error := done.exception():
+                    tqdm.write(f"{begun[done]} failed; the others that have begun end first.\n{error}")
+                yield begun[done], done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run_directory(work: Path, name: str, seed: int) -> Path:
@@ -33,18 +79,26 @@ def train(run: Path, words: Sequence[str]) -> dict[str, Any]:
         RuntimeError: If the training fails, with what it said.
     """
     if not (run / "metrics.json").is_file():
-        command = [*words, "--run-dir", str(run), "--quiet"]
-        done = subprocess.run(
-            [sys.executable, "-m", "macl_tf.cli", "train", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        )
-        if done.returncode:
-            raise RuntimeError(f"macl train {' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        in_process("macl_tf.cli", ["train", *words, "--run-dir", str(run), "--quiet"])
     result: dict[str, Any] = read_json(run / "metrics.json")
     return result
+
+
+def in_process(module: str, words: Sequence[str]) -> None:
+    """Runs a module in a process of its own.
+
+    Raises:
+        RuntimeError: If it fails, with what it said.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"python -m {module} {' '.join(words)} failed:\n{done.stderr[-2000:]}")
 
 
 def train_all(

@@ -1,7 +1,8 @@
-"""Files that others rely on: written whole or not at all."""
+"""Files that others rely on: written whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -56,3 +57,22 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], *, busy: str = "") -> Iterator[None]:
+    """Holds a lock file, which the system lets go of when the process ends, however it ends.
+
+    Args:
+        path: The lock file; it is made if need be and stays.
+        busy: If given, who finds the lock taken does not wait but gets a BlockingIOError with this text.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise BlockingIOError(busy) from None
+        yield
+    finally:
+        os.close(descriptor)

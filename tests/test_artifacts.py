@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from macl_tf.serving.artifacts import ArtifactError, locked, open_version, prune, publish, versions
+from macl_tf.files import locked
+from macl_tf.serving.artifacts import ArtifactError, open_version, prune, publish, versions
 from tests.conftest import ROOT
 
 

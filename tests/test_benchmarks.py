@@ -1,7 +1,10 @@
 """What the benchmarks compute themselves: trials, variants, bootstrap intervals, command lines without places."""
 
 import json
+import os
+import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -178,3 +181,56 @@ def test_the_ratios_that_are_aimed_at_are_those_of_the_times():
     assert "| MACL / SupCon | 1.25 | 1.25 or less |" in shown
     assert "| PML SupConLoss / MACL |  | 3 or more from 1,024 |" in shown
     assert "MACL / matrix products" not in shown
+
+
+def test_turns_at_a_time_share_the_processors():
+    mine, met = os.sched_getaffinity(0), threading.Barrier(2, timeout=60)
+
+    def work(turn):
+        met.wait()  # which two at a time alone get over
+        code = "import os; print(*os.sched_getaffinity(0))"
+        seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        return turn, {int(word) for word in seen.split()}
+
+    found = list(trainings.at_once(2, work, [3, 4, 5, 6], "test"))
+    assert sorted(turn for turn, _ in found) == [3, 4, 5, 6] and all(turn == result[0] for turn, result in found)
+    shares = {frozenset(result[1]) for _, result in found}
+    assert set().union(*shares) == mine and os.sched_getaffinity(0) == mine
+    assert len(shares) == min(2, len(mine)) and sum(map(len, shares)) == len(mine)
+
+
+def test_a_turn_that_fails_ends_the_others_that_have_not_begun():
+    begun = []
+
+    def work(turn):
+        begun.append(turn)
+        if turn == 2:
+            raise RuntimeError("two")
+
+    with pytest.raises(RuntimeError, match="two"):
+        list(trainings.at_once(1, work, [1, 2, *range(3, 1000)], "test"))
+    assert begun[:2] == [1, 2] and len(begun) < 500
+
+
+def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    sets = "--set num_tiles=60 --set epochs=1 --set image_size=32 --set batch_size=16"
+    places = f"--dataset synthetic --work {tmp_path / 'work'} --out {tmp_path / 'out'}"
+    words = f"{places} --losses macl --tune 1 --seeds 0 {sets}".split()
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    compare.main()
+    result, trials = tmp_path / "out" / "macl-weighted-seed0.json", tmp_path / "out" / "tuning" / "macl.json"
+    found = json.loads(result.read_text())
+    assert found["variant"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
+    assert json.loads(trials.read_text())["best"] == "temperature=0.1"
+    assert 0 < json.loads((tmp_path / "out" / "histogram.json").read_text())["test"]["ndcg@100_jaccard"] < 1
+    assert not list((tmp_path / "work").iterdir())  # what is asked of a run stands in its JSON
+
+    monkeypatch.setattr(trainings, "in_process", lambda *_: pytest.fail("what is there was done again"))
+    monkeypatch.setattr(compare, "in_process", lambda *_: pytest.fail("what is there was judged again"))
+    compare.main()
+    assert json.loads(result.read_text()) == found
+    for tune, why in (("1", "epochs=2"), ("0", "with temperature=0.1, not 0.2")):
+        more = ["--tune", tune, "--set", "epochs=2" if tune == "1" else "temperature=0.2"]
+        monkeypatch.setattr(sys, "argv", ["compare.py", *words, *more])
+        with pytest.raises(SystemExit, match=f"{why}.*another --out"):
+            compare.main()

@@ -10,8 +10,11 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -21,8 +24,9 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from macl_tf.datasets import load_archive, ucm
+from macl_tf.datasets import load_archive, preparing, ucm
 from macl_tf.datasets.preparing import prepare, read_archive
+from macl_tf.files import locked
 from tests.generated import UCM_LABELS, UCM_STEMS, photo, save, ucm_labels, ucm_matrix, write_ucm
 
 NAMES = tuple(f"{stem[:-2]}/{stem}.tif" for stem in UCM_STEMS)
@@ -133,20 +137,33 @@ def test_an_interrupted_preparation_is_not_taken_as_complete(tmp_path: Path, mon
     assert len(load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache")) == 6
 
 
-def test_two_processes_may_prepare_the_same_archive_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_those_who_open_an_archive_at_once_one_prepares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_ucm(tmp_path / "data")
-    stored = ucm.Ucm.examples
-    finished_by_another = []
+    stored, other_waits, prepared = ucm.Ucm.examples, threading.Event(), []
 
-    def overtaken(self: ucm.Ucm, records: list) -> Iterator:
-        if not finished_by_another:
-            finished_by_another.append(True)
-            load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache")
+    def slowly(self: ucm.Ucm, records: list) -> Iterator:
+        prepared.append(threading.get_ident())
+        assert other_waits.wait(60)
         yield from stored(self, records)
 
-    monkeypatch.setattr(ucm.Ucm, "examples", overtaken)
-    assert load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache").file_names == NAMES
-    assert finished_by_another == [True]
+    @contextmanager
+    def telling(path: Path) -> Iterator[None]:
+        if prepared:
+            other_waits.set()
+        with locked(path):
+            yield
+
+    monkeypatch.setattr(ucm.Ucm, "examples", slowly)
+    monkeypatch.setattr(preparing, "locked", telling)
+
+    def open_it(number: int) -> tuple[str, ...]:
+        while number and not prepared:
+            time.sleep(0.01)
+        return load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache").file_names
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(open_it, range(2))) == [NAMES, NAMES]
+    assert len(prepared) == 1
 
 
 def test_jpeg_and_png_are_stored_byte_for_byte(tmp_path: Path) -> None:

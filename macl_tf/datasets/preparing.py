@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from macl_tf.datasets.archives import Archive, decode_image, normalise_stem
 from macl_tf.datasets.records import Listing, Record, stored_bytes
 from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
+from macl_tf.files import locked
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
@@ -213,6 +214,7 @@ def load_prepared(
     """Prepare an archive unless that has been done, and open it.
 
     The prepared copy lies in `cache_dir/<name>-<fingerprint of the source>`: an archive that changed is prepared anew.
+    Of several processes one prepares, and the others wait for it.
 
     Raises:
         FileNotFoundError: if the archive is not there. Nothing has been prepared then.
@@ -224,8 +226,6 @@ def load_prepared(
     place = Path(cache_dir).expanduser() / f"{builder_class.name}-{key}"
     place.mkdir(parents=True, exist_ok=True)
     (place / CACHE_TAG).write_text(CACHE_SIGNATURE)
-    try:
-        builder = prepare(builder_class(source_dir=data_dir, data_dir=place))
-    except FileExistsError:  # Another process prepared the same archive meanwhile; its copy is as good.
+    with locked(place / ".lock"):
         builder = prepare(builder_class(source_dir=data_dir, data_dir=place))
     return read_archive(builder, min_area=min_area)

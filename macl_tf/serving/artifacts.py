@@ -7,7 +7,6 @@ Nothing in a version changes after it is published, and nothing in it knows wher
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from macl_tf.files import PARTIAL, read_json, write_json
+from macl_tf.files import PARTIAL, locked, read_json, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -54,25 +53,6 @@ def versions(root: str | os.PathLike[str]) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir())
-
-
-@contextmanager
-def locked(path: str | os.PathLike[str], *, busy: str = "") -> Iterator[None]:
-    """Holds a lock file, which the system lets go of when the process ends, however it ends.
-
-    Args:
-        path: The lock file; it is made if need be and stays.
-        busy: If given, who finds the lock taken does not wait but gets a BlockingIOError with this text.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise BlockingIOError(busy) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from macl_tf.datasets.archives import normalise_label, resize_image, thumbnail
 from macl_tf.datasets.tags import read_tags
+from macl_tf.files import locked
 from macl_tf.serving import footprints
-from macl_tf.serving.artifacts import locked
 from macl_tf.serving.items import Items
 from macl_tf.serving.shard_records import BadFile, Origin
 from macl_tf.serving.shards import BAD_FILES, ShardFolder

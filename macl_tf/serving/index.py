@@ -15,7 +15,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from macl_tf.serving.artifacts import ArtifactError, locked, versions
+from macl_tf.files import locked
+from macl_tf.serving.artifacts import ArtifactError, versions
 from macl_tf.serving.filters import Filter
 from macl_tf.serving.index_build import build_index, publishing
 from macl_tf.serving.items import Items

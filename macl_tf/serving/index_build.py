@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from macl_tf.files import read_json
-from macl_tf.serving.artifacts import MANIFEST, Staging, locked, publish, versions
+from macl_tf.files import locked, read_json
+from macl_tf.serving.artifacts import MANIFEST, Staging, publish, versions
 from macl_tf.serving.items import Items
 from macl_tf.serving.journal import begin, journal_path, read_changes, records_between, sync_folder
 from macl_tf.serving.stored import KIND, lock_path, resolved, write_version
