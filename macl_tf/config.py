@@ -69,6 +69,9 @@ class Settings:
     test: float = setting(0.2, "share of the tiles for the test", above=0, below=1)
     # The encoder
     image_size: int = setting(64, "side to which tiles are resized, pixels", at_least=32)
+    width: int = setting(
+        64, "channels of the encoder's first stage: 64 is ResNet-18, 32 trains three times as fast", at_least=8
+    )
     embedding_dim: int = setting(128, "dimensions of the projection", at_least=2)
     head: str = setting(
         "projection",

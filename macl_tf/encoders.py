@@ -71,6 +71,7 @@ def build_encoder(
     *,
     embedding_dim: int = 128,
     backbone: Backbone | None = None,
+    width: int = 64,
     weights: str | Path | None = None,
     hidden_dim: int = 512,
 ) -> keras.Model:
@@ -81,6 +82,8 @@ def build_encoder(
         embedding_dim: D, the width of the projection.
         backbone: Function from scaled pixels (B, S, S, 3) in [-1, 1] to feature maps (B, h, w, F) or vectors
             (B, F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
+        width: Channels of the default backbone's first stage, at least 8: 64 is ResNet-18, and half of it trains
+            three times as fast.
         weights: None, or a `.weights.h5` file written by `save_weights` of the same encoder, or "imagenet"
             for ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
         hidden_dim: Width of the hidden layer of the projection head.
@@ -100,7 +103,7 @@ def build_encoder(
     """
     if embedding_dim < 2:
         raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
-    backbone, weights = chosen_backbone(image_size, backbone, weights)
+    backbone, weights = chosen_backbone(image_size, backbone, width, weights)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
     x = backbone(x)
@@ -144,7 +147,7 @@ def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) ->
 
 
 def spoc_encoder(
-    image_size: int, *, backbone: Backbone | None = None, weights: str | Path | None = None
+    image_size: int, *, backbone: Backbone | None = None, width: int = 64, weights: str | Path | None = None
 ) -> keras.Model:
     """An encoder whose embedding is the sum of its feature maps over the image, divided by its norm.
 
@@ -154,6 +157,7 @@ def spoc_encoder(
         image_size: S, the side of a tile in pixels, at least 32.
         backbone: Function from scaled pixels (B, h, w, 3) in [-1, 1] of any height and width to feature maps
             (B, h', w', F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
+        width: Channels of the default backbone's first stage, at least 8.
         weights: None, or a `.weights.h5` file written by `save_weights` of the same encoder, or "imagenet" for
             ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
 
@@ -174,7 +178,7 @@ def spoc_encoder(
         Babenko and Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, ICCV 2015, without
         its centring prior, which photographs of objects want and tiles do not, and without whitening.
     """
-    backbone, weights = chosen_backbone(image_size, backbone, weights)
+    backbone, weights = chosen_backbone(image_size, backbone, width, weights)
     scaled = keras.Input((None, None, 3))
     maps = backbone(scaled)
     if len(maps.shape) != 4:
@@ -202,16 +206,20 @@ def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:
 
 
 def chosen_backbone(
-    image_size: int, backbone: Backbone | None, weights: str | Path | None
+    image_size: int, backbone: Backbone | None, width: int, weights: str | Path | None
 ) -> tuple[Backbone, str | Path | None]:
     """The backbone that the arguments of an encoder mean, and the weights that are still to be loaded."""
     if image_size < 32:
         raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
+    if width < 8:
+        raise ValueError(f"width must be at least 8 channels, got {width}.")
+    if width != 64 and (backbone is not None or weights == "imagenet"):
+        raise ValueError(f"width must be 64 with a backbone or weights='imagenet', which bring their own, got {width}.")
     if weights == "imagenet":
         if backbone is not None:
             raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
         return imagenet_resnet18(), None
-    return backbone or (lambda x: resnet18(x, small_stem=image_size < SMALL_TILE)), weights
+    return backbone or (lambda x: resnet18(x, small_stem=image_size < SMALL_TILE, width=width)), weights
 
 
 def load_weights(encoder: keras.Model, path: Path) -> None:
@@ -225,7 +233,7 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
     except Exception as error:
         raise ValueError(
             f"weights '{path}' do not fit this encoder ({encoder.count_params():,} parameters). Use the "
-            f"image_size, backbone and embedding_dim that they were trained with. Keras says: {error}"
+            f"image_size, backbone, width and embedding_dim that they were trained with. Keras says: {error}"
         ) from error
 
 

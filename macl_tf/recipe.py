@@ -79,8 +79,9 @@ def make_encoder(settings: Settings) -> keras.Model:
     """The encoder that the settings ask for, untrained or from weights, of the layers that train faster."""
     weights = settings.weights or None
     if settings.head == "spoc":
-        return fast(spoc_encoder(settings.image_size, weights=weights))
-    return fast(build_encoder(settings.image_size, embedding_dim=settings.embedding_dim, weights=weights))
+        return fast(spoc_encoder(settings.image_size, width=settings.width, weights=weights))
+    width, dimensions = settings.width, settings.embedding_dim
+    return fast(build_encoder(settings.image_size, width=width, embedding_dim=dimensions, weights=weights))
 
 
 def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:

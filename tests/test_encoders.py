@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 
+from macl_tf.config import Settings
 from macl_tf.descriptors import descriptor_model
-from macl_tf.encoders import build_encoder, resnet18
+from macl_tf.encoders import build_encoder, resnet18, spoc_encoder
+from macl_tf.recipe import make_encoder
 
 
 def pixels(size, rows=3):
@@ -24,6 +26,21 @@ def test_resnet18_has_the_parameters_of_the_paper():
     # moving means and variances of batch normalisation.
     assert model.count_params() == 11_186_112
     assert model.output_shape == (None, 7, 7, 512)
+
+
+@pytest.mark.parametrize("head", ["projection", "spoc"])
+def test_a_narrower_encoder_has_a_quarter_of_the_weights(head):
+    whole, half = (make_encoder(Settings(head=head, descriptor=head, width=width)) for width in (64, 32))
+    assert half.get_layer("features").output.shape == (None, 256)
+    of_backbone = [
+        sum(np.prod(weight.shape) for weight in model.weights if "conv" in weight.path) for model in (whole, half)
+    ]
+    assert of_backbone[0] / of_backbone[1] == pytest.approx(4, rel=0.01)  # the stem's three channels stay
+    for build in (build_encoder, spoc_encoder):
+        with pytest.raises(ValueError, match="width must be at least 8 channels, got 4"):
+            build(64, width=4)
+        with pytest.raises(ValueError, match=r"width must be 64 with a backbone .*, got 32"):
+            build(64, width=32, weights="imagenet")
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
