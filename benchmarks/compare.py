@@ -27,6 +27,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.circumstances import circumstances
 from benchmarks.judging import history
 from benchmarks.trainings import at_once, in_process, run_directory, train
 from macl_tf.config import load_settings
@@ -172,12 +173,12 @@ def main() -> None:
         train(run, [*common, *named[name], "--set", f"seed={seed}"])
         judged = run / "judged.json"
         in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(floor)])
-        result: dict[str, Any] = {"variant": name, "seed": seed, **read_json(judged)}
+        result: dict[str, Any] = {"variant": name, "seed": seed, "command": command, **read_json(judged)}
         write_json(result_path(options, name, seed), result)
         finished(run, options)
         return result
 
-    floor = options.out / "histogram.json"
+    floor, command = options.out / "histogram.json", circumstances("benchmarks.compare", [])["command"]
     for (name, seed), result in at_once(options.jobs, work, missing, "trainings"):
         leading = ", ".join(said(key, value) for key, value in result["results"].items())
         tqdm.write(f"{name}, seed {seed}: {leading}")

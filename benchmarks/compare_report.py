@@ -1,6 +1,6 @@
 """The report of a comparison: means, paired differences with intervals, labels, curves; Markdown and PNG.
 
-    python -m benchmarks.compare_report [--results benchmarks/results/compare] [--reference macl-weighted] [--out docs]
+    python -m benchmarks.compare_report --results FOLDER [--reference macl-weighted] [--out FILE.json] [--png FILE.png]
 
 Intervals are paired percentile bootstraps over test queries and seeds together: in each of the resamples, the same
 queries and seeds are drawn for both sides of a difference.
@@ -9,7 +9,7 @@ queries and seeds are drawn for both sides of a difference.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.circumstances import circumstances
 from benchmarks.judging import unpacked, unpacked_labels
-from macl_tf.files import read_json, write_text
+from macl_tf.files import read_json, write_json
 
 Floats = NDArray[np.float64]
 RESAMPLES = 4000
@@ -115,54 +116,93 @@ def difference(one: Variant, other: Variant, key: str, *, seed: int = 0) -> tupl
     return float(mean[0]), float(low), float(high)
 
 
-def table(variants: Mapping[str, Variant], reference: str) -> str:
-    """A line for each variant, best NDCG first: figures over seeds, and the reference's lead over it."""
+def summary(variants: Mapping[str, Variant], reference: str, labels: Sequence[str], folder: Path) -> dict[str, Any]:
+    """All that the tables say, best NDCG first: figures over seeds, the reference's lead, floors, labels, trials."""
     order = sorted(variants.values(), key=lambda found: -by_seed(found, "ndcg").mean())
-    titles = list(FIGURES.values())
-    lines = [
-        "| training | searched by | seeds | " + " | ".join(titles) + " | "
-        + " | ".join(f"{reference} leads in {title}" for title in titles[:2]) + " |",
-        "|---|---|---:|" + "---:|" * (len(titles) + 2),
-    ]  # fmt: skip
+    rows = []
     for found in order:
-        cells = []
-        for key in FIGURES:
-            values = by_seed(found, key)
-            cells.append(f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""))
-        for key in ("ndcg", "rarest"):
-            if found.name == reference:
-                cells.append("")
-                continue
-            mean, low, high = difference(variants[reference], found, key)
-            cells.append(f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
-        lines.append(f"| {found.name} | {found.descriptor} | {len(found.seeds)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        figures = {key: by_seed(found, key).tolist() for key in FIGURES}
+        other = found.name != reference
+        lead = {key: difference(variants[reference], found, key) for key in FIGURES} if other else {}
+        rows.append(
+            {"name": found.name, "descriptor": found.descriptor, "seeds": found.seeds} | figures | {"lead": lead}
+        )
+    trials = {path.stem: read_json(path)["trials"] for path in sorted((folder / "tuning").glob("*.json"))}
+    return {
+        "reference": reference,
+        "rows": rows,
+        "floors": floors(folder, variants),
+        "labels": by_label(variants, labels) if labels else [],
+        "label_columns": list(labels),
+        "trials": trials,
+    }
 
 
-def floors(folder: Path, variants: Mapping[str, Variant]) -> str:
-    """The untrained encoder and colour histograms, by the same figures."""
-    lines = ["| floor | NDCG@100, Jaccard gain | mAP, rarest third | mAP, Jaccard >= 0.5 |", "|---|---:|---:|---:|"]
-    rows = {}
-    if (folder / "histogram.json").is_file():
-        rows["colour histogram"] = read_json(folder / "histogram.json")["test"]
+def floors(folder: Path, variants: Mapping[str, Variant]) -> dict[str, list[float]]:
+    """Figures of the untrained encoder and of colour histograms."""
+    keys = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")
     untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
     unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
-    keys = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")
-    rows["untrained encoder, backbone"] = {key: float(np.mean([run[key] for run in unique])) for key in keys}
-    for name, values in rows.items():
-        lines.append(f"| {name} | " + " | ".join(f"{values[key]:.3f}" for key in keys) + " |")
-    return "\n".join(lines)
+    found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in keys]}
+    if (folder / "histogram.json").is_file():
+        histogram = read_json(folder / "histogram.json")["test"]
+        found["colour histogram"] = [histogram[key] for key in keys]
+    return found
 
 
-def label_table(variants: Mapping[str, Variant], names: list[str]) -> str:
+def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict[str, Any]]:
     """Mean AP of each label, rarest first, of some variants."""
     first = variants[names[0]].runs[0]
-    order = np.argsort(first["train_counts"], kind="stable")
-    lines = ["| label | training tiles | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
-    for c in order:
-        cells = [f"{np.nanmean(variants[name].label_ap[:, :, c]):.3f}" for name in names]
-        rare = " (rare)" if c in first["rarest"] else ""
-        lines.append(f"| {first['labels'][c]}{rare} | {first['train_counts'][c]} | " + " | ".join(cells) + " |")
+    return [
+        {
+            "name": first["labels"][c],
+            "tiles": first["train_counts"][c],
+            "rare": c in first["rarest"],
+            "ap": [float(np.nanmean(variants[name].label_ap[:, :, c])) for name in names],
+        }
+        for c in np.argsort(first["train_counts"], kind="stable")
+    ]
+
+
+def tables(summary: dict[str, Any]) -> str:
+    """A line for each training, the floors, the labels and the trials, as Markdown."""
+    titles, reference = list(FIGURES.values()), summary["reference"]
+    lines = [
+        "| training | searched by | seeds | " + " | ".join(titles) + " | "
+        + " | ".join(f"{reference} leads in {title}, points" for title in titles) + " |",
+        "|---|---|---:|" + "---:|" * (2 * len(titles)),
+    ]  # fmt: skip
+    for row in summary["rows"]:
+        cells = []
+        for key in FIGURES:
+            values = np.array(row[key])
+            cells.append(f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""))
+        for key in FIGURES:
+            mean, low, high = 100 * np.array(row["lead"].get(key, [0, 0, 0]))
+            cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" if row["lead"] else "")
+        name = f"**{row['name']}**" if row["name"] == reference else row["name"]
+        lines.append(f"| {name} | {row['descriptor']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
+    for name, values in summary["floors"].items():
+        lines.append(f"| {name} | | | " + " | ".join(f"{value:.3f}" for value in values) + " | | | |")
+    if summary["labels"]:
+        columns = summary["label_columns"]
+        lines += [
+            "",
+            "| AP by label | training tiles | " + " | ".join(columns) + " |",
+            "|---|" + "---:|" * (1 + len(columns)),
+        ]
+        for label in summary["labels"]:
+            rare = " (rare)" if label["rare"] else ""
+            values = " | ".join(f"{value:.3f}" for value in label["ap"])
+            lines.append(f"| {label['name']}{rare} | {label['tiles']} | {values} |")
+    if summary["trials"]:
+        lines += ["", "| loss | trials: validation NDCG@100 |", "|---|---|"]
+        for loss, trials in summary["trials"].items():
+            best = max(trials, key=lambda text: trials[text])
+            said = [
+                f"**{text}: {value:.3f}**" if text == best else f"{text}: {value:.3f}" for text, value in trials.items()
+            ]
+            lines.append(f"| {loss} | {', '.join(said)} |")
     return "\n".join(lines)
 
 
@@ -190,23 +230,28 @@ def draw(variants: Mapping[str, Variant], path: Path) -> None:
 
 
 def main() -> None:
-    """Prints the tables and, with --out, writes results.md and compare.png."""
+    """Prints the tables and, with --out, writes them as JSON and draws them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "compare")
-    parser.add_argument("--reference", default="macl-weighted", help="variant whose lead is tabled")
-    parser.add_argument("--labels", nargs="*", default=[], help="variants of the table by label")
-    parser.add_argument("--out", type=Path, help="folder for compare.md and compare.png")
+    parser.add_argument("--results", type=Path, required=True, help="folder that benchmarks.compare wrote (--out)")
+    parser.add_argument("--reference", default="macl-weighted", help="training whose lead is tabled (%(default)s)")
+    parser.add_argument("--only", nargs="*", default=[], help="names of the trainings to report; all by default")
+    parser.add_argument("--labels", nargs="*", default=[], help="trainings of the table by label")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--png", type=Path, help="picture of figures and curves")
     options = parser.parse_args()
-    variants = read(options.results)
-    if options.reference not in variants:
-        parser.error(f"--reference must be one of {', '.join(variants)}, got {options.reference}.")
-    parts = [table(variants, options.reference), floors(options.results, variants)]
-    parts += [label_table(variants, options.labels)] if options.labels else []
-    text = "\n\n".join(parts) + "\n"
-    print(text)
+    variants = {
+        name: found for name, found in read(options.results).items() if not options.only or name in options.only
+    }
+    if absent := {options.reference, *options.only, *options.labels} - set(variants):
+        parser.error(f"'{options.results}' has no training {', '.join(sorted(absent))}; it has {', '.join(variants)}.")
+    found = summary(variants, options.reference, options.labels, options.results)
+    print(tables(found))
     if options.out:
-        write_text(options.out / "compare.md", text)
-        draw(variants, options.out / "compare.png")
+        runs = [run for one in variants.values() for run in one.runs]
+        made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}
+        write_json(options.out, {**circumstances("benchmarks.compare_report", []), "made_from": made, **found})
+    if options.png:
+        draw(variants, options.png)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,9 @@ def run(name, seed, ndcg, label_ap, validation):
         }
         for descriptor, factor in (("projection", 1.0), ("backbone", 0.5))
     }
-    return {"variant": name, "seed": seed, "labels": ["sea", "sand"], "rarest": [1], "results": results}
+    untrained = {"backbone": {"ndcg@100_jaccard": 0.1 + seed, "map_rarest_third": 0.2, "map_jaccard50": 0.3}}
+    archive = {"labels": ["sea", "sand"], "train_counts": [9, 4], "rarest": [1], "untrained": untrained}
+    return {"variant": name, "seed": seed, "history": "0.1 0.2", **archive, "results": results}
 
 
 def variants(tmp_path, lead=0.1, seeds=3, queries=60):
@@ -128,6 +130,30 @@ def test_no_lead_has_an_interval_around_zero(tmp_path):
     assert low < 0 < high
     backwards = compare_report.difference(found["supcon"], found["macl"], "ndcg")
     assert backwards[1:] == pytest.approx((-high, -low))
+
+
+def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
+    variants(tmp_path)
+    (tmp_path / "tuning").mkdir()
+    (tmp_path / "tuning" / "macl.json").write_text('{"trials": {"temperature=0.1": 0.5, "temperature=0.2": 0.6}}')
+    out, png = tmp_path / "report.json", tmp_path / "report.png"
+    words = ["report", "--results", str(tmp_path), "--reference", "macl", "--out", str(out), "--png", str(png)]
+    monkeypatch.setattr(sys, "argv", [*words, "--labels", "supcon", "macl"])
+    compare_report.main()
+    printed = capsys.readouterr().out
+    assert printed.strip() == compare_report.tables(json.loads(out.read_text())) and png.stat().st_size > 10_000
+    lines = printed.splitlines()
+    assert lines[2].startswith("| **macl** | projection | 3 | 0.3") and lines[3].startswith(
+        "| supcon | projection | 3 | 0.2"
+    )
+    assert lines[3].count("| +10.0 [+") == 2 and "| +5.0 [+" in lines[3]  # the rare label's values are halved
+    assert "| untrained encoder, backbone | | | 1.100 | 0.200 | 0.300 |" in printed
+    assert [line.split(" | ")[:2] for line in lines if "| sand" in line] == [["| sand (rare)", "4"]]
+    assert "| macl | temperature=0.1: 0.500, **temperature=0.2: 0.600** |" in printed
+    monkeypatch.setattr(sys, "argv", [*words, "--labels", "dcl"])
+    with pytest.raises(SystemExit):
+        compare_report.main()
+    assert "has no training dcl; it has macl, supcon" in capsys.readouterr().err
 
 
 def test_differences_need_common_seeds(tmp_path):
