@@ -95,8 +95,9 @@ class Settings:
     temperature: float = setting(0.1, "base temperature, of the losses that have one", above=0)
     margin: float = setting(0.0, "margin, of the losses that have one; 0 is the loss's own", at_least=0)
     final_temperature: float = setting(0.0, "where a cosine takes the temperature; 0 keeps it", at_least=0)
-    reweighting_power: float = setting(0.5, "how strongly rare labels and pairs of labels weigh", at_least=0)
-    overlap_scale: float = setting(0.5, "rise of the temperature with label overlap", at_least=0)
+    reweighting_power: float = setting(0.5, "how strongly rare labels and large overlaps weigh", at_least=0)
+    overlap_power: float = setting(4.0, "how strongly large overlaps weigh beside rarity", at_least=0)
+    overlap_scale: float = setting(0.0, "rise of the temperature with label overlap", at_least=0)
     rarity_scale: float = setting(0.3, "fall of the temperature with the anchor's rarity", at_least=0, below=1)
     min_temperature: float = setting(0.01, "floor of the temperature", above=0)
     # The batches

@@ -68,6 +68,7 @@ def basic_loss(settings: Settings, statistics: LabelStatistics) -> Any:
         statistics,
         temperature=settings.temperature,
         reweighting_power=settings.reweighting_power,
+        overlap_power=settings.overlap_power,
         overlap_scale=settings.overlap_scale,
         rarity_scale=settings.rarity_scale,
         min_temperature=settings.min_temperature,

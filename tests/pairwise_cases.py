@@ -5,6 +5,7 @@ from tests.oracles import contrastive, pairwise
 MACL_NAMES = {
     "temperature": "temperature",
     "reweighting_power": "gamma",
+    "overlap_power": "kappa",
     "overlap_scale": "alpha",
     "rarity_scale": "beta",
     "min_temperature": "floor",
@@ -32,7 +33,8 @@ SETTINGS = [
     ("MulSupCon", {"temperature": 0.01}),
     ("SimilarityDissimilarity", {"temperature": 1.0}),
     ("MultiLabelNPairs", {"temperature": 0.3}),
-    ("MACL", {"temperature": 0.2, "reweighting_power": 1.0}),
+    ("MACL", {"temperature": 0.2, "reweighting_power": 1.0, "overlap_power": 0.0}),
+    ("MACL", {"overlap_scale": 0.5, "rarity_scale": 0.3}),
 ]
 
 

@@ -36,10 +36,13 @@ SETTINGS = [
     {"overlap_scale": 0.0, "rarity_scale": 0.9, "min_temperature": 0.05},
     {"overlap_scale": 2.0, "rarity_scale": 0.0, "temperature": 0.01},
     {"reweighting_power": 0.0, "overlap_scale": 0.0, "rarity_scale": 0.0},
+    {"overlap_power": 0.0},
+    {"overlap_power": 1.7, "reweighting_power": 1.3, "overlap_scale": 0.5, "rarity_scale": 0.3},
 ]
 NAMES = {
     "temperature": "temperature",
     "reweighting_power": "gamma",
+    "overlap_power": "kappa",
     "overlap_scale": "alpha",
     "rarity_scale": "beta",
     "min_temperature": "floor",
@@ -229,6 +232,7 @@ def test_saved_model_keeps_statistics_and_the_current_temperature(tmp_path):
         ("temperature", 0, "> 0"),
         ("temperature", float("nan"), "> 0"),
         ("reweighting_power", -1, ">= 0"),
+        ("overlap_power", -0.5, ">= 0"),
         ("overlap_scale", -0.5, ">= 0"),
         ("rarity_scale", 1, r"in \[0, 1\)"),
         ("min_temperature", 0, "> 0"),

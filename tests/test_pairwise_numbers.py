@@ -69,19 +69,21 @@ def test_a_batch_without_rows_gives_no_values(name, arguments, tile_size):
     batch=batches(labels=(1, 3)),
     temperature=st.floats(0.01, 2),
     power=st.floats(0, 3),
+    focus=st.floats(0, 20),
     overlap=st.floats(0, 4),
     rarity=st.floats(0, 0.99),
     weighted=st.booleans(),
     counted=st.booleans(),
 )
 @quick
-def test_macl_is_finite_for_any_settings(batch, temperature, power, overlap, rarity, weighted, counted):
+def test_macl_is_finite_for_any_settings(batch, temperature, power, focus, overlap, rarity, weighted, counted):
     y, z = batch
     many = LabelStatistics.from_labels(np.random.default_rng(0).random((1000, y.shape[1])) < 0.3)
     loss = losses.MACL(
         many if counted else None,
         temperature=temperature,
         reweighting_power=power,
+        overlap_power=focus,
         overlap_scale=overlap,
         rarity_scale=rarity,
         weighted=weighted,

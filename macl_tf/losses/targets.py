@@ -158,6 +158,8 @@ def shared_count(anchors: Described, keys: Described, parameters: Parameters) ->
 
 # MACL.
 
+_LEAST_FOCUS = 1e-20
+
 
 def label_rarity(counts: Tensor, power: Tensor) -> Tensor:
     """Rarity r_c (C,), mean 1 over the labels that occur.
@@ -215,6 +217,8 @@ def by_pairs_of_labels(labels: Tensor, parameters: Parameters) -> Described:
 def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
     """V_ij by PLR and T_ij by DTS, as `MACL` states them.
 
+    J_ij^(gamma kappa) is kept from vanishing in float32: who shares a label stays a positive, whatever the powers.
+
     The sum over pairs of shared labels is one matrix product,
 
         sum over c, d in O_ij of M_cd^-gamma = sum over c <= d of [y_ic y_id] (2 - [c = d]) M_cd^-gamma [y_jc y_jd]
@@ -225,7 +229,9 @@ def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[T
     union = label_union(anchors, keys, shared)
     rarity = pair_rarity(parameters["cooccurrence"], parameters["reweighting_power"])
     information = ops.matmul(anchors["pairs"] * rarity, ops.transpose(keys["pairs"]))
-    weights = ops.divide_no_nan(information, shared * union)  # J_ij / |O_ij|^2 = 1 / (|O_ij| |union|)
+    focus = ops.power(shared / union, parameters["reweighting_power"] * parameters["overlap_power"])
+    # J_ij / |O_ij|^2 = 1 / (|O_ij| |union|)
+    weights = ops.divide_no_nan(information * ops.maximum(focus, _LEAST_FOCUS), shared * union)
     # 1 / (1 + alpha J_ij), with one division
     falling = union / (union + parameters["overlap_scale"] * shared)
     return weights, ops.minimum(falling * anchors["sharpness"][:, None], 1.0 / parameters["min_temperature"])

@@ -23,9 +23,10 @@ def macl(
     counts=None,
     pairs=None,
     *,
-    temperature=0.07,
+    temperature=0.1,
     gamma=0.5,
-    alpha=0.5,
+    kappa=4.0,
+    alpha=0.0,
     beta=0.3,
     floor=0.01,
     weighted=False,
@@ -56,7 +57,7 @@ def macl(
             tau[j] = max(floor, temperature * (1 + alpha * jac) * (1 - beta * rare))
             if shared:
                 both = [c for c in held if y[j, c]]
-                v[j] = jac * sum(pair_rarity(c, d) for c in both for d in both) / shared**2
+                v[j] = jac ** (1 + gamma * kappa) * sum(pair_rarity(c, d) for c in both for d in both) / shared**2
         if not v:
             continue
         logits = {j: float(z[i] @ z[j]) / tau[j] for j in tau}
