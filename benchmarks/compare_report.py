@@ -164,8 +164,8 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
     ]
 
 
-def tables(summary: dict[str, Any]) -> str:
-    """A line for each training, the floors, the labels and the trials, as Markdown."""
+def tables(summary: dict[str, Any], *, short: bool = False) -> str:
+    """A line for each training, the floors, the labels and the trials, as Markdown; the first two alone if `short`."""
     titles, reference = list(FIGURES.values()), summary["reference"]
     lines = [
         "| training | searched by | seeds | " + " | ".join(titles) + " | "
@@ -184,6 +184,8 @@ def tables(summary: dict[str, Any]) -> str:
         lines.append(f"| {name} | {row['descriptor']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
     for name, values in summary["floors"].items():
         lines.append(f"| {name} | | | " + " | ".join(f"{value:.3f}" for value in values) + " | | | |")
+    if short:
+        return "\n".join(lines)
     if summary["labels"]:
         columns = summary["label_columns"]
         lines += [

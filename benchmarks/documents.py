@@ -10,7 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import losses, losses_memory, metrics, pipeline, record, scenes, search, search_path, service, training
+from benchmarks import (
+    compare_report,
+    losses,
+    losses_memory,
+    metrics,
+    pipeline,
+    record,
+    scenes,
+    search,
+    search_path,
+    service,
+    training,
+)
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +48,7 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "losses_memory": lambda summary, _: losses_memory.table(summary),
     "service": lambda summary, _: service.table(summary),
     "service_256": lambda summary, _: service.table(summary),
+    "compare_ucm": lambda summary, short: compare_report.tables(summary, short=bool(short)),
     "training": lambda summary, _: training.table(summary),
 }
 
