@@ -205,7 +205,8 @@ def result_path(options: argparse.Namespace, name: str, seed: int) -> Path:
 
 def said(name: str, parts: dict[str, Any]) -> str:
     """A descriptor's two leading figures on validation tiles: those of the test are for the report."""
-    return f"{name} {parts['validation']['ndcg@100_jaccard']:.3f}/{parts['validation']['map_rarest_third']:.3f}"
+    figures = [parts["validation"][key] for key in ("ndcg@100_jaccard", "map_rarest_third")]
+    return f"{name} " + "/".join("-" if value is None else f"{value:.3f}" for value in figures)
 
 
 if __name__ == "__main__":

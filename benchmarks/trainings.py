@@ -37,7 +37,7 @@ def at_once(
         A turn and its result, in the order in which they end.
 
     Raises:
-        Exception: What `work` raises, which is also said at once: turns that have begun end first, others are left out.
+        RuntimeError: At the end, if some turns failed. Why is said at once, and the others go on.
     """
     shares: SimpleQueue[set[int]] = SimpleQueue()
     if hasattr(os, "sched_setaffinity"):  # of Linux alone: elsewhere the system shares its processors out
@@ -49,15 +49,22 @@ def at_once(
         if not shares.empty():
             os.sched_setaffinity(0, shares.get())  # of this thread, and of the processes that it starts
 
+    failed = []
     with ThreadPoolExecutor(jobs, initializer=share_out) as pool:
         begun = {pool.submit(work, turn): turn for turn in turns}
         try:
             for done in tqdm(as_completed(begun), title, len(turns), unit="run"):
                 if error := done.exception():
-                    tqdm.write(f"{begun[done]} failed; the others that have begun end first.\n{error}")
-                yield begun[done], done.result()
+                    tqdm.write(f"{begun[done]} failed; the others go on.\n{error}")
+                    failed.append(begun[done])
+                else:
+                    yield begun[done], done.result()
         finally:
             pool.shutdown(cancel_futures=True)
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(turns)} failed, as said above: {failed}. The same command tries again."
+        )
 
 
 def run_directory(work: Path, name: str, seed: int) -> Path:

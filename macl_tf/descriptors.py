@@ -56,6 +56,23 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     return keras.Model(encoder.input, unit, name="descriptor")
 
 
+def searchable(model: keras.Model) -> keras.Model:
+    """A trained model without what only training needs: its proxies. A classifier stays, since one can search by it.
+
+    Args:
+        model: The model that `fit` saw.
+
+    Returns:
+        Model of the same weights from pixels to the embedding (B, D), and behind it the logits (B, C) where there are
+        such. It holds layers of Keras and of `macl_tf.layers` alone.
+    """
+    encoder = descriptor_model(model)
+    if PROBABILITIES not in descriptors_of(model) or encoder is model:
+        return encoder
+    both = [encoder.outputs[0], model.get_layer("logits").output]
+    return keras.Model(model.inputs, layers.Concatenate(dtype="float32")(both), name="encoder")
+
+
 def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALES) -> keras.Model:
     """The encoder's descriptor summed over several sizes of the image, for retrieval after training.
 

@@ -17,7 +17,7 @@ from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits, split_archive
-from macl_tf.descriptors import descriptor_model, descriptors_of
+from macl_tf.descriptors import descriptor_model, descriptors_of, searchable
 from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.layers import plain
@@ -131,8 +131,7 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     model = without_optimizer(model)
     if checkpoint.best_epoch is not None:
         model.load_weights(run / BEST)
-    # The same weights; proxies were for training only, a classifier's probabilities can be searched by too.
-    encoder = model if settings.classifies else descriptor_model(model)
+    encoder = searchable(model)
     trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
     with written_whole(run / ENCODER) as path:
         plain(encoder).save(path)  # loads without this package

@@ -232,20 +232,21 @@ def test_it_trains_on_all_devices_by_itself(run_python, tmp_path):
     assert "replicas" in output and (tmp_path / "run" / "metrics.json").is_file()
 
 
-def test_a_run_with_proxies_and_microbatches_keeps_its_encoder(tmp_path):
-    more = ["--set", "loss=proxy-anchor", "--set", "microbatch=8", "--quiet"]
+@pytest.mark.parametrize(("setting", "width"), [("microbatch=8", 16), ("classification_weight=5", 16 + 14)])
+def test_a_run_with_proxies_keeps_its_encoder_without_them(tmp_path, setting, width):
+    more = ["--set", "loss=proxy-anchor", "--set", setting, "--quiet"]
     process = start(command(tmp_path / "run", *more, "--set", "epochs=2"))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-4000:]
     script = """
 import sys, keras
 encoder = keras.saving.load_model(sys.argv[1], compile=False)
-print(encoder.output_shape[1], encoder.layers[-1].name)
+print(encoder.output_shape[1], "proxies" in [layer.name for layer in encoder.layers])
 """
     result = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "run" / "encoder.keras"], capture_output=True, text=True, check=True
     )
-    assert result.stdout.split() == ["16", "embedding"]  # without the proxies, and without macl_tf to load it
+    assert result.stdout.split() == [str(width), "False"]  # and it took no macl_tf to load it
     history = (tmp_path / "run" / "history.csv").read_text().splitlines()
     assert len(history) == 3 and "temperature" not in history[0]
 
