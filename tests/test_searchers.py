@@ -335,6 +335,7 @@ def test_builds_are_refused_before_work_begins(rows):
 
 @pytest.mark.parametrize("size", [2, 3, 17])
 @pytest.mark.parametrize("kind", ["hashing", "tree"])
+@pytest.mark.filterwarnings("ignore:No setting of a:UserWarning")  # ScaNN trains without a seed: now and then it is so
 def test_very_small_indexes(size, kind):
     vectors = unit(size, 6)
     searcher = ScannSearcher.build(vectors, kind=kind, progress=False)
