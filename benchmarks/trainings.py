@@ -24,8 +24,7 @@ def at_once(
 ) -> Iterator[tuple[Turn, Result]]:
     """Works on all turns, so many at a time, each on its own share of this process's processors; with a bar.
 
-    Two trainings on a processor each are done before the same two one after the other on both: what a training
-    does on one processor (imports, tracing, Python between steps) no longer keeps the other waiting.
+    What a training does on one processor (imports, tracing, Python between steps) then leaves no other one idle.
 
     Args:
         jobs: Turns at a time, >= 1.

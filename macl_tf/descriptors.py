@@ -67,7 +67,7 @@ def searchable(model: keras.Model) -> keras.Model:
         such. It holds layers of Keras and of `macl_tf.layers` alone.
     """
     encoder = descriptor_model(model)
-    if PROBABILITIES not in descriptors_of(model) or encoder is model:
+    if PROBABILITIES not in descriptors_of(model):
         return encoder
     both = [encoder.outputs[0], model.get_layer("logits").output]
     return keras.Model(model.inputs, layers.Concatenate(dtype="float32")(both), name="encoder")
