@@ -34,7 +34,7 @@ from macl_tf.config import load_settings
 from macl_tf.files import read_json, write_json
 
 TUNING_SEED = 1000  # of trials, which no compared run has
-TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-4, 3e-3, 2e-3, 5e-4)
+TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
 MARGIN_FACTORS = (1.0, 0.5, 2.0, 0.25, 1.5)
 
 
@@ -147,7 +147,7 @@ def arguments() -> argparse.ArgumentParser:
         "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="trainings at a time (%(default)s)"
     )
     parser.add_argument("--keep-runs", action="store_true", help="leave the runs under --work")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compare")
+    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results/compare/DATASET)")
     return parser
 
 
@@ -155,6 +155,7 @@ def main() -> None:
     """Tunes, trains and judges what is missing."""
     parser = arguments()
     options = parser.parse_args()
+    options.out = options.out or Path(__file__).parent / "results" / "compare" / options.dataset
     if not 0 <= options.tune <= len(TEMPERATURES):
         parser.error(f"--tune must be 0 to {len(TEMPERATURES)}, got {options.tune}.")
     if options.jobs < 1:

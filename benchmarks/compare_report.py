@@ -1,6 +1,10 @@
 """The report of a comparison: means, paired differences with intervals, labels, curves; Markdown and PNG.
 
-    python -m benchmarks.compare_report --results FOLDER [--reference macl-weighted] [--out FILE.json] [--png FILE.png]
+    python -m benchmarks.compare_report --results FOLDER [--table macl-weighted:supcon-any-weighted,bce-weighted]
+        [--table macl+bce20-weighted:bce-weighted] [--out FILE.json] [--png FILE.png]
+
+A table holds the trainings named after the colon, and what the one before it leads them by; all of the folder, where
+none is named.
 
 Intervals are paired percentile bootstraps over test queries and seeds together: in each of the resamples, the same
 queries and seeds are drawn for both sides of a difference.
@@ -52,17 +56,18 @@ class Variant:
 
 
 def read(folder: Path) -> dict[str, Variant]:
-    """All variants of a folder of results."""
+    """All variants of a folder of results, without runs that left the test tiles alone."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*-seed*.json")):
         run = read_json(path)
-        found.setdefault(run["variant"], []).append(run)
+        if all("test" in parts for parts in run["results"].values()):
+            found.setdefault(run["variant"], []).append(run)
     return {name: variant(name, sorted(runs, key=lambda run: run["seed"])) for name, runs in found.items()}
 
 
 def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None) -> Variant:
     """Its runs as arrays; the descriptor with the best mean validation NDCG unless one is named."""
-    known = list(runs[0]["results"])
+    known = [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
     on_validation = {d: np.mean([run["results"][d]["validation"]["ndcg@100_jaccard"] for run in runs]) for d in known}
     descriptor = descriptor or max(known, key=lambda d: on_validation[d])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
@@ -116,21 +121,13 @@ def difference(one: Variant, other: Variant, key: str, *, seed: int = 0) -> tupl
     return float(mean[0]), float(low), float(high)
 
 
-def summary(variants: Mapping[str, Variant], reference: str, labels: Sequence[str], folder: Path) -> dict[str, Any]:
-    """All that the tables say, best NDCG first: figures over seeds, the reference's lead, floors, labels, trials."""
-    order = sorted(variants.values(), key=lambda found: -by_seed(found, "ndcg").mean())
-    rows = []
-    for found in order:
-        figures = {key: by_seed(found, key).tolist() for key in FIGURES}
-        other = found.name != reference
-        lead = {key: difference(variants[reference], found, key) for key in FIGURES} if other else {}
-        rows.append(
-            {"name": found.name, "descriptor": found.descriptor, "seeds": found.seeds} | figures | {"lead": lead}
-        )
+def summary(
+    variants: Mapping[str, Variant], wanted: Sequence[tuple[str, Sequence[str]]], labels: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """All that the tables say: leads of each reference over others, floors, labels, trials."""
     trials = {path.stem: read_json(path)["trials"] for path in sorted((folder / "tuning").glob("*.json"))}
     return {
-        "reference": reference,
-        "rows": rows,
+        "tables": [{"reference": one, "rows": rows(variants, one, others or list(variants))} for one, others in wanted],
         "floors": floors(folder, variants),
         "labels": by_label(variants, labels) if labels else [],
         "label_columns": list(labels),
@@ -138,9 +135,26 @@ def summary(variants: Mapping[str, Variant], reference: str, labels: Sequence[st
     }
 
 
+def rows(variants: Mapping[str, Variant], reference: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A reference and others, best NDCG first: figures of each seed, and the reference's lead."""
+    order = sorted((variants[name] for name in {reference, *names}), key=lambda found: -by_seed(found, "ndcg").mean())
+    found_rows = []
+    for found in order:
+        figures = {key: by_seed(found, key).tolist() for key in FIGURES}
+        other = found.name != reference
+        lead = {key: difference(variants[reference], found, key) for key in FIGURES} if other else {}
+        found_rows.append(
+            {"name": found.name, "descriptor": found.descriptor, "seeds": found.seeds} | figures | {"lead": lead}
+        )
+    return found_rows
+
+
 def floors(folder: Path, variants: Mapping[str, Variant]) -> dict[str, list[float]]:
-    """Figures of the untrained encoder and of colour histograms."""
+    """Figures of the untrained encoder and of colour histograms, or of frozen features."""
     keys = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")
+    if (folder / "floors.json").is_file():
+        known: dict[str, list[float]] = read_json(folder / "floors.json")
+        return known
     untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
     unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
     found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in keys]}
@@ -165,14 +179,25 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
 
 
 def tables(summary: dict[str, Any], *, short: bool = False) -> str:
-    """A line for each training, the floors, the labels and the trials, as Markdown; the first two alone if `short`."""
-    titles, reference = list(FIGURES.values()), summary["reference"]
+    """A line for each training, the floors, the labels and the trials, as Markdown; the trainings alone if `short`."""
+    lines: list[str] = []
+    for table in summary["tables"]:
+        lines += ["", *of_reference(table)]
+    lines += ["", *of_floors(summary["floors"])]
+    if not short:
+        lines += [*of_labels(summary), *of_trials(summary["trials"])]
+    return "\n".join(lines[1:])
+
+
+def of_reference(table: dict[str, Any]) -> list[str]:
+    """The lines of one reference and what it leads the others by."""
+    titles, reference = list(FIGURES.values()), table["reference"]
     lines = [
         "| training | searched by | seeds | " + " | ".join(titles) + " | "
         + " | ".join(f"{reference} leads in {title}, points" for title in titles) + " |",
         "|---|---|---:|" + "---:|" * (2 * len(titles)),
     ]  # fmt: skip
-    for row in summary["rows"]:
+    for row in table["rows"]:
         cells = []
         for key in FIGURES:
             values = np.array(row[key])
@@ -182,30 +207,45 @@ def tables(summary: dict[str, Any], *, short: bool = False) -> str:
             cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" if row["lead"] else "")
         name = f"**{row['name']}**" if row["name"] == reference else row["name"]
         lines.append(f"| {name} | {row['descriptor']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
-    for name, values in summary["floors"].items():
-        lines.append(f"| {name} | | | " + " | ".join(f"{value:.3f}" for value in values) + " | | | |")
-    if short:
-        return "\n".join(lines)
-    if summary["labels"]:
-        columns = summary["label_columns"]
-        lines += [
-            "",
-            "| AP by label | training tiles | " + " | ".join(columns) + " |",
-            "|---|" + "---:|" * (1 + len(columns)),
-        ]
-        for label in summary["labels"]:
-            rare = " (rare)" if label["rare"] else ""
-            values = " | ".join(f"{value:.3f}" for value in label["ap"])
-            lines.append(f"| {label['name']}{rare} | {label['tiles']} | {values} |")
-    if summary["trials"]:
-        lines += ["", "| loss | trials: validation NDCG@100 |", "|---|---|"]
-        for loss, trials in summary["trials"].items():
-            best = max(trials, key=lambda text: trials[text])
-            said = [
-                f"**{text}: {value:.3f}**" if text == best else f"{text}: {value:.3f}" for text, value in trials.items()
-            ]
-            lines.append(f"| {loss} | {', '.join(said)} |")
-    return "\n".join(lines)
+    return lines
+
+
+def of_floors(floors: dict[str, list[float]]) -> list[str]:
+    """The lines of what needs no training."""
+    lines = ["| without training | " + " | ".join(FIGURES.values()) + " |", "|---|" + "---:|" * len(FIGURES)]
+    return [
+        *lines,
+        *(f"| {name} | " + " | ".join(f"{x:.3f}" for x in values) + " |" for name, values in floors.items()),
+    ]
+
+
+def of_labels(summary: dict[str, Any]) -> list[str]:
+    """The lines of each label, after an empty one; none if no labels were asked for."""
+    if not summary["labels"]:
+        return []
+    columns = summary["label_columns"]
+    lines = [
+        "",
+        "| AP by label | training tiles | " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * (1 + len(columns)),
+    ]
+    for label in summary["labels"]:
+        rare = " (rare)" if label["rare"] else ""
+        values = " | ".join(f"{value:.3f}" for value in label["ap"])
+        lines.append(f"| {label['name']}{rare} | {label['tiles']} | {values} |")
+    return lines
+
+
+def of_trials(trials: dict[str, dict[str, float]]) -> list[str]:
+    """The lines of what was tried for each loss, after an empty one; none if nothing was tried."""
+    if not trials:
+        return []
+    lines = ["", "| loss | trials: validation NDCG@100 |", "|---|---|"]
+    for loss, tried in trials.items():
+        best = max(tried, key=lambda text: tried[text])
+        said = [f"**{text}: {value:.3f}**" if text == best else f"{text}: {value:.3f}" for text, value in tried.items()]
+        lines.append(f"| {loss} | {', '.join(said)} |")
+    return lines
 
 
 def draw(variants: Mapping[str, Variant], path: Path) -> None:
@@ -235,18 +275,20 @@ def main() -> None:
     """Prints the tables and, with --out, writes them as JSON and draws them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="folder that benchmarks.compare wrote (--out)")
-    parser.add_argument("--reference", default="macl-weighted", help="training whose lead is tabled (%(default)s)")
-    parser.add_argument("--only", nargs="*", default=[], help="names of the trainings to report; all by default")
+    parser.add_argument(
+        "--table", action="append", metavar="REFERENCE[:NAME,NAME]",
+        help="trainings, and what the reference leads them by (macl-weighted: all)",
+    )  # fmt: skip
     parser.add_argument("--labels", nargs="*", default=[], help="trainings of the table by label")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--png", type=Path, help="picture of figures and curves")
     options = parser.parse_args()
-    variants = {
-        name: found for name, found in read(options.results).items() if not options.only or name in options.only
-    }
-    if absent := {options.reference, *options.only, *options.labels} - set(variants):
+    wanted = [text.partition(":") for text in options.table or ["macl-weighted"]]
+    tabled = [(one, [name for name in names.split(",") if name]) for one, _, names in wanted]
+    variants = read(options.results)
+    if absent := {*options.labels, *(name for one, names in tabled for name in (one, *names))} - set(variants):
         parser.error(f"'{options.results}' has no training {', '.join(sorted(absent))}; it has {', '.join(variants)}.")
-    found = summary(variants, options.reference, options.labels, options.results)
+    found = summary(variants, tabled, options.labels, options.results)
     print(tables(found))
     if options.out:
         runs = [run for one in variants.values() for run in one.runs]

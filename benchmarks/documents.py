@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import (
     compare_report,
+    heads,
     losses,
     losses_memory,
     metrics,
@@ -49,6 +50,8 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "service": lambda summary, _: service.table(summary),
     "service_256": lambda summary, _: service.table(summary),
     "compare_ucm": lambda summary, short: compare_report.tables(summary, short=bool(short)),
+    "compare_heads": lambda summary, short: compare_report.tables(summary, short=bool(short)),
+    "heads": lambda summary, _: heads.table(summary["rows"]),
     "training": lambda summary, _: training.table(summary),
 }
 

@@ -65,7 +65,7 @@ def test_a_finished_run_is_judged_as_it_judged_itself(tmp_path):
     sets = [*words.split(), "--set", "classification_weight=5"]
     metrics = trainings.train(tmp_path / "run", sets)
     judged = judging.judge(tmp_path / "run")
-    assert list(judged) == ["projection", "backbone", "probabilities"]
+    assert list(judged) == ["projection", "backbone", "probabilities", "combined"]
     for name, parts in judged.items():
         for key in judging.MEANS:
             expected = metrics["trained"][name][key]
@@ -137,7 +137,7 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
     (tmp_path / "tuning").mkdir()
     (tmp_path / "tuning" / "macl.json").write_text('{"trials": {"temperature=0.1": 0.5, "temperature=0.2": 0.6}}')
     out, png = tmp_path / "report.json", tmp_path / "report.png"
-    words = ["report", "--results", str(tmp_path), "--reference", "macl", "--out", str(out), "--png", str(png)]
+    words = ["report", "--results", str(tmp_path), "--table", "macl", "--out", str(out), "--png", str(png)]
     monkeypatch.setattr(sys, "argv", [*words, "--labels", "supcon", "macl"])
     compare_report.main()
     printed = capsys.readouterr().out
@@ -147,9 +147,14 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
         "| supcon | projection | 3 | 0.2"
     )
     assert lines[3].count("| +10.0 [+") == 2 and "| +5.0 [+" in lines[3]  # the rare label's values are halved
-    assert "| untrained encoder, backbone | | | 1.100 | 0.200 | 0.300 |" in printed
+    assert "| untrained encoder, backbone | 1.100 | 0.200 | 0.300 |" in printed
     assert [line.split(" | ")[:2] for line in lines if "| sand" in line] == [["| sand (rare)", "4"]]
     assert "| macl | temperature=0.1: 0.500, **temperature=0.2: 0.600** |" in printed
+    monkeypatch.setattr(sys, "argv", [*words, "--table", "supcon:macl"])  # one more table
+    compare_report.main()
+    more = capsys.readouterr().out.splitlines()
+    assert more[:5] == lines[:5] and more[5].startswith("| training") and more[7].startswith("| macl ")
+    assert more[7].count("| -10.0 [-") == 2 and more[8].startswith("| **supcon** ")
     monkeypatch.setattr(sys, "argv", [*words, "--labels", "dcl"])
     with pytest.raises(SystemExit):
         compare_report.main()
