@@ -7,7 +7,8 @@
 Every loss is trained with every seed, sampler and weight of classification: same encoder, augmentation, epochs and
 batches. `bce` is classification alone. With --tune N each loss first gets N trials of the one number that it has
 (temperature or margin; the learning rate where it has neither), by retrieval among validation tiles; the best is then
-used in all its runs. A --variant is a training of its own, for ablations: "no-plr:loss=macl,reweighting_power=0". What
+used in all its runs. Where --joint has several weights of classification, each loss then gets a trial of each, and
+keeps the best. A --variant is a training of its own, for ablations: "no-plr:loss=macl,reweighting_power=0". What
 a run compares, projection, backbone or probabilities, is chosen on validation as well.
 
 Each run leaves one JSON file in --out (figures, and the test queries' own values, for intervals) as soon as it is
@@ -56,51 +57,69 @@ def views(loss: str) -> list[str]:
     return ["--set", "views=2"] if loss == "infonce" else []
 
 
-def tune(options: argparse.Namespace, common: list[str]) -> dict[str, dict[str, Any]]:
-    """The best setting of each loss on validation tiles, and all that was tried."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for loss in options.losses:
-        path = trials_path(options, loss)
+def tune(options: argparse.Namespace, common: list[str]) -> dict[str, str]:
+    """The best setting of each loss on validation tiles, and then of its joint form, by name ("macl", "macl+bce")."""
+    alone = {loss: grid(loss, options.tune) for loss in options.losses}
+    chosen = best_of_trials(options, common, alone, {loss: of_loss(loss) for loss in alone})
+    weights = [f"classification_weight={weight:g}" for weight in options.joint if weight]
+    if len(weights) < 2:
+        return chosen
+    joint = [loss for loss in options.losses if loss != "bce"]
+    words = {f"{loss}+bce": [*of_loss(loss), "--set", chosen[loss]] for loss in joint}
+    return chosen | best_of_trials(options, common, dict.fromkeys(words, weights), words)
+
+
+def best_of_trials(
+    options: argparse.Namespace, common: list[str], wanted: dict[str, list[str]], words: dict[str, list[str]]
+) -> dict[str, str]:
+    """Tries the wanted settings of each name that were not tried yet, each with the name's own words; the best ones."""
+    known: dict[str, dict[str, Any]] = {}
+    for name in wanted:
+        path = trials_path(options, name)
         found = read_json(path) if path.is_file() else {"settings": options.set, "seed": TUNING_SEED, "trials": {}}
         if found["settings"] != options.set:
             raise SystemExit(f"'{path}' is of --set {found['settings']}, not {options.set}: choose another --out.")
-        chosen[loss] = found
-    turns = [(loss, text) for loss in options.losses for text in grid(loss, options.tune)]
-    missing = [(loss, text) for loss, text in turns if text not in chosen[loss]["trials"]]
+        known[name] = found
+    turns = [(name, text) for name, texts in wanted.items() for text in texts if text not in known[name]["trials"]]
 
     def trial(turn: tuple[str, str]) -> float:
-        loss, text = turn
-        run = run_directory(options.work, f"{loss}@{text}", TUNING_SEED)
-        words = ["--set", f"loss={loss}", *views(loss), "--set", text, "--set", f"seed={TUNING_SEED}"]
-        train(run, [*common, *words])
+        name, text = turn
+        run = run_directory(options.work, f"{name}@{text}", TUNING_SEED)
+        train(run, [*common, *words[name], "--set", text, "--set", f"seed={TUNING_SEED}"])
         best = max(history(run))
         finished(run, options)
         return best
 
-    for (loss, text), value in at_once(options.jobs, trial, missing, "tuning"):
-        found = chosen[loss]
-        found["trials"][text] = value
-        found["best"] = max(found["trials"], key=lambda tried: found["trials"][tried])
-        write_json(trials_path(options, loss), found)
-        tqdm.write(f"{loss}, {text}: {value:.3f}")
-    return chosen
+    for (name, text), value in at_once(options.jobs, trial, turns, "tuning"):
+        known[name]["trials"][text] = value
+        write_json(trials_path(options, name), known[name])
+        tqdm.write(f"{name}, {text}: {value:.3f}")
+    return {name: max(wanted[name], key=lambda tried: known[name]["trials"][tried]) for name in wanted}
 
 
-def trials_path(options: argparse.Namespace, loss: str) -> Path:
-    """Where the trials of a loss lie."""
-    return Path(options.out) / "tuning" / f"{loss}.json"
+def trials_path(options: argparse.Namespace, name: str) -> Path:
+    """Where the trials of a loss or its joint form lie."""
+    return Path(options.out) / "tuning" / f"{name}.json"
 
 
-def variants(options: argparse.Namespace, chosen: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+def of_loss(loss: str) -> list[str]:
+    """The words that ask for a loss, with what it cannot do without."""
+    return ["--set", f"loss={loss}", *views(loss)]
+
+
+def variants(options: argparse.Namespace, chosen: dict[str, str]) -> dict[str, list[str]]:
     """Name of each compared training to its words for `macl train`."""
     found: dict[str, list[str]] = {}
     for loss in options.losses:
-        tuned = ["--set", chosen[loss]["best"]] if loss in chosen else []
-        for weight in [0.0] if loss == "bce" else options.joint:
+        tuned = ["--set", chosen[loss]] if loss in chosen else []
+        joint = {weight: [f"classification_weight={weight:g}"] if weight else [] for weight in options.joint}
+        if best := chosen.get(f"{loss}+bce"):
+            joint = {weight: setting for weight, setting in joint.items() if setting in ([], [best])}
+        for weight, setting in ({0.0: []} if loss == "bce" else joint).items():
             for sampler in options.samplers:
                 name = f"{loss}{f'+bce{weight:g}' if weight else ''}-{sampler}"
-                joint = ["--set", f"classification_weight={weight:g}"] if weight else []
-                found[name] = ["--set", f"loss={loss}", *views(loss), *tuned, *joint, "--set", f"sampler={sampler}"]
+                beside = [word for text in (*setting, f"sampler={sampler}") for word in ("--set", text)]
+                found[name] = [*of_loss(loss), *tuned, *beside]
     for text in options.variant:
         name, colon, settings = text.partition(":")
         if not colon or not name or name in found:
@@ -136,7 +155,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--samplers", type=words, default=["weighted"], help="weighted,uniform")
     parser.add_argument(
         "--joint", type=lambda text: [float(word) for word in text.split(",")], default=[0.0],
-        help="weights of classification beside each loss, 0 for none",
+        help="weights of classification beside each loss, 0 for none; with --tune, the best of several others",
     )  # fmt: skip
     parser.add_argument("--tune", type=int, default=0, help="trials for each loss, at most 5; 0: the settings' values")
     parser.add_argument(

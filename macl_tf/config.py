@@ -17,9 +17,12 @@ LOSSES = (
 )  # fmt: skip
 # What retrieval can compare, by what follows the feature maps; the first is what the loss sees.
 DESCRIPTORS = {"projection": ("projection", "backbone"), "spoc": ("spoc", "multi-scale")}
-# And what a classifier adds: the probabilities of the labels, and these beside what the loss sees.
-PROBABILITIES, COMBINED = "probabilities", "combined"
-OF_CLASSIFIER = (PROBABILITIES, COMBINED)
+# And what a classifier adds: the probabilities of the labels, alone and beside others.
+PROBABILITIES = "probabilities"
+OF_CLASSIFIER = {
+    "projection": (PROBABILITIES, f"projection+{PROBABILITIES}", f"backbone+{PROBABILITIES}"),
+    "spoc": (PROBABILITIES, f"spoc+{PROBABILITIES}"),
+}
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
 # do, and batches of several tiles a class. Whatever is said explicitly wins.
 BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -82,9 +85,11 @@ class Settings:
     )
     descriptor: str = setting(
         "projection",
-        "what retrieval compares: the first two with head=projection, the next two with head=spoc, the last two with "
-        "a classifier",
-        one_of=(*(name for names in DESCRIPTORS.values() for name in names), *OF_CLASSIFIER),
+        "what retrieval compares: projection and backbone with head=projection, spoc and multi-scale with head=spoc, "
+        "and with a classifier its probabilities, alone or beside others",
+        one_of=tuple(
+            dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
+        ),
     )
     weights: str = setting("", "weights to start from: a .weights.h5 file, or imagenet (extra 'hub')")
     # The loss
@@ -142,7 +147,7 @@ class Settings:
     @property
     def descriptors(self) -> tuple[str, ...]:
         """What retrieval can compare in such a run; the first is what the loss sees."""
-        return DESCRIPTORS[self.head] + (OF_CLASSIFIER if self.classifies else ())
+        return DESCRIPTORS[self.head] + (OF_CLASSIFIER[self.head] if self.classifies else ())
 
     def to_toml(self) -> str:
         """All settings as a TOML file that `load_settings` reads back."""

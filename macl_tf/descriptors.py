@@ -7,18 +7,19 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from macl_tf.config import COMBINED, DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES
+from macl_tf.config import DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES
 from macl_tf.encoders import rescaled, sum_of_maps
 
 SCALES = (1.0, 0.75, 0.5)
 SMALLEST = 32  # pixels: ResNet-18 halves an image five times
-SHARE = 0.5  # of the unit-norm probabilities beside the embedding; chosen on UC Merced's training tiles
+SHARE = 0.5  # of the unit-norm probabilities beside another descriptor; chosen on UC Merced's training tiles
 
 
 def descriptors_of(encoder: keras.Model) -> tuple[str, ...]:
     """The names that `descriptor_model` knows for this encoder; the first is what the loss sees."""
     names = {layer.name for layer in encoder.layers}
-    return DESCRIPTORS["spoc" if "trunk" in names else "projection"] + (OF_CLASSIFIER if "logits" in names else ())
+    head = "spoc" if "trunk" in names else "projection"
+    return DESCRIPTORS[head] + (OF_CLASSIFIER[head] if "logits" in names else ())
 
 
 def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> keras.Model:
@@ -30,11 +31,12 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
         descriptor: Of `build_encoder`: "projection", what the loss sees, or "backbone", the pooled features before it.
             Of `spoc_encoder`: "spoc", what the loss sees, or "multi-scale", its sum over the scales 1, 0.75 and 0.5
             as far as they leave 32 pixels. Of `classified`: "probabilities" too, p, those of the labels as the
-            classifier sees them, and "combined", both of them beside each other, whose similarity is
-            (z . z' + p . p' / 4) / 1.25 for what the loss sees, z, and p of unit norm. None for what the loss sees.
+            classifier sees them, and "projection+probabilities", "backbone+probabilities" or
+            "spoc+probabilities", two beside each other, whose similarity is (z . z' + p . p' / 4) / 1.25 for the
+            first, z, and p of unit norm. None for what the loss sees.
 
     Returns:
-        Model of the same weights from pixels to (B, D), (B, F), (B, C) or (B, D + C), unit norm, float32.
+        Model of the same weights from pixels to (B, D), (B, F), (B, C), (B, D + C) or (B, F + C), unit norm, float32.
 
     Raises:
         ValueError: For another descriptor.
@@ -49,17 +51,19 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     if descriptor == "multi-scale":
         size = encoder.input_shape[1]
         return multi_scale_descriptor(encoder, [scale for scale in SCALES if round(size * scale) >= SMALLEST])
-    if descriptor in OF_CLASSIFIER:
+    first, beside, _ = descriptor.partition("+")
+    if beside or descriptor == PROBABILITIES:
         logits = encoder.get_layer("logits").output
         features = layers.Activation("sigmoid", dtype="float32", name=PROBABILITIES)(logits)
-        if descriptor == COMBINED:
+        if beside:
             unit = layers.UnitNormalization(dtype="float32", name="unit_probabilities")(features)
             share = layers.Rescaling(SHARE, dtype="float32", name="share")(unit)
-            both = [descriptor_model(encoder).outputs[0], share]
-            features = layers.Concatenate(dtype="float32", name=COMBINED)(both)
+            both = [descriptor_model(encoder, first).outputs[0], share]
+            features = layers.Concatenate(dtype="float32", name="beside")(both)
     else:
         features = encoder.get_layer("features").output
-    unit = layers.UnitNormalization(dtype="float32", name="descriptor")(features)
+    last = "descriptor_of_two" if "+" in descriptor else "descriptor"  # the backbone's own is in the model already
+    unit = layers.UnitNormalization(dtype="float32", name=last)(features)
     return keras.Model(encoder.input, unit, name="descriptor")
 
 

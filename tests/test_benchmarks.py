@@ -37,11 +37,31 @@ def test_trials_are_of_the_loss_s_own_number():
 def test_the_classifier_stands_alone_and_others_in_every_form():
     words = "--work W --losses macl,bce --joint 0,20 --samplers weighted,uniform"
     options = compare.arguments().parse_args(words.split())
-    found = compare.variants(options, {"macl": {"best": "temperature=0.2"}})
+    found = compare.variants(options, {"macl": "temperature=0.2"})
     joint = ["macl-weighted", "macl-uniform", "macl+bce20-weighted", "macl+bce20-uniform"]
     assert sorted(found) == sorted([*joint, "bce-weighted", "bce-uniform"])
     assert "temperature=0.2" in found["macl+bce20-uniform"] and "temperature=0.2" not in found["bce-uniform"]
     assert "classification_weight=20" in found["macl+bce20-uniform"] and "sampler=uniform" in found["macl-uniform"]
+
+
+def test_of_several_weights_the_best_is_kept():
+    options = compare.arguments().parse_args("--work W --losses macl,dcl --joint 0,20,100".split())
+    found = compare.variants(options, {"macl+bce": "classification_weight=100"})
+    several = ["dcl+bce20-weighted", "dcl+bce100-weighted"]  # no trials, and so all of them
+    assert sorted(found) == sorted(["macl-weighted", "macl+bce100-weighted", "dcl-weighted", *several])
+
+
+def test_trials_of_weights_are_made_with_the_loss_s_best_number(tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(compare, "train", lambda run, words: tried.append((run.name, words)))
+    monkeypatch.setattr(compare, "history", lambda run: [0.1, 0.5 if "=0.2" in run.name or "=100" in run.name else 0.3])
+    monkeypatch.setattr(compare, "finished", lambda *_: None)
+    words = f"--work {tmp_path} --out {tmp_path} --losses macl,bce --joint 0,20,100 --tune 2 --jobs 1"
+    options = compare.arguments().parse_args(words.split())
+    best = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": "classification_weight=100"}
+    assert compare.tune(options, []) == best
+    assert len(tried) == 6 and all("temperature=0.2" in words for name, words in tried if "+bce@" in name)
+    assert compare.tune(options, []) == best and len(tried) == 6  # what was tried is not tried again
 
 
 def test_a_variant_is_a_training_of_its_own():
@@ -65,7 +85,8 @@ def test_a_finished_run_is_judged_as_it_judged_itself(tmp_path):
     sets = [*words.split(), "--set", "classification_weight=5"]
     metrics = trainings.train(tmp_path / "run", sets)
     judged = judging.judge(tmp_path / "run")
-    assert list(judged) == ["projection", "backbone", "probabilities", "combined"]
+    beside = ["projection+probabilities", "backbone+probabilities"]
+    assert list(judged) == ["projection", "backbone", "probabilities", *beside]
     for name, parts in judged.items():
         for key in judging.MEANS:
             expected = metrics["trained"][name][key]
@@ -252,7 +273,7 @@ def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     result, trials = tmp_path / "out" / "macl-weighted-seed0.json", tmp_path / "out" / "tuning" / "macl.json"
     found = json.loads(result.read_text())
     assert found["variant"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
-    assert json.loads(trials.read_text())["best"] == "temperature=0.1"
+    assert list(json.loads(trials.read_text())["trials"]) == ["temperature=0.1"]
     assert 0 < json.loads((tmp_path / "out" / "histogram.json").read_text())["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work").iterdir())  # what is asked of a run stands in its JSON
 

@@ -105,22 +105,24 @@ def test_bad_arguments_are_refused():
         Joint(MACL(few))(y, both)
 
 
-def test_a_classified_encoder_offers_four_descriptors(tmp_path):
+def test_a_classified_encoder_offers_five_descriptors(tmp_path):
     keras.utils.set_random_seed(0)
     encoder = build_encoder(32, embedding_dim=8)
     model = classified(encoder, 5)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
     output = model.predict(pixels, verbose=0)
-    assert output.shape == (3, 13) and descriptors_of(model) == ("projection", "backbone", "probabilities", "combined")
+    beside = ("projection+probabilities", "backbone+probabilities")
+    assert output.shape == (3, 13) and descriptors_of(model) == ("projection", "backbone", "probabilities", *beside)
     np.testing.assert_allclose(descriptor_model(model).predict(pixels, verbose=0), output[:, :8], rtol=1e-5, atol=1e-6)
     probabilities = 1 / (1 + np.exp(-output[:, 8:]))
     expected = probabilities / np.linalg.norm(probabilities, axis=1, keepdims=True)
     actual = descriptor_model(model, "probabilities").predict(pixels, verbose=0)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
-    combined = descriptor_model(model, "combined").predict(pixels, verbose=0)
-    assert combined.shape == (3, 13)
-    similar = (output[:, :8] @ output[:, :8].T + expected @ expected.T / 4) / 1.25
-    np.testing.assert_allclose(combined @ combined.T, similar, rtol=1e-5, atol=1e-6)
+    for name in ("projection", "backbone"):
+        first = descriptor_model(model, name).predict(pixels, verbose=0)
+        both = descriptor_model(model, f"{name}+probabilities").predict(pixels, verbose=0)
+        similar = (first @ first.T + expected @ expected.T / 4) / 1.25
+        np.testing.assert_allclose(both @ both.T, similar, rtol=1e-5, atol=1e-6)
     # Read in a new process, where names that Keras makes up begin anew, every descriptor is a model yet.
     model.save(tmp_path / "encoder.keras")
     keras.utils.clear_session()
@@ -128,7 +130,7 @@ def test_a_classified_encoder_offers_four_descriptors(tmp_path):
     for name in descriptors_of(again):
         own = descriptor_model(again, name)
         assert len({layer.name for layer in own.layers}) == len(own.layers), name
-    np.testing.assert_allclose(own.predict(pixels, verbose=0), combined, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(own.predict(pixels, verbose=0), both, rtol=1e-5, atol=1e-6)
     for name in ("projection", "backbone"):
         own = descriptor_model(encoder, name).predict(pixels, verbose=0)
         np.testing.assert_allclose(descriptor_model(model, name).predict(pixels, verbose=0), own, rtol=1e-5, atol=1e-6)
@@ -140,7 +142,7 @@ def test_settings_say_what_is_trained_and_compared():
     joint = Settings(loss="supcon-any", classification_weight=3.0)
     assert joint.classifies and make_loss(joint, statistics).classification_weight == 3
     alone = load_settings(None, ["loss=bce"])
-    assert alone.descriptor == "backbone" and alone.descriptors[-2:] == ("probabilities", "combined")
+    assert alone.descriptor == "backbone" and alone.descriptors[2:4] == ("probabilities", "projection+probabilities")
     assert isinstance(make_loss(alone, statistics), LabelCrossEntropy)
     with pytest.raises(ValueError, match="descriptor must be projection or backbone with head=projection"):
         Settings(descriptor="probabilities")
