@@ -45,7 +45,7 @@ def test_the_classifier_stands_alone_and_others_in_every_form():
 
 
 def test_of_several_weights_the_best_is_kept():
-    options = compare.arguments().parse_args("--work W --losses macl,dcl --joint 0,20,100".split())
+    options = compare.arguments().parse_args(["--work", "W", "--losses", "macl,dcl", "--joint", "0,20,100"])
     found = compare.variants(options, {"macl+bce": "classification_weight=100"})
     several = ["dcl+bce20-weighted", "dcl+bce100-weighted"]  # no trials, and so all of them
     assert sorted(found) == sorted(["macl-weighted", "macl+bce100-weighted", "dcl-weighted", *several])
