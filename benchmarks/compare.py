@@ -7,9 +7,10 @@
 Every loss is trained with every seed, sampler and weight of classification: same encoder, augmentation, epochs and
 batches. `bce` is classification alone. With --tune N each loss first gets N trials of the one number that it has
 (temperature or margin; the learning rate where it has neither), by retrieval among validation tiles; the best is then
-used in all its runs. Where --joint has several weights of classification, each loss then gets a trial of each, and
-keeps the best. A --variant is a training of its own, for ablations: "no-plr:loss=macl,reweighting_power=0". What
-a run compares, projection, backbone or probabilities, is chosen on validation as well.
+used in all its runs. Where --joint has several weights of classification, the joint form of each loss gets trials of
+its own, each of the N with each weight. A --variant is a training of its own, for ablations:
+"no-plr:loss=macl,reweighting_power=0". What a run compares, projection, backbone or probabilities, is chosen on
+validation as well.
 
 Each run leaves one JSON file in --out (figures, and the test queries' own values, for intervals) as soon as it is
 done, and its folder under --work is then removed, unless --keep-runs. Stopped and started again, it goes on where it
@@ -22,7 +23,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +59,12 @@ def views(loss: str) -> list[str]:
 
 
 def tune(options: argparse.Namespace, common: list[str]) -> dict[str, str]:
-    """The best setting of each loss on validation tiles, and then of its joint form, by name ("macl", "macl+bce")."""
-    alone = {loss: grid(loss, options.tune) for loss in options.losses}
-    chosen = best_of_trials(options, common, alone, {loss: of_loss(loss) for loss in alone})
+    """The best settings of each loss and of its joint form on validation tiles, by name ("macl", "macl+bce")."""
+    wanted = {loss: grid(loss, options.tune) for loss in options.losses}
     weights = [f"classification_weight={weight:g}" for weight in options.joint if weight]
-    if len(weights) < 2:
-        return chosen
-    joint = [loss for loss in options.losses if loss != "bce"]
-    words = {f"{loss}+bce": [*of_loss(loss), "--set", chosen[loss]] for loss in joint}
-    return chosen | best_of_trials(options, common, dict.fromkeys(words, weights), words)
-
-
-def best_of_trials(
-    options: argparse.Namespace, common: list[str], wanted: dict[str, list[str]], words: dict[str, list[str]]
-) -> dict[str, str]:
-    """Tries the wanted settings of each name that were not tried yet, each with the name's own words; the best ones."""
+    if len(weights) > 1:
+        joint = {loss: list(product(wanted[loss], weights)) for loss in options.losses if loss != "bce"}
+        wanted |= {f"{loss}+bce": [",".join(pair) for pair in pairs] for loss, pairs in joint.items()}
     known: dict[str, dict[str, Any]] = {}
     for name in wanted:
         path = trials_path(options, name)
@@ -85,7 +77,7 @@ def best_of_trials(
     def trial(turn: tuple[str, str]) -> float:
         name, text = turn
         run = run_directory(options.work, f"{name}@{text}", TUNING_SEED)
-        train(run, [*common, *words[name], "--set", text, "--set", f"seed={TUNING_SEED}"])
+        train(run, [*common, *of_loss(name.removesuffix("+bce")), *said_of(text), "--set", f"seed={TUNING_SEED}"])
         best = max(history(run))
         finished(run, options)
         return best
@@ -102,6 +94,11 @@ def trials_path(options: argparse.Namespace, name: str) -> Path:
     return Path(options.out) / "tuning" / f"{name}.json"
 
 
+def said_of(settings: str) -> list[str]:
+    """The words that ask for settings with commas between them."""
+    return [word for text in settings.split(",") if text for word in ("--set", text)]
+
+
 def of_loss(loss: str) -> list[str]:
     """The words that ask for a loss, with what it cannot do without."""
     return ["--set", f"loss={loss}", *views(loss)]
@@ -111,20 +108,20 @@ def variants(options: argparse.Namespace, chosen: dict[str, str]) -> dict[str, l
     """Name of each compared training to its words for `macl train`."""
     found: dict[str, list[str]] = {}
     for loss in options.losses:
-        tuned = ["--set", chosen[loss]] if loss in chosen else []
-        joint = {weight: [f"classification_weight={weight:g}"] if weight else [] for weight in options.joint}
-        if best := chosen.get(f"{loss}+bce"):
-            joint = {weight: setting for weight, setting in joint.items() if setting in ([], [best])}
-        for weight, setting in ({0.0: []} if loss == "bce" else joint).items():
+        alone = chosen.get(loss, "")
+        for weight in [0.0] if loss == "bce" else options.joint:
+            joint = f"{alone},classification_weight={weight:g}" if weight else alone
+            best = chosen.get(f"{loss}+bce", joint)
+            if weight and not best.endswith(f"classification_weight={weight:g}"):
+                continue
             for sampler in options.samplers:
                 name = f"{loss}{f'+bce{weight:g}' if weight else ''}-{sampler}"
-                beside = [word for text in (*setting, f"sampler={sampler}") for word in ("--set", text)]
-                found[name] = [*of_loss(loss), *tuned, *beside]
+                found[name] = [*of_loss(loss), *said_of(best if weight else alone), "--set", f"sampler={sampler}"]
     for text in options.variant:
         name, colon, settings = text.partition(":")
         if not colon or not name or name in found:
             raise SystemExit(f"--variant must be NAME:KEY=VALUE,KEY=VALUE with a new name, got '{text}'.")
-        found[name] = [word for pair in settings.split(",") if pair for word in ("--set", pair)]
+        found[name] = said_of(settings)
     return found
 
 

@@ -46,22 +46,28 @@ def test_the_classifier_stands_alone_and_others_in_every_form():
 
 def test_of_several_weights_the_best_is_kept():
     options = compare.arguments().parse_args(["--work", "W", "--losses", "macl,dcl", "--joint", "0,20,100"])
-    found = compare.variants(options, {"macl+bce": "classification_weight=100"})
+    found = compare.variants(options, {"macl+bce": "temperature=0.1,classification_weight=100"})
+    assert {"temperature=0.1", "classification_weight=100"} < set(found["macl+bce100-weighted"])
     several = ["dcl+bce20-weighted", "dcl+bce100-weighted"]  # no trials, and so all of them
     assert sorted(found) == sorted(["macl-weighted", "macl+bce100-weighted", "dcl-weighted", *several])
 
 
-def test_trials_of_weights_are_made_with_the_loss_s_best_number(tmp_path, monkeypatch):
+def test_a_joint_form_has_trials_of_its_own(tmp_path, monkeypatch):
     tried = []
+
+    def score(name):
+        return 0.5 if "=0.2-" in name or "=0.1,classification_weight=100-" in name else 0.3
+
     monkeypatch.setattr(compare, "train", lambda run, words: tried.append((run.name, words)))
-    monkeypatch.setattr(compare, "history", lambda run: [0.1, 0.5 if "=0.2" in run.name or "=100" in run.name else 0.3])
+    monkeypatch.setattr(compare, "history", lambda run: [0.1, score(run.name)])
     monkeypatch.setattr(compare, "finished", lambda *_: None)
     words = f"--work {tmp_path} --out {tmp_path} --losses macl,bce --joint 0,20,100 --tune 2 --jobs 1"
     options = compare.arguments().parse_args(words.split())
-    best = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": "classification_weight=100"}
+    joint = "temperature=0.1,classification_weight=100"
+    best = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": joint}
     assert compare.tune(options, []) == best
-    assert len(tried) == 6 and all("temperature=0.2" in words for name, words in tried if "+bce@" in name)
-    assert compare.tune(options, []) == best and len(tried) == 6  # what was tried is not tried again
+    assert len(tried) == 8 and {"loss=macl", *joint.split(",")} < set(dict(tried)[f"macl+bce@{joint}-seed1000"])
+    assert compare.tune(options, []) == best and len(tried) == 8  # what was tried is not tried again
 
 
 def test_a_variant_is_a_training_of_its_own():
