@@ -265,7 +265,7 @@ def draw(variants: Mapping[str, Variant], path: Path) -> None:
         curve = np.mean([[float(value) for value in run["history"].split()] for run in found.runs], axis=0)
         right.plot(np.arange(1, len(curve) + 1), curve, color=colour, lw=1.5)
     left.set(xlabel=FIGURES["rarest"], ylabel=FIGURES["ndcg"], title="Test tiles; large: mean over seeds")
-    right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by the projection")
+    right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by what the run searches")
     picture.legend(loc="outside lower center", ncols=4, fontsize=8)
     picture.savefig(path, dpi=110)
     pyplot.close(picture)
