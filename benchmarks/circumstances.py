@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -43,8 +45,17 @@ def circumstances(module: str, packages: Iterable[str]) -> dict[str, Any]:
 
 def without_places(words: Iterable[str], places: Mapping[str, str] = PLACES) -> list[str]:
     """A command line without the places of this machine."""
-    words = list(words)
+    words = [re.sub(r"^weights=.*/", "weights=", word) for word in words]
     return [places.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+
+
+def settings_without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run without places of this machine; weights from a file by its name and contents."""
+    kept = {key: value for key, value in settings.items() if key not in ("data_dir", "table")}
+    weights = Path(str(kept.get("weights") or ""))
+    if weights.is_file():
+        kept["weights"] = f"{weights.name}, sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
+    return kept
 
 
 def processor() -> str:

@@ -7,10 +7,11 @@
 Every loss is trained with every seed, sampler and weight of classification: same encoder, augmentation, epochs and
 batches. `bce` is classification alone. With --tune N each loss first gets N trials of the one number that it has
 (temperature or margin; the learning rate where it has neither), by retrieval among validation tiles; the best is then
-used in all its runs. Where --joint has several weights of classification, the joint form of each loss gets trials of
-its own, each of the N with each weight. A --variant is a training of its own, for ablations:
-"no-plr:loss=macl,reweighting_power=0". What a run compares, projection, backbone or probabilities, is chosen on
-validation as well.
+used in all its runs, and so is what was searched by then (projection, backbone or probabilities). --tune-set are
+settings of the trials alone: "gap=0.1" keeps their validation tiles away from training's. Where --joint has several
+weights of classification, the joint form of each loss gets trials of its own, each of the N with each weight. A
+--variant is a training of its own, for ablations: "no-plr:loss=macl,reweighting_power=0". What a run without trials is
+searched by is chosen on its own validation tiles.
 
 Each run leaves one JSON file in --out (figures, and the test queries' own values, for intervals) as soon as it is
 done, and its folder under --work is then removed, unless --keep-runs. Stopped and started again, it goes on where it
@@ -29,13 +30,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances
-from benchmarks.judging import history
+from benchmarks.circumstances import circumstances, settings_without_places, without_places
 from benchmarks.trainings import at_once, in_process, run_directory, train
 from macl_tf.config import load_settings
 from macl_tf.files import read_json, write_json
 
 TUNING_SEED = 1000  # of trials, which no compared run has
+FIGURES = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")  # of a trial
 TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
 MARGIN_FACTORS = (1.0, 0.5, 2.0, 0.25, 1.5)
 
@@ -58,35 +59,55 @@ def views(loss: str) -> list[str]:
     return ["--set", "views=2"] if loss == "infonce" else []
 
 
-def tune(options: argparse.Namespace, common: list[str]) -> dict[str, str]:
-    """The best settings of each loss and of its joint form on validation tiles, by name ("macl", "macl+bce")."""
+def tune(options: argparse.Namespace, common: list[str]) -> dict[str, tuple[str, str]]:
+    """The best settings of each loss and of its joint form on validation tiles, by name ("macl", "macl+bce").
+
+    And what it was searched by then.
+    """
     wanted = {loss: grid(loss, options.tune) for loss in options.losses}
     weights = [f"classification_weight={weight:g}" for weight in options.joint if weight]
     if len(weights) > 1:
         joint = {loss: list(product(wanted[loss], weights)) for loss in options.losses if loss != "bce"}
         wanted |= {f"{loss}+bce": [",".join(pair) for pair in pairs] for loss, pairs in joint.items()}
+    asked = without_places([*options.set, *options.tune_set])
     known: dict[str, dict[str, Any]] = {}
     for name in wanted:
         path = trials_path(options, name)
-        found = read_json(path) if path.is_file() else {"settings": options.set, "seed": TUNING_SEED, "trials": {}}
-        if found["settings"] != options.set:
-            raise SystemExit(f"'{path}' is of --set {found['settings']}, not {options.set}: choose another --out.")
+        found = read_json(path) if path.is_file() else {"settings": asked, "seed": TUNING_SEED, "trials": {}}
+        if found["settings"] != asked:
+            raise SystemExit(f"'{path}' is of --set {found['settings']}, not {asked}: choose another --out.")
         known[name] = found
     turns = [(name, text) for name, texts in wanted.items() for text in texts if text not in known[name]["trials"]]
 
-    def trial(turn: tuple[str, str]) -> float:
+    def trial(turn: tuple[str, str]) -> dict[str, list[float]]:
         name, text = turn
         run = run_directory(options.work, f"{name}@{text}", TUNING_SEED)
-        train(run, [*common, *of_loss(name.removesuffix("+bce")), *said_of(text), "--set", f"seed={TUNING_SEED}"])
-        best = max(history(run))
+        words = [*of_loss(name.removesuffix("+bce")), *said_of(text), *said_of(",".join(options.tune_set))]
+        train(run, [*common, *words, "--set", f"seed={TUNING_SEED}"])
+        found = validated(run)
         finished(run, options)
-        return best
+        return found
 
     for (name, text), value in at_once(options.jobs, trial, turns, "tuning"):
         known[name]["trials"][text] = value
         write_json(trials_path(options, name), known[name])
-        tqdm.write(f"{name}, {text}: {value:.3f}")
-    return {name: max(wanted[name], key=lambda tried: known[name]["trials"][tried]) for name in wanted}
+        tqdm.write(
+            f"{name}, {text}: {', '.join(f'{by} {ndcg:.3f}/{rare:.3f}' for by, (ndcg, rare, _) in value.items())}"
+        )
+    return {name: best_trial({text: known[name]["trials"][text] for text in wanted[name]}) for name in wanted}
+
+
+def validated(run: Path) -> dict[str, list[float]]:
+    """The figures of a run's validation tiles, for each descriptor."""
+    in_process("benchmarks.judging", [str(run), "--out", str(run / "judged.json"), "--parts", "validation"])
+    found = read_json(run / "judged.json")["results"]
+    return {by: [parts["validation"][key] for key in FIGURES] for by, parts in found.items()}
+
+
+def best_trial(trials: dict[str, dict[str, list[float]]]) -> tuple[str, str]:
+    """The settings, and what they were searched by, with the best NDCG; the first among equals."""
+    tried = [(text, by) for text in trials for by in trials[text]]
+    return max(tried, key=lambda trial: trials[trial[0]][trial[1]][0])
 
 
 def trials_path(options: argparse.Namespace, name: str) -> Path:
@@ -104,19 +125,20 @@ def of_loss(loss: str) -> list[str]:
     return ["--set", f"loss={loss}", *views(loss)]
 
 
-def variants(options: argparse.Namespace, chosen: dict[str, str]) -> dict[str, list[str]]:
-    """Name of each compared training to its words for `macl train`."""
+def variants(options: argparse.Namespace, chosen: dict[str, tuple[str, str]]) -> dict[str, list[str]]:
+    """Name of each compared training to its words for `macl train`, which end in what it is searched by if tried."""
     found: dict[str, list[str]] = {}
     for loss in options.losses:
-        alone = chosen.get(loss, "")
+        alone, by_alone = chosen.get(loss, ("", ""))
         for weight in [0.0] if loss == "bce" else options.joint:
             joint = f"{alone},classification_weight={weight:g}" if weight else alone
-            best = chosen.get(f"{loss}+bce", joint)
+            best, by = chosen.get(f"{loss}+bce", (joint, "")) if weight else (alone, by_alone)
             if weight and not best.endswith(f"classification_weight={weight:g}"):
                 continue
             for sampler in options.samplers:
                 name = f"{loss}{f'+bce{weight:g}' if weight else ''}-{sampler}"
-                found[name] = [*of_loss(loss), *said_of(best if weight else alone), "--set", f"sampler={sampler}"]
+                searched = ["--set", f"descriptor={by}"] if by else []
+                found[name] = [*of_loss(loss), *said_of(best), "--set", f"sampler={sampler}", *searched]
     for text in options.variant:
         name, colon, settings = text.partition(":")
         if not colon or not name or name in found:
@@ -156,6 +178,9 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--tune", type=int, default=0, help="trials for each loss, at most 5; 0: the settings' values")
     parser.add_argument(
+        "--tune-set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the trials alone"
+    )
+    parser.add_argument(
         "--variant", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="one more training"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all runs")
@@ -191,6 +216,8 @@ def main() -> None:
         judged = run / "judged.json"
         in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(floor)])
         result: dict[str, Any] = {"variant": name, "seed": seed, "command": command, **read_json(judged)}
+        if any(word.startswith("descriptor=") for word in named[name]):  # by trials, or said by a variant
+            result["searched_by"] = result["settings"]["descriptor"]
         write_json(result_path(options, name, seed), result)
         finished(run, options)
         return result
@@ -207,7 +234,7 @@ def is_there(options: argparse.Namespace, name: str, seed: int, words: list[str]
     if not path.is_file():
         return False
     sets = [after for before, after in pairwise(words) if before == "--set"]
-    asked = vars(load_settings(assignments=[*sets, f"seed={seed}"], dataset=options.dataset))
+    asked = settings_without_places(vars(load_settings(assignments=[*sets, f"seed={seed}"], dataset=options.dataset)))
     found = read_json(path)["settings"]
     if other := [key for key in found if key in asked and found[key] != asked[key]]:
         key = other[0]

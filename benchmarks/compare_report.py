@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.circumstances import circumstances
+from benchmarks.compare import best_trial
 from benchmarks.judging import unpacked, unpacked_labels
 from macl_tf.files import read_json, write_json
 
@@ -32,7 +33,7 @@ FIGURES = {"ndcg": "NDCG@100, Jaccard gain", "rarest": "mAP, rarest third", "jac
 
 @dataclass(frozen=True)
 class Variant:
-    """The runs of one way to train, by the descriptor that validation chose.
+    """The runs of one way to train, by one descriptor.
 
     Args:
         name: "macl-weighted".
@@ -66,10 +67,10 @@ def read(folder: Path) -> dict[str, Variant]:
 
 
 def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None) -> Variant:
-    """Its runs as arrays; the descriptor with the best mean validation NDCG unless one is named."""
+    """Its runs as arrays, by a descriptor: the one named, that of the trials, or the best on validation tiles."""
     known = [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
     on_validation = {d: np.mean([run["results"][d]["validation"]["ndcg@100_jaccard"] for run in runs]) for d in known}
-    descriptor = descriptor or max(known, key=lambda d: on_validation[d])
+    descriptor = descriptor or runs[0].get("searched_by") or max(known, key=lambda d: on_validation[d])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
     ndcg = np.array([unpacked(test["ndcg"]) for test in tests])
     labels = len(runs[0]["labels"])
@@ -236,14 +237,18 @@ def of_labels(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def of_trials(trials: dict[str, dict[str, float]]) -> list[str]:
+def of_trials(trials: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]:
     """The lines of what was tried for each loss, after an empty one; none if nothing was tried."""
     if not trials:
         return []
-    lines = ["", "| loss | trials: validation NDCG@100 |", "|---|---|"]
+    lines = ["", "| loss | trials: NDCG@100 on validation tiles, best searched by |", "|---|---|"]
     for loss, tried in trials.items():
-        best = max(tried, key=lambda text: tried[text])
-        said = [f"**{text}: {value:.3f}**" if text == best else f"{text}: {value:.3f}" for text, value in tried.items()]
+        chosen, _ = best_trial(tried)
+        said = []
+        for text, figures in tried.items():
+            _, by = best_trial({text: figures})
+            one = f"{text}: {figures[by][0]:.3f} {by}"
+            said.append(f"**{one}**" if text == chosen else one)
         lines.append(f"| {loss} | {', '.join(said)} |")
     return lines
 

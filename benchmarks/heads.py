@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances
+from benchmarks.circumstances import circumstances, settings_without_places
 from benchmarks.compare import numbers, views, words
 from benchmarks.judging import MEANS, scores
 from macl_tf.config import Settings, load_settings
@@ -218,7 +218,7 @@ def compared(settings: Settings, tiles: Tiles, *, test: bool) -> dict[str, Any]:
     for name, found in heads.judged(FOLDS).items() if test else ():
         results[name]["test"] = found
     return {
-        "settings": {key: value for key, value in vars(settings).items() if key not in ("data_dir", "table")},
+        "settings": settings_without_places(vars(settings)),
         "labels": list(tiles.names),
         "train_counts": np.asarray(heads.statistics.counts).tolist(),
         "rarest": heads.statistics.rarest().tolist(),

@@ -1,6 +1,6 @@
 """What a finished run is worth: figures on validation and test tiles, and the values of each test query, packed.
 
-    python -m benchmarks.judging RUN --out FILE [--histogram FILE]
+    python -m benchmarks.judging RUN --out FILE [--histogram FILE] [--parts validation]
 
 Every descriptor of the encoder is judged; the report chooses among them by their validation figures.
 """
@@ -8,18 +8,21 @@ Every descriptor of the encoder is judged; the report chooses among them by thei
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.circumstances import settings_without_places
 from macl_tf.config import load_settings
 from macl_tf.files import read_json, write_json
 
+PARTS = ("validation", "test")
 MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50", "map_any", "wap@100")
 
 
-def judge(run: Path) -> dict[str, Any]:
+def judge(run: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """Means on validation and test tiles and each test query's values, for every descriptor of a finished run."""
     import keras
 
@@ -28,7 +31,7 @@ def judge(run: Path) -> dict[str, Any]:
 
     encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
     results: dict[str, Any] = {}
-    for part in ("validation", "test"):
+    for part in parts:
         images, labels, statistics = tiles(run, part)
         for name in descriptors_of(encoder):
             found = embed(descriptor_model(encoder, name), images, progress=False)
@@ -109,10 +112,9 @@ def facts(run: Path) -> dict[str, Any]:
 
     versions, metrics = read_json(run / "versions.json"), read_json(run / "metrics.json")
     versions.pop("command")
-    settings = dict(vars(load_settings(run / "settings.toml")))
     statistics = LabelStatistics.from_config(read_json(run / "labels.json"))
     return {
-        "settings": {key: value for key, value in settings.items() if key not in ("data_dir", "table")},
+        "settings": settings_without_places(vars(load_settings(run / "settings.toml"))),
         "versions": versions,
         "split": metrics["split"],
         "best_epoch": metrics["best_epoch"],
@@ -137,10 +139,11 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run directory of macl train")
     parser.add_argument("--out", type=Path, required=True, help="file for settings and figures")
     parser.add_argument("--histogram", type=Path, help="file for the figures of colour histograms, kept if it is there")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="tiles that are searched (both)")
     options = parser.parse_args()
     if options.histogram and not options.histogram.is_file():
         write_json(options.histogram, {"test": histogram_floor(options.run)})
-    write_json(options.out, {**facts(options.run), "results": judge(options.run)})
+    write_json(options.out, {**facts(options.run), "results": judge(options.run, options.parts)})
 
 
 if __name__ == "__main__":

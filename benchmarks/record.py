@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from benchmarks.circumstances import without_places
+from benchmarks.circumstances import settings_without_places, without_places
 from macl_tf.files import read_json, write_json
 
 FIGURES = {
@@ -31,7 +31,7 @@ def summary(run: Path) -> dict[str, Any]:
     return {
         "command": "python train.py " + " ".join(without_paths(words[1:] if words[:1] == ["train"] else words)),
         "versions": versions,
-        "settings": {key: value for key, value in settings.items() if key not in ("data_dir", "table")},
+        "settings": settings_without_places(settings),
         "split": metrics["split"],
         "best_epoch": metrics["best_epoch"],
         "num_queries": metrics["trained"]["projection"]["num_queries"],

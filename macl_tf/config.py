@@ -72,6 +72,9 @@ class Settings:
     )
     validation: float = setting(0.15, "share of the tiles for validation", above=0, below=1)
     test: float = setting(0.2, "share of the tiles for the test", above=0, below=1)
+    gap: float = setting(
+        0.0, "share left out between training and validation in a split by blocks", at_least=0, below=1
+    )
     # The encoder
     image_size: int = setting(64, "side to which tiles are resized, pixels", at_least=32)
     width: int = setting(
@@ -91,7 +94,9 @@ class Settings:
             dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
         ),
     )
-    weights: str = setting("", "weights to start from: a .weights.h5 file, or imagenet (extra 'hub')")
+    weights: str = setting(
+        "", "weights to start from: encoder.keras of another run, a .weights.h5 file, or imagenet (extra 'hub')"
+    )
     # The loss
     loss: str = setting(
         "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=LOSSES

@@ -7,15 +7,12 @@ which the loss sees: a projection of the backbone's pooled output (`build_encode
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 from keras import layers
 
-Tensor = Any
-Backbone = Callable[[Tensor], Tensor]
+from macl_tf.pretrained import Backbone, Tensor, imagenet_resnet18, load_weights
 
 SMALL_TILE = 96  # below this, a 7x7 stem sees a third of the tile at once
 
@@ -84,8 +81,10 @@ def build_encoder(
             (B, F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
         width: Channels of the default backbone's first stage, at least 8: 64 is ResNet-18, and half of it trains
             three times as fast.
-        weights: None, or a `.weights.h5` file written by `save_weights` of the same encoder, or "imagenet"
-            for ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
+        weights: None; or the encoder of an earlier run, `encoder.keras`, of the same backbone, whatever it was trained
+            on (the projection is taken too if it has the same shapes); or a `.weights.h5` file written by
+            `save_weights` of the same encoder; or "imagenet", ResNet-18 with ImageNet weights through the extra
+            `hub` (downloaded).
         hidden_dim: Width of the hidden layer of the projection head.
 
     Returns:
@@ -158,8 +157,9 @@ def spoc_encoder(
         backbone: Function from scaled pixels (B, h, w, 3) in [-1, 1] of any height and width to feature maps
             (B, h', w', F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
         width: Channels of the default backbone's first stage, at least 8.
-        weights: None, or a `.weights.h5` file written by `save_weights` of the same encoder, or "imagenet" for
-            ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
+        weights: None; or the encoder of an earlier run, `encoder.keras`, that has the same trunk; or a `.weights.h5`
+            file written by `save_weights` of the same encoder; or "imagenet", ResNet-18 with ImageNet weights through
+            the extra `hub` (downloaded).
 
     Returns:
         Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, F) unit-norm float32 descriptors.
@@ -220,50 +220,3 @@ def chosen_backbone(
             raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
         return imagenet_resnet18(), None
     return backbone or (lambda x: resnet18(x, small_stem=image_size < SMALL_TILE, width=width)), weights
-
-
-def load_weights(encoder: keras.Model, path: Path) -> None:
-    """Loads a `.weights.h5` file into the encoder, with an error that says what did not fit."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"weights must be 'imagenet' or the path of a .weights.h5 file, got '{path}', which is not there."
-        )
-    try:
-        encoder.load_weights(path)
-    except Exception as error:
-        raise ValueError(
-            f"weights '{path}' do not fit this encoder ({encoder.count_params():,} parameters). Use the "
-            f"image_size, backbone, width and embedding_dim that they were trained with. Keras says: {error}"
-        ) from error
-
-
-def imagenet_resnet18() -> Backbone:
-    """ResNet-18 with ImageNet weights from keras-hub, as a backbone function.
-
-    Raises:
-        ImportError: Without the extra `hub`.
-        ConnectionError: Where the weights can be neither found in keras-hub's cache nor downloaded.
-    """
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ImportError(
-            "weights='imagenet' needs keras-hub: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
-        ) from error
-    try:
-        backbone = keras_hub.models.Backbone.from_preset("resnet_18_imagenet")
-    except Exception as error:
-        raise ConnectionError(
-            "The ImageNet weights (preset resnet_18_imagenet) could not be loaded: download them once on a machine "
-            "with network, or start from a weights file, or from none with weights=''. "
-            f"keras-hub says: {type(error).__name__}: {error}"
-        ) from error
-
-    def apply(scaled: Tensor) -> Tensor:
-        # keras-hub's converter for this preset: pixels / 255, then ImageNet's mean and deviation.
-        unit = layers.Rescaling(0.5, offset=0.5)(scaled)
-        mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-        normal = layers.Normalization(mean=mean, variance=[d * d for d in deviation])(unit)
-        return backbone(normal)
-
-    return apply

@@ -70,6 +70,7 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         settings.split,
         validation=settings.validation,
         test=settings.test,
+        gap=settings.gap,
         seed=settings.seed,
     )
     describe_run(settings, run)  # only now: a wrong path should leave nothing behind

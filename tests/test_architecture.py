@@ -12,7 +12,7 @@ PACKAGE = Path(macl_tf.__file__).parent
 
 FLOORS = [
     {"versions", "files", "layers"},
-    {"labels", "metrics", "report", "encoders", "config", "figures", "datasets"},
+    {"labels", "metrics", "report", "pretrained", "encoders", "config", "figures", "datasets"},
     {"losses", "sampling", "class_sampling", "augmentation", "retrieval", "cached_gradients", "descriptors"},
     {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
     {"training", "serving"},  # side by side: what serves knows a run's directory, never how it was trained
@@ -25,7 +25,7 @@ ONLY = {
     "matplotlib": {"figures"},
     "PIL": {"datasets", "figures", "serving", "service"},
     "scipy": {"datasets"},
-    "keras_hub": {"encoders"},
+    "keras_hub": {"pretrained"},
     "tensorflow": {
         "losses",
         "layers",
@@ -42,6 +42,7 @@ ONLY = {
         "losses",
         "layers",
         "encoders",
+        "pretrained",
         "callbacks",
         "checkpoint",
         "recipe",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compare, compare_report, judging, losses, trainings
-from benchmarks.circumstances import circumstances, without_places
+from benchmarks.circumstances import circumstances, settings_without_places, without_places
 from macl_tf.config import LOSSES
 
 
@@ -21,6 +21,17 @@ def test_a_command_line_does_not_name_places(monkeypatch):
     found = circumstances("benchmarks.losses", ["numpy", "no-such-package"])
     assert found["command"] == "python -m benchmarks.losses --work DIR --rounds 2 --data-dir UCM"
     assert list(found["versions"]) == ["numpy"] and found["machine"]["cores"] >= 1
+
+
+def test_weights_are_known_by_what_they_hold_not_where_they_lie(tmp_path):
+    (tmp_path / "encoder.keras").write_bytes(b"weights")
+    places = {"data_dir": "here", "table": "there", "weights": str(tmp_path / "encoder.keras")}
+    found = settings_without_places({**places, "seed": 3})
+    # sha256sum of "weights"
+    assert found == {"weights": "encoder.keras, sha256 9a129038d9a0", "seed": 3}
+    for kept in ("", "imagenet"):
+        assert settings_without_places({"weights": kept}) == {"weights": kept}
+    assert without_places(["--set", f"weights={tmp_path}/encoder.keras"]) == ["--set", "weights=encoder.keras"]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -37,17 +48,20 @@ def test_trials_are_of_the_loss_s_own_number():
 def test_the_classifier_stands_alone_and_others_in_every_form():
     words = "--work W --losses macl,bce --joint 0,20 --samplers weighted,uniform"
     options = compare.arguments().parse_args(words.split())
-    found = compare.variants(options, {"macl": "temperature=0.2"})
+    found = compare.variants(options, {"macl": ("temperature=0.2", "backbone")})
     joint = ["macl-weighted", "macl-uniform", "macl+bce20-weighted", "macl+bce20-uniform"]
     assert sorted(found) == sorted([*joint, "bce-weighted", "bce-uniform"])
     assert "temperature=0.2" in found["macl+bce20-uniform"] and "temperature=0.2" not in found["bce-uniform"]
+    assert "descriptor=backbone" in found["macl-uniform"]  # which the joint form has no trials for
+    assert "descriptor=backbone" not in found["macl+bce20-uniform"]
     assert "classification_weight=20" in found["macl+bce20-uniform"] and "sampler=uniform" in found["macl-uniform"]
 
 
 def test_of_several_weights_the_best_is_kept():
     options = compare.arguments().parse_args(["--work", "W", "--losses", "macl,dcl", "--joint", "0,20,100"])
-    found = compare.variants(options, {"macl+bce": "temperature=0.1,classification_weight=100"})
-    assert {"temperature=0.1", "classification_weight=100"} < set(found["macl+bce100-weighted"])
+    found = compare.variants(options, {"macl+bce": ("temperature=0.1,classification_weight=100", "probabilities")})
+    said = {"temperature=0.1", "classification_weight=100", "descriptor=probabilities"}
+    assert said < set(found["macl+bce100-weighted"])
     several = ["dcl+bce20-weighted", "dcl+bce100-weighted"]  # no trials, and so all of them
     assert sorted(found) == sorted(["macl-weighted", "macl+bce100-weighted", "dcl-weighted", *several])
 
@@ -55,18 +69,23 @@ def test_of_several_weights_the_best_is_kept():
 def test_a_joint_form_has_trials_of_its_own(tmp_path, monkeypatch):
     tried = []
 
-    def score(name):
-        return 0.5 if "=0.2-" in name or "=0.1,classification_weight=100-" in name else 0.3
+    def figures(run):
+        best = 0.5 if "=0.2-" in run.name or "=0.1,classification_weight=100-" in run.name else 0.3
+        return {"projection": [0.1, 0.9, 0.9], "backbone": [best, 0.2, 0.2]}
 
     monkeypatch.setattr(compare, "train", lambda run, words: tried.append((run.name, words)))
-    monkeypatch.setattr(compare, "history", lambda run: [0.1, score(run.name)])
+    monkeypatch.setattr(compare, "validated", figures)
     monkeypatch.setattr(compare, "finished", lambda *_: None)
-    words = f"--work {tmp_path} --out {tmp_path} --losses macl,bce --joint 0,20,100 --tune 2 --jobs 1"
+    words = (
+        f"--work {tmp_path} --out {tmp_path} --losses macl,bce --joint 0,20,100 --tune 2 --tune-set gap=0.1 --jobs 1"
+    )
     options = compare.arguments().parse_args(words.split())
     joint = "temperature=0.1,classification_weight=100"
-    best = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": joint}
+    settings = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": joint}
+    best = {name: (text, "backbone") for name, text in settings.items()}  # by NDCG, the first figure
     assert compare.tune(options, []) == best
-    assert len(tried) == 8 and {"loss=macl", *joint.split(",")} < set(dict(tried)[f"macl+bce@{joint}-seed1000"])
+    said = set(dict(tried)[f"macl+bce@{joint}-seed1000"])
+    assert len(tried) == 8 and {"loss=macl", "gap=0.1", *joint.split(",")} < said
     assert compare.tune(options, []) == best and len(tried) == 8  # what was tried is not tried again
 
 
@@ -162,7 +181,11 @@ def test_no_lead_has_an_interval_around_zero(tmp_path):
 def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
     variants(tmp_path)
     (tmp_path / "tuning").mkdir()
-    (tmp_path / "tuning" / "macl.json").write_text('{"trials": {"temperature=0.1": 0.5, "temperature=0.2": 0.6}}')
+    trials = {
+        "temperature=0.1": {"backbone": [0.5, 0, 0]},
+        "temperature=0.2": {"backbone": [0.4, 0, 0], "spoc": [0.6, 0, 0]},
+    }
+    (tmp_path / "tuning" / "macl.json").write_text(json.dumps({"trials": trials}))
     out, png = tmp_path / "report.json", tmp_path / "report.png"
     words = ["report", "--results", str(tmp_path), "--table", "macl", "--out", str(out), "--png", str(png)]
     monkeypatch.setattr(sys, "argv", [*words, "--labels", "supcon", "macl"])
@@ -176,7 +199,7 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
     assert lines[3].count("| +10.0 [+") == 2 and "| +5.0 [+" in lines[3]  # the rare label's values are halved
     assert "| untrained encoder, backbone | 1.100 | 0.200 | 0.300 |" in printed
     assert [line.split(" | ")[:2] for line in lines if "| sand" in line] == [["| sand (rare)", "4"]]
-    assert "| macl | temperature=0.1: 0.500, **temperature=0.2: 0.600** |" in printed
+    assert "| macl | temperature=0.1: 0.500 backbone, **temperature=0.2: 0.600 spoc** |" in printed
     monkeypatch.setattr(sys, "argv", [*words, "--table", "supcon:macl"])  # one more table
     compare_report.main()
     more = capsys.readouterr().out.splitlines()
@@ -279,7 +302,9 @@ def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     result, trials = tmp_path / "out" / "macl-weighted-seed0.json", tmp_path / "out" / "tuning" / "macl.json"
     found = json.loads(result.read_text())
     assert found["variant"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
-    assert list(json.loads(trials.read_text())["trials"]) == ["temperature=0.1"]
+    ((text, figures),) = json.loads(trials.read_text())["trials"].items()
+    assert text == "temperature=0.1" and set(figures) == {"projection", "backbone"}
+    assert found["searched_by"] == max(figures, key=lambda by: figures[by][0])
     assert 0 < json.loads((tmp_path / "out" / "histogram.json").read_text())["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work").iterdir())  # what is asked of a run stands in its JSON
 

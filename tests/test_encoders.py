@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from macl_tf.config import Settings
-from macl_tf.descriptors import descriptor_model
-from macl_tf.encoders import build_encoder, resnet18, spoc_encoder
+from macl_tf.descriptors import descriptor_model, searchable
+from macl_tf.encoders import build_encoder, classified, resnet18, spoc_encoder
 from macl_tf.recipe import make_encoder
 
 
@@ -78,12 +78,42 @@ def test_weights_come_from_a_file(tmp_path):
         build_encoder(32, embedding_dim=9, weights=tmp_path / "w.weights.h5")
 
 
+@pytest.mark.parametrize("build", [build_encoder, spoc_encoder])
+def test_weights_come_from_the_encoder_of_another_run(build, tmp_path):
+    source = classified(build(32, width=8), 5)
+    searchable(source).save(tmp_path / "encoder.keras")
+    loaded = build(32, width=8, weights=tmp_path / "encoder.keras")
+    np.testing.assert_allclose(
+        loaded.predict(pixels(32), verbose=0),
+        descriptor_model(source).predict(pixels(32), verbose=0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    with pytest.raises(ValueError, match=r"do not fit .* have other shapes"):
+        build(32, width=16, weights=tmp_path / "encoder.keras")
+    (tmp_path / "torn.keras").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="do not fit this encoder"):
+        build(32, width=8, weights=tmp_path / "torn.keras")
+
+
+def test_another_projection_starts_anew(tmp_path):
+    source = build_encoder(32, width=8)
+    source.save(tmp_path / "encoder.keras")
+    loaded = build_encoder(32, width=8, embedding_dim=7, weights=tmp_path / "encoder.keras")
+    features = [descriptor_model(encoder, "backbone").predict(pixels(32), verbose=0) for encoder in (source, loaded)]
+    np.testing.assert_allclose(*features, rtol=1e-5, atol=1e-6)
+    hidden = [encoder.get_layer("projection_1").kernel for encoder in (source, loaded)]
+    assert not np.allclose(*map(keras.ops.convert_to_numpy, hidden))  # both layers of it are new
+
+
 def test_bad_arguments_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="image_size must be at least 32"):
         build_encoder(16)
     with pytest.raises(ValueError, match="embedding_dim must be at least 2, got 1"):
         build_encoder(64, embedding_dim=1)
-    with pytest.raises(FileNotFoundError, match=r"weights must be 'imagenet' or the path .* got 'nowhere.weights.h5'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"weights must be 'imagenet', .* and 'nowhere.weights.h5' is not there"
+    ):
         build_encoder(32, weights="nowhere.weights.h5")
     with pytest.raises(ValueError, match="descriptor must be one of projection, backbone for this encoder, got 'pool'"):
         descriptor_model(build_encoder(32), "pool")

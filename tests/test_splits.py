@@ -61,6 +61,22 @@ def test_blocks_are_the_last_numbers_of_each_scene(total: int, validation: range
     assert splits.note == f"split by blocks of neighbouring numbers: {spans}"
 
 
+def test_a_gap_keeps_validation_away_from_training() -> None:
+    archive = numbered({"a": range(80), "b": range(80)}, default_split="blocks")
+    splits, without = split_archive(archive, gap=0.1), split_archive(archive)
+    assert archive.numbers is not None
+    assert np.unique(archive.numbers[splits.train]).tolist() == list(range(44))  # 52 less 8
+    for part in ("validation", "test"):
+        np.testing.assert_array_equal(getattr(splits, part), getattr(without, part))
+    assert splits.note == (
+        "split by blocks of neighbouring numbers: 52-63 validation, 64-79 test; 16 images before validation left out"
+    )
+    with pytest.raises(ValueError, match=r"gap must be 0 where the parts are no blocks .* got 0.1"):
+        split_archive(archive, "random", gap=0.1)
+    with pytest.raises(ValueError, match=r"validation \+ test \+ gap must be < 1, got 0.15 \+ 0.2 \+ 0.7"):
+        split_archive(archive, gap=0.7)
+
+
 def test_blocks_of_scenes_numbered_differently() -> None:
     # 10 numbers each: 2 test, round(1.5) = 2 validation; the park begins at 101, as in ML-AID.
     archive = numbered({"farm": range(1, 11), "park": range(101, 111)}, default_split="blocks")
@@ -164,7 +180,7 @@ def test_shares_of_zero_leave_a_part_out_on_purpose() -> None:
         ({"test": 20}, r"test must be a share in \[0, 1\), got 20"),
         ({"validation": -0.1}, r"validation must be a share in \[0, 1\), got -0.1"),
         ({"validation": float("nan")}, "validation must be a share"),
-        ({"validation": 0.5, "test": 0.5}, r"validation \+ test must be < 1"),
+        ({"validation": 0.5, "test": 0.5}, r"validation \+ test \+ gap must be < 1"),
         ({"validation": 0.01}, r"has no validation image\. Raise validation, or set it to 0"),
         ({"test": 0.01}, r"has no test image\. Raise test, or set it to 0"),
         ({"seed": -1}, "seed must be >= 0, got -1"),

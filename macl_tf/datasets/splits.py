@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 KINDS = ("auto", "random", "blocks", "official")
 PARTS = ("train", "validation", "test")
+GAP = len(PARTS)  # where their numbers stand
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of an archive, as sorted, disjoint int64 indices that together are all its images.
+    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those of a gap.
 
     Attributes:
         kind: How the archive was divided: `"random"`, `"blocks"` or `"official"`.
@@ -91,7 +92,13 @@ class Splits:
 
 
 def split_archive(
-    archive: Archive, kind: str = "auto", *, validation: float = 0.15, test: float = 0.2, seed: int = 0
+    archive: Archive,
+    kind: str = "auto",
+    *,
+    validation: float = 0.15,
+    test: float = 0.2,
+    gap: float = 0.0,
+    seed: int = 0,
 ) -> Splits:
     """Divides an archive into training, validation and test images.
 
@@ -100,7 +107,8 @@ def split_archive(
       part by chance.
     * `"blocks"`: of the N running numbers of each scene, the last `round(test * N)` are test, the
       `round(validation * N)` before them validation. Neighbouring numbers, crops of one picture, stay
-      together.
+      together, but for those on a border: validation lies beside training, test does not, and what was chosen on
+      validation may therefore disappoint. A gap of `round(gap * N)` numbers between the two belongs to no part.
     * `"official"`: the archive's own test part, and validation as a share of its own training part: by
       blocks if that is the archive's default, else by seed. `test` is not used.
     * `"auto"`: the archive's `default_split`.
@@ -110,10 +118,11 @@ def split_archive(
         kind: One of the kinds above.
         validation: Share of the validation images, in [0, 1); 0 for none.
         test: Share of the test images, in [0, 1); 0 for none.
+        gap: Share left out between training and validation, in [0, 1), where the parts are blocks.
         seed: Seed of the random kinds, >= 0. The same archive and seed give the same split.
 
     Returns:
-        The split, with every image in exactly one part.
+        The split, with every image in exactly one part, or in the gap.
 
     Raises:
         ValueError: If `kind` is unknown or the archive lacks what it needs, a share is outside [0, 1), the
@@ -125,18 +134,22 @@ def split_archive(
         >>> splits.kind, len(splits.test)
         ('random', 10)
     """
-    _check_arguments(kind, validation, test, seed)
+    _check_arguments(kind, validation, test, gap, seed)
     kind = archive.default_split if kind == "auto" else kind
+    if gap and (kind == "random" or archive.default_split != "blocks" != kind):
+        raise ValueError(f"gap must be 0 where the parts are no blocks of neighbouring numbers, got {gap}.")
     everything = np.arange(len(archive))
     if kind == "official":
-        parts, note = _official(archive, validation, seed)
+        parts, note = _official(archive, validation, gap, seed)
     elif kind == "blocks":
         numbers = _numbers(archive)
-        parts = _blocks(archive, numbers, everything, validation, test)
+        parts = _blocks(archive, numbers, everything, validation, test, gap)
         note = _describe_blocks(numbers, parts, validation, test)
     else:
         parts = _stratified(archive.labels, validation, test, seed)
         note = f"random split by seed {seed}, labels balanced over the parts"
+    if gap:
+        note += f"; {np.sum(parts == GAP)} images before validation left out"
     leaks = kind == "random" and archive.default_split == "blocks"
     if leaks:
         note = "random split of an archive with neighbouring crops: figures are optimistic"
@@ -154,14 +167,16 @@ def split_archive(
     return Splits(kind, train, validation_part, test_part, leaks, note)
 
 
-def _check_arguments(kind: str, validation: float, test: float, seed: int) -> None:
+def _check_arguments(kind: str, validation: float, test: float, gap: float, seed: int) -> None:
     if kind not in KINDS:
         raise ValueError(f"split must be one of {', '.join(KINDS)}, got {kind!r}.")
-    for name, share in (("validation", validation), ("test", test)):
+    for name, share in (("validation", validation), ("test", test), ("gap", gap)):
         if not 0 <= share < 1:
             raise ValueError(f"{name} must be a share in [0, 1), got {share}. For a fifth of the images give 0.2.")
-    if kind != "official" and validation + test >= 1:
-        raise ValueError(f"validation + test must be < 1, got {validation} + {test}: no image is left to train on.")
+    if kind != "official" and validation + test + gap >= 1:
+        raise ValueError(
+            f"validation + test + gap must be < 1, got {validation} + {test} + {gap}: no image is left to train on."
+        )
     if seed < 0:
         raise ValueError(f"seed must be >= 0, got {seed}.")
 
@@ -189,8 +204,10 @@ def _numbers(archive: Archive) -> np.ndarray:
     return archive.numbers
 
 
-def _blocks(archive: Archive, numbers: np.ndarray, images: np.ndarray, validation: float, test: float) -> np.ndarray:
-    """The part (0, 1, 2) of each of `images`; two images of one scene with the same number stay together."""
+def _blocks(
+    archive: Archive, numbers: np.ndarray, images: np.ndarray, validation: float, test: float, gap: float
+) -> np.ndarray:
+    """The part (0, 1, 2, or GAP) of each of `images`; two images of one scene with the same number stay together."""
     scenes = np.array(archive.scenes)[images] if archive.scenes is not None else np.zeros(len(images), np.int64)
     parts = np.zeros(len(images), np.int64)
     for scene in np.unique(scenes):
@@ -199,6 +216,7 @@ def _blocks(archive: Archive, numbers: np.ndarray, images: np.ndarray, validatio
         first_test = len(known) - _count(test, len(known))
         first_validation = first_test - _count(validation, len(known))
         parts[members] = (rank >= first_validation).astype(np.int64) + (rank >= first_test)
+        parts[members] += GAP * ((rank < first_validation) & (rank >= first_validation - _count(gap, len(known))))
     return parts
 
 
@@ -213,7 +231,7 @@ def _describe_blocks(numbers: np.ndarray, parts: np.ndarray, validation: float, 
     )
 
 
-def _official(archive: Archive, validation: float, seed: int) -> tuple[np.ndarray, str]:
+def _official(archive: Archive, validation: float, gap: float, seed: int) -> tuple[np.ndarray, str]:
     if archive.official_split is None:
         raise ValueError(
             f"an official split needs an archive that has one, and {archive.name!r} has none. Use split 'random'"
@@ -222,7 +240,7 @@ def _official(archive: Archive, validation: float, seed: int) -> tuple[np.ndarra
     parts = np.array([PARTS.index(part) for part in archive.official_split], np.int64)
     train = np.flatnonzero(parts == PARTS.index("train"))
     if archive.default_split == "blocks" and archive.numbers is not None:
-        parts[train] = _blocks(archive, archive.numbers, train, validation, 0.0)
+        parts[train] = _blocks(archive, archive.numbers, train, validation, 0.0, gap)
         way = "by blocks of neighbouring numbers"
     else:
         parts[train] = _stratified(archive.labels[train], validation, 0.0, seed)

@@ -1,0 +1,85 @@
+"""Weights to start from: a run's encoder, a weights file, ImageNet.
+
+An encoder of `macl_tf` names its weights alike in every run, so those of one trained elsewhere (on `synthetic`, say,
+or on a larger archive) are found by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import layers
+
+Tensor = Any
+Backbone = Callable[[Tensor], Tensor]
+
+
+def load_weights(encoder: keras.Model, path: Path) -> None:
+    """Loads an encoder of an earlier run, or a `.weights.h5` file, with an error that says what did not fit.
+
+    Raises:
+        FileNotFoundError: For a path that is not there.
+        ValueError: For a file that cannot be read, or weights that do not fit.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights must be 'imagenet', a run's encoder.keras or a .weights.h5 file, and '{path}' is not there."
+        )
+    take = _take_trained if path.suffix == ".keras" else keras.Model.load_weights
+    try:
+        take(encoder, path)
+    except Exception as error:
+        raise ValueError(
+            f"weights '{path}' do not fit this encoder ({encoder.count_params():,} parameters). Use the "
+            f"image_size, backbone, width and embedding_dim that they were trained with. Keras says: {error}"
+        ) from error
+
+
+def _take_trained(encoder: keras.Model, path: Path) -> None:
+    """Takes what has the same name in a saved encoder: all of the backbone, and the projection if its shapes are alike.
+
+    What the saved one has beside that, a classifier for instance, stays behind.
+    """
+    trained = {weight.path: weight for weight in keras.saving.load_model(path, compile=False).weights}
+    own = {weight.path: weight for weight in encoder.weights}
+    strange = {at for at, weight in own.items() if at not in trained or trained[at].shape != weight.shape}
+    projection = {at for at in own if at.startswith("projection_")}
+    if missing := sorted(strange - projection):
+        raise ValueError(f"{len(missing)} weights are not there or have other shapes, '{missing[0]}' among them.")
+    for at in set(own) - (projection if strange else set()):
+        own[at].assign(trained[at])
+
+
+def imagenet_resnet18() -> Backbone:
+    """ResNet-18 with ImageNet weights from keras-hub, as a backbone function.
+
+    Raises:
+        ImportError: Without the extra `hub`.
+        ConnectionError: Where the weights can be neither found in keras-hub's cache nor downloaded.
+    """
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            "weights='imagenet' needs keras-hub: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
+        ) from error
+    try:
+        backbone = keras_hub.models.Backbone.from_preset("resnet_18_imagenet")
+    except Exception as error:
+        raise ConnectionError(
+            "The ImageNet weights (preset resnet_18_imagenet) could not be loaded: download them once on a machine "
+            "with network, or start from a weights file, or from none with weights=''. "
+            f"keras-hub says: {type(error).__name__}: {error}"
+        ) from error
+
+    def apply(scaled: Tensor) -> Tensor:
+        # keras-hub's converter for this preset: pixels / 255, then ImageNet's mean and deviation.
+        unit = layers.Rescaling(0.5, offset=0.5)(scaled)
+        mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        normal = layers.Normalization(mean=mean, variance=[d * d for d in deviation])(unit)
+        return backbone(normal)
+
+    return apply
