@@ -17,6 +17,14 @@ Tensor = Any
 Backbone = Callable[[Tensor], Tensor]
 
 
+def check_weights(path: Path) -> None:
+    """Raises a FileNotFoundError for a weights file that is not there."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights must be 'imagenet', a run's encoder.keras or a .weights.h5 file, and '{path}' is not there."
+        )
+
+
 def load_weights(encoder: keras.Model, path: Path) -> None:
     """Loads an encoder of an earlier run, or a `.weights.h5` file, with an error that says what did not fit.
 
@@ -24,10 +32,7 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
         FileNotFoundError: For a path that is not there.
         ValueError: For a file that cannot be read, or weights that do not fit.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"weights must be 'imagenet', a run's encoder.keras or a .weights.h5 file, and '{path}' is not there."
-        )
+    check_weights(path)
     take = _take_trained if path.suffix == ".keras" else keras.Model.load_weights
     try:
         take(encoder, path)

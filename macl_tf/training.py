@@ -22,6 +22,7 @@ from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.layers import plain
 from macl_tf.pipeline import TrainingData, load_images, training_dataset
+from macl_tf.pretrained import check_weights
 from macl_tf.recipe import (
     LearningRateLog,
     follows_schedule,
@@ -58,6 +59,8 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     if (run / METRICS).is_file():
         return read_json(run / METRICS)
 
+    if settings.weights not in ("", "imagenet"):
+        check_weights(Path(settings.weights))  # before an archive is prepared
     say = print if progress else lambda *_: None
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()

@@ -15,6 +15,11 @@ def test_every_archive_has_its_file(dataset):
     assert tomllib.loads(path.read_text(encoding="utf-8"))["dataset"] == dataset
 
 
+def test_the_file_for_pretraining_is_of_a_plain_classifier():
+    settings = load_settings(config.config_file("synthetic").with_name("pretraining.toml"))
+    assert (settings.dataset, settings.loss, settings.descriptor) == ("synthetic", "bce", "backbone")
+
+
 def test_later_sources_win(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('epochs = 3\nlearning_rate = 1\ndataset = "folder"\n', encoding="utf-8")

@@ -144,6 +144,7 @@ def test_evaluate_again_gives_the_same_figures(finished, tmp_path, capsys):
         (["train", "--set", "epoch=3"], "There is no setting 'epoch'"),
         (["train", "--dataset", "whdld", "--data-dir", "nowhere"], "nowhere"),
         (["train", "--dataset", "folder"], "folder needs data_dir"),
+        (["train", "--set", "weights=nowhere/encoder.keras"], "nowhere/encoder.keras' is not there"),
         (["evaluate", "--run-dir", "nowhere"], "'nowhere' holds no finished run"),
     ],
 )
@@ -152,6 +153,16 @@ def test_bad_input_costs_one_message_and_leaves_nothing(arguments, message, tmp_
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+def test_a_run_starts_from_the_encoder_of_another(finished, tmp_path):
+    before = json.loads((finished[0] / "metrics.json").read_text())["trained"]
+    more = ["--set", f"weights={finished[0] / 'encoder.keras'}", "--set", "epochs=1", "--quiet"]
+    assert cli.main(command(tmp_path / "run", *more)) == 0
+    start = json.loads((tmp_path / "run" / "metrics.json").read_text())["untrained"]
+    for descriptor in ("projection", "backbone"):  # the same test tiles
+        for key in ("ndcg@100_jaccard", "map_rarest_third"):
+            assert start[descriptor][key] == pytest.approx(before[descriptor][key], rel=1e-4)
 
 
 def test_settings_that_did_not_train_can_be_mended_in_place(tmp_path, run_python):
@@ -255,7 +266,8 @@ def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr("macl_tf.training.train", lambda settings, run, progress: seen.append(settings) or 1 / 0)
     monkeypatch.chdir(tmp_path)
-    for words in (["--data-dir", "tiles"], ["--set", "data_dir=./tiles"]):
+    for words in (["--data-dir", "tiles"], ["--set", "data_dir=./tiles"], ["--set", "weights=w.h5"]):
         with pytest.raises(ZeroDivisionError):
             cli.main(["train", "--dataset", "folder", *words])
-    assert [settings.data_dir for settings in seen] == [str(tmp_path / "tiles")] * 2
+    assert [settings.data_dir for settings in seen[:2]] == [str(tmp_path / "tiles")] * 2
+    assert seen[2].weights == str(tmp_path / "w.h5")

@@ -19,6 +19,8 @@ examples:
   macl train --dataset ucm --data-dir UCMerced_LandUse       UC Merced, from where it lies
   macl train --dataset folder --data-dir TILES --set table=labels.csv
   macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
+  macl train --config configs/pretraining.toml --run-dir PRE  an encoder to start from, of drawn tiles
+  macl train --dataset ucm --data-dir UCMerced_LandUse --set weights=PRE/encoder.keras
 """
 
 EVALUATE_HELP = """\
@@ -64,8 +66,9 @@ def run_train(options: argparse.Namespace) -> int:
     flags = {"dataset": options.dataset, "data_dir": options.data_dir}
     given = {key: value for key, value in flags.items() if value is not None}
     settings: Settings = load_settings(options.config, options.set, **given)
-    if settings.data_dir:  # whoever opens the run later may do so from elsewhere
-        settings = dataclasses.replace(settings, data_dir=os.path.abspath(os.path.expanduser(settings.data_dir)))
+    for key in ("data_dir", "weights"):  # whoever opens the run later may do so from elsewhere
+        if (place := getattr(settings, key)) not in ("", "imagenet"):
+            settings = dataclasses.replace(settings, **{key: os.path.abspath(os.path.expanduser(place))})
     from macl_tf.retrieval import compare_table
     from macl_tf.run_directory import METRICS, default_run_dir
     from macl_tf.training import reports, train
