@@ -6,12 +6,12 @@
 
 Every loss is trained with every seed, sampler and weight of classification: same encoder, augmentation, epochs and
 batches. `bce` is classification alone. With --tune N each loss first gets N trials of the one number that it has
-(temperature or margin; the learning rate where it has neither), by retrieval among validation tiles; the best is then
-used in all its runs, and so is what was searched by then (projection, backbone or probabilities). --tune-set are
-settings of the trials alone: "gap=0.1" keeps their validation tiles away from training's. Where --joint has several
-weights of classification, the joint form of each loss gets trials of its own, each of the N with each weight. A
---variant is a training of its own, for ablations: "no-plr:loss=macl,reweighting_power=0". What a run without trials is
-searched by is chosen on its own validation tiles.
+(temperature or margin; the learning rate where it has neither), by retrieval among validation tiles (the mean of
+NDCG, mAP of the rarest third and mAP at Jaccard >= 0.5); the best is then used in all its runs, and so is what was
+searched by then (projection, backbone or probabilities). --tune-set are settings of the trials alone: "gap=0.1" keeps
+their validation tiles away from training's. Where --joint has several weights of classification, the joint form of each
+loss gets trials of its own, each of the N with each weight. A --variant is a training of its own, for ablations:
+"no-plr:loss=macl,reweighting_power=0". What a run without trials is searched by is chosen on its own validation tiles.
 
 Each run leaves one JSON file in --out (figures, and the test queries' own values, for intervals) as soon as it is
 done, and its folder under --work is then removed, unless --keep-runs. Stopped and started again, it goes on where it
@@ -31,12 +31,12 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.circumstances import circumstances, settings_without_places, without_places
+from benchmarks.judging import LEADING, leading_mean
 from benchmarks.trainings import at_once, in_process, run_directory, train
 from macl_tf.config import load_settings
 from macl_tf.files import read_json, write_json
 
 TUNING_SEED = 1000  # of trials, which no compared run has
-FIGURES = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")  # of a trial
 TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
 MARGIN_FACTORS = (1.0, 0.5, 2.0, 0.25, 1.5)
 
@@ -101,13 +101,13 @@ def validated(run: Path) -> dict[str, list[float]]:
     """The figures of a run's validation tiles, for each descriptor."""
     in_process("benchmarks.judging", [str(run), "--out", str(run / "judged.json"), "--parts", "validation"])
     found = read_json(run / "judged.json")["results"]
-    return {by: [parts["validation"][key] for key in FIGURES] for by, parts in found.items()}
+    return {by: [parts["validation"][key] for key in LEADING] for by, parts in found.items()}
 
 
 def best_trial(trials: dict[str, dict[str, list[float]]]) -> tuple[str, str]:
-    """The settings, and what they were searched by, with the best NDCG; the first among equals."""
+    """The settings, and what they were searched by, with the best mean of figures; the first among equals."""
     tried = [(text, by) for text in trials for by in trials[text]]
-    return max(tried, key=lambda trial: trials[trial[0]][trial[1]][0])
+    return max(tried, key=lambda trial: leading_mean(trials[trial[0]][trial[1]]))
 
 
 def trials_path(options: argparse.Namespace, name: str) -> Path:

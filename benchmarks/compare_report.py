@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.circumstances import circumstances
 from benchmarks.compare import best_trial
-from benchmarks.judging import unpacked, unpacked_labels
+from benchmarks.judging import leading_value, unpacked, unpacked_labels
 from macl_tf.files import read_json, write_json
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,7 @@ def read(folder: Path) -> dict[str, Variant]:
 def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None) -> Variant:
     """Its runs as arrays, by a descriptor: the one named, that of the trials, or the best on validation tiles."""
     known = [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
-    on_validation = {d: np.mean([run["results"][d]["validation"]["ndcg@100_jaccard"] for run in runs]) for d in known}
+    on_validation = {d: np.mean([leading_value(run["results"][d]) for run in runs]) for d in known}
     descriptor = descriptor or runs[0].get("searched_by") or max(known, key=lambda d: on_validation[d])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
     ndcg = np.array([unpacked(test["ndcg"]) for test in tests])
@@ -241,13 +241,13 @@ def of_trials(trials: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]
     """The lines of what was tried for each loss, after an empty one; none if nothing was tried."""
     if not trials:
         return []
-    lines = ["", "| loss | trials: NDCG@100 on validation tiles, best searched by |", "|---|---|"]
+    lines = ["", f"| loss | trials, on validation tiles: {'/'.join(FIGURES.values())}, and searched by |", "|---|---|"]
     for loss, tried in trials.items():
         chosen, _ = best_trial(tried)
         said = []
         for text, figures in tried.items():
             _, by = best_trial({text: figures})
-            one = f"{text}: {figures[by][0]:.3f} {by}"
+            one = f"{text}: {'/'.join(f'{value:.3f}' for value in figures[by])} {by}"
             said.append(f"**{one}**" if text == chosen else one)
         lines.append(f"| {loss} | {', '.join(said)} |")
     return lines

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from benchmarks.circumstances import circumstances, settings_without_places
 from benchmarks.compare import numbers, views, words
-from benchmarks.judging import MEANS, scores
+from benchmarks.judging import MEANS, leading_value, scores
 from macl_tf.config import Settings, load_settings
 from macl_tf.files import read_json, write_json, written_whole
 
@@ -304,8 +304,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def leading(results: Sequence[dict[str, Any]]) -> str:
-    """The descriptor with the best mean validation NDCG."""
-    mean = {d: np.mean([found[d]["validation"]["ndcg@100_jaccard"] for found in results]) for d in results[0]}
+    """The descriptor with the best mean of validation figures."""
+    mean = {d: np.mean([leading_value(found[d]) for found in results]) for d in results[0]}
     return max(mean, key=lambda d: mean[d])
 
 
