@@ -8,7 +8,9 @@ import platform
 import re
 import shlex
 import sys
+import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,23 @@ def settings_without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in ("data_dir", "table")}
     weights = Path(str(kept.get("weights") or ""))
     if weights.is_file():
-        kept["weights"] = f"{weights.name}, sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:12]}"
+        kept["weights"] = f"{weights.name}, {digest(weights)}"
     return kept
+
+
+def digest(weights: Path) -> str:
+    """A hash of the numbers in a `.keras` or `.weights.h5` file, which itself also holds the time it was written."""
+    import h5py
+
+    with ExitStack() as stack:
+        stream: Any = stack.enter_context(weights.open("rb"))
+        if weights.suffix == ".keras":
+            stream = stack.enter_context(stack.enter_context(zipfile.ZipFile(stream)).open("model.weights.h5"))
+        file = stack.enter_context(h5py.File(stream, "r"))
+        found: dict[str, bytes] = {}
+        file.visititems(lambda name, held: found.update({name: held[()].tobytes()} if hasattr(held, "dtype") else {}))
+    whole = hashlib.sha256(b"".join(name.encode() + found[name] for name in sorted(found)))
+    return f"sha256 of its numbers {whole.hexdigest()[:12]}"
 
 
 def processor() -> str:

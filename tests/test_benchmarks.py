@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import keras
 import numpy as np
 import pytest
 
@@ -24,11 +25,20 @@ def test_a_command_line_does_not_name_places(monkeypatch):
 
 
 def test_weights_are_known_by_what_they_hold_not_where_they_lie(tmp_path):
-    (tmp_path / "encoder.keras").write_bytes(b"weights")
-    places = {"data_dir": "here", "table": "there", "weights": str(tmp_path / "encoder.keras")}
-    found = settings_without_places({**places, "seed": 3})
-    # sha256sum of "weights"
-    assert found == {"weights": "encoder.keras, sha256 9a129038d9a0", "seed": 3}
+    encoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    found = []
+    for folder, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        (tmp_path / folder).mkdir()
+        encoder.layers[-1].kernel.assign([[1.0], [value]])
+        encoder.save(tmp_path / folder / "encoder.keras")
+        places = {"data_dir": "here", "table": "there", "weights": str(tmp_path / folder / "encoder.keras")}
+        found.append(settings_without_places({**places, "seed": 3}))
+    assert found[0] == found[1] != found[2] and set(found[0]) == {"weights", "seed"}
+    assert found[0]["weights"].startswith("encoder.keras, sha256 of its numbers ")
+    encoder.save_weights(tmp_path / "same.weights.h5")
+    assert (
+        settings_without_places({"weights": tmp_path / "same.weights.h5"})["weights"][-12:] == found[2]["weights"][-12:]
+    )
     for kept in ("", "imagenet"):
         assert settings_without_places({"weights": kept}) == {"weights": kept}
     assert without_places(["--set", f"weights={tmp_path}/encoder.keras"]) == ["--set", "weights=encoder.keras"]
