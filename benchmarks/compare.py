@@ -91,9 +91,7 @@ def tune(options: argparse.Namespace, common: list[str]) -> dict[str, tuple[str,
     for (name, text), value in at_once(options.jobs, trial, turns, "tuning"):
         known[name]["trials"][text] = value
         write_json(trials_path(options, name), known[name])
-        tqdm.write(
-            f"{name}, {text}: {', '.join(f'{by} {ndcg:.3f}/{rare:.3f}' for by, (ndcg, rare, _) in value.items())}"
-        )
+        tqdm.write(f"{name}, {text}: {', '.join(f'{by} {leading_mean(found):.3f}' for by, found in value.items())}")
     return {name: best_trial({text: known[name]["trials"][text] for text in wanted[name]}) for name in wanted}
 
 
@@ -214,7 +212,8 @@ def main() -> None:
         run = run_directory(options.work, name, seed)
         train(run, [*common, *named[name], "--set", f"seed={seed}"])
         judged = run / "judged.json"
-        in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(floor)])
+        floor = f"histogram-seed{seed}.json" if options.dataset == "synthetic" else "histogram.json"
+        in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(options.out / floor)])
         result: dict[str, Any] = {"variant": name, "seed": seed, "command": command, **read_json(judged)}
         if any(word.startswith("descriptor=") for word in named[name]):  # by trials, or said by a variant
             result["searched_by"] = result["settings"]["descriptor"]
@@ -222,7 +221,7 @@ def main() -> None:
         finished(run, options)
         return result
 
-    floor, command = options.out / "histogram.json", circumstances("benchmarks.compare", [])["command"]
+    command = circumstances("benchmarks.compare", [])["command"]
     for (name, seed), result in at_once(options.jobs, work, missing, "trainings"):
         leading = ", ".join(said(key, value) for key, value in result["results"].items())
         tqdm.write(f"{name}, seed {seed}: {leading}")

@@ -42,7 +42,7 @@ class Variant:
         ndcg: (S, Q), NaN where undefined.
         jaccard50: (S, Q).
         label_ap: (S, Q, C), NaN where a query does not hold the label.
-        rarest: Columns of the rarest third of labels.
+        rare_ap: `label_ap` of the rarest third of labels, NaN elsewhere; drawn archives, one a seed, may differ in it.
         runs: The JSON of each run.
     """
 
@@ -52,7 +52,7 @@ class Variant:
     ndcg: Floats
     jaccard50: Floats
     label_ap: Floats
-    rarest: list[int]
+    rare_ap: Floats
     runs: list[dict[str, Any]]
 
 
@@ -74,31 +74,38 @@ def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
     ndcg = np.array([unpacked(test["ndcg"]) for test in tests])
     labels = len(runs[0]["labels"])
+    label_ap = np.array([unpacked_labels(test["label_ap"], ndcg.shape[1], labels) for test in tests])
+    rare = np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs])
     return Variant(
         name,
         tuple(run["seed"] for run in runs),
         descriptor,
         ndcg,
         np.array([unpacked(test["jaccard50"]) for test in tests]),
-        np.array([unpacked_labels(test["label_ap"], ndcg.shape[1], labels) for test in tests]),
-        runs[0]["rarest"],
+        label_ap,
+        np.where(rare[:, None], label_ap, np.nan),
         runs,
     )
 
 
 def weighted_mean(values: Floats, by_seed: Floats, by_query: Floats) -> Floats:
-    """Mean over seeds and queries (R,) of values (S, Q) under weights (R, S) and (R, Q); NaN values are left out."""
+    """Mean over seeds and queries (R,) of values (S, Q) under weights (R, S) and (R, Q); NaN values are left out.
+
+    NaN where nothing is defined.
+    """
     defined = ~np.isnan(values)
     total = np.einsum("rs,sq,rq->r", by_seed, np.where(defined, values, 0.0), by_query, optimize=True)
-    return total / np.maximum(np.einsum("rs,sq,rq->r", by_seed, defined, by_query, optimize=True), 1e-12)
+    weight = np.einsum("rs,sq,rq->r", by_seed, defined, by_query, optimize=True)
+    return np.where(weight > 0, total, np.nan) / np.where(weight > 0, weight, 1.0)
 
 
 def figure(found: Variant, key: str, by_seed: Floats, by_query: Floats) -> Floats:
     """A figure of a variant (R,) under weights of seeds (R, S) and queries (R, Q)."""
     if key != "rarest":
         return weighted_mean(getattr(found, key), by_seed, by_query)
-    labels = [weighted_mean(found.label_ap[:, :, c], by_seed, by_query) for c in found.rarest]
-    return np.mean(labels, axis=0)
+    known = np.flatnonzero(~np.isnan(found.rare_ap).all(axis=(0, 1)))
+    labels = [weighted_mean(found.rare_ap[:, :, c], by_seed, by_query) for c in known]
+    return np.nanmean(labels, axis=0)
 
 
 def by_seed(found: Variant, key: str) -> Floats:
@@ -159,9 +166,8 @@ def floors(folder: Path, variants: Mapping[str, Variant]) -> dict[str, list[floa
     untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
     unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
     found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in keys]}
-    if (folder / "histogram.json").is_file():
-        histogram = read_json(folder / "histogram.json")["test"]
-        found["colour histogram"] = [histogram[key] for key in keys]
+    if histograms := [read_json(path)["test"] for path in sorted(folder.glob("histogram*.json"))]:
+        found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in keys]
     return found
 
 

@@ -28,7 +28,7 @@ from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/losses.md", "docs/results.md")
-BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)(\n?<!-- end -->)", re.DOTALL)
 
 
 def of_search(summary: dict[str, Any], data: str) -> str:
@@ -64,7 +64,7 @@ def made(name: str, rest: str = "") -> str:
 
 def renewed(text: str) -> str:
     """A document with all its tables made anew."""
-    return BLOCK.sub(lambda found: found[1] + made(found[2], found[3]) + found[5], text)
+    return BLOCK.sub(lambda found: found[1] + made(found[2], found[3]) + "\n<!-- end -->", text)
 
 
 def main() -> None:

@@ -180,6 +180,21 @@ def test_a_lead_has_the_interval_of_its_spread(tmp_path):
     assert rare == pytest.approx(0.05, abs=0.002)
 
 
+def test_each_drawn_archive_has_rare_labels_of_its_own():
+    """The mean over labels, each over the seeds in which it is rare; a resample without such a seed leaves it out."""
+    runs = [run("macl", seed, [0.5, 0.5], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1)]
+    runs[1]["rarest"] = [0]
+    found = compare_report.variant("macl", runs)
+    assert compare_report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
+    runs[1]["results"]["projection"]["test"]["per_query"]["label_ap"] = "0:0:800 0:1:100 1:0:900"
+    found = compare_report.variant("macl", runs)
+    assert compare_report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
+    both = compare_report.figure(
+        found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]])
+    )
+    assert both.tolist() == pytest.approx([(0.4 + 0.85) / 2, 0.4])
+
+
 def test_no_lead_has_an_interval_around_zero(tmp_path):
     found = variants(tmp_path, lead=0.0)
     _, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
