@@ -49,6 +49,7 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "losses_memory": lambda summary, _: losses_memory.table(summary),
     "service": lambda summary, _: service.table(summary),
     "service_256": lambda summary, _: service.table(summary),
+    "compare_synthetic": lambda summary, short: compare_report.tables(summary, short=bool(short)),
     "compare_ucm_nothing": lambda summary, short: compare_report.tables(summary, short=bool(short)),
     "compare_ucm": lambda summary, short: compare_report.tables(summary, short=bool(short)),
     "compare_heads": lambda summary, short: compare_report.tables(summary, short=bool(short)),

@@ -332,7 +332,7 @@ def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     ((text, figures),) = json.loads(trials.read_text())["trials"].items()
     assert text == "temperature=0.1" and set(figures) == {"projection", "backbone"}
     assert found["searched_by"] == max(figures, key=lambda by: judging.leading_mean(figures[by]))
-    assert 0 < json.loads((tmp_path / "out" / "histogram.json").read_text())["test"]["ndcg@100_jaccard"] < 1
+    assert 0 < json.loads((tmp_path / "out" / "histogram_0.json").read_text())["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work").iterdir())  # what is asked of a run stands in its JSON
 
     monkeypatch.setattr(trainings, "in_process", lambda *_: pytest.fail("what is there was done again"))
