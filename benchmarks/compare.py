@@ -236,8 +236,8 @@ def is_there(options: argparse.Namespace, name: str, seed: int, words: list[str]
     asked = settings_without_places(vars(load_settings(assignments=[*sets, f"seed={seed}"], dataset=options.dataset)))
     found = read_json(path)["settings"]
     if other := [key for key in found if key in asked and found[key] != asked[key]]:
-        key = other[0]
-        raise SystemExit(f"'{path}' was made with {key}={found[key]}, not {asked[key]}: choose another --out.")
+        differences = "; ".join(f"{key}={found[key]}, not {asked[key]}" for key in other)
+        raise SystemExit(f"'{path}' was made with {differences}: choose another --out.")
     return True
 
 
