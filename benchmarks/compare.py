@@ -212,8 +212,8 @@ def main() -> None:
         run = run_directory(options.work, name, seed)
         train(run, [*common, *named[name], "--set", f"seed={seed}"])
         judged = run / "judged.json"
-        floor = f"histogram_{seed}.json" if options.dataset == "synthetic" else "histogram.json"
-        in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(options.out / floor)])
+        floor = options.out / f"histogram_{seed}.json"  # a seed may draw the archive, or its parts
+        in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(floor)])
         result: dict[str, Any] = {"variant": name, "seed": seed, "command": command, **read_json(judged)}
         if any(word.startswith("descriptor=") for word in named[name]):  # by trials, or said by a variant
             result["searched_by"] = result["settings"]["descriptor"]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.circumstances import circumstances
 from benchmarks.compare import best_trial
-from benchmarks.judging import leading_value, unpacked, unpacked_labels
+from benchmarks.judging import LEADING, leading_value, unpacked, unpacked_labels
 from macl_tf.files import read_json, write_json
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ class Variant:
         ndcg: (S, Q), NaN where undefined.
         jaccard50: (S, Q).
         label_ap: (S, Q, C), NaN where a query does not hold the label.
-        rare_ap: `label_ap` of the rarest third of labels, NaN elsewhere; drawn archives, one a seed, may differ in it.
+        rare: (S, C), which labels are the rarest third; drawn archives, one a seed, may differ in it.
         runs: The JSON of each run.
     """
 
@@ -52,7 +52,7 @@ class Variant:
     ndcg: Floats
     jaccard50: Floats
     label_ap: Floats
-    rare_ap: Floats
+    rare: NDArray[np.bool_]
     runs: list[dict[str, Any]]
 
 
@@ -74,16 +74,14 @@ def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
     ndcg = np.array([unpacked(test["ndcg"]) for test in tests])
     labels = len(runs[0]["labels"])
-    label_ap = np.array([unpacked_labels(test["label_ap"], ndcg.shape[1], labels) for test in tests])
-    rare = np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs])
     return Variant(
         name,
         tuple(run["seed"] for run in runs),
         descriptor,
         ndcg,
         np.array([unpacked(test["jaccard50"]) for test in tests]),
-        label_ap,
-        np.where(rare[:, None], label_ap, np.nan),
+        np.array([unpacked_labels(test["label_ap"], ndcg.shape[1], labels) for test in tests]),
+        np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs]),
         runs,
     )
 
@@ -103,8 +101,8 @@ def figure(found: Variant, key: str, by_seed: Floats, by_query: Floats) -> Float
     """A figure of a variant (R,) under weights of seeds (R, S) and queries (R, Q)."""
     if key != "rarest":
         return weighted_mean(getattr(found, key), by_seed, by_query)
-    known = np.flatnonzero(~np.isnan(found.rare_ap).all(axis=(0, 1)))
-    labels = [weighted_mean(found.rare_ap[:, :, c], by_seed, by_query) for c in known]
+    rare_ap = np.where(found.rare[:, None], found.label_ap, np.nan)
+    labels = [weighted_mean(rare_ap[:, :, c], by_seed, by_query) for c in np.flatnonzero(found.rare.any(axis=0))]
     return np.nanmean(labels, axis=0)
 
 
@@ -159,15 +157,14 @@ def rows(variants: Mapping[str, Variant], reference: str, names: Sequence[str]) 
 
 def floors(folder: Path, variants: Mapping[str, Variant]) -> dict[str, list[float]]:
     """Figures of the untrained encoder and of colour histograms, or of frozen features."""
-    keys = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")
     if (folder / "floors.json").is_file():
         known: dict[str, list[float]] = read_json(folder / "floors.json")
         return known
     untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
     unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
-    found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in keys]}
+    found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in LEADING]}
     if histograms := [read_json(path)["test"] for path in sorted(folder.glob("histogram*.json"))]:
-        found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in keys]
+        found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in LEADING]
     return found
 
 
@@ -186,7 +183,7 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
 
 
 def tables(summary: dict[str, Any], *, short: bool = False) -> str:
-    """A line for each training, the floors, the labels and the trials, as Markdown; the trainings alone if `short`."""
+    """A line for each training, the floors, the labels and the trials, as Markdown; without labels and trials if `short`."""
     lines: list[str] = []
     for table in summary["tables"]:
         lines += ["", *of_reference(table)]

@@ -28,12 +28,17 @@ from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("README.md", "docs/losses.md", "docs/results.md")
-BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)(\n?<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 
 
 def of_search(summary: dict[str, Any], data: str) -> str:
     """The table of one data set."""
     return search.table(next(result for result in summary["results"] if result["data"] == data))
+
+
+def of_comparison(summary: dict[str, Any], short: str) -> str:
+    """The tables of a comparison; "short" leaves labels and trials out."""
+    return compare_report.tables(summary, short=bool(short))
 
 
 # Name of the results to their table; the second argument is what else the comment says.
@@ -49,10 +54,10 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "losses_memory": lambda summary, _: losses_memory.table(summary),
     "service": lambda summary, _: service.table(summary),
     "service_256": lambda summary, _: service.table(summary),
-    "compare_synthetic": lambda summary, short: compare_report.tables(summary, short=bool(short)),
-    "compare_ucm_nothing": lambda summary, short: compare_report.tables(summary, short=bool(short)),
-    "compare_ucm": lambda summary, short: compare_report.tables(summary, short=bool(short)),
-    "compare_heads": lambda summary, short: compare_report.tables(summary, short=bool(short)),
+    "compare_synthetic": of_comparison,
+    "compare_ucm_nothing": of_comparison,
+    "compare_ucm": of_comparison,
+    "compare_heads": of_comparison,
     "heads": lambda summary, _: heads.table(summary["rows"]),
     "training": lambda summary, _: training.table(summary),
 }
