@@ -183,7 +183,7 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
 
 
 def tables(summary: dict[str, Any], *, short: bool = False) -> str:
-    """A line for each training, the floors, the labels and the trials, as Markdown; without labels and trials if `short`."""
+    """A line for each training, the floors, the labels and the trials, as Markdown; not the last two if `short`."""
     lines: list[str] = []
     for table in summary["tables"]:
         lines += ["", *of_reference(table)]
