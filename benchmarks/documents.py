@@ -58,6 +58,9 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "compare_ucm_nothing": of_comparison,
     "compare_ucm": of_comparison,
     "compare_heads": of_comparison,
+    "compare_block_20_35": of_comparison,
+    "compare_block_52_63": of_comparison,
+    "compare_choice_synthetic": of_comparison,
     "heads": lambda summary, _: heads.table(summary["rows"]),
     "training": lambda summary, _: training.table(summary),
 }

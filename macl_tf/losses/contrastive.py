@@ -37,7 +37,7 @@ class MACL(PairwiseLoss):
     A pair informs by its overlap and by the rarity of what it shares, and gamma says how much both count. Where the
     loss is least, s_ij = tau_ij (log w_ij + k_i): with kappa = 0 and tau_0 = 0.1 an image that shares one label of
     five would be 0.16 less similar than one with the same labels, and all who share a label crowd into one corner of
-    the sphere. kappa = 4 makes it 0.48, which tells them apart; it gives the better retrieval (docs/results.md).
+    the sphere. gamma kappa = 2 makes it 0.48, which tells them apart; it gives the better retrieval (docs/results.md).
 
     The loss is the mean of L_i over the anchors that have a positive; `weighted=True` (W-MACL) weighs
     anchors by a_i. gamma = alpha = beta = 0 is the Jaccard-weighted SupCon; with one label per image as
@@ -85,8 +85,8 @@ class MACL(PairwiseLoss):
         label_statistics: LabelStatistics | None = None,
         *,
         temperature: float = 0.1,
-        reweighting_power: float = 0.5,
-        overlap_power: float = 4.0,
+        reweighting_power: float = 1.0,
+        overlap_power: float = 2.0,
         overlap_scale: float = 0.0,
         rarity_scale: float = 0.3,
         min_temperature: float = 0.01,
