@@ -134,6 +134,7 @@ def summary(
     trials = {path.stem: read_json(path)["trials"] for path in sorted((folder / "tuning").glob("*.json"))}
     return {
         "tables": [{"reference": one, "rows": rows(variants, one, others or list(variants))} for one, others in wanted],
+        "descriptors": by_descriptor([variants[name] for name in tabled(wanted, variants)]),
         "floors": floors(folder, variants),
         "labels": by_label(variants, labels) if labels else [],
         "label_columns": list(labels),
@@ -153,6 +154,23 @@ def rows(variants: Mapping[str, Variant], reference: str, names: Sequence[str]) 
             {"name": found.name, "descriptor": found.descriptor, "seeds": found.seeds} | figures | {"lead": lead}
         )
     return found_rows
+
+
+def tabled(wanted: Sequence[tuple[str, Sequence[str]]], variants: Mapping[str, Variant]) -> list[str]:
+    """The names in all tables, each once, in the order in which they are asked for."""
+    return list(dict.fromkeys(name for one, others in wanted for name in (one, *(others or variants))))
+
+
+def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float]]]:
+    """Figures on test tiles of each training by each descriptor, not only by the chosen one."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for one in variants:
+        known = [name for name in one.runs[0]["results"] if all(name in run["results"] for run in one.runs)]
+        searched = {name: variant(one.name, one.runs, name) for name in known}
+        found[one.name] = {
+            name: [float(by_seed(other, key).mean()) for key in FIGURES] for name, other in searched.items()
+        }
+    return found
 
 
 def floors(folder: Path, variants: Mapping[str, Variant]) -> dict[str, list[float]]:
@@ -183,13 +201,16 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
 
 
 def tables(summary: dict[str, Any], *, short: bool = False) -> str:
-    """A line for each training, the floors, the labels and the trials, as Markdown; not the last two if `short`."""
+    """A line for each training, the floors, all descriptors, the labels and the trials, as Markdown.
+
+    If `short`, the first two.
+    """
     lines: list[str] = []
     for table in summary["tables"]:
         lines += ["", *of_reference(table)]
     lines += ["", *of_floors(summary["floors"])]
     if not short:
-        lines += [*of_labels(summary), *of_trials(summary["trials"])]
+        lines += [*of_descriptors(summary["descriptors"]), *of_labels(summary), *of_trials(summary["trials"])]
     return "\n".join(lines[1:])
 
 
@@ -221,6 +242,16 @@ def of_floors(floors: dict[str, list[float]]) -> list[str]:
         *lines,
         *(f"| {name} | " + " | ".join(f"{x:.3f}" for x in values) + " |" for name, values in floors.items()),
     ]
+
+
+def of_descriptors(descriptors: dict[str, dict[str, list[float]]]) -> list[str]:
+    """The lines of each training by each descriptor, after an empty one."""
+    columns = list(dict.fromkeys(name for found in descriptors.values() for name in found))
+    lines = ["", f"| {'/'.join(FIGURES.values())} by | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for name, found in descriptors.items():
+        cells = ("/".join(f"{value:.3f}" for value in found.get(column, [])) for column in columns)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def of_labels(summary: dict[str, Any]) -> list[str]:
@@ -292,11 +323,11 @@ def main() -> None:
     parser.add_argument("--png", type=Path, help="picture of figures and curves")
     options = parser.parse_args()
     wanted = [text.partition(":") for text in options.table or ["macl-weighted"]]
-    tabled = [(one, [name for name in names.split(",") if name]) for one, _, names in wanted]
+    asked = [(one, [name for name in names.split(",") if name]) for one, _, names in wanted]
     variants = read(options.results)
-    if absent := {*options.labels, *(name for one, names in tabled for name in (one, *names))} - set(variants):
+    if absent := {*options.labels, *(name for one, names in asked for name in (one, *names))} - set(variants):
         parser.error(f"'{options.results}' has no training {', '.join(sorted(absent))}; it has {', '.join(variants)}.")
-    found = summary(variants, tabled, options.labels, options.results)
+    found = summary(variants, asked, options.labels, options.results)
     print(tables(found))
     if options.out:
         runs = [run for one in variants.values() for run in one.runs]

@@ -228,6 +228,13 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
     )
     assert lines[3].count("| +10.0 [+") == 2 and "| +5.0 [+" in lines[3]  # the rare label's values are halved
     assert "| untrained encoder, backbone | 1.100 | 0.200 | 0.300 |" in printed
+    start = next(place for place, line in enumerate(lines) if line.endswith(" by | projection | backbone |"))
+    both = [line.split(" | ") for line in lines[start + 2 : start + 4]]
+    assert [row[0] for row in both] == ["| macl", "| supcon"]
+    for row, seen in zip(both, (lines[2], lines[3]), strict=True):
+        whole, half = ([float(value) for value in cell.strip(" |").split("/")] for cell in row[1:])
+        assert [f"{value:.3f}" for value in whole] == [cell.split(" ")[0] for cell in seen.split(" | ")[3:6]]
+        assert half == pytest.approx([whole[0] / 2, *whole[1:]], abs=1e-3)
     assert [line.split(" | ")[:2] for line in lines if "| sand" in line] == [["| sand (rare)", "4"]]
     assert (
         "| macl | temperature=0.1: 0.500/0.100/0.100 backbone, **temperature=0.2: 0.600/0.100/0.100 spoc** |" in printed
