@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macl_tf import LabelStatistics, losses
+from macl_tf.losses import pairwise, tiles
 from tests.loss_checks import assert_same, drawn, value_and_gradient
 from tests.pairwise_cases import MEMBERS, expected
 
@@ -50,6 +53,25 @@ def test_value_and_gradient_are_finite_for_any_labels_and_embeddings(name, argum
     assert value >= 0 and gradient.shape == z.shape
     if not y.any() and name != "InfoNCE":
         assert value == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize(("name", "arguments"), [m for m in MEMBERS if m[0] != "MultiLabelNPairs"], ids=str)
+@pytest.mark.parametrize("tile_size", [0, 1])
+@pytest.mark.parametrize("form", ["own gradient", "backend's"])
+def test_who_has_nobody_else_to_choose_loses_exactly_nothing(name, arguments, tile_size, form, monkeypatch):
+    fresh = functools.cache(pairwise.compiled_pairwise.__wrapped__)  # nothing that other tests compiled
+    monkeypatch.setattr(pairwise, "compiled_pairwise", fresh)
+    if form == "backend's":
+        monkeypatch.setattr(tiles, "rows", lambda *given, **_: pairwise.dense_rows(*given[:-1]))
+    rng = np.random.default_rng(5)
+    for _ in range(20):  # of these, cancelling terms of a size of 100 leave some 1e-6, above or below 0
+        z = rng.normal(size=(2, 4))
+        z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype("float32")
+        y = np.ones((2, 3), "float32")
+        if name != "InfoNCE":
+            y[1, 1:] = rng.integers(0, 2, 2)
+        value, gradient = value_and_gradient(make(name, temperature=0.01, tile_size=tile_size, **arguments), y, z)
+        assert value == 0 and abs(gradient).max() < 1e-4
 
 
 @every_member

@@ -37,6 +37,8 @@ def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor
 
     L_i = - sum_j W_ij s_ij / T_ij + (sum_j W_ij) log sum over a != i of exp(s_ia / T_ia)
 
+    Both sums are taken of what lies below the row's largest logit, so that no rounding makes the loss negative.
+
     Args:
         anchors: (b, D) embeddings, unit norm.
         keys: (B, D) embeddings, unit norm.
@@ -49,8 +51,10 @@ def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor
     """
     logits = ops.matmul(anchors, ops.transpose(keys)) * sharpness
     masked = ops.where(others, logits, ops.cast(MASKED, logits.dtype))
-    log_sum = ops.logsumexp(masked, axis=1)
-    return ops.sum(weights, axis=1) * log_sum - ops.sum(weights * logits, axis=1)
+    top = ops.max(masked, axis=1, keepdims=True, initial=MASKED)
+    below = masked - ops.stop_gradient(top)  # the loss does not change by it
+    log_sum = ops.log(ops.sum(ops.exp(below), axis=1))
+    return ops.sum(weights, axis=1) * log_sum - ops.sum(weights * below, axis=1)
 
 
 def dense_rows(

@@ -156,8 +156,8 @@ def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
         anchors, keys = batch[0], batch[-1]
         logits, weights, inverse = tile(tf.range(tile.number), anchors, keys)
         positive, mass, share = tile.sums(weights)
-        exponentials, total, log_sums = exponentiate(logits)
-        attraction = share * tf.reduce_sum(weights * logits, axis=1)
+        below, exponentials, total, _ = exponentiate(logits)
+        attraction = share * tf.reduce_sum(weights * below, axis=1)
 
         def gradient(upstream: Tensor, _: Tensor) -> Any:
             repel = tf.math.divide_no_nan(upstream * mass, total)
@@ -166,7 +166,7 @@ def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
                 return tf.matmul(slope + tf.transpose(slope), anchors)
             return tf.matmul(slope, keys), tf.matmul(slope, anchors, transpose_a=True)
 
-        return (tf.where(positive, mass * log_sums - attraction, 0.0), positive), gradient
+        return (tf.where(positive, mass * tf.math.log(total) - attraction, 0.0), positive), gradient
 
     return losses_of(*batch)
 
@@ -209,9 +209,10 @@ def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor
             mine = tf.gather(anchors, chosen)
             logits, weights, inverse = tile(chosen, mine, keys)
             positive, mass, share = tile.sums(weights)
-            exponentials, total, log_sums = exponentiate(logits)
-            attraction = share * tf.reduce_sum(weights * logits, axis=1)
-            found = (tf.where(positive, mass * log_sums - attraction, 0.0), log_sums, mass, share)
+            below, exponentials, total, top = exponentiate(logits)
+            attraction = share * tf.reduce_sum(weights * below, axis=1)
+            rest = tf.math.log(total)
+            found = (tf.where(positive, mass * rest - attraction, 0.0), top + rest, mass, share)
             repel = tf.math.divide_no_nan(scale * mass, total)
             slope = slopes(exponentials, repel, weights, scale * share, inverse)
             rows = (tf.tensor_scatter_nd_update(k, chosen[:, None], f) for k, f in zip(kept[:4], found, strict=True))
@@ -255,12 +256,15 @@ def common_factor(upstream: Tensor, importance: Tensor, positive: Tensor) -> tup
     return tf.logical_or(nobody, common), tf.where(nobody, tf.zeros_like(high), high)
 
 
-def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """exp(logit - top of its row) (t, B), the sums of the rows (t,), and their log-sums (t,)."""
+def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """How far logits lie below the top of their row (t, B), its exponentials, the sums of these (t,), the tops (t,).
+
+    From what lies below the top, a loss is the sum of two parts that are no less than 0, and so is rounded to no less.
+    """
     top = tf.maximum(tf.reduce_max(logits, axis=1), tf.cast(MASKED, logits.dtype))
-    exponentials = tf.exp(logits - top[:, None])
-    total = tf.reduce_sum(exponentials, axis=1)
-    return exponentials, total, top + tf.math.log(total)
+    below = logits - top[:, None]
+    exponentials = tf.exp(below)
+    return below, exponentials, tf.reduce_sum(exponentials, axis=1), top
 
 
 def slopes(exponentials: Tensor, repel: Tensor, weights: Tensor, pull: Tensor, inverse: Tensor) -> Tensor:
