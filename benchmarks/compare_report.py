@@ -68,7 +68,7 @@ def read(folder: Path) -> dict[str, Variant]:
 
 def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None) -> Variant:
     """Its runs as arrays, by a descriptor: the one named, that of the trials, or the best on validation tiles."""
-    known = [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
+    known = descriptors_of(runs)
     on_validation = {d: np.mean([leading_value(run["results"][d]) for run in runs]) for d in known}
     descriptor = descriptor or runs[0].get("searched_by") or max(known, key=lambda d: on_validation[d])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
@@ -84,6 +84,11 @@ def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None
         np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs]),
         runs,
     )
+
+
+def descriptors_of(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """What all runs were searched by."""
+    return [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
 
 
 def weighted_mean(values: Floats, by_seed: Floats, by_query: Floats) -> Floats:
@@ -165,8 +170,7 @@ def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float
     """Figures on test tiles of each training by each descriptor, not only by the chosen one."""
     found: dict[str, dict[str, list[float]]] = {}
     for one in variants:
-        known = [name for name in one.runs[0]["results"] if all(name in run["results"] for run in one.runs)]
-        searched = {name: variant(one.name, one.runs, name) for name in known}
+        searched = {name: variant(one.name, one.runs, name) for name in descriptors_of(one.runs)}
         found[one.name] = {
             name: [float(by_seed(other, key).mean()) for key in FIGURES] for name, other in searched.items()
         }

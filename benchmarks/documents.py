@@ -37,7 +37,7 @@ def of_search(summary: dict[str, Any], data: str) -> str:
 
 
 def of_comparison(summary: dict[str, Any], short: str) -> str:
-    """The tables of a comparison; "short" leaves labels and trials out."""
+    """The tables of a comparison; "short" leaves descriptors, labels and trials out."""
     return compare_report.tables(summary, short=bool(short))
 
 
