@@ -33,13 +33,12 @@ from tqdm import tqdm
 from benchmarks.circumstances import circumstances, settings_without_places, without_places
 from benchmarks.judging import LEADING, leading_mean
 from benchmarks.trainings import at_once, in_process, run_directory, train
-from macl_tf.config import load_settings
+from macl_tf.config import MACL_ALONE, load_settings
 from macl_tf.files import read_json, write_json
 
 TUNING_SEED = 1000  # of trials, which no compared run has
 TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
 MARGIN_FACTORS = (1.0, 0.5, 2.0, 0.25, 1.5)
-MACLS_OWN = ("reweighting_power", "overlap_power", "overlap_scale", "rarity_scale", "min_temperature")
 
 
 def grid(loss: str, trials: int) -> list[str]:
@@ -239,7 +238,7 @@ def is_there(options: argparse.Namespace, name: str, seed: int, words: list[str]
     sets = [after for before, after in pairwise(words) if before == "--set"]
     asked = settings_without_places(vars(load_settings(assignments=[*sets, f"seed={seed}"], dataset=options.dataset)))
     found = read_json(path)["settings"]
-    unread = () if asked["loss"] in ("macl", "wmacl") else MACLS_OWN
+    unread = () if asked["loss"] in ("macl", "wmacl") else MACL_ALONE
     if other := [key for key in found if key in asked and key not in unread and found[key] != asked[key]]:
         differences = "; ".join(f"{key}={found[key]}, not {asked[key]}" for key in other)
         raise SystemExit(f"'{path}' was made with {differences}: choose another --out.")

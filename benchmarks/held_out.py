@@ -14,20 +14,28 @@ import csv
 import re
 from pathlib import Path
 
-from macl_tf.datasets.archives import Archive
-from macl_tf.files import written_whole
+import numpy as np
 
-FIRST_TEST = 64  # of the numbers 0 to 79 of each scene
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.splits import split_archive
+from macl_tf.files import written_whole
 
 
 def rows(archive: Archive, first: int, last: int, gap: int) -> list[tuple[str, str, str]]:
-    """Name, labels and part of each tile that is used."""
-    if archive.numbers is None:
-        raise ValueError(f"a block is one of running numbers, and the archive {archive.name!r} has none.")
+    """Name, labels and part of each tile that is used.
+
+    Raises:
+        ValueError: If the archive has no numbers, or test tiles are in the block.
+    """
+    test = np.zeros(len(archive), bool)
+    test[split_archive(archive, "blocks").test] = True
+    numbers = np.asarray(archive.numbers)
+    if ((first <= numbers) & (numbers <= last) & test).any():
+        raise ValueError(f"a block must lie below the test tiles, from {numbers[test].min()} on, got {first}-{last}.")
     found = []
-    for name, number, labels in zip(archive.file_names, archive.numbers, archive.labels, strict=True):
+    for name, number, labels, tested in zip(archive.file_names, numbers, archive.labels, test, strict=True):
         held_out = first <= number <= last
-        if number >= FIRST_TEST or (not held_out and first - gap <= number <= last + gap):
+        if tested or (not held_out and first - gap <= number <= last + gap):
             continue
         held = ";".join(label for label, has in zip(archive.label_names, labels, strict=True) if has)
         found.append((name, held, "test" if held_out else "train"))
@@ -37,8 +45,8 @@ def rows(archive: Archive, first: int, last: int, gap: int) -> list[tuple[str, s
 def block(text: str) -> tuple[int, int]:
     """The first and the last number of "20-35"."""
     match = re.fullmatch(r"(\d+)-(\d+)", text)
-    if not match or not int(match[1]) <= int(match[2]) < FIRST_TEST:
-        raise argparse.ArgumentTypeError(f"a block is FIRST-LAST, such as 20-35, below {FIRST_TEST}, got '{text}'.")
+    if not match or int(match[1]) > int(match[2]):
+        raise argparse.ArgumentTypeError(f"a block is FIRST-LAST, such as 20-35, got '{text}'.")
     return int(match[1]), int(match[2])
 
 
@@ -53,7 +61,10 @@ def main() -> None:
     from macl_tf.datasets import load_archive
 
     archive = load_archive("ucm", data_dir=options.data_dir)
-    found = rows(archive, *options.block, options.gap)
+    try:
+        found = rows(archive, *options.block, options.gap)
+    except ValueError as error:
+        parser.error(str(error))
     with written_whole(options.out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "labels", "split"), *found])
     held_out = sum(part == "test" for *_, part in found)

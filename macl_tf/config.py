@@ -15,6 +15,8 @@ LOSSES = (
     "similarity-dissimilarity", "n-pairs", "triplet-semi-hard", "triplet-hard", "contrastive", "lifted-structure",
     "multi-similarity", "ranked-list", "proxy-anchor", "dcl", "bce",
 )  # fmt: skip
+# Settings that no loss but MACL, weighted or not, reads.
+MACL_ALONE = ("reweighting_power", "overlap_power", "overlap_scale", "rarity_scale", "min_temperature")
 # What retrieval can compare, by what follows the feature maps; the first is what the loss sees.
 DESCRIPTORS = {"projection": ("projection", "backbone"), "spoc": ("spoc", "multi-scale")}
 # And what a classifier adds: the probabilities of the labels, alone and beside others.

@@ -9,7 +9,7 @@ import keras
 
 from macl_tf import losses
 from macl_tf.cached_gradients import CachedGradients
-from macl_tf.config import Settings
+from macl_tf.config import MACL_ALONE, Settings
 from macl_tf.encoders import build_encoder, classified, spoc_encoder
 from macl_tf.labels import LabelStatistics
 from macl_tf.layers import fast
@@ -67,12 +67,8 @@ def basic_loss(settings: Settings, statistics: LabelStatistics) -> Any:
     return losses.MACL(
         statistics,
         temperature=settings.temperature,
-        reweighting_power=settings.reweighting_power,
-        overlap_power=settings.overlap_power,
-        overlap_scale=settings.overlap_scale,
-        rarity_scale=settings.rarity_scale,
-        min_temperature=settings.min_temperature,
         weighted=name == "wmacl",
+        **{setting: getattr(settings, setting) for setting in MACL_ALONE},
     )
 
 

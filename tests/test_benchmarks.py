@@ -1,6 +1,5 @@
 """What the benchmarks compute themselves: trials, variants, bootstrap intervals, command lines without places."""
 
-import argparse
 import json
 import os
 import subprocess
@@ -11,12 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import compare, compare_report, held_out, judging, losses, trainings
+from benchmarks import compare, compare_report, judging, losses, trainings
 from benchmarks.circumstances import circumstances, settings_without_places, without_places
 from macl_tf.config import LOSSES, load_settings
-from macl_tf.datasets import load_archive
-from macl_tf.datasets.splits import split_archive
-from tests.generated import write_ucm
 
 
 def test_a_command_line_does_not_name_places(monkeypatch):
@@ -366,33 +362,3 @@ def test_only_macl_reads_its_own_settings(tmp_path):
     assert compare.is_there(options, "jaccard", 0, ["--set", "loss=jaccard"])
     with pytest.raises(SystemExit, match=r"overlap_power=7.0, not"):
         compare.is_there(options, "macl", 0, ["--set", "loss=macl"])
-
-
-def test_a_held_out_block_is_the_test_and_its_neighbours_are_nowhere(tmp_path, monkeypatch, capsys):
-    numbers = (0, 15, 16, 19, 20, 35, 36, 39, 40, 63, 64, 79)
-    write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("airplane", "beach") for number in numbers])
-    table = tmp_path / "block.csv"
-    words = ["held_out.py", "--data-dir", str(tmp_path / "ucm"), "--block", "20-35", "--out", str(table)]
-    monkeypatch.setattr(sys, "argv", words)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    held_out.main()
-    assert "8 tiles to train on, 4 held out" in capsys.readouterr().out
-
-    whole = load_archive("ucm", tmp_path / "ucm")
-    archive = load_archive("folder", tmp_path / "ucm", table=table)
-    parts = split_archive(archive, validation=0.0)
-    held = dict(zip(whole.file_names, map(names_of, [whole] * len(whole), whole.labels), strict=True))
-    for indices, expected in ((parts.train, [0, 15, 40, 63]), (parts.test, [20, 35])):
-        names = [archive.file_names[index].removeprefix("Images/") for index in indices]
-        assert sorted(int(name[-6:-4]) for name in names) == sorted(2 * expected)
-        assert [held[name] for name in names] == [names_of(archive, archive.labels[index]) for index in indices]
-
-
-def names_of(archive, labels):
-    return {name for name, has in zip(archive.label_names, labels, strict=True) if has}
-
-
-@pytest.mark.parametrize("text", ["20", "35-20", "60-64", "a-b", ""])
-def test_a_block_is_a_range_below_the_test(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="a block is FIRST-LAST"):
-        held_out.block(text)
