@@ -15,12 +15,14 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from macl_tf.registration import register_with_keras
 from macl_tf.versions import check
 
 check()
 # TensorFlow leaves oneDNN off on some processors, where it trains a ResNet-18 three times as fast. Has
 # no effect where TensorFlow is already imported or the user decided otherwise.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+register_with_keras()
 
 if TYPE_CHECKING:
     from macl_tf import encoders, losses, metrics

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 
+@keras.saving.register_keras_serializable("macl_tf")
 class CachedGradients(keras.Model):
     """The same layers as a model, trained by `fit` with cached gradients.
 
@@ -48,6 +49,17 @@ class CachedGradients(keras.Model):
             raise ValueError(f"microbatch must be >= 1, got {microbatch}.")
         super().__init__(model.inputs, model.outputs, name=model.name)
         self.microbatch = int(microbatch)
+
+    def get_config(self) -> dict[str, Any]:
+        """The model and the size of a microbatch, so that a saved trainer loads as one."""
+        model = keras.Model(self.inputs, self.outputs, name=self.name)
+        return {"model": keras.saving.serialize_keras_object(model), "microbatch": self.microbatch}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> CachedGradients:
+        """The trainer that `get_config` described."""
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
+        return cls(model, config["microbatch"])
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One optimizer step on a batch of any multiple of `microbatch` rows."""

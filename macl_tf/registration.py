@@ -1,0 +1,55 @@
+"""What a saved model may hold of ours is known to Keras once both are imported, in either order.
+
+Keras finds a class in a `.keras` file only if the module that registers it was imported. `import macl_tf` alone must
+not load Keras, and with it TensorFlow (`macl --help`): where Keras is not there yet, its import is waited for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# Every module with a class that `register_keras_serializable` marks, by the backend that it needs (a test compares).
+MODULES = {"macl_tf.losses": "", "macl_tf.layers": "", "macl_tf.cached_gradients": "tensorflow"}
+
+
+def register_with_keras() -> None:
+    """Registers our classes now if Keras is imported, else as soon as it is."""
+    if "keras" in sys.modules:
+        _import_modules()
+    else:
+        sys.meta_path.insert(0, _WhenKerasComes())
+
+
+def _import_modules() -> None:
+    backend = sys.modules["keras"].config.backend()
+    for module, needs in MODULES.items():
+        if needs in ("", backend):
+            importlib.import_module(module)
+
+
+class _WhenKerasComes(importlib.abc.MetaPathFinder):
+    """Finds Keras as everybody does, and registers after it has run."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The usual spec of Keras, once; None for all else, which others find."""
+        if fullname != "keras" or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _import_modules()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec

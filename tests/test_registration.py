@@ -1,0 +1,90 @@
+"""A saved model that holds something of ours loads in a new process after `import keras, macl_tf`, in either order."""
+
+import ast
+import importlib
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import macl_tf
+from macl_tf import losses
+from macl_tf.cached_gradients import CachedGradients
+from macl_tf.layers import fast
+from macl_tf.registration import MODULES
+from tests.test_architecture import PACKAGE, modules
+
+LABELS = np.eye(8, 3) + np.eye(8, 3, -3) + np.eye(8, 3, -5)
+PIXELS = np.random.default_rng(0).random((8, 32, 32, 3)) * 255
+
+
+def saved_models(folder):
+    """One trained step each: a loss with statistics, proxies under cached gradients, two losses, fast layers."""
+    statistics = macl_tf.LabelStatistics.from_labels(LABELS)
+    encoder = fast(macl_tf.build_encoder(32, width=8, embedding_dim=4))
+    proxies = keras.Model(encoder.inputs, losses.ProxyHead(3)(encoder.outputs[0]))
+    models = {
+        "macl": (encoder, macl_tf.MACL(statistics, temperature=0.2)),
+        "proxies": (CachedGradients(proxies, 4), losses.ProxyAnchor()),
+    }
+    values = {}
+    for name, (model, loss) in models.items():
+        model.compile("adam", loss=loss)
+        model.fit(PIXELS, LABELS, batch_size=8, verbose=0)
+        model.save(folder / f"{name}.keras")
+        values[name] = float(model.evaluate(PIXELS, LABELS, batch_size=8, verbose=0))
+    return values
+
+
+LOAD = """
+import json, sys, numpy as np
+IMPORTS
+labels = np.eye(8, 3) + np.eye(8, 3, -3) + np.eye(8, 3, -5)
+pixels = np.random.default_rng(0).random((8, 32, 32, 3)) * 255
+for name in json.loads(sys.argv[2]):
+    model = keras.saving.load_model(f"{sys.argv[1]}/{name}.keras")
+    print(name, type(model).__name__, float(model.evaluate(pixels, labels, batch_size=8, verbose=0)))
+    model.fit(pixels, labels, batch_size=8, verbose=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return folder, saved_models(folder)
+
+
+@pytest.mark.parametrize(
+    "imports", ["import keras, macl_tf", "import macl_tf, keras", "from macl_tf import MACL; import keras"]
+)
+def test_a_compiled_model_loads_in_a_new_process(saved, imports, run_python):
+    folder, expected = saved
+    lines = run_python(LOAD.replace("IMPORTS", imports), folder, json.dumps(list(expected))).stdout.splitlines()
+    found = {name: (kind, float(value)) for name, kind, value in map(str.split, lines)}
+    assert {name: kind for name, (kind, _) in found.items()} == {"macl": "Functional", "proxies": "CachedGradients"}
+    for name, value in expected.items():
+        assert found[name][1] == pytest.approx(value, rel=1e-4)
+
+
+def test_everything_that_a_model_may_hold_is_registered():
+    """Also what is written later: every subclass of a Keras layer, loss, metric or model, wherever it stands."""
+    kinds = (keras.layers.Layer, keras.losses.Loss, keras.metrics.Metric, keras.regularizers.Regularizer,
+             keras.initializers.Initializer, keras.constraints.Constraint, keras.optimizers.Optimizer,
+             keras.optimizers.schedules.LearningRateSchedule)  # fmt: skip
+    registered = set(keras.saving.get_custom_objects().values())
+    seen = []
+    for _, path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if not any(isinstance(node, ast.ClassDef) for node in tree.body) or "keras" not in path.read_text():
+            continue
+        module = importlib.import_module(".".join(("macl_tf", *path.relative_to(PACKAGE).with_suffix("").parts)))
+        for value in vars(module).values():
+            if inspect.isclass(value) and issubclass(value, kinds) and value.__module__ == module.__name__:
+                abstract = any(other is not value and issubclass(other, value) for other in registered)
+                assert value in registered or abstract, f"{value} is not registered"
+                home = next((name for name in MODULES if value.__module__.startswith(name)), None)
+                assert home is not None, f"{value.__module__} must stand in macl_tf/registration.py"
+                seen.append(value.__name__)
+    assert {"MACL", "ProxyHead", "CachedGradients"} <= set(seen)
