@@ -170,11 +170,9 @@ def training_dataset(
         classes = label_set_classes(archive.labels[indices])
         if batch_size % images_per_class:
             raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
-        companions = np.bincount(classes[classes >= 0])
-        drawable = np.flatnonzero((classes >= 0) & (companions[classes] > 1))
     else:
         weights = label_aware_weights(archive.labels[indices], 0.0 if sampler == "uniform" else sampler_power)
-        drawable = np.flatnonzero(weights)
+    drawable = drawable_rows(archive.labels[indices], sampler)
     if batch_size > len(drawable):
         raise ValueError(
             f"batch_size must be at most the number of labelled training images, got {batch_size} and "
@@ -242,6 +240,15 @@ def training_dataset(
         .with_options(options)
     )
     return TrainingData(dataset, steps, cached, weights, len(indices) - len(drawable))
+
+
+def drawable_rows(labels: np.ndarray, sampler: str) -> np.ndarray:
+    """Rows (n,) of (N, C) labels that a sampler draws: with a label; for "classes", held by another row just so."""
+    if sampler != "classes":
+        return np.flatnonzero(labels.any(axis=1))
+    classes = label_set_classes(labels)
+    companions = np.bincount(classes[classes >= 0], minlength=1)
+    return np.flatnonzero((classes >= 0) & (companions[classes] > 1))
 
 
 def _one_pass(factors: np.ndarray, seed: int, number: tf.Tensor) -> tf.data.Dataset:

@@ -89,9 +89,7 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
     Raises:
         ValueError: If microbatches do not divide the batch.
     """
-    rows = settings.batch_size * settings.views
-    if settings.microbatch and rows % settings.microbatch:
-        raise ValueError(f"microbatch must divide the {rows} rows of a batch, got {settings.microbatch}.")
+    check_microbatch(settings)
     model, proxies = encoder, None
     if settings.loss == "proxy-anchor":
         proxies = losses.ProxyHead(num_labels)(encoder.outputs[0])
@@ -99,6 +97,13 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
     if settings.classifies:
         model = classified(encoder, num_labels, head=proxies)
     return CachedGradients(model, settings.microbatch) if settings.microbatch else model
+
+
+def check_microbatch(settings: Settings) -> None:
+    """Raises a ValueError if microbatches do not divide the batch."""
+    rows = settings.batch_size * settings.views
+    if settings.microbatch and rows % settings.microbatch:
+        raise ValueError(f"microbatch must divide the {rows} rows of a batch, got {settings.microbatch}.")
 
 
 def follows_schedule(settings: Settings) -> bool:

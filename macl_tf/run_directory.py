@@ -4,26 +4,66 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import platform
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from macl_tf.checkpoint import STATE
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive, by_scene
-from macl_tf.files import is_partial, write_json, write_text
+from macl_tf.files import is_partial, locked, read_json, write_json, write_text
+from macl_tf.labels import LabelStatistics
 
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
+VERSIONS, UNTRAINED, LOCK = "versions.json", "untrained.json", ".lock"
+# Where the archive lies, which is not what it is: splits.json tells whether it is the run's.
+PLACES = ("data_dir", "table")
 
 
 def default_run_dir(settings: Settings) -> Path:
     """runs/<dataset>-<what the settings hash to>: the same command finds its run again."""
     digest = hashlib.sha256(settings.to_toml().encode()).hexdigest()[:8]
     return Path("runs") / f"{settings.dataset}-{digest}"
+
+
+def placed(settings: Settings) -> Settings:
+    """The same settings, with paths that hold from every working directory.
+
+    Paths are absolute; the label table is told from `data_dir` where it lies in there, so that both may be moved.
+    """
+    data_dir = _absolute(settings.data_dir)
+    table, root = settings.table, Path(data_dir)
+    if table and not (root / table).is_file() and os.path.isfile(_absolute(table)):
+        table = _absolute(table)
+    if table and os.path.isabs(table) and data_dir and Path(table).is_relative_to(root):
+        table = Path(table).relative_to(root).as_posix()
+    weights = settings.weights if settings.weights == "imagenet" else _absolute(settings.weights)
+    return dataclasses.replace(settings, data_dir=data_dir, table=table, weights=weights)
+
+
+def moved(settings: Settings, data_dir: str | os.PathLike[str], table: str | os.PathLike[str] = "") -> Settings:
+    """The settings of a run whose archive is looked for at `data_dir`; where they say so if that is empty.
+
+    Its label table is the one that is named, else the run's own where that lies in the archive, else what is found.
+    """
+    if not data_dir:
+        return dataclasses.replace(settings, table=_absolute(table) or settings.table)
+    own = settings.table if not os.path.isabs(settings.table) else ""
+    there = _absolute(data_dir)
+    kept = own if own and Path(there, own).is_file() else ""
+    return placed(dataclasses.replace(settings, data_dir=there, table=os.fspath(table) or kept))
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.path.expanduser(path)) if os.fspath(path) else ""
 
 
 def check_run(settings: Settings, run: Path) -> None:
@@ -34,12 +74,41 @@ def check_run(settings: Settings, run: Path) -> None:
         changed = [
             f"{field.name} ({getattr(before, field.name)!r} there, {getattr(settings, field.name)!r} now)"
             for field in dataclasses.fields(Settings)
-            if getattr(before, field.name) != getattr(settings, field.name)
+            if field.name not in PLACES and getattr(before, field.name) != getattr(settings, field.name)
+            if field.name != "weights" or not _began_from(run, settings.weights)
         ]
         if changed:
             raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif run.is_dir() and not path.is_file() and any(not is_partial(entry) for entry in run.iterdir()):
+    elif run.is_dir() and not path.is_file() and any(not _is_ours(entry) for entry in run.iterdir()):
         raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
+
+
+def _is_ours(entry: Path) -> bool:
+    return is_partial(entry) or entry.name == LOCK
+
+
+def _began_from(run: Path, weights: str) -> bool:
+    """Whether a run began from weights that lie elsewhere now: the same bytes."""
+    before = read_json(run / VERSIONS).get("weights_sha256") if (run / VERSIONS).is_file() else None
+    return before is not None and os.path.isfile(weights) and before == _sha256(weights)
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def occupied(run: Path) -> Iterator[None]:
+    """Holds a run directory, which is made if need be, for one process that trains in it.
+
+    Raises:
+        BlockingIOError: If another one does. Then nothing was written.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    busy = f"'{run}' is being trained by another process. Wait for it to end, or use another --run-dir."
+    with locked(run / LOCK, busy=busy):
+        yield
 
 
 def has_progress(run: Path) -> bool:
@@ -49,15 +118,18 @@ def has_progress(run: Path) -> bool:
 
 def describe_run(settings: Settings, run: Path) -> None:
     """Writes what a run is made from and with: settings.toml and versions.json."""
-    if has_progress(run):
+    if has_progress(run):  # only the place of the archive may be another one
+        write_text(run / SETTINGS, settings.to_toml())
         return
     packages = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
     versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
     for package in packages:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    if os.path.isfile(settings.weights):
+        versions["weights_sha256"] = _sha256(settings.weights)
     write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
-    write_json(run / "versions.json", versions)
+    write_json(run / VERSIONS, versions)
 
 
 def open_archive(settings: Settings) -> Archive:
@@ -71,3 +143,58 @@ def open_archive(settings: Settings) -> Archive:
         min_area=settings.min_area,
     )
     return by_scene(archive) if settings.labels == "scene" else archive
+
+
+def finished_run(run_dir: str | os.PathLike[str]) -> Path:
+    """The directory of a finished run.
+
+    Raises:
+        FileNotFoundError: If it holds none.
+    """
+    run = Path(run_dir).expanduser()
+    if not (run / ENCODER).is_file():
+        raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
+    return run
+
+
+def archive_of(
+    run: Path, data_dir: str | os.PathLike[str] = "", table: str | os.PathLike[str] = ""
+) -> tuple[Archive, Settings]:
+    """The archive of a run, where it lay at the training or lies now, and the run's settings with its place.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    settings = moved(load_settings(run / SETTINGS), data_dir, table)
+    try:
+        return open_archive(settings), settings
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}\nIf the archive of '{run}' lies elsewhere now, say --data-dir DIR; if its label table does, "
+            "--table FILE."
+        ) from error
+
+
+def with_labels_of(statistics: LabelStatistics, archive: Archive) -> tuple[Archive, tuple[str, ...]]:
+    """The tiles of an archive with the labels that a run knows, in its order, and lines about what that changed.
+
+    A label that no tile holds any more is a column of zeros; one that came later is left out.
+    """
+    names = statistics.label_names or archive.label_names
+    if names == archive.label_names:
+        return archive, ()
+    column = {name: index for index, name in enumerate(archive.label_names)}
+    none = np.zeros(len(archive), np.uint8)
+    labels = np.stack([archive.labels[:, column[name]] if name in column else none for name in names], axis=1)
+    lines = [
+        f"{what}: {', '.join(odd)}"
+        for what, odd in (
+            ("labels of the run that no tile of the archive holds now", [name for name in names if name not in column]),
+            (
+                "labels that the run does not know, left out",
+                [name for name in archive.label_names if name not in names],
+            ),
+        )
+        if odd
+    ]
+    return dataclasses.replace(archive, label_names=tuple(names), labels=labels, label_areas=None), tuple(lines)

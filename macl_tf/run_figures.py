@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,40 +34,53 @@ def draw_run(
     test_images: np.ndarray,
     reports: Mapping[str, RetrievalReport],
 ) -> None:
-    """Draws history.png, label_frequencies.png, per_label.png and neighbours.png into a run directory."""
+    """Draws history.png, label_frequencies.png, per_label.png and neighbours.png into a run directory.
+
+    A picture that cannot be drawn is said on standard error: it does not cost the run.
+    """
     names, rarest = archive.label_names, statistics.rarest()
     rows = archive.labels[splits.train]
-    plot_history(history, run / "history.png", monitor=monitor)
-    plot_label_frequencies(
-        names,
-        rows.mean(axis=0),
-        expected_frequencies(rows, draw_weights),
-        run / "label_frequencies.png",
-        rarest=rarest,
-    )
-    average_precision = {name: per_label(report) for name, report in reports.items()}
-    plot_per_label(names, statistics.counts, average_precision, run / "per_label.png", rarest=rarest)
 
-    labels = archive.labels[splits.test]
-    queries = varied_queries(labels, statistics, QUERIES)
-    embeddings = embed(descriptor_model(encoder, descriptor), test_images, progress=False)
-    scores, found = nearest(
-        embeddings[queries],
-        embeddings,
-        min(NEIGHBOURS, len(labels) - 1),
-        query_ids=queries,
-        database_ids=np.arange(len(labels)),
-    )
-    contact_sheet(
-        test_images[queries],
-        labels[queries],
-        test_images[found],
-        labels[found],
-        scores,
-        run / "neighbours.png",
-        label_names=names,
-        rare=rarest,
-    )
+    def history_png(path: Path) -> None:
+        plot_history(history, path, monitor=monitor)
+
+    def label_frequencies_png(path: Path) -> None:
+        plot_label_frequencies(names, rows.mean(axis=0), expected_frequencies(rows, draw_weights), path, rarest=rarest)
+
+    def per_label_png(path: Path) -> None:
+        average_precision = {name: per_label(report) for name, report in reports.items()}
+        plot_per_label(names, statistics.counts, average_precision, path, rarest=rarest)
+
+    def neighbours_png(path: Path) -> None:
+        labels = archive.labels[splits.test]
+        if len(labels) < 2:
+            raise ValueError("there is one test tile only")
+        queries = varied_queries(labels, statistics, QUERIES)
+        embeddings = embed(descriptor_model(encoder, descriptor), test_images, progress=False)
+        scores, found = nearest(
+            embeddings[queries],
+            embeddings,
+            min(NEIGHBOURS, len(labels) - 1),
+            query_ids=queries,
+            database_ids=np.arange(len(labels)),
+        )
+        contact_sheet(
+            test_images[queries],
+            labels[queries],
+            test_images[found],
+            labels[found],
+            scores,
+            path,
+            label_names=names,
+            rare=rarest,
+        )
+
+    for draw in (history_png, label_frequencies_png, per_label_png, neighbours_png):
+        name = draw.__name__.replace("_png", ".png")
+        try:
+            draw(run / name)
+        except Exception as error:  # whatever it is: hours of training stand behind these pictures
+            print(f"{name} was not drawn: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def per_label(report: RetrievalReport) -> np.ndarray:
@@ -77,7 +91,8 @@ def per_label(report: RetrievalReport) -> np.ndarray:
 def varied_queries(labels: np.ndarray, statistics: LabelStatistics, count: int) -> np.ndarray:
     """Indices of tiles to show: one for each label in turn, rarest first, then frequent ones.
 
-    No look is taken at how well they are found. Half are for rare labels and half for frequent ones.
+    No look is taken at how well they are found. Half are for rare labels and half for frequent ones. Where the labels
+    give too few, the first tiles follow.
     """
     order = statistics.rarest(1.0)
     half = count // 2
@@ -86,4 +101,5 @@ def varied_queries(labels: np.ndarray, statistics: LabelStatistics, count: int) 
         holders = [int(i) for i in np.flatnonzero(labels[:, label]) if int(i) not in chosen]
         if holders and len(chosen) < count:
             chosen.append(holders[len(holders) // 2])
+    chosen += [index for index in range(len(labels)) if index not in chosen][: count - len(chosen)]
     return np.array(chosen, np.int64)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,19 @@ import tensorflow as tf
 
 from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
-from macl_tf.config import Settings, load_settings
+from macl_tf.config import Settings
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.splits import Splits, split_archive
+from macl_tf.datasets.matching import shorten
+from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.descriptors import descriptor_model, descriptors_of, searchable
 from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.layers import plain
-from macl_tf.pipeline import TrainingData, load_images, training_dataset
+from macl_tf.pipeline import TrainingData, drawable_rows, load_images, training_dataset
 from macl_tf.pretrained import check_weights
 from macl_tf.recipe import (
     LearningRateLog,
+    check_microbatch,
     follows_schedule,
     make_encoder,
     make_loss,
@@ -33,7 +38,21 @@ from macl_tf.recipe import (
     trained_model,
 )
 from macl_tf.retrieval import RetrievalReport, embed, evaluate
-from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, check_run, describe_run, open_archive
+from macl_tf.run_directory import (
+    ENCODER,
+    LABELS,
+    METRICS,
+    UNTRAINED,
+    archive_of,
+    check_run,
+    describe_run,
+    finished_run,
+    has_progress,
+    occupied,
+    open_archive,
+    placed,
+    with_labels_of,
+)
 from macl_tf.run_figures import draw_run
 
 MONITOR = "val_ndcg@100_jaccard"
@@ -54,34 +73,65 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         ValueError: If the run directory holds a run with other settings, naming them, or a setting does not
             suit the archive.
     """
-    run = Path(run_dir)
-    check_run(settings, run)
+    run, asked = Path(run_dir).expanduser(), placed(settings)
+    check_run(asked, run)
     if (run / METRICS).is_file():
         return read_json(run / METRICS)
+    with ExitStack() as stack:
+        if held := run.is_dir():
+            stack.enter_context(occupied(run))
+        # A directory that is not there yet is made when it is known that there is something to train.
+        return _train(asked, run, nullcontext() if held else occupied(run), stack, progress=progress)
 
-    if settings.weights not in ("", "imagenet"):
-        check_weights(Path(settings.weights))  # before an archive is prepared
+
+def _train(
+    asked: Settings, run: Path, to_hold: AbstractContextManager[None], stack: ExitStack, *, progress: bool
+) -> dict[str, Any]:
+    """What `train` does in a directory that no other process trains in."""
+    begun = has_progress(run)
+    if not begun and asked.weights not in ("", "imagenet"):
+        check_weights(Path(asked.weights))  # before an archive is prepared
     say = print if progress else lambda *_: None
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(settings.seed)
-    keras.config.set_dtype_policy(settings.precision)
+    keras.utils.set_random_seed(asked.seed)
+    keras.config.set_dtype_policy(asked.precision)
 
-    archive = open_archive(settings)
-    splits = split_archive(
-        archive,
-        settings.split,
-        validation=settings.validation,
-        test=settings.test,
-        gap=settings.gap,
-        seed=settings.seed,
-    )
-    describe_run(settings, run)  # only now: a wrong path should leave nothing behind
-    splits.write(run, archive)
-    statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
-    write_json(run / LABELS, statistics.get_config())
-    for note in (*archive.notes, f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}"):
-        say(note)
+    archive = open_archive(asked)
+    for note in archive.notes:
+        tell(note)
+    changes: tuple[str, ...] = ()
+    if begun:  # the parts and the labels are what they were
+        splits = Splits.read(run, archive)
+        statistics = LabelStatistics.from_config(read_json(run / LABELS))
+        archive, lines = with_labels_of(statistics, archive)
+        changes = (*splits.changes, *lines)
+        for line in changes:
+            tell(line)
+        check_parts(run, splits)
+    else:
+        splits = split_archive(
+            archive,
+            asked.split,
+            validation=asked.validation,
+            test=asked.test,
+            gap=asked.gap,
+            seed=asked.seed,
+        )
+        statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
+    say(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
+    settings = with_fitting_batches(asked, archive.labels[splits.train])
+    check_learnable(settings, archive, splits)
+    make_loss(settings, statistics)  # what it refuses is refused before anything is written
+    stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
+    if has_progress(run) != begun:
+        raise BlockingIOError(
+            f"another process has begun a run in '{run}' meanwhile. The same command goes on with it."
+        )
+    describe_run(asked, run)
+    if not begun:
+        splits.write(run, archive)
+        write_json(run / LABELS, statistics.get_config())
     if (report := getattr(archive, "report", None)) is not None:
         report.write(run / "archive_report.csv")
 
@@ -92,10 +142,16 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     # Again: preparing an archive, which only its first run does, draws random numbers too.
     keras.utils.set_random_seed(settings.seed)
     with strategy_scope():
-        encoder = make_encoder(settings)
+        # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
+        encoder = make_encoder(settings if not begun else without_weights(settings))
         model = trained_model(encoder, settings, len(archive.label_names))
-        searched = model if settings.classifies else encoder  # by the probabilities of labels too
-        untrained = evaluate_encoder(searched, test_images, archive.labels[splits.test], statistics, progress=progress)
+        if begun:
+            untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_json(run / UNTRAINED).items()}
+        else:
+            searched = model if settings.classifies else encoder  # by the probabilities of labels too
+            test_labels = archive.labels[splits.test]
+            untrained = evaluate_encoder(searched, test_images, test_labels, statistics, progress=progress)
+            write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         steps = steps_per_epoch(archive, splits, settings)
         model.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
         model.optimizer.build(model.trainable_variables)
@@ -105,7 +161,7 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     data = training_data(archive, splits, settings, done, steps, progress=progress)
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
-        say(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
+        tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
     if done:
         say(f"Going on after epoch {done} of {settings.epochs}.")
     if done < settings.epochs and not checkpoint.finished_early:
@@ -158,6 +214,8 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         "leaks": splits.leaks,
         "descriptor": settings.descriptor,
         "best_epoch": None if best is None else best + 1,
+        "batch_size": settings.batch_size,
+        "changes": list(changes),
         "untrained": {name: report.to_dict() for name, report in untrained.items()},
         "trained": {name: report.to_dict() for name, report in trained.items()},
     }
@@ -165,49 +223,145 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     return result
 
 
-def evaluate_run(
-    run_dir: str | Path, *, data_dir: str = "", table: str = "", progress: bool = True
-) -> dict[str, RetrievalReport]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_run` found.
+
+    Attributes:
+        tiles: Which tiles were searched, in words.
+        reports: A report for each descriptor.
+    """
+
+    tiles: str
+    reports: dict[str, RetrievalReport]
+
+
+def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", progress: bool = True) -> Evaluation:
     """Evaluates the encoder of a finished run again, on its own test tiles or on another archive.
+
+    What is not as it was at the training, tiles gone, new or with other labels, is counted and named on standard
+    error; figures are of the test tiles that are left.
 
     Args:
         run_dir: A finished run.
-        data_dir: Another archive of the same kind and with the same labels, all of whose tiles are then used;
-            empty for the run's own test tiles.
+        data_dir: Where the run's archive lies now, whose test tiles are used; or another archive of the same kind
+            and with the same labels: all its tiles are used, but for exact copies of tiles that the run trained on.
+            Empty for where the archive lay at the training.
         table: Label table of that archive, if it is a folder.
         progress: Whether to show bars.
 
     Returns:
-        A report for each descriptor.
+        The reports, and which tiles they are of.
 
     Raises:
-        FileNotFoundError: If the run directory holds no finished run.
-        ValueError: If the archive's labels are not those of the run.
+        FileNotFoundError: If the run directory holds no finished run, or the archive is not there.
+        ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
     """
-    run = Path(run_dir)
-    if not (run / ENCODER).is_file():
-        raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
-    settings = load_settings(run / SETTINGS)
+    run = finished_run(run_dir)
     statistics = LabelStatistics.from_config(read_json(run / LABELS))
-    if data_dir:
-        settings = dataclasses.replace(settings, data_dir=data_dir, table=table)
-    archive = open_archive(settings)
-    indices = np.arange(len(archive)) if data_dir else Splits.read(run, archive).test
-    columns = matching_columns(statistics, archive)
+    archive, settings = archive_of(run, data_dir, table)
+    try:
+        splits = Splits.read(run, archive)
+    except ValueError:
+        if not data_dir:
+            raise
+        check_labels(statistics, archive)
+        seen = seen_before(run, archive)
+        if len(seen):
+            names = shorten([archive.file_names[index] for index in seen])
+            tell(f"{len(seen)} tiles are exact copies of tiles that the run trained on, left out: {names}")
+        indices = np.setdiff1d(np.arange(len(archive)), seen)
+        tiles = f"all {len(indices)} tiles of {data_dir}"
+        archive, _ = with_labels_of(statistics, archive)
+    else:
+        archive, lines = with_labels_of(statistics, archive)
+        for line in (*splits.changes, *lines):
+            tell(line)
+        indices, tiles = splits.test, f"the {len(splits.test)} test tiles of {run}"
+    if not len(indices):
+        raise ValueError(
+            f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
+        )
     encoder = keras.saving.load_model(run / ENCODER, compile=False)
     images = load_images(archive, indices, settings.image_size, progress=progress)
-    return evaluate_encoder(encoder, images, archive.labels[indices][:, columns], statistics, progress=progress)
+    return Evaluation(tiles, evaluate_encoder(encoder, images, archive.labels[indices], statistics, progress=progress))
 
 
-def matching_columns(statistics: LabelStatistics, archive: Archive) -> list[int]:
-    """Columns of the archive's labels in the order of the run's, or a ValueError that names the odd ones."""
-    names = statistics.label_names or archive.label_names
-    if odd := sorted(set(names) ^ set(archive.label_names)):
+def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
+    """Raises a ValueError that names the odd ones if an archive has other labels than a run."""
+    if odd := sorted(set(statistics.label_names or archive.label_names) ^ set(archive.label_names)):
         raise ValueError(
             f"The archive must have the labels that the encoder was trained with; these are in only one of "
             f"the two: {', '.join(odd)}."
         )
-    return [archive.label_names.index(name) for name in names]
+
+
+def check_parts(run: Path, splits: Splits) -> None:
+    """Raises a ValueError if a part that a run needs to go on has no tile left."""
+    for part in PARTS:
+        if not len(getattr(splits, part)):
+            raise ValueError(
+                f"'{run}' must have a {part} tile to go on, but none is in the archive any more. Put them back, or "
+                "use another --run-dir."
+            )
+
+
+def check_learnable(settings: Settings, archive: Archive, splits: Splits) -> None:
+    """Refuses an archive from which nothing can be learned, and says what cannot be judged.
+
+    Raises:
+        ValueError: If a loss of pairs finds none: no two training tiles share a label.
+    """
+    counts = archive.labels[splits.train].sum(axis=0, dtype=np.int64)
+    if settings.loss != "bce" and settings.views == 1 and counts.max(initial=0) < 2:
+        raise ValueError(
+            f"two training tiles must share a label for {settings.loss} to learn from, but none of the "
+            f"{len(counts)} labels is on two of the {len(splits.train)}. Label more tiles alike, or train a classifier "
+            "alone: --set loss=bce"
+        )
+    for part, lost in (("validation", "the last epoch's weights are kept"), ("test", "its figures stay empty")):
+        if archive.labels[getattr(splits, part)].sum(axis=0, dtype=np.int64).max(initial=0) < 2:
+            tell(f"No two {part} tiles share a label, so that retrieval among them cannot be judged: {lost}.")
+
+
+def with_fitting_batches(settings: Settings, labels: np.ndarray) -> Settings:
+    """The settings with batches that the training tiles can fill, and a line about it where they are smaller.
+
+    Args:
+        settings: What was asked for.
+        labels: (N, C) of the training tiles.
+
+    Raises:
+        ValueError: If microbatches do not divide the batch, or there are too few tiles for any batch.
+    """
+    drawable, batch = len(drawable_rows(labels, settings.sampler)), settings.batch_size
+    check_microbatch(settings)
+    if batch <= drawable:
+        return settings
+    unit = math.lcm(
+        len(training_devices()),
+        settings.images_per_class if settings.sampler == "classes" else 1,
+        settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1,
+    )
+    fitting = drawable // unit * unit
+    if fitting < max(2, unit):
+        what = "with another one of the same labels" if settings.sampler == "classes" else "with a label"
+        smaller = " Lower images_per_class or microbatch, or label more tiles." if unit > 1 else " Label more tiles."
+        raise ValueError(
+            f"a batch needs {max(2, unit)} training tiles {what}, got {drawable} of {len(labels)}.{smaller}"
+        )
+    tell(f"batch_size is {fitting} instead of {batch}: only {drawable} training tiles can be drawn.")
+    return dataclasses.replace(settings, batch_size=fitting)
+
+
+def without_weights(settings: Settings) -> Settings:
+    """The same encoder without weights from a file, whose network is ours."""
+    return settings if settings.weights == "imagenet" else dataclasses.replace(settings, weights="")
+
+
+def tell(line: str) -> None:
+    """Says what is lost or not as asked for, which --quiet does not hide."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def evaluate_encoder(
@@ -232,15 +386,19 @@ def evaluate_encoder(
 
 def strategy_scope() -> AbstractContextManager[Any]:
     """The scope of a MirroredStrategy over all devices of the best kind, or none for a single device."""
+    devices = training_devices()
+    return nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope()
+
+
+def training_devices() -> list[str]:
+    """Names of all devices of the best kind."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1:
-        return nullcontext()
-    return tf.distribute.MirroredStrategy([device.name for device in devices]).scope()
+    return [device.name for device in devices]
 
 
 def steps_per_epoch(archive: Archive, splits: Splits, settings: Settings) -> int:
     """Whole batches in the labelled training tiles."""
-    return int((archive.labels[splits.train].sum(axis=1) > 0).sum()) // settings.batch_size
+    return len(drawable_rows(archive.labels[splits.train], "weighted")) // settings.batch_size
 
 
 def training_data(

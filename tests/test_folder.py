@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets import folder as folder_module
-from macl_tf.datasets.folder import find_unreadable, load_folder
+from macl_tf.datasets.folder import load_folder, read_all
 from macl_tf.datasets.splits import split_archive
 
 
@@ -208,7 +208,7 @@ def test_nothing_usable(tmp_path: Path) -> None:
 def test_split_column_becomes_the_official_split(tmp_path: Path) -> None:
     names = [f"{index:02d}" for index in range(20)]
     for name in names:
-        draw(tmp_path / f"{name}.png")
+        draw(tmp_path / f"{name}.png", int(name))  # no copies of each other
     splits = ["test"] * 5 + ["val"] * 5 + ["train"] * 10
     rows = "".join(
         f"{name},{split},1,s{index % 2}\n" for index, (name, split) in enumerate(zip(names, splits, strict=True))
@@ -244,7 +244,8 @@ def test_verified_files_are_remembered_until_they_change(tmp_path: Path, monkeyp
 
     def check() -> tuple[list[str], list[str]]:
         decoded.clear()
-        errors = find_unreadable(tmp_path, ["a.png", "b.png", "c.png"], workers=2, cache_dir=cache)
+        found, errors = read_all(tmp_path, ["a.png", "b.png", "c.png"], workers=2, cache_dir=cache)
+        assert len({*found, *errors}) == 3 and len(set(found.values())) == min(len(found), 1)  # a and b are alike
         return sorted(errors), sorted(decoded)
 
     assert check() == (["c.png"], ["a.png", "b.png", "c.png"])
@@ -254,6 +255,6 @@ def test_verified_files_are_remembered_until_they_change(tmp_path: Path, monkeyp
     (memory,) = cache.iterdir()
     memory.write_text("{ not JSON")
     assert check() == (["b.png", "c.png"], ["a.png", "b.png", "c.png"])
-    assert find_unreadable(tmp_path, ["a.png"], cache_dir=tmp_path / "a.png" / "cache") == {}  # cannot be written
+    assert read_all(tmp_path, ["a.png"], cache_dir=tmp_path / "a.png" / "cache")[1] == {}  # cannot be written
     os.unlink(tmp_path / "a.png")
     assert check() == (["a.png", "b.png", "c.png"], ["b.png", "c.png"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.splits import PARTS, Splits, split_archive
+from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.datasets.stratification import stratify
 
 TILE = np.zeros((4, 4, 3), np.uint8)
@@ -181,8 +181,8 @@ def test_shares_of_zero_leave_a_part_out_on_purpose() -> None:
         ({"validation": -0.1}, r"validation must be a share in \[0, 1\), got -0.1"),
         ({"validation": float("nan")}, "validation must be a share"),
         ({"validation": 0.5, "test": 0.5}, r"validation \+ test \+ gap must be < 1"),
-        ({"validation": 0.01}, r"has no validation image\. Raise validation, or set it to 0"),
-        ({"test": 0.01}, r"has no test image\. Raise test, or set it to 0"),
+        ({"validation": 0.01}, r"has no validation image\. Raise validation\.$"),
+        ({"test": 0.01}, r"has no test image\. Raise test\.$"),
         ({"seed": -1}, "seed must be >= 0, got -1"),
     ],
 )
@@ -193,12 +193,12 @@ def test_errors_name_rule_value_and_remedy(arguments: dict[str, Any], message: s
 
 def test_official_without_a_test_image() -> None:
     archive = make_archive(long_tailed(20), official_split=("train",) * 20)
-    with pytest.raises(ValueError, match=r"no test image\. Use split 'random'"):
+    with pytest.raises(ValueError, match=r"no test image\. Mark some images as test in .* or use split=random"):
         split_archive(archive, "official")
 
 
 def test_too_few_images_for_a_training_part() -> None:
-    with pytest.raises(ValueError, match=r"has no train image\. Lower the two shares"):
+    with pytest.raises(ValueError, match=r"has no train image\. 3 parts need 3 images that differ, at least: add some"):
         split_archive(make_archive(np.ones((2, 1), np.uint8)), validation=0.45, test=0.45)
 
 
@@ -214,9 +214,102 @@ def test_written_splits_are_read_back_as_names(tmp_path) -> None:
     for part in PARTS:
         np.testing.assert_array_equal(getattr(read, part), getattr(splits, part) + 1)
     assert (read.kind, read.leaks, read.note) == (splits.kind, splits.leaks, splits.note)
-    smaller = make_archive(np.ones((19, 2)))
-    with pytest.raises(ValueError, match=r"1 of them are not in it, '00019\.png' first"):
-        Splits.read(tmp_path, smaller)
+    assert read.changes == ("1 tiles new in the archive, in no part of the run: 00000 0.png",)
+
+
+def test_what_became_of_an_archive_is_counted_and_named(tmp_path) -> None:
+    labels = long_tailed(40)
+    archive = make_archive(labels, contents=tuple(f"{i:032d}"[::-1] for i in range(40)))
+    splits = split_archive(archive)
+    splits.write(tmp_path, archive)
+    assert Splits.read(tmp_path, archive).changes == ()
+    gone, unlike = int(splits.test[0]), int(splits.train[3])
+    other = labels.copy()
+    other[unlike] = 1 - other[unlike]
+    contents = tuple("f" * 32 if i == unlike else f"{i:032d}"[::-1] for i in range(40))
+    kept = [i for i in range(40) if i != gone]
+    # The columns of the labels stand in another order, which changes no tile.
+    changed = Archive(
+        "made",
+        archive.label_names[::-1],
+        tuple(archive.file_names[i] for i in kept),
+        other[kept][:, ::-1],
+        archive.read_image,
+        contents=tuple(contents[i] for i in kept),
+    )
+    read = Splits.read(tmp_path, changed)
+    assert read.changes == (
+        f"1 of the run's test tiles not in the archive now: {archive.file_names[gone]}",
+        f"1 tiles with other labels than when the run began: {archive.file_names[unlike]}",
+        f"1 tiles with other pixels than when the run began: {archive.file_names[unlike]}",
+    )
+    assert [changed.file_names[i] for i in read.test] == [archive.file_names[i] for i in splits.test[1:]]
+    assert [changed.file_names[i] for i in read.train] == [archive.file_names[i] for i in splits.train]
+
+
+def test_another_archive_is_not_taken_for_the_one_of_the_run(tmp_path) -> None:
+    archive = make_archive(long_tailed(40), contents=tuple(f"{i:032d}"[::-1] for i in range(40)))
+    splits = split_archive(archive)
+    splits.write(tmp_path, archive)
+    # The same names, as tile00.png and so on are everywhere, but other labels and other pixels.
+    other = make_archive(1 - long_tailed(40), contents=tuple(f"{i + 99:032d}"[::-1] for i in range(40)))
+    with pytest.raises(ValueError, match=r"of its 40 images \d+ are in 'made' with the same labels or pixels"):
+        Splits.read(tmp_path, other)
+    # All labels mended at once: it is the same archive still, by its pixels.
+    relabelled = make_archive(1 - long_tailed(40), contents=archive.contents)
+    assert len(Splits.read(tmp_path, relabelled).changes) == 1
+    assert seen_before(tmp_path, other).tolist() == []
+    renamed = dataclasses.replace(archive, file_names=tuple(f"x{name}" for name in archive.file_names))
+    np.testing.assert_array_equal(seen_before(tmp_path, renamed), np.union1d(splits.train, splits.validation))
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"train": ["a"], "digests": {}}', None])
+def test_a_lost_or_damaged_list_of_parts_says_what_to_do(tmp_path, text) -> None:
+    if text is not None:
+        (tmp_path / "splits.json").write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=r"splits\.json.*train again with another --run-dir"):
+        Splits.read(tmp_path, make_archive(long_tailed(20)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_copies_lie_in_one_part(seed: int) -> None:
+    """A tenth of the tiles stand in the archive two to four times under other names, some with other labels."""
+    rng = np.random.default_rng(seed)
+    contents = np.arange(200)
+    contents[rng.permutation(200)[:60]] = rng.integers(0, 20, 60)
+    archive = make_archive(long_tailed(200), contents=tuple(f"{i:032d}"[::-1] for i in contents))
+    splits = split_archive(archive, seed=seed)
+    assert_whole(splits, 200)
+    parts = {part: set(contents[getattr(splits, part)]) for part in PARTS}
+    assert not parts["train"] & parts["test"] and not parts["train"] & parts["validation"]
+    assert not parts["validation"] & parts["test"]
+    copies = 200 - len(np.unique(contents))
+    assert f"; {copies} images are exact copies of another, in the same part (000" in splits.note
+    assert not splits.leaks
+
+
+def test_copies_of_held_back_tiles_leave_training_where_the_parts_are_given() -> None:
+    contents = [f"{i:032d}"[::-1] for i in range(20)]
+    contents[2] = contents[19]  # training and test
+    contents[3] = contents[4]  # both training
+    archive = numbered({"a": range(20)}, default_split="blocks", contents=tuple(contents))
+    splits = split_archive(archive)
+    assert set(splits.test) == {16, 17, 18, 19} and 2 not in {*splits.train, *splits.validation}
+    assert {3, 4} <= set(splits.train)
+    assert "; 2 images are exact copies of another, 1 of them left out" in splits.note
+    given = tuple("test" if i > 15 else "train" for i in range(20))
+    official = make_archive(np.ones((20, 1)), official_split=given, contents=tuple(contents), default_split="official")
+    parts = split_archive(official)
+    assert set(parts.test) == {16, 17, 18, 19} and 2 not in {*parts.train, *parts.validation}
+    home = {image: part for part in PARTS for image in getattr(parts, part).tolist()}
+    assert home[3] == home[4]
+
+
+def test_a_table_whose_tiles_are_all_test_is_told_what_helps() -> None:
+    archive = make_archive(np.ones((9, 1)), official_split=("test",) * 9, default_split="official")
+    with pytest.raises(ValueError, match="Mark some images as train in the table's column 'split'"):
+        split_archive(archive)
+    assert len(split_archive(archive, "random").train)  # the other remedy
 
 
 def test_a_file_name_that_is_no_utf8_survives_the_round_trip(tmp_path) -> None:

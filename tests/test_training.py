@@ -166,21 +166,27 @@ def test_a_run_starts_from_the_encoder_of_another(finished, tmp_path):
 
 
 def test_settings_that_did_not_train_can_be_mended_in_place(tmp_path, run_python):
+    """A run that was killed before its first epoch has nothing to lose; one that was refused leaves nothing."""
     script = """
 import sys
+from pathlib import Path
 from macl_tf.config import Settings
+from macl_tf.run_directory import describe_run
 from macl_tf.training import train
-small = {"num_tiles": 60, "image_size": 32, "epochs": 1, "embedding_dim": 8, "warmup_epochs": 0.0}
+small = {"num_tiles": 60, "image_size": 32, "epochs": 1, "embedding_dim": 8, "warmup_epochs": 0.0, "batch_size": 16}
+run = Path(sys.argv[1])
 try:
-    train(Settings(batch_size=64, **small), sys.argv[1], progress=False)
+    train(Settings(microbatch=7, **small), run, progress=False)
 except ValueError as error:
-    print("refused:", error)
-print("best epoch", train(Settings(batch_size=16, **small), sys.argv[1], progress=False)["best_epoch"])
+    print("refused:", error, run.exists())
+run.mkdir()
+describe_run(Settings(learning_rate=0.5, **small), run)
+print("best epoch", train(Settings(**small), run, progress=False)["best_epoch"])
 """
     output = run_python(script, tmp_path / "run").stdout
-    assert "refused: batch_size must be at most the number of labelled training images, got 64" in output
+    assert "refused: microbatch must divide the 16 rows of a batch, got 7. False" in output
     assert "best epoch 1" in output
-    assert "batch_size = 16" in (tmp_path / "run" / "settings.toml").read_text()
+    assert "learning_rate = 0.001" in (tmp_path / "run" / "settings.toml").read_text()
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
@@ -190,9 +196,9 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def tiles(folder, labels=("water", "trees", "cars")):
+def tiles(folder, labels=("water", "trees", "cars"), seed=0):
     """A folder archive of 40 coloured tiles with a table."""
-    rng, rows = np.random.default_rng(0), ["image," + ",".join(labels)]
+    rng, rows = np.random.default_rng(seed), ["image," + ",".join(labels)]
     folder.mkdir()
     for number in range(40):
         held = rng.random(3) < [0.7, 0.5, 0.2]
@@ -216,11 +222,11 @@ def test_a_folder_of_tiffs_with_a_broken_file_trains_and_reports(tmp_path):
     assert process.returncode == 0, output[-4000:]
     assert "unreadable images, left out: 1 (tile03.tif)" in output
     assert "tile03.tif" in (run_dir / "archive_report.csv").read_text()
-    other = tiles(tmp_path / "other", labels=("water", "trees", "lorries"))
+    other = tiles(tmp_path / "other", labels=("water", "trees", "lorries"), seed=1)
     process = start(["evaluate", "--run-dir", str(run_dir), "--data-dir", str(other)])
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and "in only one of the two: cars, lorries" in output
-    again = tiles(tmp_path / "again", labels=("water", "trees", "cars"))
+    again = tiles(tmp_path / "again", labels=("water", "trees", "cars"), seed=2)
     process = start(["evaluate", "--run-dir", str(run_dir), "--data-dir", str(again)])
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and "NDCG@100" in output

@@ -133,7 +133,7 @@ def test_an_interrupted_preparation_is_not_taken_as_complete(tmp_path: Path, mon
                 load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache")
     # What a killed process leaves, which cannot tidy up behind itself.
     (place,) = (tmp_path / "cache").iterdir()
-    (place / "ucm" / "incomplete.ABCDEF_1.0.0").mkdir(parents=True)
+    (place / "ucm" / "incomplete.ABCDEF_1.1.0").mkdir(parents=True)
     assert len(load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache")) == 6
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from macl_tf.cli import service, serving, training
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if more is None or any(word.startswith("-") for word in rest):
             main_parser.error(f"unrecognized arguments: {' '.join(rest)}")
         getattr(options, more).extend(rest)
+    for name, value in vars(options).items():
+        setattr(options, name, with_home(value))
     # Before TensorFlow is imported. Not even its errors: they are raised as exceptions as well, and what is left is
     # oneDNN's regret, once in each process, that it has no kernel for uint8 on this processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -45,3 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"macl {options.command}: {error}", file=sys.stderr)
         return 2
+
+
+def with_home(value: Any) -> Any:
+    """A path, or a list of them, that the shell left as it was typed: --run-dir=~/x means the home folder."""
+    if isinstance(value, list):
+        return [with_home(part) for part in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value

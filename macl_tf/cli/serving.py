@@ -145,6 +145,7 @@ def add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--data-dir", metavar="DIR", default="", help="the run's archive, if it lies elsewhere than at the training"
     )
+    export.add_argument("--table", metavar="FILE", default="", help="its label table, if that lies elsewhere too")
     export.add_argument(
         "--descriptor",
         choices=next(field.metadata["one_of"] for field in fields(Settings) if field.name == "descriptor"),
@@ -167,6 +168,7 @@ def run_export(options: argparse.Namespace) -> int:
         options.run_dir,
         options.output,
         data_dir=options.data_dir,
+        table=options.table,
         descriptor=options.descriptor,
         with_index=not options.no_index,
         kind=options.kind,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,8 @@ examples:
 """
 
 EVALUATE_HELP = """\
-Evaluates the encoder of a finished run again: on the run's own test tiles, or on all tiles of another archive with the
-same labels.
+Evaluates the encoder of a finished run again: on the run's own test tiles, wherever their archive lies now, or on all
+tiles of another archive with the same labels.
 """
 
 
@@ -45,7 +43,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
     )
-    train.add_argument("--quiet", action="store_true", help="no progress, only the closing table")
+    train.add_argument("--quiet", action="store_true", help="no bars: the closing table, and what was lost")
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
     evaluate = commands.add_parser(
@@ -55,7 +53,12 @@ def add_commands(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
-    evaluate.add_argument("--data-dir", metavar="DIR", default="", help="another archive with the same labels")
+    evaluate.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        default="",
+        help="where the run's archive lies now, or another with the same labels",
+    )
     evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
     evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
     evaluate.set_defaults(run=run_evaluate, after_interrupt="")
@@ -65,14 +68,12 @@ def run_train(options: argparse.Namespace) -> int:
     """`macl train`."""
     flags = {"dataset": options.dataset, "data_dir": options.data_dir}
     given = {key: value for key, value in flags.items() if value is not None}
-    settings: Settings = load_settings(options.config, options.set, **given)
-    for key in ("data_dir", "weights"):  # whoever opens the run later may do so from elsewhere
-        if (place := getattr(settings, key)) not in ("", "imagenet"):
-            settings = dataclasses.replace(settings, **{key: os.path.abspath(os.path.expanduser(place))})
+    asked: Settings = load_settings(options.config, options.set, **given)
     from macl_tf.retrieval import compare_table
-    from macl_tf.run_directory import METRICS, default_run_dir
+    from macl_tf.run_directory import METRICS, default_run_dir, placed
     from macl_tf.training import reports, train
 
+    settings = placed(asked)
     run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
     finished = (run / METRICS).is_file()
     result = train(settings, run, progress=not options.quiet)
@@ -82,8 +83,9 @@ def run_train(options: argparse.Namespace) -> int:
     print(compare_table(compared))
     if settings.labels == "scene":
         print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")
+    pictures = ", ".join(sorted(path.name for path in run.glob("*.png")))
     print(f"\nEverything is in {run}/: metrics.json (every descriptor), encoder.keras, history.csv, and the pictures")
-    print("history.png, label_frequencies.png, per_label.png, neighbours.png.")
+    print(f"{pictures}.")
     return 0
 
 
@@ -94,9 +96,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from macl_tf.training import evaluate_run
 
     found = evaluate_run(options.run_dir, data_dir=options.data_dir, table=options.table)
-    tiles = f"all tiles of {options.data_dir}" if options.data_dir else f"the test tiles of {options.run_dir}"
-    print(f"\nRetrieval among {tiles}, each a query against the others, by each descriptor:\n")
-    print(compare_table(found))
+    print(f"\nRetrieval among {found.tiles}, each a query against the others, by each descriptor:\n")
+    print(compare_table(found.reports))
     if options.json:
-        write_json(options.json, {name: report.to_dict() for name, report in found.items()})
+        write_json(options.json, {name: report.to_dict() for name, report in found.reports.items()})
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable
@@ -33,6 +34,8 @@ class Archive:
         official_split: N of "train" or "test", where the authors published a split.
         default_split: what `split_archive` does unless told otherwise: "random", "blocks" or "official".
         notes: what a user should know about this copy: rows without image, unreadable images and the like.
+        contents: N digests of the pixels, the same for exact copies and for no other two; None where they are not
+            known. What `content_digest` gives.
 
     Raises:
         ValueError: if a length does not fit, a file name occurs twice or out of order, or a label is not 0 or 1.
@@ -56,6 +59,7 @@ class Archive:
     official_split: tuple[str, ...] | None = None
     default_split: str = "random"
     notes: tuple[str, ...] = ()
+    contents: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together, and give the arrays their types."""
@@ -84,7 +88,7 @@ class Archive:
             object.__setattr__(self, "label_areas", areas)
         if self.numbers is not None:
             object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
-        for field in ("scenes", "numbers", "official_split"):
+        for field in ("scenes", "numbers", "official_split", "contents"):
             value = getattr(self, field)
             if value is not None and len(value) != shape[0]:
                 raise ValueError(f"{field} of {self.name} must have one entry an image ({shape[0]}), got {len(value)}.")
@@ -98,6 +102,20 @@ class Archive:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.file_names)
+
+
+def content_digest(image: np.ndarray) -> str:
+    """Return what tells a picture from all that differ from it in any pixel, whatever file it came from.
+
+    Args:
+        image: (H, W, 3) uint8.
+
+    Returns:
+        32 hexadecimal digits, BLAKE2b of shape and pixels.
+    """
+    digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
 
 
 def by_scene(archive: Archive) -> Archive:

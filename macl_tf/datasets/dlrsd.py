@@ -64,8 +64,8 @@ _CITATION = """\
 class Dlrsd(ArchiveBuilder):
     """DLRSD in any of its three layouts."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "The digest of each tile's pixels."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put one of these into the manual directory, or name it as source_dir:\n{SOURCE.layout}"
     )

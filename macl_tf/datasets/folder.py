@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, decode_image
+from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, content_digest, decode_image
 from macl_tf.datasets.matching import Finding, find_table, list_files, match_rows, shorten
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.files import written_whole
@@ -137,8 +137,9 @@ def load_folder(
             f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
             "Names must agree, with or without extension and folders."
         )
+    contents: dict[str, str] = {}
     if verify:
-        broken = find_unreadable(root, sorted(matched), workers=workers, cache_dir=cache_dir)
+        contents, broken = read_all(root, sorted(matched), workers=workers, cache_dir=cache_dir)
         findings += [Finding("unreadable", name, error) for name, error in broken.items()]
         matched = {name: row for name, row in matched.items() if name not in broken}
     names = tuple(sorted(matched))
@@ -162,35 +163,39 @@ def load_folder(
         official_split=splits,
         default_split="official" if splits else "random",
         notes=(summary, *label_table.notes, *split_notes, *report.notes),
+        contents=tuple(contents[name] for name in names) if verify else None,
         report=report,
     )
 
 
-def find_unreadable(
+def read_all(
     root: Path,
     names: Sequence[str],
     *,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-) -> dict[str, str]:
-    """Decodes the images `names` below `root`, in threads, and returns the error of each that fails, by name.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Decodes the images `names` below `root`, in threads.
 
     With `cache_dir`, a file that was decoded before and has the same size and time of change is not decoded
     again.
+
+    Returns:
+        The digest of each readable image's pixels (`archives.content_digest`), and the error of each other one.
     """
     digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
-    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-readable.json"
+    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-contents.json"
     known = _recall(memory)
     errors: dict[str, str] = {}
-    stamps: dict[str, list[int]] = {}
+    found: dict[str, list[int | str]] = {}
 
     def check(name: str) -> None:
         try:
             status = (root / name).stat()
             stamp = [status.st_size, status.st_mtime_ns]
-            if known.get(name) != stamp:
-                decode_image(root / name, name)
-            stamps[name] = stamp
+            before = known.get(name, [])
+            content = before[2] if before[:2] == stamp else content_digest(decode_image(root / name, name))
+            found[name] = [*stamp, content]
         except (OSError, ValueError) as error:
             errors[name] = str(error)
 
@@ -199,11 +204,11 @@ def find_unreadable(
         list(tqdm(executor.map(check, names), "checking images", len(names), unit="image", leave=False, delay=1))
     finally:
         executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
-    if memory is not None and stamps != known:
+    if memory is not None and found != known:
         # A cache that cannot be written costs time in the next run, not this run.
         with suppress(OSError), written_whole(memory) as temporary:
-            temporary.write_text(json.dumps(stamps), encoding="utf-8")
-    return dict(sorted(errors.items()))
+            temporary.write_text(json.dumps(found), encoding="utf-8")
+    return {name: str(row[2]) for name, row in found.items()}, dict(sorted(errors.items()))
 
 
 def _official_split(table: LabelTable, rows: Sequence[int]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
@@ -216,9 +221,9 @@ def _official_split(table: LabelTable, rows: Sequence[int]) -> tuple[tuple[str, 
     return tuple("test" if split == "test" else "train" for split in splits), (note,) if given else ()
 
 
-def _recall(memory: Path | None) -> dict[str, list[int]]:
+def _recall(memory: Path | None) -> dict[str, list[int | str]]:
     try:
         known = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
-    except (OSError, ValueError):
+        return {name: row for name, row in known.items() if len(row) == 3}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}  # nothing remembered yet, or a damaged file: everything is decoded again
-    return known if isinstance(known, dict) else {}

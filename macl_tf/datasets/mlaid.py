@@ -55,8 +55,8 @@ _CITATION = """\
 class Mlaid(ArchiveBuilder):
     """ML-AID with its official split."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "The digest of each tile's pixels."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put these into the manual directory, or name their folder as source_dir:\n{SOURCE.layout}"
     )

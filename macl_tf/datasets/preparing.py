@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from macl_tf.datasets.archives import Archive, decode_image, normalise_stem
+from macl_tf.datasets.archives import Archive, content_digest, decode_image, normalise_stem
 from macl_tf.datasets.records import Listing, Record, stored_bytes
 from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
 from macl_tf.files import locked
@@ -64,6 +64,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
             "image": tfds.features.Image(shape=(None, None, 3)),
             "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list(self.LABEL_NAMES))),
             "file_name": tfds.features.Text(),
+            "content": tfds.features.Text(),  # digest of the pixels, by which copies are known
         }
         if scenes:
             features |= {"scene": tfds.features.Text(), "number": tfds.features.Scalar(np.int64)}
@@ -104,6 +105,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
                 "image": image,
                 "labels": np.flatnonzero(record.labels).tolist(),
                 "file_name": file_name,
+                "content": content_digest(decode_image(image, file_name)),
             }
             if "scene" in features:
                 example |= {"scene": record.scene, "number": number}
@@ -196,6 +198,7 @@ def read_archive(builder: ArchiveBuilder, *, min_area: float = 0.0) -> Archive:
             *count_note(unreadable, "image was left out", "images were left out"),
             *count_note(unlabelled, "image has no label and was kept", "images have no label and were kept"),
         ),
+        contents=tuple(example["content"].decode() for *_, example in rows),
     )
 
 

@@ -7,15 +7,17 @@ which was used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.stratification import stratify
 from macl_tf.files import written_whole
 
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 KINDS = ("auto", "random", "blocks", "official")
 PARTS = ("train", "validation", "test")
 GAP = len(PARTS)  # where their numbers stand
+SPLITS = "splits.json"
+UNKNOWN = "-"  # the digest of pixels that nobody looked at
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those of a gap.
+    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those left out.
 
     Attributes:
         kind: How the archive was divided: `"random"`, `"blocks"` or `"official"`.
@@ -39,6 +43,7 @@ class Splits:
         leaks: True if neighbouring crops of one picture may lie in different parts, so that figures are
             optimistic.
         note: A sentence to be shown beside every figure that was measured on this split.
+        changes: Of parts that were read back: what is no longer as it was when they were made, in lines.
     """
 
     kind: str
@@ -47,12 +52,18 @@ class Splits:
     test: np.ndarray
     leaks: bool
     note: str
+    changes: tuple[str, ...] = ()
 
     def write(self, directory: str | os.PathLike[str], archive: Archive) -> Path:
-        """Writes `splits.json`, the file names of each part, into `directory`, and returns its path.
+        """Writes `splits.json` into `directory`: the file names of each part, and what tells each tile from others.
 
         The file is replaced as a whole, so a run that is killed leaves the old or the new one.
+
+        Returns:
+            Its path.
         """
+        used = np.concatenate([getattr(self, part) for part in PARTS])
+        digests = _digests(archive)
         content: dict[str, object] = {
             "archive": archive.name,
             "kind": self.kind,
@@ -61,7 +72,9 @@ class Splits:
         }
         for part in PARTS:
             content[part] = [archive.file_names[index] for index in getattr(self, part)]
-        path = Path(directory) / "splits.json"
+        content["left_out"] = [archive.file_names[i] for i in np.setdiff1d(np.arange(len(archive)), used)]
+        content["digests"] = dict(zip(archive.file_names, digests, strict=True))
+        path = Path(directory) / SPLITS
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         with written_whole(path) as temporary:
             # Whatever bytes a file name holds, they can be written and read back.
@@ -70,25 +83,45 @@ class Splits:
 
     @classmethod
     def read(cls, directory: str | os.PathLike[str], archive: Archive) -> Splits:
-        """Reads back what `write` wrote, as indices into `archive`.
+        """Reads back what `write` wrote, as indices into `archive`, wherever that lies now.
 
-        Images that the archive gained since then belong to no part.
+        Images that the archive gained since then belong to no part, and those that it lost are missing from theirs;
+        `changes` says how many, and names the first.
 
         Raises:
             FileNotFoundError: If `directory` holds no `splits.json`.
-            ValueError: If the archive no longer has an image that the file names.
+            ValueError: If `archive` is another one: fewer than half of the images are there with the same labels or
+                pixels.
         """
-        path = Path(directory) / "splits.json"
-        content = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        content = _read(directory)
+        before: dict[str, str] = content["digests"]
         position = {name: index for index, name in enumerate(archive.file_names)}
-        gone = [name for part in PARTS for name in content[part] if name not in position]
-        if gone:
+        now = dict(zip(archive.file_names, _digests(archive), strict=True))
+        there = [name for name in before if name in now]
+        alike = [name for name in there if any(map(_same, before[name].split(), now[name].split()))]
+        if 2 * len(alike) < len(before):
             raise ValueError(
-                f"{path} must name images of the archive {archive.name!r}, but {len(gone)} of them are not in it, "
-                f"{gone[0]!r} first. Give the archive that the split was made from, or remove the file to split anew."
+                f"the archive must be the one that '{Path(directory) / SPLITS}' was made from, but of its "
+                f"{len(before):,} images {len(alike):,} are in {archive.name!r} with the same labels or pixels. Give "
+                "that archive by --data-dir, or use another --run-dir for this one."
             )
-        train, validation, test = (_indices(position[name] for name in content[part]) for part in PARTS)
-        return cls(content["kind"], train, validation, test, content["leaks"], content["note"])
+        train, validation, test = (
+            _indices(position[name] for name in content[part] if name in position) for part in PARTS
+        )
+        changes = _changes(content, now)
+        return cls(content["kind"], train, validation, test, content["leaks"], content["note"], changes)
+
+
+def seen_before(directory: str | os.PathLike[str], archive: Archive) -> np.ndarray:
+    """Indices of the images of any archive that are, pixel for pixel, training or validation images of a run.
+
+    Args:
+        directory: The run, which holds `splits.json`.
+        archive: One whose `contents` are known; of others nothing is found.
+    """
+    content = _read(directory)
+    held = {content["digests"][name].split()[1] for part in PARTS[:2] for name in content[part]} - {UNKNOWN}
+    return _indices(index for index, digest in enumerate(_digests(archive)) if digest.split()[1] in held)
 
 
 def split_archive(
@@ -113,6 +146,10 @@ def split_archive(
       blocks if that is the archive's default, else by seed. `test` is not used.
     * `"auto"`: the archive's `default_split`.
 
+    Exact copies, where the archive knows them (`Archive.contents`), lie in one part: a random split deals them out
+    together; in the other two, a copy of a test image is left out of training and validation, and one of a validation
+    image out of training. The note counts and names them.
+
     Args:
         archive: The archive to divide.
         kind: One of the kinds above.
@@ -122,7 +159,7 @@ def split_archive(
         seed: Seed of the random kinds, >= 0. The same archive and seed give the same split.
 
     Returns:
-        The split, with every image in exactly one part, or in the gap.
+        The split, with every image in exactly one part, or left out.
 
     Raises:
         ValueError: If `kind` is unknown or the archive lacks what it needs, a share is outside [0, 1), the
@@ -138,33 +175,45 @@ def split_archive(
     kind = archive.default_split if kind == "auto" else kind
     if gap and (kind == "random" or archive.default_split != "blocks" != kind):
         raise ValueError(f"gap must be 0 where the parts are no blocks of neighbouring numbers, got {gap}.")
-    everything = np.arange(len(archive))
+    everything, first = np.arange(len(archive)), _first_copies(archive)
     if kind == "official":
-        parts, note = _official(archive, validation, gap, seed)
+        parts, note = _official(archive, first, validation, gap, seed)
     elif kind == "blocks":
         numbers = _numbers(archive)
         parts = _blocks(archive, numbers, everything, validation, test, gap)
         note = _describe_blocks(numbers, parts, validation, test)
     else:
-        parts = _stratified(archive.labels, validation, test, seed)
+        parts = _stratified(archive.labels, first, validation, test, seed)
         note = f"random split by seed {seed}, labels balanced over the parts"
     if gap:
         note += f"; {np.sum(parts == GAP)} images before validation left out"
     leaks = kind == "random" and archive.default_split == "blocks"
     if leaks:
         note = "random split of an archive with neighbouring crops: figures are optimistic"
+    parts, told = _copies_in_one_part(archive, first, parts)
     train, validation_part, test_part = (np.flatnonzero(parts == part) for part in range(len(PARTS)))
     wanted = {"train": True, "validation": validation > 0, "test": test > 0 or kind == "official"}
     sizes = dict(zip(PARTS, (len(train), len(validation_part), len(test_part)), strict=True))
     for part, size in sizes.items():
         if wanted[part] and size == 0:
-            remedy = {"train": "Lower the two shares.", "validation": "Raise validation, or set it to 0."}
-            remedy["test"] = "Use split 'random'." if kind == "official" else "Raise test, or set it to 0."
             raise ValueError(
                 f"each part of a split must hold an image, but the {kind} split of {len(archive)} images with "
-                f"validation={validation} and test={test} has no {part} image. {remedy[part]}"
+                f"validation={validation} and test={test} has no {part} image. "
+                f"{_remedy(part, kind, len(archive), sum(wanted.values()))}"
             )
-    return Splits(kind, train, validation_part, test_part, leaks, note)
+    return Splits(kind, train, validation_part, test_part, leaks, note + told)
+
+
+def _remedy(part: str, kind: str, images: int, parts: int) -> str:
+    if kind == "official":
+        if part == "validation":
+            return "Raise validation."
+        missing = "test" if part == "test" else "train"
+        return f"Mark some images as {missing} in the table's column 'split', or use split=random."
+    if images < parts:
+        return f"{parts} parts need {parts} images that differ, at least: add some."
+    raised = "Lower validation and test" if part == "train" else f"Raise {part}"
+    return f"{raised}, or use split=random." if kind == "blocks" else f"{raised}."
 
 
 def _check_arguments(kind: str, validation: float, test: float, gap: float, seed: int) -> None:
@@ -190,9 +239,93 @@ def _count(share: float, total: int) -> int:
     return int(share * total + 0.5)
 
 
-def _stratified(labels: np.ndarray, validation: float, test: float, seed: int) -> np.ndarray:
-    held_back = (_count(validation, len(labels)), _count(test, len(labels)))
-    return stratify(labels, (len(labels) - sum(held_back), *held_back), seed)
+def _stratified(labels: np.ndarray, first: np.ndarray, validation: float, test: float, seed: int) -> np.ndarray:
+    """The part of each image; those with the same `first` copy are dealt out as one image with the labels of all."""
+    groups, group = np.unique(first, return_inverse=True)
+    held = np.zeros((len(groups), labels.shape[1]), labels.dtype)
+    np.maximum.at(held, group, labels)
+    held_back = (_count(validation, len(groups)), _count(test, len(groups)))
+    return stratify(held, (len(groups) - sum(held_back), *held_back), seed)[group]
+
+
+def _first_copies(archive: Archive) -> np.ndarray:
+    """(N,) for each image the first one with the same pixels, as far as is known."""
+    if archive.contents is None:
+        return np.arange(len(archive))
+    _, first, group = np.unique(np.array(archive.contents), return_index=True, return_inverse=True)
+    return first[group]
+
+
+def _copies_in_one_part(archive: Archive, first: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, str]:
+    """The parts without copies of images that are held back further on, and what to say of copies."""
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    if not len(copies):
+        return parts, ""
+    rank = np.where(parts == GAP, -1, parts)
+    furthest = np.full(len(first), -1)
+    np.maximum.at(furthest, first, rank)
+    stray = (rank >= 0) & (rank < furthest[first])
+    pairs = [f"{archive.file_names[image]} = {archive.file_names[first[image]]}" for image in copies]
+    one = len(copies) == 1
+    told = f"; {len(copies)} {'image is an exact copy' if one else 'images are exact copies'} of another"
+    if stray.any():
+        told += f", {np.sum(stray)} of them left out, since their copies are held back"
+    else:
+        told += ", in the same part"
+    return np.where(stray, GAP, parts), f"{told} ({shorten(pairs)})"
+
+
+def _read(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    path = Path(directory) / SPLITS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"'{path}' is not there, which says which tiles the run trained on. Put it back, or train again with "
+            "another --run-dir."
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        if not all(name in content["digests"] for part in PARTS for name in content[part]):
+            raise ValueError("a tile without a digest")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"'{path}' is damaged or of an older macl_tf ({type(error).__name__}: {error}). Put the file back as the "
+            "run wrote it, or train again with another --run-dir."
+        ) from error
+    return content
+
+
+def _digests(archive: Archive) -> list[str]:
+    """What tells each image from others: 8 digits for its labels, a blank, 16 for its pixels, or `UNKNOWN`."""
+    order = sorted(range(len(archive.label_names)), key=archive.label_names.__getitem__)
+    names = [archive.label_names[label].encode("utf-8", "surrogateescape") for label in order]
+    rows, which = np.unique(archive.labels[:, order], axis=0, return_inverse=True)
+    sets = [b"\0".join(names[label] for label in np.flatnonzero(row)) for row in rows]
+    labels = [hashlib.blake2b(held, digest_size=4).hexdigest() for held in sets]
+    contents = archive.contents or [UNKNOWN] * len(archive)
+    return [f"{labels[held]} {content[:16]}" for held, content in zip(which.reshape(-1), contents, strict=True)]
+
+
+def _same(before: str, now: str) -> bool:
+    return UNKNOWN not in (before, now) and before == now
+
+
+def _changes(content: dict[str, Any], now: dict[str, str]) -> tuple[str, ...]:
+    """What differs between the images of a written split and those of an archive, in lines."""
+    before: dict[str, str] = content["digests"]
+    lines: list[str] = []
+
+    def tell(names: Sequence[str], what: str) -> None:
+        if names:
+            lines.append(f"{len(names)} {what}: {shorten(names)}")
+
+    for part in PARTS:
+        tell([name for name in content[part] if name not in now], f"of the run's {part} tiles not in the archive now")
+    tell([name for name in now if name not in before], "tiles new in the archive, in no part of the run")
+    both = [(name, before[name].split(), now[name].split()) for name in before if name in now]
+    tell([name for name, old, new in both if old[0] != new[0]], "tiles with other labels than when the run began")
+    unlike = [name for name, old, new in both if UNKNOWN not in (old[1], new[1]) and old[1] != new[1]]
+    tell(unlike, "tiles with other pixels than when the run began")
+    return tuple(lines)
 
 
 def _numbers(archive: Archive) -> np.ndarray:
@@ -231,7 +364,7 @@ def _describe_blocks(numbers: np.ndarray, parts: np.ndarray, validation: float, 
     )
 
 
-def _official(archive: Archive, validation: float, gap: float, seed: int) -> tuple[np.ndarray, str]:
+def _official(archive: Archive, first: np.ndarray, validation: float, gap: float, seed: int) -> tuple[np.ndarray, str]:
     if archive.official_split is None:
         raise ValueError(
             f"an official split needs an archive that has one, and {archive.name!r} has none. Use split 'random'"
@@ -243,6 +376,6 @@ def _official(archive: Archive, validation: float, gap: float, seed: int) -> tup
         parts[train] = _blocks(archive, archive.numbers, train, validation, 0.0, gap)
         way = "by blocks of neighbouring numbers"
     else:
-        parts[train] = _stratified(archive.labels[train], validation, 0.0, seed)
+        parts[train] = _stratified(archive.labels[train], first[train], validation, 0.0, seed)
         way = f"by seed {seed}, labels balanced"
     return parts, f"official split; validation is {validation:.0%} of its training part, {way}"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from macl_tf.config import load_settings
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits
 from macl_tf.files import PARTIAL
-from macl_tf.run_directory import ENCODER, SETTINGS, open_archive
+from macl_tf.run_directory import archive_of, finished_run
 from macl_tf.serving.artifacts import open_version, prune, versions
 from macl_tf.serving.deployment import stable_version, write_deployment
 from macl_tf.serving.embedding import embed_images
@@ -30,6 +29,7 @@ def export_run(
     served: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] = "",
+    table: str | os.PathLike[str] = "",
     descriptor: str | None = None,
     with_index: bool = True,
     kind: str = "auto",
@@ -47,7 +47,9 @@ def export_run(
     Args:
         run_dir: A finished run.
         served: Folder to write to.
-        data_dir: Where the run's archive lies, if not where it lay when the run was trained.
+        data_dir: Where the run's archive lies, if not where it lay when the run was trained. What became of its tiles
+            since is counted and named on standard error.
+        table: Its label table, if it is a folder and the table lies elsewhere too.
         descriptor: What retrieval compares, one that the run reported; None for what its settings say.
         with_index: Whether to embed and index the run's archive.
         kind: Of the index: "auto", "brute_force", "hashing" or "tree".
@@ -62,13 +64,14 @@ def export_run(
 
     Raises:
         FileNotFoundError: If the run is not finished, or its archive is not there.
-        ValueError: If upserts or deletes would be lost, or a setting is out of range.
+        ValueError: If the archive is another one, upserts or deletes would be lost, or a setting is out of range.
     """
-    run, served = Path(run_dir), Path(served)
-    if not (run / ENCODER).is_file():
-        raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
+    run, served = finished_run(run_dir), Path(served).expanduser()
     say: Callable[[str], None] = print if progress else lambda *_: None
-    archive = archive_of(run, data_dir) if with_index else None
+    archive = archive_of(run, data_dir, table)[0] if with_index else None
+    splits = None if archive is None else Splits.read(run, archive)
+    for line in () if splits is None else splits.changes:
+        print(line, file=sys.stderr)
     path = export_encoder(run, served, descriptor=descriptor)  # old ones go at the end, when it is known who needs them
     encoder = ExportedEncoder.load(served, int(path.name))
     say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
@@ -85,7 +88,7 @@ def export_run(
             check_changes(root, discard_changes)
             # Beside the index and not in it: a build that is killed leaves them, and the next one goes on.
             shards = served / f"{PARTIAL}shards-{info['encoder']['uuid'][:8]}-{info['archive']['sha256'][:8]}"
-            source = ArchiveSource(archive, Splits.read(run, archive))
+            source = ArchiveSource(archive, splits)
             embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
             items, vectors, thumbnails = read_shards(shards)
             path = build_index(
@@ -107,19 +110,6 @@ def export_run(
             for version in versions(served / "index")}  # fmt: skip
     prune(served / "encoder", keep, {*used, stable_version(served)})
     return served
-
-
-def archive_of(run: Path, data_dir: str | os.PathLike[str] = "") -> Archive:
-    """The archive that a run was trained on, where it lay then or lies now."""
-    settings = load_settings(run / SETTINGS)
-    if data_dir:
-        settings = dataclasses.replace(settings, data_dir=os.fspath(data_dir))
-    try:
-        return open_archive(settings)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}\nIf the archive of '{run}' lies elsewhere now, say --data-dir DIR."
-        ) from error
 
 
 def index_shards(
