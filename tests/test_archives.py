@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets import NAMES, load_archive
-from macl_tf.datasets.archives import Archive, decode_image, normalise_label, normalise_stem, resize_image
+from macl_tf.datasets.archives import Archive, normalise_label, normalise_stem
+from macl_tf.datasets.images import decode_image, resize_image
 from macl_tf.datasets.masks import mask_areas
 from macl_tf.datasets.sources import (
     Source,

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from macl_tf.datasets.archives import Archive, resize_image, thumbnail
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.serving import footprints
 from macl_tf.serving.embedding import EmbeddingReport, embed_images
 from macl_tf.serving.shard_records import read_record, shard_paths

@@ -5,7 +5,7 @@ import PIL
 import pytest
 import tensorflow as tf
 
-from macl_tf.datasets.archives import decode_image, resize_image
+from macl_tf.datasets.images import decode_image, resize_image
 from macl_tf.serving.image_graph import MAX_PIXELS, decode, decode_batch, resize, resize_batch
 from tests.pictures import bad_pictures, blank_png, encoded, good_pictures, pixels
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.datasets.archives import decode_image, resize_image
+from macl_tf.datasets.images import decode_image, resize_image
 from macl_tf.descriptors import descriptor_model
 from macl_tf.files import read_json, write_json
 from macl_tf.run_directory import ENCODER, LABELS, METRICS

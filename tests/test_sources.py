@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from macl_tf.datasets.archives import Archive, thumbnail
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.splits import Splits
 from macl_tf.datasets.tags import read_tags
 from macl_tf.serving.sources import ArchiveSource, FolderSource, list_images

@@ -64,8 +64,11 @@ _CITATION = """\
 class Dlrsd(ArchiveBuilder):
     """DLRSD in any of its three layouts."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.0.1")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.1": "Pictures of other kinds than 8-bit RGB, grey and palette are left out.",
+        "1.0.0": "First release.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put one of these into the manual directory, or name it as source_dir:\n{SOURCE.layout}"
     )
