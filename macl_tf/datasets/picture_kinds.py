@@ -108,6 +108,7 @@ class Kind(NamedTuple):
         layout: "interleaved by pixel" or "planar"; "" for one band.
         take: The bands, from 1, that make a picture of it.
         options: More options of gdal_translate that its conversion needs.
+        remedy: What to do, where gdal_translate does not do it.
     """
 
     format: str
@@ -117,6 +118,7 @@ class Kind(NamedTuple):
     layout: str = ""
     take: tuple[int, ...] = (1, 2, 3)
     options: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
         """The kind in words."""
@@ -138,6 +140,8 @@ def not_read(name: str, kind: Kind) -> PictureError:
         >>> refused.remedy.partition(" (")[0]
         'Convert it to 8-bit RGB: gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 IN OUT.tif'
     """
+    if kind.remedy:
+        return refusal(name, str(kind), kind.remedy, kind.format)
     scaled = kind.numbers != "8-bit integers" and "-expand" not in kind.options
     picked = [f"-b {band}" for band in kind.take] if kind.bands >= 3 else ["-b 1"] * (kind.bands == 2)
     options = " ".join(filter(None, ["-ot Byte -scale" * scaled, *picked, kind.options]))

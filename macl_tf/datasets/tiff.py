@@ -25,7 +25,7 @@ from macl_tf.datasets.picture_kinds import (
 )
 
 _PHOTOMETRIC = 262
-_GREY, _PALETTE, _COLOURED = (0, 1), 3, (1, 2, 6)  # white or black is zero; palette; not said, RGB, YCbCr
+_WHITE_IS_ZERO, _PALETTE, _COLOURED = 0, 3, (1, 2, 6)  # the last are: not declared, RGB, YCbCr
 _MODELS = {5: "CMYK", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB", 32803: "colour filter array", 34892: "raw"}
 _SIDE_BY_SIDE = 16  # more bands than that are counted, but not looked at
 
@@ -113,7 +113,7 @@ def _read(dataset: Any, name: str, max_pixels: int, photometric: int | None) -> 
     bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
     if bands == 1 and len(dataset.subdatasets) > 1:  # of several pages of three bands the first is a picture
         raise not_one_page(name, kind, len(dataset.subdatasets))
-    grey = len(colours) == 1 and bits in (1, 2, 4, 8) and photometric in (None, *_GREY)
+    grey = len(colours) == 1 and bits in (1, 2, 4, 8) and photometric in (None, _WHITE_IS_ZERO, 1)
     palette = len(colours) == 1 and photometric == _PALETTE
     rgb = set(colours) == {"red", "green", "blue"} or set(colours) <= {"gray", "undefined"}
     coloured = len(colours) == 3 and bits == 8 and photometric in (None, *_COLOURED) and rgb
@@ -123,23 +123,17 @@ def _read(dataset: Any, name: str, max_pixels: int, photometric: int | None) -> 
     # Near infrared is declared alpha by GDAL itself, unless it is told otherwise: what is not opaque may be anything.
     if alpha and (values[-1] != 2**bits - 1).any():
         raise not_read(name, kind._replace(colours=f"{kind.colours} that is not opaque"))
-    if grey or palette:
-        return _one_band(dataset, values[0], bits, photometric)
+    if palette:
+        table = dataset.colormap(1)
+        image = Image.fromarray(values[0])
+        image.putpalette(bytes(value for index in range(len(table)) for value in table[index][:3]))
+        return image
+    if grey:
+        # GDAL leaves it to its caller that white may be zero.
+        values = (2**bits - 1 - values[0] if photometric == _WHITE_IS_ZERO else values[0]).astype(np.uint8)
+        return Image.fromarray(values * np.uint8(255 // (2**bits - 1)))
     order = [colours.index(colour) for colour in ("red", "green", "blue")] if "red" in colours else [0, 1, 2]
     return Image.fromarray(np.ascontiguousarray(np.moveaxis(values[order], 0, 2)))
-
-
-def _one_band(dataset: Any, values: NDArray[np.uint8], bits: int, photometric: int | None) -> Image.Image:
-    try:
-        table = dataset.colormap(1)
-    except ValueError:  # no palette
-        return Image.fromarray(values * np.uint8(255 // (2**bits - 1)))
-    palette = np.array([table[index][:3] for index in range(len(table))], np.uint8)
-    if photometric != _PALETTE:  # white is zero, or one bit: GDAL says so by a palette of greys
-        return Image.fromarray(palette[values, 0])
-    image = Image.fromarray(values)
-    image.putpalette(palette.tobytes())
-    return image
 
 
 def _kind_of(dataset: Any, photometric: int | None, declared: Sequence[str]) -> Kind:
@@ -156,14 +150,16 @@ def _kind_of(dataset: Any, photometric: int | None, declared: Sequence[str]) -> 
     layout = "" if bands == 1 else "planar" if planar else "interleaved by pixel"
     wanted = ("red", "green", "blue")
     take = tuple(declared.index(colour) + 1 for colour in wanted) if set(wanted) <= set(declared) else (1, 2, 3)
-    options = colours = ""
-    if bands == 1 and photometric in (0, _PALETTE) and "palette" in declared:
-        colours, options = ("palette", "-expand rgb") if photometric else ("grey, white is zero", "-expand gray")
+    options = colours = remedy = ""
+    if bands == 1 and photometric == _PALETTE:
+        colours, options = "palette", "-expand rgb"
+    elif bands == 1 and photometric == _WHITE_IS_ZERO:
+        colours, remedy = "grey, white is zero", "Write it anew as 8-bit grey, with zero for black."
     # What a band is declared to be stays with it: near infrared that is shown as red has to be called red.
     elif take == (1, 2, 3) and bands >= 3 and not set(declared[:3]) <= {*wanted, "gray", "undefined"}:
         options = "-colorinterp red,green,blue"
     colours = _MODELS.get(photometric or 0) or colours or colours_of(declared)
-    return Kind("TIFF", bands, numbers, colours, layout, take, options)
+    return Kind("TIFF", bands, numbers, colours, layout, take, options, remedy)
 
 
 def _first_value(data: bytes | Path, wanted: int) -> int | None:
