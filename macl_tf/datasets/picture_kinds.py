@@ -145,9 +145,13 @@ def not_read(name: str, kind: Kind) -> PictureError:
     scaled = kind.numbers != "8-bit integers" and "-expand" not in kind.options
     picked = [f"-b {band}" for band in kind.take] if kind.bands >= 3 else ["-b 1"] * (kind.bands == 2)
     options = " ".join(filter(None, ["-ot Byte -scale" * scaled, *picked, kind.options]))
-    alike = " (to treat all tiles alike: -scale LOW HIGH 0 255)" if scaled else ""
+    hints = ["-b: the bands to be seen as red, green and blue"] * (
+        kind.bands > 3 and not kind.colours.startswith("RGB")
+    )
+    hints += ["to treat all tiles alike: -scale LOW HIGH 0 255"] * scaled
+    hint = f" ({'; '.join(hints)})" if hints else ""
     colours = "RGB" if kind.bands >= 3 or "rgb" in kind.options else "grey"
-    remedy = f"Convert it to 8-bit {colours}: gdal_translate {options}{' ' * bool(options)}IN OUT.tif{alike}."
+    remedy = f"Convert it to 8-bit {colours}: gdal_translate {options}{' ' * bool(options)}IN OUT.tif{hint}."
     return refusal(name, str(kind), remedy, kind.format)
 
 
