@@ -23,7 +23,8 @@ from PIL import Image
 
 from benchmarks.circumstances import circumstances
 from macl_tf import MACL
-from macl_tf.datasets.archives import Archive, decode_image
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import decode_image
 from macl_tf.encoders import build_encoder
 from macl_tf.layers import fast
 from macl_tf.pipeline import TrainingData, training_dataset

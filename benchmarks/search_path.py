@@ -55,7 +55,7 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
         to pixels), `resizing_ms`, `encoder_ms` and `index_ms` (search, and what is known of the results). `rest_share`
         is the share of the steps that are not the encoder.
     """
-    from macl_tf.datasets.archives import resize_image
+    from macl_tf.datasets.images import resize_image
     from macl_tf.serving.search import SearchEngine, read_picture
 
     engine = SearchEngine.open(served, verify=False)

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from macl_tf.augmentation import augment_images
 from macl_tf.class_sampling import class_batches, label_set_classes
-from macl_tf.datasets.archives import Archive, resize_image
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import resize_image
 from macl_tf.sampling import draw_epoch, label_aware_weights, repeat_by_factor, repeat_factors, stateless_seed
 
 SAMPLERS = ("weighted", "repeat", "uniform", "classes")

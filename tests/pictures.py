@@ -60,7 +60,6 @@ def good_pictures():
     base, random = pixels(), np.random.default_rng(1)
     image = Image.fromarray(base)
     rgba = np.dstack([base, random.integers(0, 256, base.shape[:2], np.uint8)])
-    deep = random.integers(0, 65536, (HEIGHT, WIDTH, 4)).astype(">u2")
     palette, grey = image.quantize(30), image.convert("L")
     turned = Image.Exif()
     turned[0x112] = 6
@@ -70,7 +69,6 @@ def good_pictures():
         "jpeg progressive": encoded(base, "JPEG", progressive=True),
         "jpeg 4:4:4": encoded(base, "JPEG", subsampling=0),
         "jpeg grey": encoded(grey, "JPEG"),
-        "jpeg cmyk": encoded(image.convert("CMYK"), "JPEG"),
         "jpeg turned by exif": encoded(base, "JPEG", exif=turned),
         "jpeg and more after it": encoded(base, "JPEG") + b"more",
         "jpeg 1x1": encoded(base[:1, :1], "JPEG"),
@@ -81,9 +79,6 @@ def good_pictures():
         "png 1 bit": encoded(image.convert("1"), "PNG"),
         "png palette": encoded(palette, "PNG"),
         "png palette transparent": encoded(palette, "PNG", transparency=3),
-        "png 16 bit grey": encoded(deep[:, :, 0].astype(np.uint16), "PNG"),
-        "png 16 bit": png(WIDTH, HEIGHT, 16, 2, unfiltered(deep[:, :, :3])),
-        "png 16 bit alpha": png(WIDTH, HEIGHT, 16, 6, unfiltered(deep)),
         "png interlaced": png(WIDTH, HEIGHT, 8, 2, adam7(base), interlaced=1),
         "png 1x1": encoded(base[:1, :1], "PNG"),
         "bmp": encoded(base, "BMP"),
@@ -95,6 +90,19 @@ def good_pictures():
         "gif transparent": encoded(palette, "GIF", transparency=3),
         "gif animated": encoded(palette, "GIF", save_all=True, append_images=[second]),
         "gif 1x1": encoded(base[:1, :1], "GIF"),
+    }
+
+
+def pictures_of_other_kinds():
+    """Whole pictures that Pillow and TensorFlow decode to something, and that are refused all the same, by name."""
+    image = Image.fromarray(pixels())
+    deep = np.random.default_rng(1).integers(0, 65536, (HEIGHT, WIDTH, 4)).astype(">u2")
+    return {
+        "jpeg cmyk": encoded(image.convert("CMYK"), "JPEG"),
+        "png 16 bit grey": encoded(deep[:, :, 0].astype(np.uint16), "PNG"),
+        "png 16 bit": png(WIDTH, HEIGHT, 16, 2, unfiltered(deep[:, :, :3])),
+        "png 16 bit grey alpha": png(WIDTH, HEIGHT, 16, 4, unfiltered(deep[:, :, :2])),
+        "png 16 bit alpha": png(WIDTH, HEIGHT, 16, 6, unfiltered(deep)),
     }
 
 
@@ -131,4 +139,5 @@ def bad_pictures():
         "tiff": encoded(base, "TIFF"),
         "too many pixels": blank_png(8001, 8000),
         "too long a side": blank_png(65_536, 1),
+        **pictures_of_other_kinds(),
     }

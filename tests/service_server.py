@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from macl_tf.datasets.archives import resize_image, thumbnail
+from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.service.auth import LOOPBACK, Access
 from macl_tf.service.encoders import Encoder, encoder_facts
 from macl_tf.service.engine import Engine, Options

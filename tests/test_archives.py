@@ -1,4 +1,4 @@
-"""The Archive type, decoding of every kind of image, masks, names, and what lies on disk."""
+"""The Archive type, masks, names, and what lies on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets import NAMES, load_archive
-from macl_tf.datasets.archives import Archive, decode_image, normalise_label, normalise_stem, resize_image
+from macl_tf.datasets.archives import Archive, normalise_label, normalise_stem
 from macl_tf.datasets.masks import mask_areas
 from macl_tf.datasets.sources import (
     Source,
@@ -69,70 +69,6 @@ def test_archive_keeps_what_it_is_given() -> None:
 def test_archive_refuses_parts_that_do_not_fit(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         archive(**changes)
-
-
-RED = Image.new("RGB", (3, 2), (200, 100, 50))
-
-
-@pytest.mark.parametrize(
-    ("image", "kind", "expected"),
-    [
-        (RED, "PNG", (200, 100, 50)),
-        (RED, "TIFF", (200, 100, 50)),
-        (RED, "BMP", (200, 100, 50)),
-        (RED.convert("P", palette=Image.Palette.ADAPTIVE), "PNG", (200, 100, 50)),
-        (RED.convert("RGBA"), "PNG", (200, 100, 50)),
-        (Image.new("RGBA", (3, 2), (200, 100, 50, 0)), "PNG", (200, 100, 50)),  # transparency is dropped
-        (Image.new("L", (3, 2), 77), "PNG", (77, 77, 77)),
-        (Image.new("LA", (3, 2), (77, 9)), "PNG", (77, 77, 77)),
-        (Image.new("1", (3, 2), 1), "PNG", (255, 255, 255)),
-        (Image.fromarray(np.full((2, 3), 0xABCD, np.uint16)), "PNG", (0xAB, 0xAB, 0xAB)),  # the high byte
-        (Image.fromarray(np.full((2, 3), 0xABCD, np.uint16)), "TIFF", (0xAB, 0xAB, 0xAB)),
-        (Image.new("CMYK", (3, 2), (0, 255, 0, 0)), "TIFF", (255, 0, 255)),  # all magenta
-    ],
-)
-def test_every_kind_of_image_becomes_rgb(image: Image.Image, kind: str, expected: tuple[int, ...]) -> None:
-    pixels = decode_image(encoded(image, kind), "x")
-    assert pixels.dtype == np.uint8 and pixels.shape == (2, 3, 3)
-    assert (pixels == expected).all()
-
-
-def test_palette_with_transparency_is_read_without_a_warning() -> None:
-    image = RED.convert("P", palette=Image.Palette.ADAPTIVE)
-    assert (decode_image(encoded(image, "PNG", transparency=bytes([0, 255])), "x") == (200, 100, 50)).all()
-
-
-def test_decode_reads_a_path_and_names_what_it_cannot_read(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.png", photo(0))
-    np.testing.assert_array_equal(decode_image(path, "a.png"), photo(0))
-    whole = path.read_bytes()
-    for broken in (b"", b"no image", whole[: len(whole) // 2]):
-        with pytest.raises(ValueError, match=r"^scene/a\.png cannot be read as an image"):
-            decode_image(broken, "scene/a.png")
-    with pytest.raises(ValueError, match=r"a\.tif holds floating-point values"):
-        decode_image(encoded(Image.new("F", (2, 2)), "TIFF"), "a.tif")
-
-
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
-    bomb = encoded(Image.new("1", (9000, 9000)), "PNG")  # 81 million pixels in some ten kilobytes
-    with pytest.raises(ValueError, match="9000 x 9000 pixels, more than 64,000,000"):
-        decode_image(bomb, "bomb.png")
-
-
-def test_resize_is_the_antialiased_triangle_filter() -> None:
-    # Halving a row of pixels: the triangle reaches over four, with weights 1 3 3 1 over 8, renormalised at the borders.
-    row = np.array([0, 40, 80, 120, 160, 200], np.float64)
-    padded_weights = [
-        (3 * row[0] + 3 * row[1] + row[2]) / 7,
-        (row[1] + 3 * row[2] + 3 * row[3] + row[4]) / 8,
-        (row[3] + 3 * row[4] + 3 * row[5]) / 7,
-    ]
-    image = np.repeat(np.repeat(row.astype(np.uint8)[None, :, None], 6, axis=0), 3, axis=2)
-    resized = resize_image(image, 3)
-    np.testing.assert_allclose(resized[1, :, 0], padded_weights, atol=0.51)  # rounded to whole numbers
-    assert resize_image(image, 6) is image
-    with pytest.raises(ValueError, match="size must be > 0, got 0"):
-        resize_image(image, 0)
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_all_signatures_over_rest(server, encoder):
 
 def test_saved_model_cli_shows_and_runs_the_signatures(served, encoder, tmp_path, run_python):
     good = good_pictures()
-    images = [good["jpeg"], b"junk", good["png 16 bit"], good["gif animated"]]
+    images = [good["jpeg"], b"junk", good["png alpha"], good["gif animated"]]
     np.save(tmp_path / "images.npy", np.array(images, "S"))
     model = ["--dir", str(served / "encoder" / "1"), "--tag_set", "serve"]
     file = f"image_bytes={tmp_path / 'images.npy'}"

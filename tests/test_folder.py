@@ -13,6 +13,9 @@ from PIL import Image
 from macl_tf.datasets import folder as folder_module
 from macl_tf.datasets.folder import load_folder, read_all
 from macl_tf.datasets.splits import split_archive
+from tests.generated import photo
+from tests.pictures import encoded
+from tests.tiffs import refused_tiffs
 
 
 def draw(path: Path, value: int = 0, mode: str = "RGB") -> Path:
@@ -37,26 +40,26 @@ def test_every_common_kind_of_image_at_any_depth(tmp_path: Path) -> None:
     draw(tmp_path / "c.bmp")
     draw(tmp_path / "d.gif", 1, "P")
     draw(tmp_path / "with space/é.webp")
-    Image.fromarray(np.full((5, 6), 0x8040, np.uint16)).save(tmp_path / "sixteen.tif")
-    draw(tmp_path / "cmyk.tiff", 0, "CMYK")
+    Image.new("L", (6, 5), 0x80).save(tmp_path / "grey.tif")
+    draw(tmp_path / "opaque.tiff", 0, "RGBA").write_bytes(encoded(Image.new("RGBA", (6, 5), (9, 8, 7, 255)), "TIFF"))
     draw(tmp_path / "alpha.png", 0, "RGBA")
-    names = ["a", "alpha", "b", "c", "cmyk", "d", "sixteen", "é"]
+    names = ["a", "alpha", "b", "c", "d", "grey", "opaque", "é"]
     write_table(tmp_path, "image,labels\n" + "".join(f"{name},x\n" for name in names))
     archive = load_folder(tmp_path)
     assert archive.file_names == (
         "a.png",
         "alpha.png",
         "c.bmp",
-        "cmyk.tiff",
         "d.gif",
         "deep/er/b.JPG",
-        "sixteen.tif",
+        "grey.tif",
+        "opaque.tiff",
         "with space/é.webp",
     )
     images = [archive.read_image(index) for index in range(len(archive))]
     assert {(image.shape, image.dtype.name) for image in images} == {((5, 6, 3), "uint8")}
-    assert images[3].min() == 255  # CMYK 0 is white
-    assert (images[6] == 0x80).all()  # the high byte
+    assert (images[5] == 0x80).all()
+    assert (images[6] == (9, 8, 7)).all()
     assert archive.report.findings == ()
     assert archive.notes == ("8 images with 1 labels, table labels.csv", "column 'labels' read as lists of labels")
 
@@ -101,6 +104,66 @@ def test_everything_wrong_is_found_counted_and_named(tmp_path: Path) -> None:
     assert details["images/contrary.png"] == "lines 10 and 11 of labels.csv"
     assert "cannot be read as an image" in details["images/text.jpg"]
     assert archive.read_image(1).shape == (5, 6, 3)
+
+
+def test_pictures_of_other_kinds_are_named_with_what_to_do(tmp_path: Path) -> None:
+    draw(tmp_path / "good.png")
+    deep = refused_tiffs()["16 bits, planar"][0]
+    (tmp_path / "deep.tif").write_bytes(deep)
+    (tmp_path / "sentinel.JP2").write_bytes(encoded(Image.fromarray(photo(0)), "JPEG2000"))
+    (tmp_path / "stray.nc").write_bytes(b"CDF\x01")
+    write_table(tmp_path, "image,sea\ngood,1\ndeep,1\nsentinel,1\ngone,1\n")
+    for verify in (True, False):
+        archive = load_folder(tmp_path, verify=verify)
+        assert archive.file_names == (("good.png",) if verify else ("deep.tif", "good.png"))
+        expected = [
+            ("missing", "gone"),
+            ("unreadable", "deep.tif"),
+            ("unreadable", "sentinel.JP2"),
+            ("orphan", "stray.nc"),
+        ]
+        assert problems(archive) == [found for found in expected if verify or found[1] != "deep.tif"]
+    archive = load_folder(tmp_path)
+    details = {finding.name: finding.detail for finding in archive.report.findings}
+    assert "got 3 bands of 16-bit integers, planar, RGB (TIFF). Convert it to 8-bit RGB: " in details["deep.tif"]
+    assert "got 3 bands of 8-bit integers (JPEG 2000). Convert it to 8-bit RGB: " in details["sentinel.JP2"]
+    assert "unreadable images, left out: 2 (deep.tif, sentinel.JP2)" in archive.notes
+    assert archive.notes[-1] == f"of a kind that is not read: 2; {details['deep.tif']}"
+
+
+def test_a_folder_of_rasters_that_are_not_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jp2").write_bytes(encoded(Image.fromarray(photo(0)), "JPEG2000"))
+    write_table(tmp_path, "image,sea\na.jp2,1\n")
+    with pytest.raises(
+        ValueError, match=r"left out: 1 \(a\.jp2\)\. The first: a\.jp2 must be 8-bit RGB.*gdal_translate"
+    ):
+        load_folder(tmp_path)
+
+
+def test_beside_the_picture_made_of_it_a_raster_is_no_loss(tmp_path: Path) -> None:
+    """After the advice to convert was followed, in the same folder or in another, all is well."""
+    jp2 = encoded(Image.fromarray(photo(0)), "JPEG2000")
+    for name in ("jp2/a.jp2", "b.jp2", "b.vrt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jp2)
+    draw(tmp_path / "tif" / "a.tif")
+    draw(tmp_path / "b.tif")
+    write_table(tmp_path, "image,sea\na,1\nb,1\n")
+    archive = load_folder(tmp_path)
+    assert archive.file_names == ("b.tif", "tif/a.tif") and problems(archive) == []
+    write_table(tmp_path, "image,sea\njp2/a,1\ntif/a,1\nb,1\n")  # two pictures with one name
+    assert problems(load_folder(tmp_path)) == [("unreadable", "jp2/a.jp2")]
+
+
+def test_files_that_an_older_reader_could_read_are_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tif").write_bytes(refused_tiffs()["16 bits"][0])
+    monkeypatch.setattr(folder_module, "decode_image", lambda data, name: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(folder_module, "READER", folder_module.READER - 1)
+    assert read_all(tmp_path, ["a.tif"], cache_dir=tmp_path / "cache")[1] == {}
+    monkeypatch.undo()
+    assert list(read_all(tmp_path, ["a.tif"], cache_dir=tmp_path / "cache")[1]) == ["a.tif"]
 
 
 def test_without_verification_damaged_images_stay(tmp_path: Path) -> None:

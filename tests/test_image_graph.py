@@ -5,9 +5,10 @@ import PIL
 import pytest
 import tensorflow as tf
 
-from macl_tf.datasets.archives import decode_image, resize_image
+from macl_tf.datasets.images import decode_image, resize_image
+from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.serving.image_graph import MAX_PIXELS, decode, decode_batch, resize, resize_batch
-from tests.pictures import bad_pictures, blank_png, encoded, good_pictures, pixels
+from tests.pictures import bad_pictures, blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels
 
 SIZE = 32
 
@@ -69,6 +70,15 @@ def test_good_and_bad_pictures_in_one_batch(batch, one):
             np.testing.assert_array_equal(image, resize_image(full, SIZE), name)
         else:
             assert not image.any(), name
+
+
+def test_pictures_of_other_kinds_are_bad_where_tensorflow_would_take_the_high_byte(batch):
+    for name, data in pictures_of_other_kinds().items():
+        assert tf.io.decode_image(data, channels=3).shape == (*pixels().shape[:2], 3), "whole, for TensorFlow"
+        with pytest.raises(PictureError, match="must be 8-bit RGB"):
+            decode_image(data, name)
+        decoded, valid = batch([encoded(pixels(), "PNG"), data])
+        assert valid.tolist() == [True, False] and decoded[0].any() and not decoded[1].any(), name
 
 
 def test_only_bad_pictures_and_none(batch):

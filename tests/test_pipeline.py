@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from macl_tf import augmentation, pipeline
-from macl_tf.datasets.archives import Archive, resize_image
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import resize_image
 from macl_tf.pipeline import SAMPLERS, load_images, training_dataset
 from macl_tf.sampling import label_aware_weights
 

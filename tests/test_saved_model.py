@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.datasets.archives import decode_image, resize_image
+from macl_tf.datasets.images import decode_image, resize_image
 from macl_tf.descriptors import descriptor_model
 from macl_tf.files import read_json, write_json
 from macl_tf.run_directory import ENCODER, LABELS, METRICS
@@ -131,7 +131,7 @@ def test_tensorflow_alone_loads_a_copy_elsewhere_and_serves(served, encoder, tmp
     """No Keras, no macl_tf, no Python function in the graph, no path that the folder remembers."""
     shutil.copytree(served / "encoder" / "1", tmp_path / "moved" / "7")
     good = good_pictures()
-    for name in ("jpeg", "png 16 bit alpha"):
+    for name in ("jpeg", "png alpha"):
         (tmp_path / name).write_bytes(good[name])
     script = """
 import json, os, sys
@@ -140,7 +140,7 @@ os.chdir(sys.argv[1])
 import tensorflow as tf
 model = tf.saved_model.load("moved/7")
 serve, info = model.signatures["serving_default"], model.signatures["model_info"]
-images = [open("jpeg", "rb").read(), b"junk", open("png 16 bit alpha", "rb").read()]
+images = [open("jpeg", "rb").read(), b"junk", open("png alpha", "rb").read()]
 found = serve(image_bytes=tf.constant(images))
 empty = serve(image_bytes=tf.constant([], tf.string))
 pixels = model.signatures["embed_pixels"](pixels=tf.zeros((2, 5, 6, 3), tf.uint8))
@@ -155,7 +155,7 @@ print(json.dumps({
 }))
 """
     said = json.loads(run_python(script, tmp_path, PYTHONPATH=None).stdout)
-    expected, valid = encoder.embed_bytes([good["jpeg"], b"junk", good["png 16 bit alpha"]])
+    expected, valid = encoder.embed_bytes([good["jpeg"], b"junk", good["png alpha"]])
     np.testing.assert_allclose(said["embedding"], expected, rtol=1e-5, atol=1e-6)
     assert said["valid"] == valid.tolist() == [True, False, True]
     assert said["empty"] == [0, DIM] and said["pixels"] == [2, DIM]

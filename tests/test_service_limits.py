@@ -11,10 +11,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
+from macl_tf.datasets.images import decode_image
+from macl_tf.datasets.picture_kinds import RULE, PictureError
 from macl_tf.service.auth import Access
 from macl_tf.service.limits import Limits
-from tests.pictures import blank_png, encoded, good_pictures, pixels, png
+from tests.pictures import blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels, png
 from tests.service_server import SMALL, Client, make_served, name_of, running, upload
+from tests.tiffs import read_tiffs, refused_tiffs
 
 HURRIED = replace(SMALL, body_seconds=0.6, head_seconds=0.3, per_client=8)
 
@@ -111,6 +114,28 @@ def test_junk_is_refused(client):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(floats, "TIFF")
     assert client.search_image(floats.getvalue(), status=422)
     assert client.search_image(upload(1)[:-30], status=422)
+
+
+def test_pictures_of_other_kinds_are_refused_with_the_sentence_of_all_others(client):
+    """By both ways in, with what they are and what to do; those of a format that is never read with 415."""
+    kinds = {name: data for name, (data, _) in refused_tiffs().items()} | pictures_of_other_kinds()
+    for name, data in kinds.items():
+        if len(data) > 200_000:  # 65,536 colours; more bytes than this service takes
+            continue
+        with pytest.raises(PictureError) as caught:
+            decode_image(data, "x")
+        error = client.search_image(data, status=422)["error"]
+        assert error == client.upsert(data, status=422, id="x")["error"], name
+        assert error == {"rule": f"an image {RULE}", "value": caught.value.got, "remedy": caught.value.remedy}, name
+    jp2 = encoded(pixels(), "JPEG2000")
+    error = client.search_image(jp2, status=415)["error"]
+    assert error["rule"] == f"an image {RULE}" and error["value"] == "3 bands of 8-bit integers (JPEG 2000)"
+
+
+def test_tiffs_of_every_layout_are_taken_for_what_they_are(client):
+    planar, _ = read_tiffs()["black is zero, planar"]
+    results = client.search_image(planar, k=5)["results"]
+    assert results == client.search_image(encoded(pixels(), "PNG"), k=5)["results"]
 
 
 def test_a_body_that_does_not_come_is_given_up(hurried, served):

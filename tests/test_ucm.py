@@ -28,6 +28,8 @@ from macl_tf.datasets import load_archive, preparing, ucm
 from macl_tf.datasets.preparing import prepare, read_archive
 from macl_tf.files import locked
 from tests.generated import UCM_LABELS, UCM_STEMS, photo, save, ucm_labels, ucm_matrix, write_ucm
+from tests.pictures import encoded
+from tests.tiffs import bands_of, refused_tiffs, tiff
 
 NAMES = tuple(f"{stem[:-2]}/{stem}.tif" for stem in UCM_STEMS)
 
@@ -180,6 +182,23 @@ def test_jpeg_and_png_are_stored_byte_for_byte(tmp_path: Path) -> None:
     assert stored["agricultural/agricultural01.png"] == png.read_bytes()
     with Image.open(io.BytesIO(stored["beach/beach42.tif"])) as image:
         assert image.format == "PNG"
+
+
+def test_pictures_of_other_kinds_are_left_out_and_named(tmp_path: Path) -> None:
+    write_ucm(tmp_path / "data")
+    taken, deep, jp2, *_ = sorted((tmp_path / "data/Images").rglob("[a-z]*.tif"))
+    taken.write_bytes(tiff(bands_of(photo(7)), photometric="minisblack", interleave="band"))
+    deep.write_bytes(refused_tiffs()["16 bits, planar"][0])
+    jp2.with_suffix(".jp2").write_bytes(encoded(Image.fromarray(photo(0)), "JPEG2000"))
+    jp2.unlink()
+    archive = load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache")
+    names = [Path(name).name for name in archive.file_names]
+    np.testing.assert_array_equal(archive.read_image(names.index(taken.name)), photo(7))
+    assert not {deep.name, jp2.name} & set(names)
+    (note,) = [note for note in archive.notes if "left out" in note and "must be 8-bit RGB" in note]
+    assert note.startswith("2 images were left out")
+    assert f"{deep.name} must be" in note and "got 3 bands of 16-bit integers, planar" in note
+    assert f"{jp2.stem}.jp2 must be" in note and "JPEG 2000" in note
 
 
 def test_tfds_loads_it_by_name(tmp_path: Path) -> None:

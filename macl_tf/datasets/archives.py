@@ -1,21 +1,15 @@
-"""What an archive of labelled tiles is, and how its pictures are decoded: the one type that every loader returns."""
+"""What an archive of labelled tiles is: the one type that every loader returns."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
-# Below Pillow's own limit of 89 million, so that ours is the message that a user reads.
-MAX_PIXELS = 64_000_000
+from macl_tf.datasets.images import is_image_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,20 +98,6 @@ class Archive:
         return len(self.file_names)
 
 
-def content_digest(image: np.ndarray) -> str:
-    """Return what tells a picture from all that differ from it in any pixel, whatever file it came from.
-
-    Args:
-        image: (H, W, 3) uint8.
-
-    Returns:
-        32 hexadecimal digits, BLAKE2b of shape and pixels.
-    """
-    digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
-    digest.update(image.tobytes())
-    return digest.hexdigest()
-
-
 def by_scene(archive: Archive) -> Archive:
     """Return the same tiles with one label each, the scene, for single-label retrieval.
 
@@ -148,108 +128,6 @@ def by_scene(archive: Archive) -> Archive:
     return replace(archive, label_names=names, labels=labels, label_areas=None)
 
 
-def open_image(data: bytes | Path, name: str) -> Image.Image:
-    """Open and fully load an image with Pillow, from the formats allowed here and within the pixel limit.
-
-    Args:
-        data: the encoded bytes, or the path of a file.
-        name: what the error calls the image.
-
-    Returns:
-        The loaded image in its own mode. It holds no open file.
-
-    Raises:
-        ValueError: if it cannot be decoded or has more than 64 million pixels. The message names the image.
-    """
-    try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=IMAGE_FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}; cut it into tiles")
-            image.load()
-            return image
-    except Exception as error:  # On broken bytes Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...
-        # Pillow's text names the file or the buffer's address: neither belongs in a message that is kept.
-        reason = "not a known image format" if type(error).__name__ == "UnidentifiedImageError" else error
-        raise ValueError(f"{name} cannot be read as an image: {reason}.") from error
-
-
-def decode_image(data: bytes | Path, name: str) -> np.ndarray:
-    """Decode an image of any common kind to 8-bit RGB.
-
-    Palettes are expanded, grey is repeated, transparency is dropped, CMYK is converted, and of 16-bit values the high
-    byte is kept. Of several frames or pages the first is taken. EXIF orientation is ignored, as tf.io does.
-
-    Args:
-        data: the encoded bytes, or the path of a file.
-        name: what the error calls the image.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: if it cannot be decoded or is a floating-point image. The message names the image.
-    """
-    return rgb_array(open_image(data, name), name)
-
-
-def rgb_array(image: Image.Image, name: str) -> np.ndarray:
-    """Return a loaded Pillow image as an (H, W, 3) uint8 RGB array; see `decode_image`."""
-    if image.mode == "F":
-        raise ValueError(f"{name} holds floating-point values, whose range is unknown: convert it to 8 or 16 bits.")
-    if image.mode.startswith("I"):
-        grey = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("P", "PA", "LA"):
-        image = image.convert("RGBA")  # Pillow warns where a palette with transparency goes straight to RGB.
-    try:
-        return np.array(image.convert("RGB"))
-    except ValueError as error:
-        raise ValueError(f"{name} has colour mode {image.mode}, which cannot be turned into RGB: {error}.") from error
-
-
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to a square with an antialiased triangle filter, as tf.image.resize(..., antialias=True) does.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: side of the result in pixels, > 0.
-
-    Returns:
-        (size, size, 3) uint8; the image itself where it has that size already.
-
-    Raises:
-        ValueError: if size is not positive.
-    """
-    if size <= 0:
-        raise ValueError(f"size must be > 0, got {size}.")
-    if image.shape[:2] == (size, size):
-        return image
-    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def thumbnail(image: np.ndarray, size: int) -> bytes:
-    """Make a small picture to look at.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: length of the longest side in pixels, > 0. A smaller image keeps its size.
-
-    Returns:
-        A JPEG file of quality 85.
-
-    Raises:
-        ValueError: if size is not positive.
-    """
-    if size <= 0:
-        raise ValueError(f"size must be > 0, got {size}.")
-    picture = Image.fromarray(image)
-    picture.thumbnail((size, size))
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=85)
-    return encoded.getvalue()
-
-
 def normalise_stem(name: str) -> str:
     r"""Return the name by which images, masks and table rows are matched: no folder, no image suffix, lower case.
 
@@ -259,7 +137,7 @@ def normalise_stem(name: str) -> str:
     """
     base = PurePosixPath(name.strip().replace("\\", "/")).name.lower()
     suffix = PurePosixPath(base).suffix
-    return base[: -len(suffix)].strip() if suffix in IMAGE_SUFFIXES else base
+    return base[: -len(suffix)].strip() if is_image_name(suffix) else base
 
 
 def normalise_label(name: str) -> str:

@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, content_digest, decode_image
-from macl_tf.datasets.matching import Finding, find_table, list_files, match_rows, shorten
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image, is_image_name
+from macl_tf.datasets.matching import Finding, find_table, list_files, match_images, shorten
+from macl_tf.datasets.picture_kinds import READER, RULE
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.files import written_whole
 
@@ -88,8 +90,9 @@ def load_folder(
 ) -> FolderArchive:
     r"""Reads a folder of images and its label table.
 
-    Images may lie at any depth and be JPEG, PNG, BMP, GIF, WebP or TIFF. Rows and images are joined by name,
-    see `macl_tf.datasets.matching`; what a table may look like stands in `macl_tf.datasets.tables`. A column
+    Images may lie at any depth and be JPEG, PNG, BMP, GIF, WebP or TIFF, of the kinds that `decode_image` reads;
+    others, JPEG 2000 among them, are reported as unreadable. Rows and images are joined by name, see
+    `macl_tf.datasets.matching`; what a table may look like stands in `macl_tf.datasets.tables`. A column
     `split` becomes the official split, and then the default one; a column `scene` becomes the scenes.
 
     Args:
@@ -124,24 +127,25 @@ def load_folder(
     if not root.is_dir():
         raise FileNotFoundError(f"the folder of an own archive must exist, but {root} is none. Give it by --data-dir.")
     files = list_files(root)
-    images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    images = [name for name in files if is_image_name(name)]
     if not images:
         raise FileNotFoundError(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
     label_table = read_label_table(find_table(root, files, table))
-    matched, findings = match_rows(label_table, images)
+    matched, findings = match_images(label_table, images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
         raise ValueError(
             f"no row of {label_table.path} names an image in {root}. The table names "
             f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
             "Names must agree, with or without extension and folders."
         )
-    contents: dict[str, str] = {}
-    if verify:
-        contents, broken = read_all(root, sorted(matched), workers=workers, cache_dir=cache_dir)
-        findings += [Finding("unreadable", name, error) for name, error in broken.items()]
-        matched = {name: row for name, row in matched.items() if name not in broken}
+    to_check = sorted(name for name in matched if verify or not is_image_name(name, others=False))
+    contents, broken = read_all(root, to_check, workers=workers, cache_dir=cache_dir) if to_check else ({}, {})
+    findings += [Finding("unreadable", name, error) for name, error in broken.items()]
+    matched = {name: row for name, row in matched.items() if name not in broken}
+    other_kinds = [error for error in broken.values() if RULE in error]
+    kinds = (f"of a kind that is not read: {len(other_kinds)}; {other_kinds[0]}",) if other_kinds else ()
     names = tuple(sorted(matched))
     rows = [matched[name] for name in names]
     labels = label_table.labels[rows]
@@ -151,7 +155,8 @@ def load_folder(
     splits, split_notes = _official_split(label_table, rows)
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order.index(finding.problem), finding.name))))
     if len(empty) == len(names):
-        raise ValueError(f"{root} must hold a readable image with a label, but: {'; '.join(report.notes)}.")
+        first = f" The first: {next(iter(broken.values()))}" if broken else ""
+        raise ValueError(f"{root} must hold a readable image with a label, but: {'; '.join(report.notes)}.{first}")
     summary = f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}"
     return FolderArchive(
         name="folder",
@@ -162,7 +167,7 @@ def load_folder(
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
         default_split="official" if splits else "random",
-        notes=(summary, *label_table.notes, *split_notes, *report.notes),
+        notes=(summary, *label_table.notes, *split_notes, *report.notes, *kinds),
         contents=tuple(contents[name] for name in names) if verify else None,
         report=report,
     )
@@ -184,7 +189,7 @@ def read_all(
         The digest of each readable image's pixels (`archives.content_digest`), and the error of each other one.
     """
     digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
-    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-contents.json"
+    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-contents{READER}.json"
     known = _recall(memory)
     errors: dict[str, str] = {}
     found: dict[str, list[int | str]] = {}

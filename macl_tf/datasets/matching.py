@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from macl_tf.datasets.archives import normalise_stem
+from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.tables import LabelTable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -92,6 +93,34 @@ def find_table(root: Path, files: Sequence[str], table: str | os.PathLike[str] |
             f"Name the right one, for example --set table={candidates[0]}"
         )
     return root / candidates[0]
+
+
+def match_images(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int], list[Finding]]:
+    """Joins rows and images as `match_rows` does, where some are rasters of a kind that is not read.
+
+    Such a one gets a row only where no other image has it: beside the picture that was made of it, it is left out
+    without a finding.
+
+    Args:
+        table: The label table.
+        images: Paths relative to the archive's folder, with forward slashes.
+
+    Returns:
+        As `match_rows`.
+    """
+    read = [name for name in images if is_image_name(name, others=False)]
+    matched, findings = match_rows(table, read)
+    others = sorted(set(images) - set(read))
+    if not others:
+        return matched, findings
+    stems = {normalise_stem(name) for name in read}
+    open_rows = {finding.name for finding in findings if finding.problem == "missing"}
+    more, doubts = match_rows(table, others)
+    more = {name: row for name, row in more.items() if table.image_names[row] in open_rows}
+    found = {table.image_names[row] for row in more.values()}
+    kept = [finding for finding in findings if not (finding.problem == "missing" and finding.name in found)]
+    without = [doubt for doubt in doubts if doubt.problem == "orphan" and normalise_stem(doubt.name) not in stems]
+    return matched | more, kept + without
 
 
 def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int], list[Finding]]:

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, normalise_label
+from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_files, match_rows, read_rows
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
 
 LABEL_NAMES = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
@@ -56,7 +56,10 @@ class Mlaid(ArchiveBuilder):
     """ML-AID with its official split."""
 
     VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "The digest of each tile's pixels."}
+    RELEASE_NOTES: ClassVar = {
+        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
+        "1.0.0": "First release.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put these into the manual directory, or name their folder as source_dir:\n{SOURCE.layout}"
     )
@@ -95,7 +98,7 @@ class Mlaid(ArchiveBuilder):
 
 def list_records(root: Path, table: Path) -> Listing:
     """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
-    images, _ = choose_by_stem(list_files(root, IMAGE_SUFFIXES), lambda path: _split_of(path, root) is None)
+    images, _ = choose_by_stem(list_images(root), lambda path: _split_of(path, root) is None)
     matched, notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
     if not matched:
         raise SOURCE.missing(root, f"no image has a row in {table.name}")

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from macl_tf.datasets.archives import Archive, content_digest, decode_image, normalise_stem
+from macl_tf.datasets.archives import Archive, normalise_stem
+from macl_tf.datasets.images import content_digest, decode_image
 from macl_tf.datasets.records import Listing, Record, stored_bytes
 from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
 from macl_tf.files import locked
@@ -85,7 +86,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
         self.info.metadata["unreadable"] = []
 
     def examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the examples of some records; an image that cannot be decoded is skipped and its name kept.
+        """Yield the examples of some records; an image that is not read is skipped and its error kept.
 
         Raises:
             ValueError: if not one of the images can be decoded.

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, normalise_label, normalise_stem, open_image, rgb_array
+from macl_tf.datasets.archives import normalise_label, normalise_stem
+from macl_tf.datasets.images import open_image, rgb_array
 from macl_tf.datasets.masks import Colour, mask_areas
-from macl_tf.datasets.sources import choose_by_stem, count_note, list_files, scene_and_number
+from macl_tf.datasets.sources import choose_by_stem, count_note, list_images, scene_and_number
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ def stored_bytes(path: Path, name: str) -> bytes:
     """Return a file as it is if it is a sound JPEG or PNG, else its picture as PNG, which tf.io can decode too.
 
     Raises:
-        ValueError: if the file cannot be decoded to the end.
+        ValueError: if the file cannot be decoded to the end, or is of a kind that is not read.
     """
     try:
         data = path.read_bytes()
@@ -63,7 +64,7 @@ def stored_bytes(path: Path, name: str) -> bytes:
         return data
     buffer = io.BytesIO()
     # The lightest compression: a third larger than the best, and many times faster to write.
-    Image.fromarray(rgb_array(image, name)).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(rgb_array(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -84,7 +85,7 @@ def match_masks(
     masks: dict[Path, np.ndarray] = {}
     ranks: dict[Path, tuple[int, int]] = {}
     broken: list[str] = []
-    paths = [(rank, path) for rank, root in enumerate(roots) for path in list_files(root, IMAGE_SUFFIXES)]
+    paths = [(rank, path) for rank, root in enumerate(roots) for path in list_images(root)]
     for rank, path in tqdm(paths, desc="Telling masks from pictures", unit=" files", leave=False):
         if path in ranks:  # One root lies in the other.
             continue

@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, normalise_label, normalise_stem
+from macl_tf.datasets.archives import normalise_label, normalise_stem
+from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.tables import read_label_table
 
 _NAMED_IN_NOTES = 5
@@ -64,7 +66,7 @@ class Source:
         if normalise_label(given.name) in _INNER_FOLDERS:
             given = given.resolve().parent
         root = self.named_folder(given) or given
-        if next(iter(list_files(root, IMAGE_SUFFIXES)), None) is None:
+        if not list_images(root):
             raise self.missing(given, "there is no image in the folder")
         return root
 
@@ -102,6 +104,11 @@ def list_files(root: Path, suffixes: Sequence[str]) -> list[Path]:
             Path(folder, name) for name in names if not name.startswith(".") and name.lower().endswith(tuple(suffixes))
         ]
     return sorted(found, key=lambda path: path.as_posix())
+
+
+def list_images(root: Path) -> list[Path]:
+    """Return all pictures below a folder, sorted by their path, and the rasters that are known and not read."""
+    return [path for path in list_files(root, ("",)) if is_image_name(path.name)]
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -163,10 +170,17 @@ def read_rows(path: Path, label_names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def choose_by_stem(paths: Iterable[Path], preference: Callable[[Path], object]) -> tuple[dict[str, Path], int]:
-    """Return one file for each normalised stem, the one of the smallest preference, and how many others there were."""
+    """Return one file for each normalised stem, and how many others there were.
+
+    It is the one of the smallest preference; a raster of a kind that is not read comes after all that are.
+    """
     chosen: dict[str, Path] = {}
     others = 0
-    for path in sorted(paths, key=lambda path: (preference(path), path.as_posix())):
+
+    def order(path: Path) -> tuple[bool, Any, str]:
+        return not is_image_name(path.name, others=False), preference(path), path.as_posix()
+
+    for path in sorted(paths, key=order):
         others += normalise_stem(path.name) in chosen
         chosen.setdefault(normalise_stem(path.name), path)
     return chosen, others

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from macl_tf.datasets.tiff import is_tiff
 
 _EXIF_FOLDER, _DATE_TAKEN, _DATE = 0x8769, 36867, 306
 _PIXEL_SCALE, _TIE_POINT, _TRANSFORMATION = 33550, 33922, 34264
@@ -34,7 +37,7 @@ def read_tags(path: Path) -> FileTags:
     time, which is when it was copied.
 
     Args:
-        path: An image file that can be decoded.
+        path: An image file that can be decoded. Of a TIFF only the tags are looked at, whatever its bands are.
 
     Returns:
         The tags; NaT and False of a file that cannot be read.
@@ -48,14 +51,30 @@ def read_tags(path: Path) -> FileTags:
         FileTags(taken=np.datetime64('2021-07-03'), placed=False)
     """
     try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+            if is_tiff(head):
+                return _tiff_tags(file, head)
         with Image.open(path) as image:
-            exif = image.getexif()
-            said = exif.get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)
-            tiff = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-            placed = _TRANSFORMATION in tiff or (_PIXEL_SCALE in tiff and _TIE_POINT in tiff)
-            return FileTags(_day(said or tiff.get(_DATE)), placed)
+            return FileTags(_day(image.getexif().get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)), False)
     except Exception:  # On a broken header Pillow raises nearly anything; the pixels may be whole all the same.
         return FileTags(np.datetime64("NaT", "D"), False)
+
+
+def _tiff_tags(file: BinaryIO, head: bytes) -> FileTags:
+    """Those of the first page, which Pillow need not be able to decode."""
+    start = head if 43 in head[2:4] else head[:8]  # BigTIFF has places of 8 bytes
+
+    def folder(place: int) -> ImageFileDirectory_v2:
+        tags = ImageFileDirectory_v2(start)
+        file.seek(place)
+        tags.load(file)
+        return tags
+
+    tags = folder(ImageFileDirectory_v2(start).next)
+    said = folder(tags[_EXIF_FOLDER]).get(_DATE_TAKEN) if _EXIF_FOLDER in tags else None
+    placed = _TRANSFORMATION in tags or (_PIXEL_SCALE in tags and _TIE_POINT in tags)
+    return FileTags(_day(said or tags.get(_DATE)), placed)
 
 
 def _day(text: object) -> np.datetime64:

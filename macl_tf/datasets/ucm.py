@@ -21,10 +21,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_files, match_rows, read_rows
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
 
 LABEL_NAMES = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
@@ -75,7 +74,10 @@ class Ucm(ArchiveBuilder):
     """UC Merced with 17 labels, from a folder or downloaded."""
 
     VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "The digest of each tile's pixels."}
+    RELEASE_NOTES: ClassVar = {
+        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
+        "1.0.0": "First release.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put these into the manual directory, or name their folder as source_dir:\n{SOURCE.layout}"
     )
@@ -125,7 +127,7 @@ class Ucm(ArchiveBuilder):
 
 def list_records(root: Path, table: Path) -> Listing:
     """Join the images below a folder with the rows of a table; of two images with one stem a PNG comes last."""
-    images, _ = choose_by_stem(list_files(root, IMAGE_SUFFIXES), lambda path: path.suffix.lower() == ".png")
+    images, _ = choose_by_stem(list_images(root), lambda path: path.suffix.lower() == ".png")
     rows = _read_mat(table) if table.suffix.lower() == ".mat" else read_rows(table, LABEL_NAMES)
     matched, notes = match_rows(images, rows, table.name)
     if table.suffix.lower() == ".mat":

@@ -53,7 +53,10 @@ class Whdld(ArchiveBuilder):
     """WHDLD, its labels taken from the colours of the masks."""
 
     VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First release.", "1.1.0": "The digest of each tile's pixels."}
+    RELEASE_NOTES: ClassVar = {
+        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
+        "1.0.0": "First release.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put this into the manual directory, or name it as source_dir:\n{SOURCE.layout}"
 
     SOURCE = SOURCE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from macl_tf.datasets.archives import IMAGE_FORMATS, MAX_PIXELS
+from macl_tf.datasets.images import IMAGE_FORMATS, MAX_PIXELS
 
 DEPTH = 10_000  # results that can be paged through: what lies deeper is found by another query
 

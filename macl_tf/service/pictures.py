@@ -1,6 +1,6 @@
 """Uploaded pictures: everything is checked that the header says, then one is decoded and made as small as need be.
 
-The one file of the service that meets Pillow.
+The reader is that of training, `macl_tf.datasets.images`; the limits are the service's own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from macl_tf.datasets.archives import resize_image, rgb_array, thumbnail
+from macl_tf.datasets.images import open_image, resize_image, rgb_array, thumbnail
+from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
 from macl_tf.service.errors import Refused
 from macl_tf.service.limits import Limits
 
@@ -39,30 +40,15 @@ def read_picture(data: bytes, size: int, limits: Limits, *, small: int = 0) -> P
         small: Longest side of the small JPEG, 0 for none.
 
     Raises:
-        Refused: 413 for too many bytes or pixels, 415 for another format, 422 for one that is broken.
+        Refused: 413 for too many bytes or pixels, 415 for another format, 422 for one that is broken or of a kind
+            that is not read, 16 bits or four bands, say.
     """
     if len(data) > limits.bytes:
         raise Refused(413, f"an image has at most {limits.bytes} bytes", len(data), "Send a smaller tile.")
-    formats = ", ".join(limits.formats)
     try:
-        with Image.open(io.BytesIO(data), formats=limits.formats) as image:
-            width, height = image.size
-            if width * height > limits.pixels:
-                raise _too_many(limits, f"{width} x {height}")
-            image.load()
-            pixels = rgb_array(image, "The image")
-    except Refused:
-        raise
-    except UnidentifiedImageError:
-        raise Refused(
-            415, f"an image must be one of {formats}", data, "Convert it, or check that the file is an image."
-        ) from None
-    except Image.DecompressionBombError:
-        raise _too_many(limits, "far more") from None
-    except Exception:  # on broken bytes Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...
-        raise Refused(
-            422, "an image must be whole and of 8 or 16 bits", data, "It is broken or of a rare kind: save it anew."
-        ) from None
+        pixels = rgb_array(open_image(data, "The image", max_pixels=limits.pixels))
+    except PictureError as error:
+        raise _refused(error, len(data), limits) from None
     seen = resize_image(pixels, size)
     return Picture(seen, thumbnail(pixels, small), hashlib.sha256(data).hexdigest()) if small else Picture(seen)
 
@@ -74,5 +60,13 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _too_many(limits: Limits, got: str) -> Refused:
-    return Refused(413, f"an image has at most {limits.pixels} pixels", got, "Cut it into tiles, or make it smaller.")
+def _refused(error: PictureError, size: int, limits: Limits) -> Refused:
+    if error.problem == "pixels":
+        rule = f"an image has at most {limits.pixels} pixels"
+        return Refused(413, rule, error.got, "Cut it into tiles, or make it smaller.")
+    if error.problem == "kind":
+        return Refused(422 if error.format in IMAGE_FORMATS else 415, f"an image {RULE}", error.got, error.remedy)
+    if error.problem == "format":
+        rule = f"an image must be one of {', '.join(limits.formats)}"
+        return Refused(415, rule, f"{size} bytes", "Convert it, or check that the file is an image.")
+    return Refused(422, "an image must be whole", f"{size} bytes", "It is broken, or of a rare kind: save it anew.")

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import normalise_label, resize_image, thumbnail
+from macl_tf.datasets.archives import normalise_label
+from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.datasets.tags import read_tags
 from macl_tf.files import locked
-from macl_tf.serving import footprints
+from macl_tf.serving.footprints import footprint
 from macl_tf.serving.items import Items
 from macl_tf.serving.shard_records import BadFile, Origin
 from macl_tf.serving.shards import BAD_FILES, ShardFolder
@@ -85,7 +86,6 @@ class _Prepared(NamedTuple):
     thumbnail: bytes | None
     date: np.datetime64
     footprint: NDArray[np.float64]
-    unplaced: bool  # a GeoTIFF, but there is no rasterio to ask where it lies
 
 
 def embed_images(
@@ -136,7 +136,7 @@ def embed_images(
         label_names = _all_labels(encoder.label_names, source.label_names)
         identity = encoder.info["encoder_sha256"], encoder.info["descriptor"], encoder.version
         shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim))
-        before, started, warned = shards.rows, time.monotonic(), False
+        before, started = shards.rows, time.monotonic()
         shard = _Shard(encoder, label_names)
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
             if progress:
@@ -156,9 +156,6 @@ def embed_images(
             with closing(_prepared(todo(), encoder.image_size, thumbnail_size, workers, 2 * batch_size)) as stream:
                 for prepared in stream:
                     shard.take(prepared, batch_size, shard_size)
-                    if isinstance(prepared, _Prepared) and prepared.unplaced and not warned:
-                        bar.write(footprints.WITHOUT_RASTERIO, file=sys.stderr)
-                        warned = True
                     if shard.is_full(shard_size):
                         shard.write(shards)
                     bar.update()
@@ -263,13 +260,12 @@ def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | Ba
         return BadFile(tile.path, reason.removeprefix(f"{tile.path} "), stamp)
     small = thumbnail(image, thumbnail_size) if thumbnail_size else None
     pixels = resize_image(image, image_size)
-    date, corners, unplaced = tile.date, None, False
+    date, corners = tile.date, None
     if tile.file is not None:
         tags = read_tags(tile.file)
         date = tags.taken if np.isnat(date) else date
-        unplaced = tags.placed and not footprints.can_place()
-        corners = footprints.footprint(tile.file) if tags.placed and not unplaced else None
-    return _Prepared(tile, pixels, small, date, _NOWHERE if corners is None else corners, unplaced)
+        corners = footprint(tile.file) if tags.placed else None
+    return _Prepared(tile, pixels, small, date, _NOWHERE if corners is None else corners)
 
 
 def _stamp(tile: Tile) -> str:

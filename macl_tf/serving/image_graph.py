@@ -1,8 +1,10 @@
 """From image bytes to pixels in TensorFlow's stock operations: what training does with Pillow, inside a SavedModel.
 
-Decoding and resizing agree with `datasets.archives` (`decode_image`, `resize_image`) to the last bit: the JPEG
+Decoding and resizing agree with `datasets.images` (`decode_image`, `resize_image`) to the last bit: the JPEG
 transform is the accurate one that Pillow uses, and the resize repeats Pillow's 22-bit integer arithmetic, because
-tf.image.resize rounds otherwise in up to a tenth of the pixels where exact halves occur (256 to 224 pixels).
+tf.image.resize rounds otherwise in up to a tenth of the pixels where exact halves occur (256 to 224 pixels). What is
+refused there is a bad image here: a PNG of 16 bits, of which TensorFlow would silently keep the high byte, and a JPEG
+in CMYK.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import tensorflow as tf
 
 Tensor = Any
 
-# As `datasets.archives`, and no side longer than a JPEG can have, so that the table of a resize stays small.
+# As `datasets.images`, and no side longer than a JPEG can have, so that the table of a resize stays small.
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
 _BITS = 22  # of the fraction in Pillow's coefficients: 8 bits of a pixel and 2 of headroom make 32
@@ -25,7 +27,7 @@ def decode_batch(image_bytes: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Decodes and resizes images of mixed formats and sizes, a bad one without harm to the others.
 
     Args:
-        image_bytes: (B,) string, each a JPEG, PNG, BMP or GIF.
+        image_bytes: (B,) string, each a JPEG, PNG, BMP or GIF of 8-bit RGB, grey or palette.
         size: S, side of the result in pixels.
 
     Returns:
@@ -70,7 +72,7 @@ def decode(data: Tensor) -> Tensor:
 
 
 def _within_limit(data: Tensor, height: Tensor, width: Tensor, also: Tensor | bool = True) -> Tensor:
-    """The bytes, or none if they promise too many pixels: the decoder refuses them."""
+    """The bytes, or none if they promise too many pixels or `also` is false: the decoder refuses them."""
     height, width = tf.abs(tf.cast(height, tf.int64)), tf.cast(width, tf.int64)
     sides = tf.stack([height, width])
     fits = tf.reduce_all((sides > 0) & (sides <= MAX_SIDE)) & (height * width <= MAX_PIXELS)
@@ -84,13 +86,15 @@ def _numbers(data: Tensor, start: Tensor | int, count: int, dtype: tf.DType, *, 
 
 
 def _decode_jpeg(data: Tensor) -> Tensor:
-    shape = tf.io.extract_jpeg_shape(data)
-    return tf.io.decode_jpeg(_within_limit(data, shape[0], shape[1]), channels=3, dct_method="INTEGER_ACCURATE")
+    height, width, bands = tf.unstack(tf.io.extract_jpeg_shape(data))
+    readable = _within_limit(data, height, width, bands != 4)
+    return tf.io.decode_jpeg(readable, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _decode_png(data: Tensor) -> Tensor:
     width, height = tf.unstack(_numbers(data, 16, 2, tf.int32, little_endian=False))
-    return tf.io.decode_png(_within_limit(data, height, width), channels=3)
+    bits = tf.io.decode_raw(tf.strings.substr(data, 24, 1), tf.uint8)[0]
+    return tf.io.decode_png(_within_limit(data, height, width, bits <= 8), channels=3)
 
 
 def _decode_bmp(data: Tensor) -> Tensor:

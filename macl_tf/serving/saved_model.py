@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from macl_tf.datasets.archives import resize_image
+from macl_tf.datasets.images import resize_image
 from macl_tf.serving.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.serving.image_graph import decode_batch, resize_batch
 from macl_tf.serving.warmup import write_warmup

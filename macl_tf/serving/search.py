@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import decode_image, thumbnail
+from macl_tf.datasets.images import decode_image, thumbnail
 from macl_tf.serving.artifacts import ArtifactError, open_version
 from macl_tf.serving.filters import Filter
 from macl_tf.serving.index import Index

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import decode_image
+from macl_tf.datasets.images import decode_image
 from macl_tf.figures import contact_sheet
 from macl_tf.labels import LabelStatistics
 from macl_tf.serving.search import Answer, SearchEngine, read_picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,16 +13,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, decode_image
+from macl_tf.datasets.archives import Archive, normalise_stem
 from macl_tf.datasets.folder import FolderReport
-from macl_tf.datasets.matching import find_table, match_rows
+from macl_tf.datasets.images import decode_image, is_image_name
+from macl_tf.datasets.matching import find_table, match_images
 from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.tables import LabelTable, read_label_table
 
 _UNKNOWN_DAY = np.datetime64("NaT", "D")
 _CLUTTER = {"__macosx", "@eadir"}
-# A TIFF of many bands is logged as an error by Pillow besides being raised: a line on the terminal for each.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,8 @@ class FolderSource:
     """A folder of images at any depth, of any number, which are listed while they are read.
 
     Ids are paths relative to the folder, with forward slashes. Hidden files and what operating systems leave behind
-    are passed over. Symbolic links are followed, but not into a folder that holds them.
+    are passed over. Rasters of a kind that is not read, such as .jp2, are tiles that cannot be read, unless the picture
+    that was made of one lies beside it. Symbolic links are followed, but not into a folder that holds them.
 
     Args:
         folder: The folder.
@@ -111,7 +110,7 @@ class FolderSource:
             self._table = read_label_table(find_table(self.folder, (), table))
             self.label_names = self._table.label_names
             images = [name for name, error in list_images(self.folder) if error is None]
-            self._rows, findings = match_rows(self._table, images)
+            self._rows, findings = match_images(self._table, images)
             if not self._rows:
                 raise ValueError(
                     f"no row of {self._table.path} names one of the {len(images):,} images in '{self.folder}'. Names "
@@ -205,13 +204,18 @@ def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
         except OSError as error:
             yield prefix or ".", error
             return
+        pictures = {normalise_stem(name) for name, is_folder in found if not is_folder and _is_read(name)}
         for name, is_folder in found:
             if is_folder:
                 yield from visit(folder / name, f"{prefix}{name}/", (*above, (status.st_dev, status.st_ino)))
-            else:
+            elif _is_read(name) or normalise_stem(name) not in pictures:
                 yield prefix + name, None
 
     return visit(root, "", ())
+
+
+def _is_read(name: str) -> bool:
+    return is_image_name(name, others=False)
 
 
 def _is_wanted(entry: os.DirEntry[str]) -> bool:
@@ -221,7 +225,7 @@ def _is_wanted(entry: os.DirEntry[str]) -> bool:
         return True
     # Not pipes and devices, which never end; but a link to nothing, so that it is reported.
     is_file = entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-    return is_file and entry.name.lower().endswith(IMAGE_SUFFIXES)
+    return is_file and is_image_name(entry.name)
 
 
 def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:
@@ -235,8 +239,6 @@ def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:
         return decode_image(file, name)
     except ValueError as problem:
         text = str(problem).replace(f": '{file}'", "")  # what is kept tells nobody where the folder lay
-        if file.suffix.lower() in (".tif", ".tiff") and "not a known image format" in text:
-            text += " If it is a TIFF of several bands or of more than 8 bits, convert it to 8-bit RGB."
         raise ValueError(text) from problem
 
 

@@ -1,0 +1,196 @@
+"""Pictures: decoded right or refused, resized and made small. The one reader of all who read them.
+
+What is read: grey of 1, 2, 4 or 8 bits, palettes, and 8-bit RGB. `macl_tf.serving.image_graph` does the same inside a
+SavedModel for the formats that TensorFlow knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from macl_tf.datasets.picture_kinds import (
+    IMAGE_FORMATS,
+    RASTER_SUFFIXES,
+    Kind,
+    PictureError,
+    broken,
+    integers,
+    not_read,
+    other_format,
+    too_many_pixels,
+)
+from macl_tf.datasets.tiff import is_tiff, read_tiff
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+# Below Pillow's own limit of 89 million, so that ours is the message that a user reads.
+MAX_PIXELS = 64_000_000
+_OF_PILLOW = [name for name in IMAGE_FORMATS if name != "TIFF"]
+_HEAD = 512  # bytes that tell a format
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BANDS = {0: (1, "grey"), 2: (3, "RGB"), 3: (1, "palette"), 4: (2, "grey and alpha"), 6: (4, "RGB and alpha")}
+# Pillow's modes of 8 bits or less.
+_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "LA", "PA")
+
+
+def is_image_name(name: str, *, others: bool = True) -> bool:
+    """Whether a file's name ends as those of pictures do.
+
+    Args:
+        name: The name, or a suffix with its dot.
+        others: Whether rasters count that are known and not read, such as .jp2: they stand for a picture that is to
+            be named and refused, not passed over.
+
+    Example:
+        >>> is_image_name("Images/a.TIF"), is_image_name("a.jp2"), is_image_name("a.jp2", others=False)
+        (True, True, False)
+    """
+    return name.lower().endswith((*IMAGE_SUFFIXES, *RASTER_SUFFIXES) if others else IMAGE_SUFFIXES)
+
+
+def open_image(data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open and fully load a picture of a kind that is read; TIFF with rasterio, all others with Pillow.
+
+    Args:
+        data: the encoded bytes, or the path of a file.
+        name: what the error calls the image.
+        max_pixels: more are refused, by the header, before anything is decoded.
+
+    Returns:
+        The loaded picture, of mode 1, L, P, RGB, or these with transparency. It holds no open file.
+
+    Raises:
+        PictureError: a ValueError, if it is of another kind, too large, or cannot be decoded. The message names the
+            image.
+    """
+    try:
+        head = data[:_HEAD] if isinstance(data, bytes) else _beginning(data)
+        if is_tiff(head):
+            return read_tiff(data, name, max_pixels)
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_OF_PILLOW) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise too_many_pixels(name, f"{width} x {height}", max_pixels)
+            _check_kind(image, head, name)
+            image.load()
+            return image
+    except PictureError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
+        raise too_many_pixels(name, "far too many", max_pixels) from None
+    except Image.UnidentifiedImageError as error:
+        # Pillow's text names the file or the buffer's address: neither belongs in a message that is kept.
+        raise other_format(name, head) or broken(name, "not a known image format", "format") from error
+    except Exception as error:  # On broken bytes Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...
+        raise broken(name, str(error)) from error
+
+
+def _beginning(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEAD)
+
+
+def _check_kind(image: Image.Image, head: bytes, name: str) -> None:
+    """Refuses what Pillow would decode to something else than what the file holds."""
+    if image.format == "PNG":
+        if head[:8] != _PNG or head[12:16] != b"IHDR":
+            raise ValueError("its header is not where it belongs")
+        bits = head[24]
+        if bits <= 8:  # else Pillow keeps the high byte of each value
+            return
+        bands, colours = _PNG_BANDS.get(head[25], (1, ""))
+    else:
+        bits, bands, colours = 8, len(image.getbands()), image.mode
+        if image.mode in _MODES:
+            return
+    layout = "interleaved by pixel" if bands > 1 else ""
+    raise not_read(name, Kind(str(image.format), bands, integers(bits), colours, layout))
+
+
+def decode_image(data: bytes | Path, name: str) -> np.ndarray:
+    """Decode an image to 8-bit RGB: right, or not at all.
+
+    Palettes are expanded and grey is repeated. In PNG, GIF, BMP and WebP transparency is dropped and the colour below
+    it kept, as tf.io does; in a TIFF, where a fourth band may be anything, an alpha band must be opaque. Of several
+    frames or pages the first is taken, but a TIFF of several pages of one band is refused. EXIF orientation is
+    ignored, as tf.io does. What has more than 8 bits, floating-point values, other bands or other colours is refused.
+
+    Args:
+        data: the encoded bytes, or the path of a file.
+        name: what the error calls the image.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        PictureError: a ValueError, if it is of another kind or cannot be decoded. The message names the image, and
+            says what it is and how to convert it.
+    """
+    return rgb_array(open_image(data, name))
+
+
+def rgb_array(image: Image.Image) -> np.ndarray:
+    """Return a picture that `open_image` loaded as an (H, W, 3) uint8 RGB array."""
+    if image.mode in ("P", "PA", "LA"):
+        image = image.convert("RGBA")  # Pillow warns where a palette with transparency goes straight to RGB.
+    return np.array(image.convert("RGB"))
+
+
+def content_digest(image: np.ndarray) -> str:
+    """Return what tells a picture from all that differ from it in any pixel, whatever file it came from.
+
+    Args:
+        image: (H, W, 3) uint8.
+
+    Returns:
+        32 hexadecimal digits, BLAKE2b of shape and pixels.
+    """
+    digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize to a square with an antialiased triangle filter, as tf.image.resize(..., antialias=True) does.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: side of the result in pixels, > 0.
+
+    Returns:
+        (size, size, 3) uint8; the image itself where it has that size already.
+
+    Raises:
+        ValueError: if size is not positive.
+    """
+    if size <= 0:
+        raise ValueError(f"size must be > 0, got {size}.")
+    if image.shape[:2] == (size, size):
+        return image
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def thumbnail(image: np.ndarray, size: int) -> bytes:
+    """Make a small picture to look at.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: length of the longest side in pixels, > 0. A smaller image keeps its size.
+
+    Returns:
+        A JPEG file of quality 85.
+
+    Raises:
+        ValueError: if size is not positive.
+    """
+    if size <= 0:
+        raise ValueError(f"size must be > 0, got {size}.")
+    picture = Image.fromarray(image)
+    picture.thumbnail((size, size))
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=85)
+    return encoded.getvalue()
