@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from macl_tf.datasets.archives import IMAGE_SUFFIXES, Archive, decode_image
+from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, find_table, list_files, match_rows, shorten
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.files import written_whole
@@ -130,7 +131,7 @@ def load_folder(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
     label_table = read_label_table(find_table(root, files, table))
-    matched, findings = match_rows(label_table, images)
+    label_table, matched, findings = match_rows(label_table, images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
         raise ValueError(
             f"no row of {label_table.path} names an image in {root}. The table names "
@@ -161,7 +162,13 @@ def load_folder(
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
         default_split="official" if splits else "random",
-        notes=(summary, *label_table.notes, *split_notes, *report.notes),
+        notes=(
+            summary,
+            *label_table.notes,
+            *describe_labels(label_table.label_names, labels),
+            *split_notes,
+            *report.notes,
+        ),
         report=report,
     )
 
