@@ -16,6 +16,8 @@ from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.splits import Splits, split_archive
 from macl_tf.descriptors import descriptor_model, descriptors_of, searchable
 from macl_tf.files import read_json, write_json, written_whole
@@ -201,13 +203,17 @@ def evaluate_run(
 
 def matching_columns(statistics: LabelStatistics, archive: Archive) -> list[int]:
     """Columns of the archive's labels in the order of the run's, or a ValueError that names the odd ones."""
+    known = KnownLabels(archive.label_names)
     names = statistics.label_names or archive.label_names
-    if odd := sorted(set(names) ^ set(archive.label_names)):
+    places = [known.find(name) for name in names]
+    odd = [name for name, place in zip(names, places, strict=True) if place is None]
+    odd += [name for place, name in enumerate(archive.label_names) if place not in places]
+    if odd:
         raise ValueError(
             f"The archive must have the labels that the encoder was trained with; these are in only one of "
-            f"the two: {', '.join(odd)}."
+            f"the two: {listed(sorted(odd))}."
         )
-    return [archive.label_names.index(name) for name in names]
+    return [place for place in places if place is not None]
 
 
 def evaluate_encoder(

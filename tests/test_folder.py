@@ -58,7 +58,11 @@ def test_every_common_kind_of_image_at_any_depth(tmp_path: Path) -> None:
     assert images[3].min() == 255  # CMYK 0 is white
     assert (images[6] == 0x80).all()  # the high byte
     assert archive.report.findings == ()
-    assert archive.notes == ("8 images with 1 labels, table labels.csv", "column 'labels' read as lists of labels")
+    assert archive.notes == (
+        "8 images with 1 labels, table labels.csv",
+        "column 'labels' read as lists of labels",
+        "images of each label: x 8",
+    )
 
 
 def test_everything_wrong_is_found_counted_and_named(tmp_path: Path) -> None:
@@ -83,6 +87,7 @@ def test_everything_wrong_is_found_counted_and_named(tmp_path: Path) -> None:
     ]
     assert archive.notes == (
         "3 images with 1 labels, table labels.csv",
+        "images of each label: sea 2",
         "rows without an image, left out: 1 (gone)",
         "rows that fit several images (write the path in the table), left out: 1 (same)",
         "images with rows that contradict each other, left out: 1 (images/contrary.png)",

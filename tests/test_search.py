@@ -134,7 +134,7 @@ def test_queries_must_be_of_one_kind_and_known_labels(served, archive):
         engine.search()
     with pytest.raises(ValueError, match="exactly one of them"):
         engine.search(archive.read_image(0), ids=[archive.file_names[0]])
-    with pytest.raises(ValueError, match=r"labels must be among .*, got 'sae'"):
+    with pytest.raises(ValueError, match=r"labels must be among .*; got 'sae'\. Did you mean sea\?"):
         engine.search(archive.read_image(0), labels=["sae"])
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
         engine.search(np.zeros((4, 4), np.uint8))

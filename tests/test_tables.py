@@ -24,6 +24,10 @@ WIDE = [
 ]
 
 
+STRONG = ", separated by {} and nothing else"
+COMMAS = ", separated by ','; a label that itself holds a comma must be quoted or the labels separated by ';'"
+
+
 @pytest.mark.parametrize("text", WIDE)
 def test_wide_tables(tmp_path: Path, text: str) -> None:
     table = read_label_table(write_table(tmp_path, text))
@@ -41,20 +45,24 @@ def test_table_of_runs_of_spaces_and_of_utf16(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cells",
+    ("cells", "notes"),
     [
-        ("sea;bare soil", "", "Bare-Soil"),
-        ("sea | bare soil", "", "bare_soil"),
-        ('"sea, bare soil"', "", "bare soil"),
-        ("\"['sea', 'bare soil']\"", "[]", "['bare soil']"),
+        (("sea;bare soil", "", "Bare-Soil"), (STRONG.format("';'"), "read as one label: bare soil, Bare-Soil")),
+        (("sea | bare soil", "", "bare_soil"), (STRONG.format("'|'"), "read as one label: bare soil, bare_soil")),
+        (('"sea, bare soil"', "", "bare soil"), (COMMAS,)),
+        (("\"['sea', 'bare soil']\"", "[]", "['bare soil']"), ("",)),
     ],
 )
-def test_lists_of_labels(tmp_path: Path, cells: tuple[str, str, str]) -> None:
+def test_lists_of_labels(tmp_path: Path, cells: tuple[str, str, str], notes: tuple[str, ...]) -> None:
     text = "image,labels,source\n" + "".join(f"{name},{cell},x\n" for name, cell in zip("abc", cells, strict=True))
     table = read_label_table(write_table(tmp_path, text))
     assert table.label_names == ("bare soil", "sea")  # sorted, the first spelling, one label for all spellings
     assert table.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
-    assert table.notes == ("column 'labels' read as lists of labels", "columns of the table that were ignored: source")
+    assert table.notes == (
+        f"column 'labels' read as lists of labels{notes[0]}",
+        *notes[1:],
+        "columns of the table that were ignored: source",
+    )
 
 
 def test_spaces_separate_only_where_nothing_else_does(tmp_path: Path) -> None:
@@ -91,7 +99,7 @@ def test_split_and_scene_columns(tmp_path: Path) -> None:
         ("image,labels\nx,\n", r"must hold labels beside the images"),
         ("image,split\nx,train\n", r"must hold labels beside the images"),
         ("image,split,a\nx,later,1\n", r"column 'split': a split must be train, validation or test, got 'later'"),
-        ("labels,tile\na,x\n", r"must have a column with the images' names"),
+        ("labels,row\na,x\n", r"must have a column with the images' names"),
         ("", r"must be a table with a header"),
         ("image,a\n", r"0 rows below it"),
         ("image\nx\n", r"at least two columns"),

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.datasets.archives import normalise_label
-from macl_tf.datasets.label_names import edits, listed, quoted
+from macl_tf.datasets.label_lists import listed, quoted
+from macl_tf.datasets.label_names import edits
 
 _ALL_COUNTS = 30  # up to so many labels, the count of each is told
 _MOST_FREQUENT = 10

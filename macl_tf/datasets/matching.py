@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from macl_tf.datasets.archives import normalise_stem
-from macl_tf.datasets.label_names import listed
+from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.tables import LabelTable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")

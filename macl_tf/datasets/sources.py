@@ -166,7 +166,7 @@ def read_rows(path: Path, label_names: Sequence[str]) -> dict[str, np.ndarray]:
         denied = table.denied.get(place, frozenset())
         if any(table.labels[place, label] for label in denied):
             raise ValueError(
-                f"{path}, line {line}: {name} has rows that say both that it holds a label and not. Remove one of the two."
+                f"{path}, line {line}: {name} has rows that say both that it holds a label and not. Remove one of them."
             )
         if table.adds_up:
             rows[stem] = np.maximum(before, row)

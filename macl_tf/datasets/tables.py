@@ -24,48 +24,25 @@ spellings are one label where they differ in case, blanks, hyphens and underscor
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import IMAGE_SUFFIXES, bare_name, normalise_label
+from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.delimited import BINARY, read_delimited
-from macl_tf.datasets.label_names import STRONG, listed, marks_in, separators, split_at, unwrapped
+from macl_tf.datasets.label_cells import LabelCells, read_cells
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, repeats
 
-# Names of columns, as `bare_name` gives them.
-IMAGE_COLUMNS = (
-    "image", "imagename", "imagepath", "imagefile", "imagefilename", "filename", "filepath", "file", "path", "fname",
-    "img", "imgname", "imgpath", "imgfile", "imagefilepath",
-)  # fmt: skip
-IMAGE_ID_COLUMNS = ("imageid", "imgid", "tile", "tileid", "tilename", "patch", "patchid", "patchname", "name", "id")
-LIST_COLUMNS = ("labels", "tags")
-SCENE_COLUMNS = ("scene", "class", "category", "label")
-# One label in each row, the likeliest first.
-LABEL_COLUMNS = (
-    "label", "labelname", "class", "classname", "category", "categoryname", "tag", "scene", "labelid", "classid",
-    "categoryid",
-)  # fmt: skip
-PRESENCE_COLUMNS = ("presence", "present", "ispresent", "exists", "value", "confidence")
-# What tools write beside a label; it may hold 0 and 1 without being a label itself.
-_BESIDE_LABELS = {
-    *PRESENCE_COLUMNS, *LABEL_COLUMNS, "id", "annotationid", "objectid", "annotator", "annotatorid", "worker",
-    "workerid", "user", "userid", "source", "score", "probability", "width", "height", "depth", "channels", "xmin",
-    "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "area", "bbox", "difficult", "truncated", "occluded", "pose",
-    "iscrowd", "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "verified",
-}  # fmt: skip
-SPLIT_COLUMN = "split"
-DATE_COLUMN = "date"
 SPLIT_VALUES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_INDEX_COLUMNS = ("", "index", "unnamed0")
-_NO_LABELS = {"none", "null", "nan"}  # in a list in brackets, without quotes
 _NAMED = 10  # joined spellings that notes name
 
 
@@ -119,26 +96,6 @@ class LabelTable:
         )
 
 
-class _Columns(NamedTuple):
-    """What the columns of a table are, by their places."""
-
-    image: int
-    split: int | None
-    date: int | None
-    scene: int | None
-    listed: int | None  # lists of labels
-    label: int | None  # one label a row
-    binary: list[int]  # a label each
-    ignored: list[int]
-
-
-class _Lists(NamedTuple):
-    """The labels of the cells of a column, as written, and how they were read."""
-
-    cells: dict[str, list[str]]
-    how: str
-
-
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     """Reads a label table; the module's description says what it may look like.
 
@@ -156,7 +113,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     header, rows = read_delimited(path)
     values = [[cells[column] for _, cells in rows] for column in range(len(header))]
     lines = tuple(line for line, _ in rows)
-    columns = _find_columns(path, header, values)
+    columns = find_columns(path, header, values)
     images = values[columns.image]
     for line, name in zip(lines, images, strict=True):
         if not name:
@@ -183,15 +140,15 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     ignored = list(columns.ignored)
     if column is not None:
         single = columns.listed is None
-        given = _read_lists(values[column], images, one_each=single)
+        given = read_cells(values[column], images, one_each=single)
         presence = next((place for place in ignored if _is_presence(header[place], values[place])), None)
         table = _with_lists(
             table,
             header[column],
             values[column],
             given,
-            kind="the label" if single else "lists of labels",
-            presence=None if presence is None else values[presence],
+            "the label" if single else "lists of labels",
+            None if presence is None else values[presence],
         )
         if presence is not None:
             ignored.remove(presence)
@@ -208,83 +165,6 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         others = listed([header[place] for place in ignored], _NAMED)
         table = replace(table, notes=(*table.notes, f"columns of the table that were ignored: {others}"))
     return table
-
-
-def _find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[str]]) -> _Columns:
-    keys = [bare_name(name) for name in header]
-    image = _image_column(path, header, keys, values)
-    others = [place for place in range(len(keys)) if place != image and not _is_blank(keys, values, place)]
-
-    def first(names: Sequence[str]) -> int | None:
-        return next((place for place in others if keys[place] in names), None)
-
-    split, listed_, scene = first((SPLIT_COLUMN,)), first(LIST_COLUMNS), first(SCENE_COLUMNS)
-    day = next((place for place in others if keys[place] == DATE_COLUMN and not _is_binary(values[place])), None)
-    rest = [place for place in others if place not in (split, day)]
-    if listed_ is not None:
-        ignored = [place for place in rest if place not in (listed_, scene)]
-        return _Columns(image, split, day, scene, listed_, None, [], ignored)
-    label = min(
-        (place for place in rest if keys[place] in (SCENE_COLUMNS if _is_binary(values[place]) else LABEL_COLUMNS)),
-        key=lambda place: LABEL_COLUMNS.index(keys[place]),
-        default=None,
-    )
-    if label is not None:
-        scene_beside = next((place for place in rest if keys[place] == "scene"), None)
-        beside = [place for place in rest if place not in (label, scene_beside)]
-        mixed = [place for place in beside if not _is_binary(values[place], 0.5)]
-        labels = [place for place in beside if place not in mixed and keys[place] not in _BESIDE_LABELS]
-        # A column of 0 and 1 is a label, and the other one the scene; but not beside boxes in rows of several labels.
-        if not labels or (mixed and _repeats(values[image], values[label])):
-            return _Columns(image, split, day, scene_beside, None, label, [], beside)
-    binary = [place for place in rest if place != scene]
-    # Another name or number of the image.
-    ids = [
-        place for place in binary
-        if keys[place] in (*IMAGE_COLUMNS, *IMAGE_ID_COLUMNS) and not _is_binary(values[place], 0.5)
-    ]  # fmt: skip
-    return _Columns(image, split, day, scene, None, None, [place for place in binary if place not in ids], ids)
-
-
-def _image_column(path: Path, header: Sequence[str], keys: Sequence[str], values: Sequence[Sequence[str]]) -> int:
-    """The column that is called like one of images, and holds file names if there is a choice; else the first."""
-
-    def rank(place: int) -> int:
-        is_file = all(cell.casefold().endswith(IMAGE_SUFFIXES) for cell in values[place])
-        # Land cover has paths and patches, too.
-        named = keys[place].startswith(("im", "file")) or not _is_binary(values[place])
-        if keys[place] in IMAGE_COLUMNS and named:
-            return 0 if is_file else 1
-        if keys[place] in IMAGE_ID_COLUMNS and named:
-            return 2 if is_file or keys[place] in ("imageid", "imgid") else 5
-        if is_file:
-            return 3
-        other = keys[place] in (*_INDEX_COLUMNS, SPLIT_COLUMN, DATE_COLUMN, *LIST_COLUMNS, *LABEL_COLUMNS)
-        return 4 if place == 0 and not other else 9
-
-    best = min(range(len(keys)), key=lambda place: (rank(place), place))
-    if rank(best) == 9 and keys[0] != "":
-        raise ValueError(
-            f"{path} must have a column with the images' names: the first one, or one called "
-            f"{', '.join(IMAGE_COLUMNS)}. It has {', '.join(header)}."
-        )
-    return best if rank(best) < 9 else 0
-
-
-def _is_blank(keys: Sequence[str], values: Sequence[Sequence[str]], column: int) -> bool:
-    """Whether it is a row index in front, or an empty column that a trailing delimiter makes."""
-    return keys[column] in _INDEX_COLUMNS and (column == 0 or not any(values[column]))
-
-
-def _is_binary(cells: Sequence[str], share: float = 1.0) -> bool:
-    """Whether all cells, or such a share of those that are not empty, hold 0 or 1."""
-    given = [cell for cell in cells if cell] if share < 1 else cells
-    return sum(cell.casefold() in BINARY for cell in given) >= max(share * len(given), 1)
-
-
-def _repeats(images: Sequence[str], cells: Sequence[object]) -> bool:
-    """Whether an image has several rows that differ in a column."""
-    return len(set(zip(images, cells, strict=True))) > len(set(images))
 
 
 def _read_binary(
@@ -312,67 +192,8 @@ def _read_binary(
     return tuple(name for name, _ in columns), labels
 
 
-def _read_lists(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -> _Lists:
-    """The labels in the cells of a column.
-
-    Args:
-        cells: As they are written.
-        images: Of each row.
-        one_each: Whether the column's name says that each cell holds one label.
-    """
-    items: dict[str, list[str]] = {}
-    texts: dict[str, str] = {}
-    for cell in dict.fromkeys(cells):
-        found, text = unwrapped(cell)
-        if found is None:
-            texts[cell] = text
-        else:
-            items[cell] = found
-    # A name for lists whose cells hold one label each, in several rows for an image, is no list either.
-    single = one_each or _repeats(images, cells)
-    marks, how = _separators(list(texts.values()), single=single, blanks=not one_each and not any(items.values()))
-    for cell, text in texts.items():
-        parts = split_at(text, marks)
-        items[cell] = [part for part in parts if part and not (text != cell and part.casefold() in _NO_LABELS)]
-    return _Lists(items, how)
-
-
-def _separators(texts: Sequence[str], *, single: bool, blanks: bool) -> tuple[str, str]:
-    """What separates the labels in the cells of a column, and words for it.
-
-    Args:
-        texts: The different cells, without brackets.
-        single: Whether commas and blanks may belong to labels: they separate only where what is between them recurs.
-        blanks: Whether blanks may separate.
-    """
-    number = Counter(mark for text in texts for mark in marks_in(text, STRONG))
-    if number:
-        strong = [mark for mark in ";|" if mark in number]
-        if len(strong) == 2 and any(len(set(marks_in(text, ";|"))) == 2 for text in texts):
-            strong = ["|" if number["|"] > number[";"] else ";"]  # the other one is part of labels
-        named = " and ".join([*map(repr, strong), *(["line ends"] if "\n" in number else [])])
-        return "".join(strong) + "\n" * ("\n" in number), f", separated by {named} and nothing else"
-    if any(separators(text, ",") for text in texts):
-        if not single or _parts_recur(texts, ","):
-            how = "; a label that itself holds a comma must be quoted or the labels separated by ';'"
-            return ",", f", separated by ','{how}"
-        return "", "; commas are part of a label, since none recurs without them (write ';' between labels)"
-    if blanks and any(separators(text, " ") for text in texts) and (not single or _parts_recur(texts, " ")):
-        return " ", ", separated by blanks; a label of several words must be quoted or the labels separated by ';'"
-    return "", ""
-
-
-def _parts_recur(texts: Sequence[str], mark: str) -> bool:
-    """Whether what a mark separates are labels: one of them is a cell of its own, or most are parts of several."""
-    cells = {normalise_label(text): {normalise_label(part) for part in split_at(text, mark)} for text in texts if text}
-    number = Counter(part for parts in cells.values() for part in parts)
-    parted = set().union(*(parts for parts in cells.values() if len(parts) > 1))
-    alone = {part for parts in cells.values() if len(parts) == 1 for part in parts}
-    return bool(parted & alone) or sum(number[part] > 1 for part in parted) * 2 > len(parted)
-
-
 def _with_lists(
-    table: LabelTable, column: str, cells: Sequence[str], given: _Lists, *, kind: str, presence: Sequence[str] | None
+    table: LabelTable, column: str, cells: Sequence[str], given: LabelCells, kind: str, presence: Sequence[str] | None
 ) -> LabelTable:
     """The table with the labels of a column.
 
@@ -397,7 +218,7 @@ def _with_lists(
     notes = [f"column {column!r} read as {kind}{given.how}"]
 
     adds_up = all(len(found) < 2 for found in places.values())
-    if adds_up and _repeats(table.image_names, [places[cell] for cell in cells]):
+    if adds_up and repeats(table.image_names, [places[cell] for cell in cells]):
         # Image by image already here: a row for each of a million boxes would not fit into memory.
         facts = [
             column for column in (table.image_names, table.scenes, table.splits, table.dates) if column is not None
@@ -446,7 +267,7 @@ def _share(cell: str) -> float:
 def _presence_note(name: str, cells: Sequence[str]) -> str:
     shares = [_share(cell) for cell in cells]
     between = "" if set(shares) <= {0.0, 1.0} else "; everything above 0 counts as held"
-    return f"0 in column {name!r} read as a label that the image does not hold: {shares.count(0):,} rows{between}"
+    return f"0 in column {name!r} read as a label that the image does not hold, {shares.count(0):,} times{between}"
 
 
 def _read_splits(path: Path, lines: Sequence[int], cells: Sequence[str]) -> tuple[str, ...]:
