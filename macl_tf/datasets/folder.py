@@ -103,7 +103,8 @@ def load_folder(
             next run need not decode them again. None remembers nothing.
 
     Returns:
-        The archive of the usable images, sorted by name. `notes` holds the counts, `report` all names.
+        The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
+        joined, and which labels look like typos; `report` holds all names.
 
     Raises:
         FileNotFoundError: If the folder, an image in it or the table is not there.

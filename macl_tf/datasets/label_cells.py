@@ -45,24 +45,30 @@ def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -
         else:
             items[cell] = found
     # A name for lists whose cells hold one label each, in several rows for an image, is no list either.
-    single = one_each or repeats(images, cells)
-    marks, how = _separators(list(texts.values()), single=single, blanks=not one_each and not any(items.values()))
+    several = repeats(images, cells)
+    marks, how = _separators(
+        list(texts.values()),
+        single=one_each or several,
+        several=several,
+        blanks=not one_each and not any(items.values()),
+    )
     for cell, text in texts.items():
         parts = split_at(text, marks)
         items[cell] = [part for part in parts if part and not (text != cell and part.casefold() in _NO_LABELS)]
     return LabelCells(items, how)
 
 
-def _separators(texts: Sequence[str], *, single: bool, blanks: bool) -> tuple[str, str]:
+def _separators(texts: Sequence[str], *, single: bool, several: bool, blanks: bool) -> tuple[str, str]:
     """What separates the labels in the cells of a column, and words for it.
 
     Args:
         texts: The different cells, without brackets.
         single: Whether commas and blanks may belong to labels: they separate only where what is between them recurs.
+        several: Whether an image has several rows, so that any mark may belong to labels.
         blanks: Whether blanks may separate.
     """
     number = Counter(mark for text in texts for mark in marks_in(text, STRONG))
-    if number:
+    if number and (not several or _parts_recur(texts, "".join(number))):
         strong = [mark for mark in ";|" if mark in number]
         if len(strong) == 2 and any(len(set(marks_in(text, ";|"))) == 2 for text in texts):
             strong = ["|" if number["|"] > number[";"] else ";"]  # the other one is part of labels

@@ -63,7 +63,7 @@ def separators(text: str, marks: str, starts: str = "") -> list[int]:
     if not any(quote in text for quote in _QUOTES):
         return [place for place, character in enumerate(text) if character in marks]
     found, place, beginning = [], 0, True
-    quoted_item = _quoted_before(marks + starts)
+    quoted_item = _quoted_before(MARKS + marks + starts)
     while place < len(text):
         character = text[place]
         if beginning and character in _QUOTES and (item := quoted_item.match(text, place)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.label_lists import MARKS, STRONG, listed, marks_in, quoted, separators, unquoted, unwrapped
@@ -87,7 +88,7 @@ class KnownLabels:
         """
         key = bare_name(name) or normalise_label(name)
         keys = [bare_name(known) or normalise_label(known) for known in self.names]
-        most = 2 if typo else max(1, len(key) // 3)
+        most = 2 if typo else len(key) // 3
         ranked = sorted((edits(key, other, most), place) for place, other in enumerate(keys))
         near = [place for distance, place in ranked if distance <= most]
         if not near and not typo and len(key) > 2:
@@ -108,22 +109,26 @@ class KnownLabels:
             part = text[starts[first] : ends[last]].strip()
             return unquoted(part) if first == last else part
 
+        def is_unknown(first: int, last: int) -> bool:
+            text = name(first, last)
+            return bool(text) and self.find(text) is None
+
         # From the last part to the first: (unknown names, names, last part of the first name) of the best way.
         best = [(0, 0, 0)] * (len(starts) + 1)
         for first in reversed(range(len(starts))):
             ways = []
             for last in range(first, min(first + self._most_parts, len(starts))):
-                unknown = self.find(name(first, last)) is None
-                if last == first or not unknown:
+                unknown = is_unknown(first, last)
+                if last == first or self.find(name(first, last)) is not None:
                     ways.append((best[last + 1][0] + unknown, best[last + 1][1] + 1, last))
             best[first] = min(ways)
         # Neighbouring unknown parts are said as the one name that they probably were.
         names, first = [], 0
         while first < len(starts):
             last = best[first][2]
-            if self.find(name(first, last)) is None:
+            if is_unknown(first, last):
                 loose = last
-                while loose + 1 < len(starts) and self.find(name(loose + 1, best[loose + 1][2])) is None:
+                while loose + 1 < len(starts) and is_unknown(loose + 1, best[loose + 1][2]):
                     loose += 1
                 whole = name(first, loose)
                 if loose > last and (self.near(whole, typo=True) or _is_one(whole, text)):
@@ -131,6 +136,12 @@ class KnownLabels:
             names.append(name(first, last))
             first = last + 1
         return names
+
+
+@lru_cache(maxsize=8)
+def known_labels(names: tuple[str, ...]) -> KnownLabels:
+    """The labels of an index or archive, made once: a service asks for the same again and again."""
+    return KnownLabels(names)
 
 
 def edits(one: str, other: str, most: int) -> int:

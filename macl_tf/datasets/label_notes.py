@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,10 +45,10 @@ def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str,
         label of one image only: airplnae
         airplnae (1) beside airplane (6): did you mean airplane?
     """
-    counts = np.asarray(labels).reshape(-1, len(label_names)).sum(axis=0, dtype=np.int64)
-    order = sorted(range(len(label_names)), key=lambda label: (-counts[label], label))
-    if not order:
+    if not label_names:
         return ()
+    counts = np.asarray(labels).sum(axis=0, dtype=np.int64)
+    order = sorted(range(len(label_names)), key=lambda label: (-counts[label], label))
     shown = order if len(order) <= _ALL_COUNTS else order[:_MOST_FREQUENT]
     told = ", ".join(f"{quoted(label_names[label])} {counts[label]:,}" for label in shown)
     if len(shown) < len(order):
@@ -77,8 +77,9 @@ def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int,
     """Pairs of labels of which one is probably a misspelling of the other.
 
     They differ by one letter (two in names of ten or more): left out, put in, changed, or exchanged with its
-    neighbour. Names that differ in numbers, or in single letters and Roman numerals that stand for numbers, are none.
-    Nor are two that are both frequent, unless they differ by a plural's s or by an exchange of letters alone.
+    neighbour; names of three letters by an exchange, or by a letter written twice. Names that differ in numbers, or in
+    single letters and Roman numerals that stand for numbers, are none. Nor are two that are both frequent, unless they
+    differ by a plural's s, an exchange of letters, a letter written twice or accents alone.
 
     Args:
         label_names: C names.
@@ -94,17 +95,24 @@ def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int,
         spaced = re.sub(r"[-_\s]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).casefold()
         letters = normalise_label(_NUMBERING.sub("", spaced))
         families[tuple(_NUMBERING.findall(spaced))].append((letters, place))
-    found: dict[int, list[tuple[tuple[int, int, int], int]]] = defaultdict(list)
+    found: list[tuple[tuple[int, int, int], int, int]] = []
+    alike: Counter[int] = Counter()
     for family in families.values():
         for one, other in _candidates([letters for letters, _ in family]):
-            (a, first), (b, second) = sorted((family[one], family[other]), key=lambda item: (held[item[1]], item[1]))
+            (a, first), (b, second) = sorted((family[one], family[other]), key=lambda item: (held[item[1]], -item[1]))
             rare, frequent = int(held[first]), int(held[second])
             distance = edits(a, b, 2)
-            seldom = rare < frequent and (rare <= 2 or rare * 5 <= frequent)
-            if _is_plain(a, b, distance) or (seldom and 0 < distance <= _allowed(a, b)):
-                found[first].append(((distance, rare, -frequent), second))
-    best = [(*min(near), first) for first, near in found.items() if len(near) <= _FEW]
-    return [(first, second) for _, second, first in sorted(best, key=lambda item: (item[0], item[2]))]
+            plain = _is_plain(a, b, distance)
+            if not plain and not 0 < distance <= _allowed(a, b) and not _are_swapped(a, b, distance):
+                continue
+            alike.update((first, second))
+            if plain or (rare < frequent and (rare <= 2 or rare * 5 <= frequent)):
+                found.append(((distance, rare, -frequent), first, second))
+    best: dict[int, int] = {}
+    for _, first, second in sorted(found):
+        if alike[first] <= _FEW:
+            best.setdefault(first, second)
+    return list(best.items())
 
 
 def _allowed(one: str, other: str) -> int:
@@ -114,12 +122,23 @@ def _allowed(one: str, other: str) -> int:
 
 
 def _is_plain(one: str, other: str, distance: int) -> bool:
-    """Whether two names differ as no two labels would: by a plural's s, two letters that changed places, or accents."""
+    """Whether two names differ as no two labels would: by a plural's s, two letters that changed places, one that is
+    written twice, or accents.
+    """  # noqa: D205
     short, long = sorted((one, other), key=len)
-    if long == short + "s":
-        return len(short) > 2
-    swapped = distance == 1 and len(one) == len(other) > 4 and sorted(one) == sorted(other)
-    return swapped or (one != other and _without_accents(one) == _without_accents(other))
+    if one == other or len(short) < 3:
+        return False
+    return (
+        long == short + "s"
+        or re.sub(r"(.)\1+", r"\1", one) == re.sub(r"(.)\1+", r"\1", other)
+        or _without_accents(one) == _without_accents(other)
+        or (len(short) > 4 and _are_swapped(one, other, distance))
+    )
+
+
+def _are_swapped(one: str, other: str, distance: int) -> bool:
+    """Whether two letters of a name changed places."""
+    return distance == 1 and len(one) == len(other) > 2 and sorted(one) == sorted(other)
 
 
 def _without_accents(name: str) -> str:

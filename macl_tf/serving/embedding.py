@@ -142,7 +142,7 @@ def embed_images(
         shard = _Shard(encoder, label_names)
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
             if progress:
-                for note in (*source.notes, *_new_labels(encoder.label_names, label_names)):
+                for note in (*source.notes, *_new_labels(encoder.label_names, source.label_names)):
                     bar.write(note, file=sys.stderr)
                 threading.Thread(target=lambda: setattr(bar, "total", source.count()), daemon=True).start()
 
@@ -289,11 +289,12 @@ def _all_labels(encoder: Sequence[str], source: Sequence[str]) -> tuple[str, ...
     return (*encoder, *(name for name in source if known.find(name) is None))
 
 
-def _new_labels(encoder: Sequence[str], together: Sequence[str]) -> list[str]:
+def _new_labels(encoder: Sequence[str], source: Sequence[str]) -> list[str]:
     """Notes on the labels that the encoder was not trained with, which may be misspellings of its own."""
-    known, new = KnownLabels(encoder), together[len(encoder) :]
+    known, there, new = KnownLabels(encoder), KnownLabels(source), _all_labels(encoder, source)[len(encoder) :]
     if not encoder or not new:
         return []
-    near = [(name, known.near(name, 1, typo=True)) for name in new]
-    twins = [f"{quoted(name)} beside {quoted(own[0])}: did you mean {quoted(own[0])}?" for name, own in near if own]
+    # A twin that is in the source as well stands in the source's own notes.
+    near = [(name, own) for name in new for own in known.near(name, 1, typo=True) if there.find(own) is None]
+    twins = [f"{quoted(name)} beside the encoder's {quoted(own)}: did you mean {quoted(own)}?" for name, own in near]
     return [f"labels that the encoder was not trained with: {listed(new, 10)}", *twins[:5]]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.datasets.label_lists import separators, split_names
-from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.serving.items import Items
 
 _HELP = (
@@ -94,7 +94,9 @@ class Filter:
                 )
             found = _READERS[key](value)
             if label_names is not None and key in _OF_LABELS:
-                found = {field: KnownLabels(label_names).choose(value) or names for field, names in found.items()}
+                found = {
+                    field: known_labels(tuple(label_names)).choose(value) or names for field, names in found.items()
+                }
             if given.keys() & found.keys():
                 raise ValueError(f"{key} must be given once, got it twice in {text!r}. {_HELP}")
             given |= found
@@ -106,7 +108,7 @@ class Filter:
         Raises:
             UnknownLabelError: If a label is not one of the items' `label_names`.
         """
-        known = KnownLabels(items.label_names if self.any_of or self.all_of or self.none_of else ())
+        known = known_labels(items.label_names)
         known.places((*self.any_of, *self.all_of, *self.none_of))  # all that are unknown, in one error
         matches = np.ones(len(items), bool)
 

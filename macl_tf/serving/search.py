@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from macl_tf.datasets.archives import decode_image, thumbnail
-from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.serving.artifacts import ArtifactError, open_version
 from macl_tf.serving.filters import Filter
 from macl_tf.serving.index import Index
@@ -144,7 +144,7 @@ class SearchEngine:
         state = self.index.snapshot  # one state for everything below, whatever is written meanwhile
         label_names = state.stored.items.label_names
         condition = Filter.parse(filter, label_names) if isinstance(filter, str) else filter
-        known = KnownLabels(label_names).choose(labels) if labels else None
+        known = known_labels(label_names).choose(labels) if labels else None
         if len(ids):
             names = list(ids)
             hits = state.search(ids=names, k=k, filter=condition, exact=exact)
@@ -199,7 +199,7 @@ class SearchEngine:
             raise ValueError(f"Each picture needs one id, got {len(images)} pictures and {len(ids)} ids.")
         arrays = [read_picture(image, number) for number, image in enumerate(images, start=1)]
         names = self.index.label_names
-        known = KnownLabels(names)
+        known = known_labels(names)
         rows = np.zeros((len(ids), len(names)), np.uint8)
         for row, held in zip(rows, labels or [()] * len(ids), strict=True):
             row[known.places(held)] = 1

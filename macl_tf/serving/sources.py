@@ -82,6 +82,7 @@ class FolderSource:
     Args:
         folder: The folder.
         table: A label table (`macl_tf.datasets.tables`), as a path from the folder or from the working directory.
+            `notes` tell how it was read, as those of `macl_tf.datasets.folder.load_folder` do.
             Images without a row are embedded without labels. A column `split` becomes the split, a column
             `date` (2021-07-31) the date. With a table all names are held in memory.
 
