@@ -68,6 +68,10 @@ def test_lists_of_labels(tmp_path: Path, cells: tuple[str, str, str], notes: tup
 def test_spaces_separate_only_where_nothing_else_does(tmp_path: Path) -> None:
     table = read_label_table(write_table(tmp_path, "image,tags\na,sea sand\nb,sand\n"))
     assert (table.label_names, table.labels.tolist()) == (("sand", "sea"), [[1, 1], [1, 0]])
+    table = read_label_table(write_table(tmp_path, "image,labels\na,Inland waters\nb,Mixed forest\nc,Sea\n"))
+    assert table.label_names == ("Inland waters", "Mixed forest", "Sea")
+    assert table.notes[0].endswith("blanks are part of a label, since no word recurs without the others "
+                                   "(write ';' between labels)")  # fmt: skip
     table = read_label_table(write_table(tmp_path, "image,class\na,dense residential\nb,harbor\n"))
     assert (table.label_names, table.labels.tolist()) == (("dense residential", "harbor"), [[1, 0], [0, 1]])
 

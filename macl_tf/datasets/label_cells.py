@@ -63,9 +63,9 @@ def _separators(texts: Sequence[str], *, single: bool, several: bool, blanks: bo
 
     Args:
         texts: The different cells, without brackets.
-        single: Whether commas and blanks may belong to labels: they separate only where what is between them recurs.
+        single: Whether commas may belong to labels: they separate only where what is between them recurs.
         several: Whether an image has several rows, so that any mark may belong to labels.
-        blanks: Whether blanks may separate.
+        blanks: Whether blanks may separate, where what is between them recurs.
     """
     number = Counter(mark for text in texts for mark in marks_in(text, STRONG))
     if number and (not several or _parts_recur(texts, "".join(number))):
@@ -79,8 +79,10 @@ def _separators(texts: Sequence[str], *, single: bool, several: bool, blanks: bo
             how = "; a label that itself holds a comma must be quoted or the labels separated by ';'"
             return ",", f", separated by ','{how}"
         return "", "; commas are part of a label, since none recurs without them (write ';' between labels)"
-    if blanks and any(separators(text, " ") for text in texts) and (not single or _parts_recur(texts, " ")):
-        return " ", ", separated by blanks; a label of several words must be quoted or the labels separated by ';'"
+    if blanks and any(separators(text, " ") for text in texts):
+        if _parts_recur(texts, " "):
+            return " ", ", separated by blanks; a label of several words must be quoted or the labels separated by ';'"
+        return "", "; blanks are part of a label, since no word recurs without the others (write ';' between labels)"
     return "", ""
 
 

@@ -6,19 +6,21 @@ mark, line ends and quoting are found out. The image, by name or path, with or w
 (nor a row index without a name). Of the others:
 
 * `labels` or `tags` holds a list of labels. `;` or `|` separates where one of them occurs in the column, else `,`; only
-  where none of these occurs do spaces separate. Quotes keep a label whole, "Beaches, dunes, sands","Sea", and lists as
-  Python and JSON write them are read, ['Beaches, dunes, sands', 'Sea']. Further columns are ignored; a note says so.
-* `label`, `class`, `category` or `scene` holds one label, blanks and commas included, where the other columns are not
-  all 0 and 1: `filename,width,height,class,xmin,ymin,xmax,ymax` and `ImageID,Source,LabelName,Confidence` are such
-  tables. The others are ignored, and a note says so; but 0 in a column `confidence`, `presence` or `value` means that
-  the image does not hold the label.
+  where none of these occurs do spaces separate, and not where no word recurs without the others (Inland waters). Quotes
+  keep a label whole, "Beaches, dunes, sands","Sea", and lists as Python and JSON write them are read,
+  ['Beaches, dunes, sands', 'Sea']. Further columns are ignored, and a note says so.
+* `label`, `class`, `category` or `scene` holds one label, where the other columns are not all 0 and 1:
+  `filename,width,height,class,xmin,ymin,xmax,ymax` and `ImageID,Source,LabelName,Confidence` are such tables. Blanks
+  are part of it, and so are commas, unless what is between them recurs without them. The other columns are ignored,
+  and a note says so; but 0 in a column `confidence`, `presence` or `value` means that the image does not hold the label.
 * else every further column is a label, named by its header, with 0 or 1 (also 0.0, 1.0, true, false) in each
   row, and `scene`, `class`, `category` or `label` is the scene of the image;
 * `split` is train, validation or test (also training, val, testing);
 * `date` is the day on which the image was taken (2021-07-31), unless it holds only 0 and 1: then it is a label.
 
 Where each row holds one label at most, an image may have several rows, and then holds the labels of all of them. Two
-spellings are one label where they differ in case, blanks, hyphens and underscores only; a note names what was joined.
+spellings are one label where they differ in case, blanks, hyphens and underscores only (`archives.normalise_label`); a
+note names what was joined.
 """
 
 from __future__ import annotations
