@@ -12,7 +12,7 @@ mark, line ends and quoting are found out. The image, by name or path, with or w
 * `label`, `class`, `category` or `scene` holds one label, where the other columns are not all 0 and 1:
   `filename,width,height,class,xmin,ymin,xmax,ymax` and `ImageID,Source,LabelName,Confidence` are such tables. Blanks
   are part of it, and so are commas, unless what is between them recurs without them. The other columns are ignored,
-  and a note says so; but 0 in a column `confidence`, `presence` or `value` means that the image does not hold the label.
+  and a note says so; but 0 in a column `confidence`, `presence` or `value` means that the label is not there.
 * else every further column is a label, named by its header, with 0 or 1 (also 0.0, 1.0, true, false) in each
   row, and `scene`, `class`, `category` or `label` is the scene of the image;
 * `split` is train, validation or test (also training, val, testing);
