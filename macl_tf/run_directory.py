@@ -19,6 +19,8 @@ from macl_tf.checkpoint import STATE
 from macl_tf.config import Settings, load_settings
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive, by_scene
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.files import is_partial, locked, read_json, write_json, write_text
 from macl_tf.labels import LabelStatistics
 
@@ -183,18 +185,11 @@ def with_labels_of(statistics: LabelStatistics, archive: Archive) -> tuple[Archi
     names = statistics.label_names or archive.label_names
     if names == archive.label_names:
         return archive, ()
-    column = {name: index for index, name in enumerate(archive.label_names)}
-    none = np.zeros(len(archive), np.uint8)
-    labels = np.stack([archive.labels[:, column[name]] if name in column else none for name in names], axis=1)
-    lines = [
-        f"{what}: {', '.join(odd)}"
-        for what, odd in (
-            ("labels of the run that no tile of the archive holds now", [name for name in names if name not in column]),
-            (
-                "labels that the run does not know, left out",
-                [name for name in archive.label_names if name not in names],
-            ),
-        )
-        if odd
-    ]
+    known, none = KnownLabels(archive.label_names), np.zeros(len(archive), np.uint8)
+    columns = [known.find(name) for name in names]
+    labels = np.stack([none if column is None else archive.labels[:, column] for column in columns], axis=1)
+    gone = [name for name, column in zip(names, columns, strict=True) if column is None]
+    came = [name for column, name in enumerate(archive.label_names) if column not in columns]
+    lines = [f"labels of the run that no tile of the archive holds now: {listed(gone)}"] if gone else []
+    lines += [f"labels that the run does not know, left out: {listed(came)}"] if came else []
     return dataclasses.replace(archive, label_names=tuple(names), labels=labels, label_areas=None), tuple(lines)

@@ -19,6 +19,8 @@ from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
 from macl_tf.config import Settings
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.descriptors import descriptor_model, descriptors_of, searchable
@@ -289,10 +291,15 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
 
 def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
     """Raises a ValueError that names the odd ones if an archive has other labels than a run."""
-    if odd := sorted(set(statistics.label_names or archive.label_names) ^ set(archive.label_names)):
+    known = KnownLabels(archive.label_names)
+    names = statistics.label_names or archive.label_names
+    places = [known.find(name) for name in names]
+    odd = [name for name, place in zip(names, places, strict=True) if place is None]
+    odd += [name for place, name in enumerate(archive.label_names) if place not in places]
+    if odd:
         raise ValueError(
             f"The archive must have the labels that the encoder was trained with; these are in only one of "
-            f"the two: {', '.join(odd)}."
+            f"the two: {listed(sorted(odd))}."
         )
 
 

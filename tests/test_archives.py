@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets import NAMES, load_archive
-from macl_tf.datasets.archives import Archive, normalise_label, normalise_stem
+from macl_tf.datasets.archives import Archive, bare_name, by_scene, normalise_label, normalise_stem
 from macl_tf.datasets.masks import mask_areas
 from macl_tf.datasets.sources import (
     Source,
@@ -85,8 +85,54 @@ def test_stems(name: str, stem: str) -> None:
 
 
 def test_spellings_of_a_label_are_one() -> None:
-    assert {normalise_label(name) for name in ("bare-soil", "bare soil", "BareSoil", "bare_soil")} == {"baresoil"}
+    spellings = ("bare-soil", "bare soil", "BareSoil", "bare_soil", " Bare \u00a0SOIL", "bare\u2011soil", "bare–soil")
+    assert {normalise_label(name) for name in spellings} == {"baresoil"}
+    assert normalise_label("for\u00eat") == normalise_label("FORE\u0302T")  # one letter in two forms
     assert normalise_label("海") == "海"  # other scripts are not thrown away
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("नदी", "नाद", "नद"),  # vowel signs
+        ("ধান", "ধন"),
+        ("น้ำ", "นา"),  # tone marks
+        ("😀", "😃"),
+        ("👩\u200d🚒", "👨\u200d🚒", "👩🚒"),  # joined to one picture, and two side by side
+        ("🏳\ufe0f", "🏳\ufe0f\u200d🌈"),
+        ("1.1", "11", "1-1", "-1-1"),  # codes of classes: the hyphen belongs to the number
+        ("1-12", "11-2"),
+        ("C", "C++", "C#"),
+        ("a/b", "ab", "a,b", "a.b", "a&b"),
+        ("-", "_", "--"),  # nothing else in them
+        ("forest", "forêst"),
+    ],
+)
+def test_different_labels_stay_different(names: tuple[str, ...]) -> None:
+    assert len({normalise_label(name) for name in names}) == len(names)
+
+
+def test_folders_and_known_columns_are_found_in_any_spelling(tmp_path: Path) -> None:
+    assert bare_name("AID (multi-label)") == bare_name("aid.multilabel") == "aidmultilabel"
+    path = tmp_path / "t.csv"
+    path.write_text("image,bare.soil,Mobile_Home\na,1,0\n")  # as R writes names with blanks
+    assert read_rows(path, ("mobile-home", "bare-soil"))["a"].tolist() == [0, 1]
+
+
+def test_rows_of_a_published_archive_that_hold_a_label_each_are_joined(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image,label\na.png,sea\na.tif,bare soil\nb,sand\n")
+    rows = read_rows(path, ("bare-soil", "sand", "sea"))
+    assert {stem: row.tolist() for stem, row in rows.items()} == {"a": [1, 0, 1], "b": [0, 1, 0]}
+    path.write_text("image,label,present\na,sea,1\na,sea,0\nb,sand,1\na,sand,0\n")
+    with pytest.raises(ValueError, match="a has rows that say both that it holds a label and not"):
+        read_rows(path, ("sand", "sea"))
+
+
+def test_spellings_of_a_scene_are_joined_and_told() -> None:
+    made = by_scene(archive(scenes=("Beach", "harbour", "beach")))
+    assert made.label_names == ("Beach", "harbour") and made.labels.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert made.scenes == ("Beach", "harbour", "Beach") and made.notes == ("read as one scene: Beach, beach",)
 
 
 def test_scene_and_number() -> None:

@@ -238,6 +238,8 @@ def test_dollars_and_foreign_scripts_in_names_are_no_trouble(tmp_path):
     path = plot_label_frequencies(["$x$ and $", "\u6c34", "100 %"], shares, shares, tmp_path / "a.png")
     other = plot_label_frequencies(["x and", "\u6c34", "100 %"], shares, shares, tmp_path / "b.png")
     assert (pixels(path) != pixels(other)).any()
+    names = ["$x$ and $", "नदी", "😀", "Beaches, dunes, sands", "C++"]  # no warning of glyphs that the font lacks
+    assert sheet(tmp_path / "sheet.png", label_names=names).any()
 
 
 def test_folder_is_made_and_nothing_else_is_left(tmp_path):

@@ -171,3 +171,34 @@ def test_a_million_items_are_filtered_column_by_column():
     assert time.perf_counter() - start < 2
     # independent columns: 3/4 hold one of two, 1/2 no third, 1/4 of the square, 32 of 100 days, 1/2 of the splits
     assert share == pytest.approx(0.75 * 0.5 * 0.25 * 0.32 * 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "any=\"Beaches, dunes, sands\";none='rock; x=y'",
+        "any = 'Beaches, dunes, sands' ; none = \"rock; x=y\"",
+        'none="rock; x=y"; any="Beaches, dunes, sands"',
+    ],
+)
+def test_quotes_keep_a_label_whole(text):
+    assert Filter.parse(text) == Filter(any_of=["Beaches, dunes, sands"], none_of=["rock; x=y"])
+    assert Filter.parse("any='a,b',c; split=\"x;y\",z") == Filter(any_of=["a,b", "c"], splits=["x;y", "z"])
+
+
+def test_known_labels_need_no_quotes_and_no_exact_spelling():
+    names = ("Beaches, dunes, sands", "Sea", "bare-soil", "नदी", "x=y")
+    items = Items.of(names, list("abc"), [[1, 0, 0, 0, 0], [0, 1, 1, 0, 1], [0, 0, 0, 1, 0]])
+    for text, expected in (
+        ("any=Beaches, dunes, sands", "a"),
+        ("any=beaches,dunes,sands,Sea", "ab"),
+        ("all=Bare Soil,sea; none=Beaches, dunes, sands", "b"),
+        ("any=नदी", "c"),
+        ("any=x=y", "b"),
+    ):
+        assert "".join(items.ids[Filter.parse(text, names).mask(items)]) == expected
+    assert items.ids[Filter(any_of="Bare soil").mask(items)] == ["b"]
+    with pytest.raises(ValueError, match=r"got 'Beaches, dunes, sandz'\. Did you mean \"Beaches, dunes, sands\"\?"):
+        Filter.parse("any=Beaches, dunes, sandz", names)
+    with pytest.raises(ValueError, match="any_of must be non-empty names"):
+        Filter.parse("any=,", names)

@@ -61,7 +61,11 @@ def test_every_common_kind_of_image_at_any_depth(tmp_path: Path) -> None:
     assert (images[5] == 0x80).all()
     assert (images[6] == (9, 8, 7)).all()
     assert archive.report.findings == ()
-    assert archive.notes == ("8 images with 1 labels, table labels.csv", "column 'labels' read as lists of labels")
+    assert archive.notes == (
+        "8 images with 1 labels, table labels.csv",
+        "column 'labels' read as lists of labels",
+        "images of each label: x 8",
+    )
 
 
 def test_everything_wrong_is_found_counted_and_named(tmp_path: Path) -> None:
@@ -86,6 +90,7 @@ def test_everything_wrong_is_found_counted_and_named(tmp_path: Path) -> None:
     ]
     assert archive.notes == (
         "3 images with 1 labels, table labels.csv",
+        "images of each label: sea 2",
         "rows without an image, left out: 1 (gone)",
         "rows that fit several images (write the path in the table), left out: 1 (same)",
         "images with rows that contradict each other, left out: 1 (images/contrary.png)",
@@ -321,3 +326,50 @@ def test_verified_files_are_remembered_until_they_change(tmp_path: Path, monkeyp
     assert read_all(tmp_path, ["a.png"], cache_dir=tmp_path / "a.png" / "cache")[1] == {}  # cannot be written
     os.unlink(tmp_path / "a.png")
     assert check() == (["a.png", "b.png", "c.png"], ["b.png", "c.png"])
+
+
+def test_rows_of_one_label_each_are_joined_by_image(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        draw(tmp_path / f"x/{name}.png")
+    rows = ["a,sea,train,,1", "a.png,sand,train,2021-07-03,1", "x/a.png,trees,train,2021-07-03T10:00,1",  # one image
+            "b,sea,train,,1", "b,sand,test,,1",  # in two parts
+            "c,sea,train,,1", "c,sea,train,,0",  # both held and not
+            "d,sea,train,2021-07-03,1", "d,sand,train,2021-07-04,1",  # on two days
+            "e,sand,train,,0"]  # fmt: skip
+    write_table(tmp_path, "\n".join(["image,label,split,date,present", *rows]) + "\n")
+    archive = load_folder(tmp_path)
+    assert archive.file_names == ("x/a.png", "x/e.png") and archive.label_names == ("sand", "sea", "trees")
+    assert archive.labels.tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert problems(archive) == [
+        ("conflicting", "x/b.png"), ("conflicting", "x/c.png"), ("conflicting", "x/d.png"), ("unlabelled", "x/e.png")
+    ]  # fmt: skip
+    details = [finding.detail for finding in archive.report.findings]
+    assert details[0] == "lines 5 and 6 of labels.csv"
+    assert details[1] == "labels.csv says both that it holds sea and not"
+    notes = "\n".join(archive.notes)
+    assert "a row for each label: 10 rows of 7 images, which hold the labels of all their rows" in notes
+    assert "images of each label: sand 1, sea 1, trees 1" in notes
+
+
+def test_rows_of_zeros_and_ones_that_contradict_each_other_do_not_add_up(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        draw(tmp_path / f"{name}.png")
+    write_table(tmp_path, "image,class,sea,sand\na,beach,1,0\na,port,0,1\nb,port,0,1\n")
+    assert problems(load_folder(tmp_path)) == [("conflicting", "a.png")]
+    write_table(tmp_path, "image,labels\na,sea;sand\na,sea\nb,sea\n")
+    assert problems(load_folder(tmp_path)) == [("conflicting", "a.png")]
+
+
+def test_notes_tell_counts_what_was_joined_and_typos(tmp_path: Path) -> None:
+    for number in range(8):
+        draw(tmp_path / f"{number}.png")
+    labels = ["airplane;Bare Soil"] * 6 + ["airplnae", "airplane;bare-soil"]
+    write_table(tmp_path, "image,labels\n" + "".join(f"{n},{text}\n" for n, text in enumerate(labels)))
+    assert load_folder(tmp_path).notes == (
+        "8 images with 3 labels, table labels.csv",
+        "column 'labels' read as lists of labels, separated by ';' and nothing else",
+        "read as one label: Bare Soil, bare-soil",
+        "images of each label: airplane 7, Bare Soil 7, airplnae 1",
+        "label of one image only: airplnae",
+        "airplnae (1) beside airplane (7): did you mean airplane?",
+    )

@@ -190,7 +190,7 @@ def test_a_refused_upsert_changes_nothing(root):
     for vectors in (np.ones((1, DIM + 1)), [[np.nan] * DIM], [[0.0] * DIM], np.ones((2, DIM))):
         with pytest.raises(ValueError):
             index.upsert(one("b"), vectors)
-    with pytest.raises(ValueError, match="among cars, sea, trees; got harbour"):
+    with pytest.raises(ValueError, match="among cars, sea, trees; got 'harbour'"):
         index.upsert(Items.of(("harbour",), ["b"]), np.ones((1, DIM)))
     assert (root / "journal-1.log").read_bytes() == before
     assert len(index) == 61 == len(Index.open(root))

@@ -97,7 +97,7 @@ def test_take_concatenate_and_aligned():
     assert_same(items, Items.concatenate([items.take([0, 1]), items.take([2]), items.take([]), items.take([3])]))
     fewer = Items.of(("sea", "bare soil"), ["z"], [[1, 0]])
     assert fewer.aligned(NAMES).describe(0)["labels"] == ["sea"]
-    with pytest.raises(ValueError, match="bare soil, sea, trees, tall; got harbour"):
+    with pytest.raises(ValueError, match="bare soil, sea, \"trees, tall\"; got 'harbour'"):
         Items.of(("harbour",), ["z"]).aligned(NAMES)
     with pytest.raises(ValueError, match="same label names"):
         Items.concatenate([items, fewer])

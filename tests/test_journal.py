@@ -171,7 +171,7 @@ def test_records_are_handed_over_to_another_version(journal, tmp_path):
         ({"vectors": [["a"] * 3] * 2}, "numbers"),
         ({"thumbnails": [b"a"]}, "got 2 and 1"),
         ({"thumbnails": ["a", "b"]}, "bytes or None"),
-        ({"items": Items.of(("harbour", "sea"), ["a", "b"])}, "among sea, sand; got harbour"),
+        ({"items": Items.of(("harbour", "sea"), ["a", "b"])}, "among sea, sand; got 'harbour'"),
         ({"items": Items.concatenate([Items.of(NAMES, ["a"])] * 2)}, "unique"),
     ],
 )

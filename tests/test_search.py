@@ -134,8 +134,8 @@ def test_queries_must_be_of_one_kind_and_known_labels(served, archive):
         engine.search()
     with pytest.raises(ValueError, match="exactly one of them"):
         engine.search(archive.read_image(0), ids=[archive.file_names[0]])
-    with pytest.raises(ValueError, match=r"labels must be among .*, got 'sae'"):
-        engine.search(archive.read_image(0), labels=["sae"])
+    with pytest.raises(ValueError, match=r"labels must be among .*; got 'snad'\. Did you mean sand\?"):
+        engine.search(archive.read_image(0), labels=["snad"])
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
         engine.search(np.zeros((4, 4), np.uint8))
 
@@ -308,3 +308,38 @@ def test_an_unfinished_run_is_refused(tmp_path, capsys):
     assert macl("export", "--run-dir", tmp_path, "--output", tmp_path / "served") == 2
     assert "holds no finished run" in capsys.readouterr().err
     assert not (tmp_path / "served").exists()
+
+
+def test_labels_with_commas_are_named_on_the_command_line(served, archive, tmp_path, capsys):
+    beaches, rock = "Beaches, dunes, sands", "rock; gravel=grey"
+    for index in range(3):
+        picture(archive, index, tmp_path / f"{index}.png")
+    table = tmp_path / "labels.csv"
+    table.write_text(f'file,width,class\n0,32,"{beaches}"\n0,32,Sea\n1,32,{rock}\n2,32,sea\n2,32,shipp\n')
+    words = ["embed", served, "--input", tmp_path, "--output", tmp_path / "shards", "--table", table]
+    assert macl(*words) == 0
+    said = capsys.readouterr().err
+    for note in (
+        "a row for each label: 5 rows of 3 images, which hold the labels of all their rows",
+        f'images of each label: Sea 2, "{beaches}" 1, "{rock}" 1, shipp 1',
+        "read as one label: Sea, sea",
+        "shipp beside the encoder's ship: did you mean ship?",
+    ):
+        assert note in said
+    assert macl("index", served, "--from", tmp_path / "shards", "--quiet", "--discard-changes") == 0
+
+    def found(*words):
+        capsys.readouterr()
+        assert macl("search", served, tmp_path / "0.png", "--json", *words) == 0
+        results = json.loads(capsys.readouterr().out)["answers"][0]["results"]
+        return {result["id"]: result["shared_labels"] for result in results}
+
+    assert set(found("--filter", f"any={beaches}")) == {"0.png"}
+    assert set(found("--filter", f"any={beaches},SEA; none=shipp")) == {"0.png"}
+    assert set(found("--filter", f"any='{rock}','{beaches}'")) == {"0.png", "1.png"}
+    assert found("--labels", f"sea,{beaches}")["0.png"] == [beaches, "Sea"]
+    assert macl("upsert", served, tmp_path / "1.png", "--labels", f'{beaches},"{rock}",Bare Soil') == 0
+    held = SearchEngine.open(served).search(ids=[str(tmp_path / "1.png")])[0].labels
+    assert held == ("bare-soil", beaches, rock)
+    assert macl("search", served, tmp_path / "0.png", "--labels", "Beaches, dunes, sandz") == 2
+    assert f'Did you mean "{beaches}"?' in capsys.readouterr().err

@@ -169,6 +169,10 @@ def test_a_label_table_brings_labels_splits_and_dates(tmp_path: Path) -> None:
     source = FolderSource(tmp_path, "labels.csv")
     assert source.label_names == ("sand", "sea", "trees")
     assert source.notes == (
+        "2 images with 3 labels, table labels.csv",
+        "column 'labels' read as lists of labels, separated by ';' and nothing else",
+        "images of each label: sand 1, sea 1, trees 1",
+        "3 labels of one image only: sand, sea, trees",
         "rows without an image, left out: 1 (gone)",
         "images with several rows, all the same, kept once: 1 (b.png)",
     )

@@ -277,3 +277,16 @@ def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
             cli.main(["train", "--dataset", "folder", *words])
     assert [settings.data_dir for settings in seen[:2]] == [str(tmp_path / "tiles")] * 2
     assert seen[2].weights == str(tmp_path / "w.h5")
+
+
+def test_another_archive_may_spell_its_labels_otherwise():
+    from macl_tf.datasets.archives import Archive
+    from macl_tf.labels import LabelStatistics
+    from macl_tf.training import matching_columns
+
+    statistics = LabelStatistics.from_labels(np.eye(3), ("bare-soil", "Beaches, dunes, sands", "water"))
+    names = ("Water", "Bare Soil", "beaches, dunes, sands")
+    assert matching_columns(statistics, Archive("other", names, ("a",), np.ones((1, 3)), lambda _: None)) == [1, 2, 0]
+    names = ("Water", "Bare Soil", "Beaches")
+    with pytest.raises(ValueError, match='only one of the two: Beaches, "Beaches, dunes, sands"'):
+        matching_columns(statistics, Archive("other", names, ("a",), np.ones((1, 3)), lambda _: None))

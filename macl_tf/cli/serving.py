@@ -41,12 +41,19 @@ examples:
   macl search served tile.jpg
   macl search served a.tif b.png -k 20 --sheet found.png
   macl search served --id harbor/harbor07.jpg --filter "any=ship,dock; none=airplane"
+  macl search served tile.jpg --filter "any=Beaches, dunes, sands, Inland waters"
   macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; date=2020-01-01..2021-12-31" --json
 """
 
+QUOTES_HELP = (
+    "a label that holds commas itself is found as a whole, and quotes keep any label whole: "
+    "\"Beaches, dunes, sands,'rock; gravel'\""
+)
+LABELS_HELP = f"separated by commas; {QUOTES_HELP}"
+
 FILTER_HELP = (
     "conditions that results meet, separated by ';': any=LABEL,... all=LABEL,... none=LABEL,... split=PART,... "
-    "bbox=WEST,SOUTH,EAST,NORTH (degrees) date=FROM..TO (days, inclusive, either may be left out)"
+    "bbox=WEST,SOUTH,EAST,NORTH (degrees) date=FROM..TO (days, inclusive, either may be left out); " + QUOTES_HELP
 )
 
 UPSERT_HELP = """\
@@ -55,6 +62,7 @@ survive a crash. The id is the file's path as given, unless --id says otherwise.
 
 examples:
   macl upsert served new/tile7.tif --labels water,trees
+  macl upsert served new/tile8.tif --labels "Beaches, dunes, sands, Inland waters"
 """
 
 
@@ -118,7 +126,11 @@ def add_commands(commands: Any) -> None:
     search.add_argument("--id", action="append", default=[], metavar="ID", help="search from a tile of the index")
     search.add_argument("-k", type=int, default=10, help="results for each (10)")
     search.add_argument("--filter", default="", help=FILTER_HELP)
-    search.add_argument("--labels", default="", help="labels of the pictures, to mark which ones results share")
+    search.add_argument(
+        "--labels",
+        default="",
+        help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}",
+    )
     search.add_argument("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
     search.add_argument("--json", action="store_true", help="print JSON for programs")
     search.add_argument("--sheet", metavar="PNG", help="also draw a contact sheet")
@@ -130,7 +142,7 @@ def add_commands(commands: Any) -> None:
     upsert.add_argument(
         "--id", action="append", default=[], metavar="ID", help="ids instead of the paths, one for each"
     )
-    upsert.add_argument("--labels", default="", help="labels that all of them hold, separated by commas")
+    upsert.add_argument("--labels", default="", help=f"labels that all of them hold, {LABELS_HELP}")
 
     delete = add("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
                  run_delete)  # fmt: skip
@@ -227,13 +239,12 @@ def run_search(options: argparse.Namespace) -> int:
     from macl_tf.serving.showing import as_json, as_table, draw_sheet
 
     engine = SearchEngine.open(options.served, exact=options.exact)
-    labels = split_names(options.labels)
     answers = engine.search(
         [Path(name) for name in options.images],
         ids=options.id,
         k=options.k,
         filter=options.filter,
-        labels=labels,
+        labels=options.labels,
     )
     if options.sheet:
         draw_sheet(engine, answers, options.sheet)
@@ -252,8 +263,7 @@ def run_upsert(options: argparse.Namespace) -> int:
 
     engine = SearchEngine.open(options.served)
     ids = options.id or [Path(name).as_posix() for name in options.images]
-    labels = split_names(options.labels)
-    engine.upsert([Path(name) for name in options.images], ids, labels=[labels] * len(ids))
+    engine.upsert([Path(name) for name in options.images], ids, labels=[options.labels] * len(ids))
     print(f"{len(ids)} in the index, which holds {len(engine.index):,} tiles.")
     return 0
 
@@ -270,8 +280,3 @@ def run_delete(options: argparse.Namespace) -> int:
         + (f"; {unknown} were not in it." if unknown else ".")
     )
     return 0
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())

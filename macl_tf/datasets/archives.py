@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -10,6 +11,12 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from macl_tf.datasets.images import is_image_name
+
+# Blanks (the invisible ones too), hyphens (minus and dashes too) and underscores.
+_HYPHENS = r"\-\u00ad\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
+_BETWEEN = rf"[\s\u200b\u2060\ufeff_{_HYPHENS}]+"
+_BETWEEN_WORDS = re.compile(_BETWEEN)
+_IN_NUMBERS = re.compile(rf"(?<=\d){_BETWEEN}(?=\d)|^[{_HYPHENS}](?=\d)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +112,7 @@ def by_scene(archive: Archive) -> Archive:
         archive: one with scenes, or one whose tiles have one label each, which are then the scenes.
 
     Returns:
-        The archive, its labels the scenes in alphabetical order.
+        The archive, its labels the scenes in alphabetical order. Spellings of one scene are joined, and a note says so.
 
     Raises:
         ValueError: if the archive has neither.
@@ -123,9 +130,15 @@ def by_scene(archive: Archive) -> Archive:
             f"labels=scene needs the scene of each tile, which {archive.name} does not have: ucm, dlrsd and mlaid do, "
             "and a folder whose table has a column 'scene' or whose tiles have one label each."
         )
-    names = tuple(sorted(set(archive.scenes)))
-    labels = np.eye(len(names), dtype=np.uint8)[[names.index(scene) for scene in archive.scenes]]
-    return replace(archive, label_names=names, labels=labels, label_areas=None)
+    spellings: dict[str, dict[str, None]] = {}
+    for scene in archive.scenes:
+        spellings.setdefault(normalise_label(scene), {})[scene] = None
+    scenes = tuple(next(iter(spellings[normalise_label(scene)])) for scene in archive.scenes)
+    joined = [f"read as one scene: {', '.join(found)}" for found in spellings.values() if len(found) > 1]
+    names = tuple(sorted(set(scenes)))
+    labels = np.eye(len(names), dtype=np.uint8)[[names.index(scene) for scene in scenes]]
+    notes = (*archive.notes, *joined)
+    return replace(archive, label_names=names, labels=labels, label_areas=None, scenes=scenes, notes=notes)
 
 
 def normalise_stem(name: str) -> str:
@@ -141,10 +154,29 @@ def normalise_stem(name: str) -> str:
 
 
 def normalise_label(name: str) -> str:
-    """Return a label name without case, blanks and punctuation: bare-soil, bare soil and baresoil are one.
+    """Return what two spellings of one label have in common: all but case, blanks, hyphens and underscores.
+
+    Everything else tells labels apart: punctuation, the marks of scripts, joiners and variants of emoji. So do hyphens
+    that belong to a number, before it or between two. A name that consists of nothing else is itself.
 
     Example:
         >>> normalise_label("Bare-Soil") == normalise_label("bare soil") == "baresoil"
+        True
+        >>> [normalise_label(name) for name in ("C", "C++", "1.1", "1 - 1", "11", "-1", "-")]
+        ['c', 'c++', '1.1', '1-1', '11', '-1', '-']
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+    return _BETWEEN_WORDS.sub("", _IN_NUMBERS.sub("\0", text)).replace("\0", "-") or text
+
+
+def bare_name(name: str) -> str:
+    """Return a name's letters and digits alone, without case.
+
+    For finding names that are known beforehand, as folders, columns and the labels of published archives. It does not
+    tell labels apart: C++ becomes c, and marks of scripts are lost.
+
+    Example:
+        >>> bare_name("Image ID") == bare_name("image_id") == "imageid"
         True
     """
     return re.sub(r"[\W_]+", "", name.casefold())

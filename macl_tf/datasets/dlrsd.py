@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from macl_tf.datasets.archives import normalise_label
+from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
 from macl_tf.datasets.sources import Source, find_table, match_rows, read_rows, visible_entries
@@ -83,7 +83,7 @@ class Dlrsd(ArchiveBuilder):
         root = cls.SOURCE.locate(data_dir)
         given = Path(data_dir or root).expanduser().resolve()
         beside = [path for place in {given, root.resolve().parent} for path in visible_entries(place) if path.is_dir()]
-        named = {path for path in beside if any(part in normalise_label(path.name) for part in _PICTURE_FOLDERS)}
+        named = {path for path in beside if any(part in bare_name(path.name) for part in _PICTURE_FOLDERS)}
         return root, *sorted(path for path in named if not root.resolve().is_relative_to(path))
 
     def _info(self) -> tfds.core.DatasetInfo:

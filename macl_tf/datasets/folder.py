@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image, is_image_name
+from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, find_table, list_files, match_images, shorten
 from macl_tf.datasets.picture_kinds import READER, RULE
 from macl_tf.datasets.tables import LabelTable, read_label_table
@@ -105,7 +106,8 @@ def load_folder(
             next run need not decode them again. None remembers nothing.
 
     Returns:
-        The archive of the usable images, sorted by name. `notes` holds the counts, `report` all names.
+        The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
+        joined, and which labels look like typos; `report` holds all names.
 
     Raises:
         FileNotFoundError: If the folder, an image in it or the table is not there.
@@ -133,7 +135,7 @@ def load_folder(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
     label_table = read_label_table(find_table(root, files, table))
-    matched, findings = match_images(label_table, images)
+    label_table, matched, findings = match_images(label_table, images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
         raise ValueError(
             f"no row of {label_table.path} names an image in {root}. The table names "
@@ -167,7 +169,14 @@ def load_folder(
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
         default_split="official" if splits else "random",
-        notes=(summary, *label_table.notes, *split_notes, *report.notes, *kinds),
+        notes=(
+            summary,
+            *label_table.notes,
+            *describe_labels(label_table.label_names, labels),
+            *split_notes,
+            *report.notes,
+            *kinds,
+        ),
         contents=tuple(contents[name] for name in names) if verify else None,
         report=report,
     )

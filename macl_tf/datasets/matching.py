@@ -6,11 +6,13 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from macl_tf.datasets.archives import normalise_stem
 from macl_tf.datasets.images import is_image_name
+from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.tables import LabelTable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -95,7 +97,7 @@ def find_table(root: Path, files: Sequence[str], table: str | os.PathLike[str] |
     return root / candidates[0]
 
 
-def match_images(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int], list[Finding]]:
+def match_images(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
     """Joins rows and images as `match_rows` does, where some are rasters of a kind that is not read.
 
     Such a one gets a row only where no other image has it: beside the picture that was made of it, it is left out
@@ -109,21 +111,21 @@ def match_images(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, in
         As `match_rows`.
     """
     read = [name for name in images if is_image_name(name, others=False)]
-    matched, findings = match_rows(table, read)
+    table, matched, findings = match_rows(table, read)
     others = sorted(set(images) - set(read))
     if not others:
-        return matched, findings
+        return table, matched, findings
     stems = {normalise_stem(name) for name in read}
     open_rows = {finding.name for finding in findings if finding.problem == "missing"}
-    more, doubts = match_rows(table, others)
+    table, more, doubts = match_rows(table, others)
     more = {name: row for name, row in more.items() if table.image_names[row] in open_rows}
     found = {table.image_names[row] for row in more.values()}
     kept = [finding for finding in findings if not (finding.problem == "missing" and finding.name in found)]
     without = [doubt for doubt in doubts if doubt.problem == "orphan" and normalise_stem(doubt.name) not in stems]
-    return matched | more, kept + without
+    return table, matched | more, kept + without
 
 
-def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int], list[Finding]]:
+def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
     """Joins rows and images by name.
 
     Names are compared without case, extension and Unicode form. Where several images or rows share a stem,
@@ -135,9 +137,9 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int]
         images: Paths relative to the archive's folder, with forward slashes.
 
     Returns:
-        The row of each image that has one, and what was found wrong: rows that are `missing` their image or
-        `ambiguous`, images that are an `orphan`, or have `duplicate` or `conflicting` rows (the latter are
-        left out).
+        The table; the row in it of each image that has one; and what was found wrong: rows that are `missing` their
+        image or `ambiguous`, images that are an `orphan`, or have `duplicate` or `conflicting` rows (the latter are
+        left out). Where the rows of an image add up (`LabelTable.adds_up`), its row holds the labels of all.
     """
     by_stem: dict[str, list[tuple[str, _Key]]] = defaultdict(list)
     for image in images:
@@ -162,17 +164,35 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[dict[str, int]
     findings += [Finding("orphan", image, "") for image in images if image not in claimed]
 
     matched: dict[str, int] = {}
+    united = table.labels.copy() if table.adds_up else table.labels
+    dates = None if table.dates is None else list(table.dates)
     for image, rows in sorted(rows_of.items()):
-        if len(rows) > 1:
-            same = len({_content(table, row) for row in rows}) == 1
-            lines = " and ".join(str(table.lines[row]) for row in rows)
-            findings.append(
-                Finding("duplicate" if same else "conflicting", image, f"lines {lines} of {table.path.name}")
-            )
-            if not same:
+        first = rows[0]
+        lines = f"lines {' and '.join(str(table.lines[row]) for row in rows)} of {table.path.name}"
+        if len(rows) > 1 or first in table.denied:
+            labels = [table.labels[row].tobytes() for row in rows]
+            held = table.labels[rows].max(axis=0)
+            disputed = [label for row in rows for label in table.denied.get(row, ()) if held[label]]
+            if disputed:
+                names = listed([table.label_names[label] for label in dict.fromkeys(disputed)])
+                findings.append(
+                    Finding("conflicting", image, f"{table.path.name} says both that it holds {names} and not")
+                )
                 continue
-        matched[image] = rows[0]
-    return matched, findings
+            if len({_facts(table, row) for row in rows}) > 1 or len(_days(table, rows)) > 1:
+                findings.append(Finding("conflicting", image, lines))
+                continue
+            if len(set(labels)) > 1 and not table.adds_up:
+                findings.append(Finding("conflicting", image, lines))
+                continue
+            if len(rows) > 1 and len(set(labels)) == 1:
+                findings.append(Finding("duplicate", image, lines))
+            if table.adds_up:
+                united[first] = held
+            if dates is not None:
+                dates[first] = next((dates[row] for row in rows if dates[row]), "")
+        matched[image] = first
+    return replace(table, labels=united, dates=None if dates is None else tuple(dates)), matched, findings
 
 
 def shorten(names: Sequence[str] | map[str], limit: int = 3) -> str:
@@ -208,6 +228,10 @@ def _fitting(name: str, key: _Key, candidates: list[tuple[str, _Key]], only_row:
     return same_suffix or [image for image, _ in agreeing]
 
 
-def _content(table: LabelTable, row: int) -> tuple[bytes, str, str]:
-    scene = table.scenes[row] if table.scenes else ""
-    return table.labels[row].tobytes(), scene, table.splits[row] if table.splits else ""
+def _facts(table: LabelTable, row: int) -> tuple[str, str]:
+    return table.scenes[row] if table.scenes else "", table.splits[row] if table.splits else ""
+
+
+def _days(table: LabelTable, rows: Sequence[int]) -> set[str]:
+    """The days that rows name, without the time of the day; an empty cell says nothing."""
+    return {table.dates[row][:10] for row in rows if table.dates[row]} if table.dates else set()

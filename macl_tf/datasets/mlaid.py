@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from macl_tf.datasets.archives import normalise_label
+from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
 from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
@@ -113,5 +113,5 @@ def list_records(root: Path, table: Path) -> Listing:
 
 
 def _split_of(path: Path, root: Path) -> str | None:
-    folders = (normalise_label(part) for part in path.relative_to(root).parts[:-1])
+    folders = (bare_name(part) for part in path.relative_to(root).parts[:-1])
     return next((_SPLITS[folder] for folder in folders if folder in _SPLITS), None)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import normalise_label, normalise_stem
+from macl_tf.datasets.archives import bare_name, normalise_stem
 from macl_tf.datasets.images import open_image, rgb_array
 from macl_tf.datasets.masks import Colour, mask_areas
 from macl_tf.datasets.sources import choose_by_stem, count_note, list_images, scene_and_number
@@ -38,7 +38,7 @@ class Record:
         """The scene, spelled as the folder is where the folder is named after it."""
         scene = scene_and_number(normalise_stem(self.path.name))[0]
         folder = self.path.parent.name
-        return folder if normalise_label(folder) == normalise_label(scene) else scene
+        return folder if bare_name(folder) == bare_name(scene) else scene
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import normalise_label, normalise_stem
+from macl_tf.datasets.archives import bare_name, normalise_label, normalise_stem
 from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.tables import read_label_table
 
@@ -32,7 +32,7 @@ class Source:
     Args:
         name: short name ("dlrsd").
         title: what people call it.
-        folders: parts of folder names by which the archive is found in a larger tree, normalised as labels are.
+        folders: parts of folder names by which the archive is found in a larger tree, as `bare_name` gives them.
         layout: what its folder looks like, as a line or several.
         origin: where to get it.
     """
@@ -63,7 +63,7 @@ class Source:
         given = Path(data_dir).expanduser()
         if not given.is_dir():
             raise self.missing(given, "there is no such folder")
-        if normalise_label(given.name) in _INNER_FOLDERS:
+        if bare_name(given.name) in _INNER_FOLDERS:
             given = given.resolve().parent
         root = self.named_folder(given) or given
         if not list_images(root):
@@ -75,7 +75,7 @@ class Source:
         queue = deque([given])
         while queue:
             folder = queue.popleft()
-            if not (folder / CACHE_TAG).exists() and any(part in normalise_label(folder.name) for part in self.folders):
+            if not (folder / CACHE_TAG).exists() and any(part in bare_name(folder.name) for part in self.folders):
                 return folder
             queue.extend(sorted(path for path in visible_entries(folder) if path.is_dir()))
         return None
@@ -155,16 +155,29 @@ def read_rows(path: Path, label_names: Sequence[str]) -> dict[str, np.ndarray]:
         ValueError: if a label has no column, or one image has two rows that differ.
     """
     table = read_label_table(path)
-    columns = {normalise_label(name): column for column, name in enumerate(table.label_names)}
-    absent = [name for name in label_names if normalise_label(name) not in columns]
+    # R writes bare.soil where others write bare-soil; among the known names nothing else can be meant.
+    columns: dict[str, int] = {}
+    for spell in (bare_name, normalise_label):
+        columns |= {spell(name): column for column, name in enumerate(table.label_names)}
+    absent = [name for name in label_names if bare_name(name) not in columns]
     if absent:
         raise ValueError(
             f"{path} must have a column for each of {', '.join(label_names)}, but has none for {', '.join(absent)}."
         )
-    labels = table.labels[:, [columns[normalise_label(name)] for name in label_names]]
+    chosen = [columns[bare_name(name)] for name in label_names]
+    labels = table.labels[:, chosen]
     rows: dict[str, np.ndarray] = {}
-    for name, line, row in zip(table.image_names, table.lines, labels, strict=True):
-        if not np.array_equal(rows.setdefault(normalise_stem(name), row), row):
+    for place, (name, line, row) in enumerate(zip(table.image_names, table.lines, labels, strict=True)):
+        stem = normalise_stem(name)
+        before = rows.setdefault(stem, row)
+        denied = table.denied.get(place, frozenset())
+        if any(table.labels[place, label] for label in denied):
+            raise ValueError(
+                f"{path}, line {line}: {name} has rows that say both that it holds a label and not. Remove one of them."
+            )
+        if table.adds_up:
+            rows[stem] = np.maximum(before, row)
+        elif not np.array_equal(before, row):
             raise ValueError(f"{path}, line {line}: {name} has a second row with other labels. Remove one of the two.")
     return rows
 

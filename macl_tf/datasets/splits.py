@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.stratification import stratify
 from macl_tf.files import written_whole
@@ -296,8 +297,9 @@ def _read(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _digests(archive: Archive) -> list[str]:
     """What tells each image from others: 8 digits for its labels, a blank, 16 for its pixels, or `UNKNOWN`."""
-    order = sorted(range(len(archive.label_names)), key=archive.label_names.__getitem__)
-    names = [archive.label_names[label].encode("utf-8", "surrogateescape") for label in order]
+    keys = [normalise_label(name) for name in archive.label_names]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    names = [keys[label].encode("utf-8", "surrogateescape") for label in order]
     rows, which = np.unique(archive.labels[:, order], axis=0, return_inverse=True)
     sets = [b"\0".join(names[label] for label in np.flatnonzero(row)) for row in rows]
     labels = [hashlib.blake2b(held, digest_size=4).hexdigest() for held in sets]

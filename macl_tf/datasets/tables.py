@@ -1,46 +1,51 @@
 r"""Reading a label table that somebody else wrote: CSV or TSV, from a spreadsheet, a script or a published archive.
 
 The first row names the columns. Delimiter (tab, comma, semicolon, bar; else runs of spaces), byte order
-mark, line ends and quoting are found out. The first column is the image, by name or path, with or without
-extension; where the first column has no name (a row index), or is one of those below, the column called
-`image`, `filename`, `file` or `path` is. Of the others:
+mark, line ends and quoting are found out. The image, by name or path, with or without extension, is the column called
+`image`, `filename`, `file`, `path`, `image_id` and the like; without one, the first column that is none of those below
+(nor a row index without a name). Of the others:
 
-* `labels` or `tags` holds a list of labels, separated by `;`, `|` or `,`; only where none of these occurs in
-  the whole column do spaces separate. Brackets and quotes around them are dropped. Further columns are
-  ignored, and a note says so.
+* `labels` or `tags` holds a list of labels. `;` or `|` separates where one of them occurs in the column, else `,`; only
+  where none of these occurs do spaces separate, and not where no word recurs without the others (Inland waters). Quotes
+  keep a label whole, "Beaches, dunes, sands","Sea", and lists as Python and JSON write them are read,
+  ['Beaches, dunes, sands', 'Sea']. Further columns are ignored, and a note says so.
+* `label`, `class`, `category` or `scene` holds one label, where the other columns are not all 0 and 1:
+  `filename,width,height,class,xmin,ymin,xmax,ymax` and `ImageID,Source,LabelName,Confidence` are such tables. Blanks
+  are part of it, and so are commas, unless what is between them recurs without them. The other columns are ignored,
+  and a note says so; but 0 in a column `confidence`, `presence` or `value` means that the label is not there.
 * else every further column is a label, named by its header, with 0 or 1 (also 0.0, 1.0, true, false) in each
-  row;
+  row, and `scene`, `class`, `category` or `label` is the scene of the image;
 * `split` is train, validation or test (also training, val, testing);
-* `date` is the day on which the image was taken (2021-07-31), unless it holds only 0 and 1: then it is a label;
-* `scene`, `class`, `category` or `label` is the scene of the image where there are labels besides; alone, it
-  is the label, one value each, spaces included.
+* `date` is the day on which the image was taken (2021-07-31), unless it holds only 0 and 1: then it is a label.
+
+Where each row holds one label at most, an image may have several rows, and then holds the labels of all of them. Two
+spellings are one label where they differ in case, blanks, hyphens and underscores only (`archives.normalise_label`); a
+note names what was joined.
 """
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import normalise_label
+from macl_tf.datasets.archives import bare_name, normalise_label
+from macl_tf.datasets.delimited import BINARY, read_delimited
+from macl_tf.datasets.label_cells import LabelCells, read_cells
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, repeats
 
-IMAGE_COLUMNS = ("image", "image_name", "image_path", "filename", "file_name", "file", "path")
-LIST_COLUMNS = ("labels", "tags")
-SCENE_COLUMNS = ("scene", "class", "category", "label")
-SPLIT_COLUMN = "split"
-DATE_COLUMN = "date"
 SPLIT_VALUES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_BINARY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
-_SEPARATORS = re.compile(r"[;|,]")
+_NAMED = 10  # joined spellings that notes name
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,10 @@ class LabelTable:
         splits: `"train"`, `"validation"` or `"test"` of each row, or None.
         notes: What was read as what, in short lines.
         dates: The date of each row as written, "" where there is none, or None.
+        adds_up: Whether an image holds the labels of all its rows. Rows of the file that agree in everything else are
+            one row here then, with the line of the first.
+        denied: Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well
+            is in dispute.
     """
 
     path: Path
@@ -68,6 +77,25 @@ class LabelTable:
     splits: tuple[str, ...] | None
     notes: tuple[str, ...]
     dates: tuple[str, ...] | None = None
+    adds_up: bool = False
+    denied: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def take(self, rows: Sequence[int]) -> LabelTable:
+        """The same table with some of its rows only."""
+
+        def taken(column: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(column[row] for row in rows)
+
+        return replace(
+            self,
+            image_names=taken(self.image_names),
+            lines=taken(self.lines),
+            labels=self.labels[list(rows)],
+            scenes=None if self.scenes is None else taken(self.scenes),
+            splits=None if self.splits is None else taken(self.splits),
+            dates=None if self.dates is None else taken(self.dates),
+            denied={place: self.denied[row] for place, row in enumerate(rows) if row in self.denied},
+        )
 
 
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
@@ -84,118 +112,61 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         ValueError: If the file is not such a table. The message names the line and the column.
     """
     path = Path(path)
-    header, rows = _split_rows(path)
-    columns = [re.sub(r"[\s-]+", "_", name.casefold()) for name in header]
-    image = _image_column(path, columns)
+    header, rows = read_delimited(path)
     values = [[cells[column] for _, cells in rows] for column in range(len(header))]
     lines = tuple(line for line, _ in rows)
-    for line, name in zip(lines, values[image], strict=True):
+    columns = find_columns(path, header, values)
+    images = values[columns.image]
+    for line, name in zip(lines, images, strict=True):
         if not name:
-            raise ValueError(f"{path}, line {line}: a row must name its image, but column {header[image]!r} is empty.")
+            raise ValueError(
+                f"{path}, line {line}: a row must name its image, but column {header[columns.image]!r} is empty."
+            )
 
-    others = [column for column in range(len(header)) if column != image and not _is_blank(columns, values, column)]
-    split = next((column for column in others if columns[column] == SPLIT_COLUMN), None)
-    scene = next((column for column in others if columns[column] in SCENE_COLUMNS), None)
-    listed = next((column for column in others if columns[column] in LIST_COLUMNS), None)
-    day = next((column for column in others if _is_date(columns[column], values[column])), None)
-    rest = [column for column in others if column not in (split, scene, day)]
-    notes: tuple[str, ...] = ()
-    if listed is not None:
-        names, labels = _read_lists(values[listed], spaces_separate=True)
-        notes = (f"column {header[listed]!r} read as lists of labels",)
-        ignored = [header[column] for column in rest if column != listed]
-        if ignored:
-            notes += (f"columns of the table that were ignored: {', '.join(ignored)}",)
-    elif rest:
-        names, labels = _read_binary(path, lines, [(header[column], values[column]) for column in rest])
-    elif scene is not None:
-        names, labels = _read_lists(values[scene], spaces_separate=False)
-        notes = (f"column {header[scene]!r} read as the label",)
-        scene = scene if columns[scene] == "scene" else None
-    else:
-        names, labels = (), np.zeros((len(rows), 0), np.uint8)
-    if not names:
+    def cells_of(column: int | None) -> tuple[str, ...] | None:
+        return None if column is None else tuple(values[column])
+
+    splits = None if columns.split is None else _read_splits(path, lines, values[columns.split])
+    table = LabelTable(
+        path=path,
+        image_names=tuple(images),
+        lines=lines,
+        label_names=(),
+        labels=np.zeros((len(rows), 0), np.uint8),
+        scenes=cells_of(columns.scene),
+        splits=splits,
+        notes=(),
+        dates=cells_of(columns.date),
+    )
+    column = columns.label if columns.listed is None else columns.listed
+    ignored = list(columns.ignored)
+    if column is not None:
+        single = columns.listed is None
+        given = read_cells(values[column], images, one_each=single)
+        presence = next((place for place in ignored if _is_presence(header[place], values[place])), None)
+        table = _with_lists(
+            table,
+            header[column],
+            values[column],
+            given,
+            "the label" if single else "lists of labels",
+            None if presence is None else values[presence],
+        )
+        if presence is not None:
+            ignored.remove(presence)
+            table = replace(table, notes=(*table.notes, _presence_note(header[presence], values[presence])))
+    elif columns.binary:
+        names, labels = _read_binary(path, lines, [(header[place], values[place]) for place in columns.binary])
+        table = replace(table, label_names=names, labels=labels)
+    if not table.label_names:
         raise ValueError(
             f"{path} must hold labels beside the images, but none were found in its columns {', '.join(header)}. "
             "Give each label a column of 0 and 1, or write lists of labels in a column called 'labels'."
         )
-    return LabelTable(
-        path=path,
-        image_names=tuple(values[image]),
-        lines=lines,
-        label_names=names,
-        labels=labels,
-        scenes=None if scene is None else tuple(values[scene]),
-        splits=None if split is None else _read_splits(path, lines, values[split]),
-        notes=notes,
-        dates=None if day is None else tuple(values[day]),
-    )
-
-
-def _split_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows, each with its line number and as many cells as the header has columns."""
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text, but is not ({error}). Save the table as 'CSV UTF-8'.") from error
-    lines = text.splitlines()
-    first = next((line for line in lines if line.strip()), "")
-    delimiter = "\t" if "\t" in first else max(",;|", key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
-    if delimiter in first:
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        try:
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: not a readable table ({error}).") from error
-    else:
-        rows = [(number, line.split()) for number, line in enumerate(lines, 1)]
-    rows = [(line, cells) for line, cells in rows if any(cells)]
-    if len(rows) < 2 or len(rows[0][1]) < 2:
-        raise ValueError(
-            f"{path} must be a table with a header, at least two columns and a row per image, separated by tab, comma "
-            f"or semicolon. Its first line is {first[:80]!r}, and it has {max(len(rows) - 1, 0)} rows below it."
-        )
-    header = rows[0][1]
-    if all(cell.casefold() in _BINARY for cell in header[1:]):
-        raise ValueError(
-            f"{path} must begin with a row that names its columns, but begins with an image's row, {first[:80]!r}. "
-            "Put a header such as 'image,<label>,<label>' above it."
-        )
-    return header, [(line, _fit(path, line, cells, header)) for line, cells in rows[1:]]
-
-
-def _fit(path: Path, line: int, cells: list[str], header: list[str]) -> list[str]:
-    """The cells of a row, without the empty ones that a spreadsheet leaves behind the last column."""
-    if len(cells) < len(header) or any(cells[len(header) :]):
-        raise ValueError(
-            f"{path}, line {line}: a row must have as many cells as the header, {len(header)}, got {len(cells)}. "
-            "A cell that holds the delimiter must be in double quotes; labels of a list can be separated by ';'."
-        )
-    return cells[: len(header)]
-
-
-def _image_column(path: Path, columns: Sequence[str]) -> int:
-    first_is_other = columns[0] in ("", "index", "unnamed:_0", SPLIT_COLUMN, *LIST_COLUMNS, *SCENE_COLUMNS)
-    named = next((index for index, name in enumerate(columns) if name in IMAGE_COLUMNS), None)
-    if not first_is_other or (named is None and columns[0] == ""):
-        return 0
-    if named is None:
-        raise ValueError(
-            f"{path} must have a column with the images' names: the first one, or one called "
-            f"{', '.join(IMAGE_COLUMNS)}. It has {', '.join(columns)}."
-        )
-    return named
-
-
-def _is_blank(columns: Sequence[str], values: Sequence[Sequence[str]], column: int) -> bool:
-    """Whether it is a row index in front, or an empty column that a trailing delimiter makes."""
-    return columns[column] in ("", "index", "unnamed:_0") and (column == 0 or not any(values[column]))
-
-
-def _is_date(column: str, cells: Sequence[str]) -> bool:
-    return column == DATE_COLUMN and any(cell.casefold() not in _BINARY for cell in cells)
+    if ignored:
+        others = listed([header[place] for place in ignored], _NAMED)
+        table = replace(table, notes=(*table.notes, f"columns of the table that were ignored: {others}"))
+    return table
 
 
 def _read_binary(
@@ -212,7 +183,7 @@ def _read_binary(
                 f"{path}: each label must have one column, but {spellings[key]!r} and {name!r} are one label."
             )
         spellings[key] = name
-        values = [_BINARY.get(cell.casefold(), -1) for cell in cells]
+        values = [BINARY.get(cell.casefold(), -1) for cell in cells]
         if -1 in values:
             row = values.index(-1)
             raise ValueError(
@@ -223,23 +194,82 @@ def _read_binary(
     return tuple(name for name, _ in columns), labels
 
 
-def _read_lists(cells: Sequence[str], *, spaces_separate: bool) -> tuple[tuple[str, ...], np.ndarray]:
-    marked = any(_SEPARATORS.search(cell) for cell in cells)
-    spellings: dict[str, str] = {}
-    rows: list[list[str]] = []
-    for cell in cells:
-        cell = cell.strip("[](){} ")
-        parts = cell.split() if spaces_separate and not marked else _SEPARATORS.split(cell)
-        names = [name for name in (part.strip(" '\"") for part in parts) if name]
+def _with_lists(
+    table: LabelTable, column: str, cells: Sequence[str], given: LabelCells, kind: str, presence: Sequence[str] | None
+) -> LabelTable:
+    """The table with the labels of a column.
+
+    Args:
+        table: Everything else.
+        column: Name of the column.
+        cells: Its cells.
+        given: The labels in them.
+        kind: What the column was read as.
+        presence: For each row, 0 where the image does not hold its labels.
+    """
+    spellings: dict[str, dict[str, None]] = {}
+    for names in given.cells.values():
         for name in names:
-            spellings.setdefault(normalise_label(name), name)
-        rows.append([normalise_label(name) for name in names])
+            spellings.setdefault(normalise_label(name), {})[name] = None
     keys = sorted(spellings)
-    position = {key: index for index, key in enumerate(keys)}
-    labels = np.zeros((len(rows), len(keys)), np.uint8)
-    for row, held in enumerate(rows):
-        labels[row, [position[key] for key in held]] = 1
-    return tuple(spellings[key] for key in keys), labels
+    position = {key: place for place, key in enumerate(keys)}
+    places = {cell: frozenset(position[normalise_label(name)] for name in names) for cell, names in given.cells.items()}
+    absent = [presence is not None and _share(presence[row]) == 0 for row in range(len(cells))]
+    held = [frozenset() if absent[row] else places[cell] for row, cell in enumerate(cells)]
+    denied = {row: places[cell] for row, cell in enumerate(cells) if absent[row]}
+    notes = [f"column {column!r} read as {kind}{given.how}"]
+
+    adds_up = all(len(found) < 2 for found in places.values())
+    if adds_up and repeats(table.image_names, [places[cell] for cell in cells]):
+        # Image by image already here: a row for each of a million boxes would not fit into memory.
+        facts = [
+            column for column in (table.image_names, table.scenes, table.splits, table.dates) if column is not None
+        ]
+        groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for row, key in enumerate(zip(*facts, strict=True)):
+            groups[key].append(row)
+        held = [frozenset().union(*(held[row] for row in rows)) for rows in groups.values()]
+        together = (frozenset().union(*(denied.get(row, ()) for row in rows)) for rows in groups.values())
+        denied = {row: found for row, found in enumerate(together) if found}
+        notes.append(
+            f"a row for each label: {len(cells):,} rows of {len(set(table.image_names)):,} images, which hold the "
+            "labels of all their rows"
+        )
+        table = table.take([rows[0] for rows in groups.values()])
+    labels = np.zeros((len(held), len(keys)), np.uint8)
+    for row, found in enumerate(held):
+        labels[row, list(found)] = 1
+    joined = [listed(list(names)) for names in map(spellings.__getitem__, keys) if len(names) > 1]
+    notes += [f"read as one label: {names}" for names in joined[:_NAMED]]
+    if len(joined) > _NAMED:
+        notes.append(f"{len(joined) - _NAMED:,} more labels are spelled in several ways")
+    return replace(
+        table,
+        label_names=tuple(next(iter(spellings[key])) for key in keys),
+        labels=labels,
+        notes=(*table.notes, *notes),
+        adds_up=adds_up,
+        denied=denied,
+    )
+
+
+def _is_presence(name: str, cells: Sequence[str]) -> bool:
+    """Whether a column says of each row how far its label is there, from 0 to 1."""
+    try:
+        return bare_name(name) in PRESENCE_COLUMNS and all(0 <= _share(cell) <= 1 for cell in cells)
+    except ValueError:
+        return False
+
+
+def _share(cell: str) -> float:
+    """A number, or true and false as 1 and 0; an empty cell says nothing against the label."""
+    return float(BINARY.get(cell.casefold(), cell or 1))
+
+
+def _presence_note(name: str, cells: Sequence[str]) -> str:
+    shares = [_share(cell) for cell in cells]
+    between = "" if set(shares) <= {0.0, 1.0} else "; everything above 0 counts as held"
+    return f"0 in column {name!r} read as a label that the image does not hold, {shares.count(0):,} times{between}"
 
 
 def _read_splits(path: Path, lines: Sequence[int], cells: Sequence[str]) -> tuple[str, ...]:

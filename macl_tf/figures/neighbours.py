@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -197,7 +198,9 @@ def _text_widths() -> Callable[[str, bool], float]:
 
     @cache
     def measure(text: str, bold: bool) -> float:
-        return float(renderer.get_text_width_height_descent(text, fonts[bold], False)[0])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # as where the picture is written
+            return float(renderer.get_text_width_height_descent(text, fonts[bold], False)[0])
 
     return measure
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.images import resize_image, thumbnail
+from macl_tf.datasets.label_lists import listed, quoted
+from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.tags import read_tags
 from macl_tf.files import locked
 from macl_tf.serving.footprints import footprint
@@ -140,7 +141,7 @@ def embed_images(
         shard = _Shard(encoder, label_names)
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
             if progress:
-                for note in source.notes:
+                for note in (*source.notes, *_new_labels(encoder.label_names, source.label_names)):
                     bar.write(note, file=sys.stderr)
                 threading.Thread(target=lambda: setattr(bar, "total", source.count()), daemon=True).start()
 
@@ -172,7 +173,7 @@ class _Shard:
     def __init__(self, encoder: Encoder, label_names: tuple[str, ...]) -> None:
         self._encoder = encoder
         self._label_names = label_names
-        self._column = {normalise_label(name): column for column, name in enumerate(label_names)}
+        self._known = KnownLabels(label_names)
         self._clear()
 
     def _clear(self) -> None:
@@ -198,7 +199,7 @@ class _Shard:
             return
         labels = np.zeros((len(self._rows), len(self._label_names)), np.uint8)
         for row, prepared in zip(labels, self._rows, strict=True):
-            row[[self._column[normalise_label(name)] for name in prepared.tile.labels]] = 1
+            row[self._known.places(prepared.tile.labels)] = 1
         tiles = [prepared.tile for prepared in self._rows]
         items = Items.of(
             self._label_names,
@@ -279,5 +280,16 @@ def _stamp(tile: Tile) -> str:
 
 def _all_labels(encoder: Sequence[str], source: Sequence[str]) -> tuple[str, ...]:
     """The encoder's labels, spelt as it knows them, and behind them those that only the source has."""
-    known = {normalise_label(name) for name in encoder}
-    return (*encoder, *(name for name in source if normalise_label(name) not in known))
+    known = KnownLabels(encoder)
+    return (*encoder, *(name for name in source if known.find(name) is None))
+
+
+def _new_labels(encoder: Sequence[str], source: Sequence[str]) -> list[str]:
+    """Notes on the labels that the encoder was not trained with, which may be misspellings of its own."""
+    known, there, new = KnownLabels(encoder), KnownLabels(source), _all_labels(encoder, source)[len(encoder) :]
+    if not encoder or not new:
+        return []
+    # A twin that is in the source as well stands in the source's own notes.
+    near = [(name, own) for name in new for own in known.near(name, 1, typo=True) if there.find(own) is None]
+    twins = [f"{quoted(name)} beside the encoder's {quoted(own)}: did you mean {quoted(own)}?" for name, own in near]
+    return [f"labels that the encoder was not trained with: {listed(new, 10)}", *twins[:5]]

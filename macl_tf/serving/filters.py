@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from macl_tf.datasets.label_lists import separators, split_names
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.serving.items import Items
 
-_HELP = "A filter reads like 'any=water,trees; none=cars; bbox=5,45,10,50; date=2020-01-01..2020-12-31; split=test'."
+_HELP = (
+    "A filter reads like 'any=water,trees; none=cars; bbox=5,45,10,50; date=2020-01-01..2020-12-31; split=test'. "
+    "What holds ';' stands in quotes: none=\"rock; gravel\"."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Filter:
         [True, False]
         >>> Filter.parse("any=sea; split=test").mask(items).tolist()
         [False, True]
+        >>> Filter.parse("any=Beaches, dunes, sands, sea", ("sea", "Beaches, dunes, sands")).any_of
+        ('Beaches, dunes, sands', 'sea')
     """
 
     any_of: tuple[str, ...] = ()
@@ -60,19 +67,23 @@ class Filter:
             raise ValueError(f"since must not be after until, got {self.since} and {self.until}.")
 
     @classmethod
-    def parse(cls, text: str) -> Filter:
+    def parse(cls, text: str, label_names: Sequence[str] | None = None) -> Filter:
         """Reads the text form.
 
         Args:
-            text: Conditions with semicolons between them, each `name=value`: any, all, none (labels with commas
-                between them), bbox (west,south,east,north), date (a day, or first..last, where one may be left out) and
-                split (names). The empty text is the filter that all items pass.
+            text: Conditions with semicolons between them, each `name=value`: any, all, none (labels, see
+                `macl_tf.datasets.label_names`), bbox (west,south,east,north), date (a day, or first..last, where one
+                may be left out) and split (names). The empty text is the filter that all items pass.
+            label_names: The labels that there are. With them a label with commas needs no quotes, and may be spelled
+                with other case, blanks, hyphens and underscores.
 
         Raises:
-            ValueError: If it cannot be read. The message shows how it should look.
+            ValueError: If it cannot be read, or names a label that there is not. The message shows how it should look.
         """
         given: dict[str, Any] = {}
-        for part in text.split(";"):
+        ends = [*separators(text, ";", "=,|"), len(text)]
+        for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False):
+            part = text[start:end]
             if not part.strip():
                 continue
             key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -82,28 +93,27 @@ class Filter:
                     f"{_HELP}"
                 )
             found = _READERS[key](value)
+            if label_names is not None and key in _OF_LABELS:
+                found = {
+                    field: known_labels(tuple(label_names)).choose(value) or names for field, names in found.items()
+                }
             if given.keys() & found.keys():
                 raise ValueError(f"{key} must be given once, got it twice in {text!r}. {_HELP}")
             given |= found
         return cls(**given)
 
-    def check_labels(self, label_names: tuple[str, ...]) -> None:
-        """Raises a ValueError that lists the known labels if the filter names another."""
-        for name in (*self.any_of, *self.all_of, *self.none_of):
-            if name not in label_names:
-                raise ValueError(f"labels of a filter must be among {', '.join(label_names)}; got {name!r}.")
-
     def mask(self, items: Items) -> NDArray[np.bool_]:
         """(N,) whether each item matches.
 
         Raises:
-            ValueError: If a label is not one of the items' `label_names`.
+            UnknownLabelError: If a label is not one of the items' `label_names`.
         """
-        self.check_labels(items.label_names)
+        known = known_labels(items.label_names)
+        known.places((*self.any_of, *self.all_of, *self.none_of))  # all that are unknown, in one error
         matches = np.ones(len(items), bool)
 
         def held(names: tuple[str, ...]) -> Iterable[NDArray[np.bool_]]:
-            return (items.labels[:, items.label_names.index(name)] != 0 for name in names)
+            return (items.labels[:, place] != 0 for place in known.places(names))
 
         if self.any_of:
             matches &= np.logical_or.reduce(list(held(self.any_of)))
@@ -164,10 +174,6 @@ def _day(field: str, day: Any) -> np.datetime64 | None:
         raise ValueError(f"{field} must be a date like 2020-01-01, got {day!r}.") from None
 
 
-def _list(value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(","))
-
-
 def _range(value: str) -> dict[str, Any]:
     first, dots, last = (piece.strip() for piece in value.partition(".."))
     if dots and not first and not last:
@@ -175,11 +181,12 @@ def _range(value: str) -> dict[str, Any]:
     return {"since": first or None, "until": (last or None) if dots else first}
 
 
-_READERS = {
-    "any": lambda value: {"any_of": _list(value)},
-    "all": lambda value: {"all_of": _list(value)},
-    "none": lambda value: {"none_of": _list(value)},
+_OF_LABELS = ("any", "all", "none")
+_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "any": lambda value: {"any_of": split_names(value)},
+    "all": lambda value: {"all_of": split_names(value)},
+    "none": lambda value: {"none_of": split_names(value)},
     "bbox": lambda value: {"bbox": value.split(",")},
     "date": _range,
-    "split": lambda value: {"splits": _list(value)},
+    "split": lambda value: {"splits": split_names(value)},
 }

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from macl_tf.datasets.label_names import KnownLabels, UnknownLabelError
+
 
 @dataclass(frozen=True, eq=False)
 class Items:
@@ -135,7 +137,7 @@ class Items:
             return self
         unknown = [name for name in self.label_names if name not in names]
         if unknown:
-            raise ValueError(f"labels must be among {', '.join(names)}; got {', '.join(unknown)}.")
+            raise UnknownLabelError(unknown, KnownLabels(names))
         labels = np.zeros((len(self), len(names)), np.uint8)
         labels[:, [names.index(name) for name in self.label_names]] = self.labels
         return Items(names, **{name: getattr(self, name) for name in _COLUMNS} | {"labels": labels})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from macl_tf.datasets.images import decode_image, thumbnail
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.serving.artifacts import ArtifactError, open_version
 from macl_tf.serving.filters import Filter
 from macl_tf.serving.index import Index
@@ -113,7 +114,7 @@ class SearchEngine:
         ids: Sequence[str] = (),
         k: int = 10,
         filter: Filter | str | None = None,
-        labels: Sequence[str] | None = None,
+        labels: str | Sequence[str] | None = None,
         exact: bool = False,
     ) -> list[Answer]:
         """The k tiles most like each query.
@@ -124,7 +125,8 @@ class SearchEngine:
             ids: Ids of tiles of the index instead; a tile is not found for itself.
             k: Results for each, >= 1; fewer only where no more tiles meet the filter.
             filter: A `Filter`, or its text form: "any=water,trees; none=cars".
-            labels: Labels of the pictures, where known, to tell which ones results share.
+            labels: Labels of the pictures, where known, to tell which ones results share: names, or a list as one text,
+                as in `macl_tf.datasets.label_names`.
             exact: Whether to compare with every tile this time.
 
         Returns:
@@ -139,9 +141,10 @@ class SearchEngine:
             images = [images]
         if (len(images) > 0) + (vectors is not None) + (len(ids) > 0) != 1:
             raise ValueError("search needs images, vectors or ids, exactly one of them.")
-        condition = Filter.parse(filter) if isinstance(filter, str) else filter
-        known = None if not labels else self._known_labels(labels)
         state = self.index.snapshot  # one state for everything below, whatever is written meanwhile
+        label_names = state.stored.items.label_names
+        condition = Filter.parse(filter, label_names) if isinstance(filter, str) else filter
+        known = known_labels(label_names).choose(labels) if labels else None
         if len(ids):
             names = list(ids)
             hits = state.search(ids=names, k=k, filter=condition, exact=exact)
@@ -177,7 +180,7 @@ class SearchEngine:
         images: Sequence[Picture],
         ids: Sequence[str],
         *,
-        labels: Sequence[Sequence[str]] | None = None,
+        labels: Sequence[str | Sequence[str]] | None = None,
         thumbnail_size: int = 128,
     ) -> None:
         """Adds pictures to the index, or replaces those of the same id: all of them, durably, or none.
@@ -185,7 +188,7 @@ class SearchEngine:
         Args:
             images: Paths, encoded bytes, or (H, W, 3) uint8 RGB arrays.
             ids: One for each.
-            labels: Label names of each; none by default.
+            labels: Label names of each, or a list of them as one text; none by default.
             thumbnail_size: Longest side of the small picture that is kept, in pixels; 0 for none.
 
         Raises:
@@ -196,19 +199,14 @@ class SearchEngine:
             raise ValueError(f"Each picture needs one id, got {len(images)} pictures and {len(ids)} ids.")
         arrays = [read_picture(image, number) for number, image in enumerate(images, start=1)]
         names = self.index.label_names
+        known = known_labels(names)
         rows = np.zeros((len(ids), len(names)), np.uint8)
         for row, held in zip(rows, labels or [()] * len(ids), strict=True):
-            row[[names.index(label) for label in self._known_labels(held)]] = 1
+            row[known.places(held)] = 1
         paths = [str(image) if isinstance(image, str | os.PathLike) else "" for image in images]
         items = Items.of(names, list(ids), rows, paths=paths)
         small = [thumbnail(array, thumbnail_size) if thumbnail_size else b"" for array in arrays]
         self.index.upsert(items, self.encoder.embed_images(arrays), small)
-
-    def _known_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
-        names = self.index.label_names
-        if unknown := [label for label in labels if label not in names]:
-            raise ValueError(f"labels must be among {', '.join(names)}, got {', '.join(map(repr, unknown))}.")
-        return tuple(labels)
 
 
 def read_picture(image: Picture, number: int = 1) -> np.ndarray:

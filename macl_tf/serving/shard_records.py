@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from macl_tf.datasets.label_lists import listed
 from macl_tf.files import read_json, write_text
 
 FORMAT = 1
@@ -57,8 +58,8 @@ class Origin:
             )
         if other.label_names != self.label_names:
             raise ValueError(
-                f"'{path}' has other labels, {', '.join(other.label_names) or 'none'}; "
-                f"now {', '.join(self.label_names) or 'none'}. Use another output folder."
+                f"'{path}' has other labels, {listed(other.label_names) or 'none'}; "
+                f"now {listed(self.label_names) or 'none'}. Use another output folder."
             )
 
     def __str__(self) -> str:

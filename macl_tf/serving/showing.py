@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from macl_tf.datasets.images import decode_image
+from macl_tf.datasets.label_lists import listed
 from macl_tf.figures import contact_sheet
 from macl_tf.labels import LabelStatistics
 from macl_tf.serving.search import Answer, SearchEngine, read_picture
@@ -19,7 +20,7 @@ def as_table(answers: Sequence[Answer]) -> str:
     """Rank, score, id and labels of every result; labels that the query holds stand apart where it is known."""
     blocks = []
     for answer in answers:
-        heading = f"{answer.query}: {', '.join(answer.labels)}" if answer.labels else answer.query
+        heading = f"{answer.query}: {listed(answer.labels)}" if answer.labels else answer.query
         if not answer.results:
             blocks.append(f"{heading}\n  No tile meets the filter.")
             continue
@@ -29,7 +30,7 @@ def as_table(answers: Sequence[Answer]) -> str:
             held = result.item["labels"]
             other = [label for label in held if label not in result.shared]
             labels = [held] if answer.labels is None else [result.shared, other]
-            rows.append([str(result.rank), f"{result.score:.3f}", result.id, *(", ".join(names) for names in labels)])
+            rows.append([str(result.rank), f"{result.score:.3f}", result.id, *map(listed, labels)])
         widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
         lines = [
             "  ".join(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from macl_tf.datasets.archives import Archive, normalise_stem
 from macl_tf.datasets.folder import FolderReport
 from macl_tf.datasets.images import decode_image, is_image_name
+from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import find_table, match_images
 from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.tables import LabelTable, read_label_table
@@ -80,6 +81,7 @@ class FolderSource:
     Args:
         folder: The folder.
         table: A label table (`macl_tf.datasets.tables`), as a path from the folder or from the working directory.
+            `notes` tell how it was read, as those of `macl_tf.datasets.folder.load_folder` do.
             Images without a row are embedded without labels. A column `split` becomes the split, a column
             `date` (2021-07-31) the date. With a table all names are held in memory.
 
@@ -107,10 +109,10 @@ class FolderSource:
         self._rows: dict[str, int] = {}
         self._dates: dict[int, np.datetime64] = {}
         if table is not None:
-            self._table = read_label_table(find_table(self.folder, (), table))
-            self.label_names = self._table.label_names
+            label_table = read_label_table(find_table(self.folder, (), table))
+            self.label_names = label_table.label_names
             images = [name for name, error in list_images(self.folder) if error is None]
-            self._rows, findings = match_images(self._table, images)
+            self._table, self._rows, findings = match_images(label_table, images)
             if not self._rows:
                 raise ValueError(
                     f"no row of {self._table.path} names one of the {len(images):,} images in '{self.folder}'. Names "
@@ -118,7 +120,14 @@ class FolderSource:
                 )
             self._dates = _read_dates(self._table)
             # An image without a row is nothing to report here: it is embedded all the same.
-            self.notes = FolderReport(tuple(found for found in findings if found.problem != "orphan")).notes
+            report = FolderReport(tuple(found for found in findings if found.problem != "orphan"))
+            labels = self._table.labels[list(self._rows.values())]
+            self.notes = (
+                f"{len(labels):,} images with {len(self.label_names):,} labels, table {self._table.path.name}",
+                *self._table.notes,
+                *describe_labels(self.label_names, labels),
+                *report.notes,
+            )
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""

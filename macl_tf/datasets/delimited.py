@@ -1,0 +1,127 @@
+"""Rows and cells of a CSV, TSV or other text table, whose delimiter, encoding, line ends and quoting are found out."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+# What a cell of a column that says yes or no may hold.
+BINARY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+_SAMPLE = 100  # rows by which the delimiter is found
+
+
+def read_delimited(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Reads a text table.
+
+    Args:
+        path: UTF-8, or UTF-16 with a byte order mark.
+
+    Returns:
+        The header, and the rows, each with its line number from 1 and as many cells as the header has. A cell that
+        holds several texts in quotes, "a, b","c", keeps these quotes.
+
+    Raises:
+        ValueError: If it is no table. The message names the line.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text, but is not ({error}). Save the table as 'CSV UTF-8'.") from error
+    lines = text.splitlines(keepends=True)
+    first = next((line for line in lines if line.strip()), "").rstrip("\r\n")
+    delimiter = _delimiter(lines)
+    rows = [(line, [cell.strip() for cell in cells]) for line, cells in _rows(path, lines, delimiter)]
+    rows = [(line, cells) for line, cells in rows if any(cells)]
+    if len(rows) < 2 or len(rows[0][1]) < 2:
+        raise ValueError(
+            f"{path} must be a table with a header, at least two columns and a row per image, separated by tab, comma "
+            f"or semicolon. Its first line is {first[:80]!r}, and it has {max(len(rows) - 1, 0)} rows below it."
+        )
+    header = [_plain(cell) for cell in rows[0][1]]
+    if all(cell.casefold() in BINARY for cell in header[1:]):
+        raise ValueError(
+            f"{path} must begin with a row that names its columns, but begins with an image's row, {first[:80]!r}. "
+            "Put a header such as 'image,<label>,<label>' above it."
+        )
+    return header, [(line, _fit(path, line, cells, header)) for line, cells in rows[1:]]
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """The mark that parts most rows as it parts the header, and that into the most cells; "" for runs of blanks."""
+    sample = [line for line in lines if line.strip()][: _SAMPLE + 1]
+    if not sample or "\t" in sample[0]:
+        return "\t"
+    best = (-1, 0, "")
+    for mark in ",;|":
+        header, *rows = (_cells(line, mark) for line in sample)
+        fitting = sum(len(cells) >= len(header) and not any(cells[len(header) :]) for cells in rows)
+        if len(header) > 1 and (fitting, len(header)) > best[:2]:
+            best = (fitting, len(header), mark)
+    return best[2]
+
+
+def _rows(path: Path, lines: Sequence[str], delimiter: str) -> list[tuple[int, list[str]]]:
+    if not delimiter:
+        return [(number, _words(line)) for number, line in enumerate(lines, start=1)]
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    begin = 1
+    try:
+        for cells in reader:
+            rows.append((begin, cells))
+            begin = reader.line_num + 1
+        return rows
+    except csv.Error as error:
+        if "expected after" not in str(error):
+            reason = "a quote is never closed" if "unexpected end" in str(error) else error
+            raise ValueError(
+                f"{path}, line {begin}: not a readable table ({reason}). A cell that begins with a quote must end with "
+                "one; quotes inside it are written twice."
+            ) from error
+    # Cells that go on behind a closing quote: "a, b","c" between tabs is one cell, a list of two labels in quotes.
+    rows = [(number, _cells(line, delimiter)) for number, line in enumerate(lines, start=1)]
+    kept = {place for _, cells in rows for place, cell in enumerate(cells) if cell[:1] == '"' and _plain(cell) == cell}
+    return [
+        (number, [cell if place in kept else _plain(cell) for place, cell in enumerate(cells)])
+        for number, cells in rows
+    ]
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of a line as they are written, quotes included; a delimiter inside quotes separates nothing."""
+    if '"' not in line:
+        return [cell.strip() for cell in line.split(delimiter)]
+    marks = re.escape(delimiter)
+    # A quote begins behind the delimiter or a mark that separates labels, as in "a, b","c" or "a, b";c
+    found = re.finditer(rf'(?:(?<![^{marks},;|\[\s])"(?:[^"]|"")*"|[^{marks}])*', line.strip("\r\n"))
+    cells, end = [], -1
+    for cell in found:
+        if cell.start() > end:  # finditer also finds the nothing between a cell and the delimiter behind it
+            cells.append(cell.group().strip())
+            end = cell.end()
+    return cells
+
+
+def _plain(cell: str) -> str:
+    """What stands in the quotes around a whole cell; a cell that is not in quotes from end to end is itself."""
+    whole = re.fullmatch(r'"((?:[^"]|"")*)"', cell)
+    return whole[1].replace('""', '"') if whole else cell
+
+
+def _words(line: str) -> list[str]:
+    """The cells of a line with blanks between them; a text in quotes is one."""
+    return [_plain(cell) for cell in re.findall(r'(?:(?<!\S)"(?:[^"]|"")*"|\S)+', line)]
+
+
+def _fit(path: Path, line: int, cells: list[str], header: list[str]) -> list[str]:
+    """The cells of a row, without the empty ones that a spreadsheet leaves behind the last column."""
+    if len(cells) < len(header) or any(cells[len(header) :]):
+        raise ValueError(
+            f"{path}, line {line}: a row must have as many cells as the header, {len(header)}, got {len(cells)}. "
+            "A cell that holds the delimiter must be in double quotes; labels of a list can be separated by ';'."
+        )
+    return cells[: len(header)]

@@ -1,0 +1,185 @@
+"""Which known label a name means, in whatever spelling and in a list, and which are meant by a misspelled one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from macl_tf.datasets.archives import bare_name, normalise_label
+from macl_tf.datasets.label_lists import MARKS, STRONG, listed, marks_in, quoted, separators, unquoted, unwrapped
+
+_SHOWN = 30  # known labels that an error lists
+
+
+class UnknownLabelError(ValueError):
+    """Labels that are not among those of an index or archive.
+
+    Attributes:
+        rule: What labels must be.
+        value: What was given instead.
+        remedy: Known labels that may be meant; "" where none is near.
+    """
+
+    def __init__(self, unknown: Sequence[str], known: KnownLabels) -> None:
+        self.rule = f"labels must be among {listed(known.names, _SHOWN) or 'those of the index, which has none'}"
+        self.value = ", ".join(map(repr, unknown))
+        near = list(dict.fromkeys(name for text in unknown for name in known.near(text)))
+        self.remedy = f"Did you mean {' or '.join(map(quoted, near))}?" if near else ""
+        super().__init__(f"{self.rule}; got {self.value}. {self.remedy}".rstrip())
+
+
+class KnownLabels:
+    """The labels that there are, and which of them a name means: the one spelled so, or the only one spelled so but for
+    case, blanks, hyphens and underscores.
+
+    Args:
+        names: Unique names.
+
+    Example:
+        >>> known = KnownLabels(("Beaches, dunes, sands", "bare-soil", "Sea"))
+        >>> known.choose("Bare soil; Sea"), known.choose("beaches, dunes, sands, sea")
+        (('bare-soil', 'Sea'), ('Beaches, dunes, sands', 'Sea'))
+    """  # noqa: D205
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self._exact = {name: place for place, name in enumerate(self.names)}
+        self._spelled: dict[str, list[int]] = {}
+        for place, name in enumerate(self.names):
+            self._spelled.setdefault(normalise_label(name), []).append(place)
+        # So many neighbouring parts of a list may be one label.
+        self._most_parts = max((len(separators(name, MARKS)) for name in self.names), default=0) + 1
+
+    def find(self, name: str) -> int | None:
+        """The place of the label that a name means, or None."""
+        if name in self._exact:
+            return self._exact[name]
+        places = self._spelled.get(normalise_label(name), [])
+        return places[0] if len(places) == 1 else None
+
+    def choose(self, given: str | Iterable[str]) -> tuple[str, ...]:
+        """The labels that are meant, spelled as they are known, each once; see `places`."""
+        return tuple(self.names[place] for place in self.places(given))
+
+    def places(self, given: str | Iterable[str]) -> list[int]:
+        """The places of the labels that are meant, each once.
+
+        Args:
+            given: A list as one text, or names, each of which is a whole label. Empty ones are left out.
+
+        Raises:
+            UnknownLabelError: If a name is none of the labels. It lists these, and those that may be meant.
+        """
+        names = self._parted(given) if isinstance(given, str) else list(given)
+        names = [name for name in names if name]
+        places = [self.find(name) for name in names]
+        if unknown := [name for name, place in zip(names, places, strict=True) if place is None]:
+            raise UnknownLabelError(unknown, self)
+        return list(dict.fromkeys(place for place in places if place is not None))
+
+    def near(self, name: str, limit: int = 3, *, typo: bool = False) -> tuple[str, ...]:
+        """Known labels that may be meant by an unknown name, best first.
+
+        Args:
+            name: What was written.
+            limit: How many at most.
+            typo: Only those that differ by two letters at most; else by a third of them, or that hold the name or are
+                in it.
+        """
+        key = bare_name(name) or normalise_label(name)
+        keys = [bare_name(known) or normalise_label(known) for known in self.names]
+        most = 2 if typo else len(key) // 3
+        ranked = sorted((edits(key, other, most), place) for place, other in enumerate(keys))
+        near = [place for distance, place in ranked if distance <= most]
+        if not near and not typo and len(key) > 2:
+            near = [place for place, other in enumerate(keys) if key in other or (len(other) > 2 and other in key)]
+        return tuple(self.names[place] for place in near[:limit])
+
+    def _parted(self, text: str) -> list[str]:
+        """The names in a list: of all ways to join neighbouring parts, the one with the fewest unknown names, and of
+        these the one with the fewest names.
+        """  # noqa: D205
+        items, text = unwrapped(text)
+        if items is not None:
+            return items
+        cuts = separators(text, MARKS)
+        starts, ends = [0, *(cut + 1 for cut in cuts)], [*cuts, len(text)]
+
+        def name(first: int, last: int) -> str:
+            part = text[starts[first] : ends[last]].strip()
+            return unquoted(part) if first == last else part
+
+        def is_unknown(first: int, last: int) -> bool:
+            text = name(first, last)
+            return bool(text) and self.find(text) is None
+
+        # From the last part to the first: (unknown names, names, last part of the first name) of the best way.
+        best = [(0, 0, 0)] * (len(starts) + 1)
+        for first in reversed(range(len(starts))):
+            ways = []
+            for last in range(first, min(first + self._most_parts, len(starts))):
+                unknown = is_unknown(first, last)
+                if last == first or self.find(name(first, last)) is not None:
+                    ways.append((best[last + 1][0] + unknown, best[last + 1][1] + 1, last))
+            best[first] = min(ways)
+        # Neighbouring unknown parts are said as the one name that they probably were.
+        names, first = [], 0
+        while first < len(starts):
+            last = best[first][2]
+            if is_unknown(first, last):
+                loose = last
+                while loose + 1 < len(starts) and is_unknown(loose + 1, best[loose + 1][2]):
+                    loose += 1
+                whole = name(first, loose)
+                if loose > last and (self.near(whole, typo=True) or _is_one(whole, text)):
+                    last = loose
+            names.append(name(first, last))
+            first = last + 1
+        return names
+
+
+@lru_cache(maxsize=8)
+def known_labels(names: tuple[str, ...]) -> KnownLabels:
+    """The labels of an index or archive, made once: a service asks for the same again and again."""
+    return KnownLabels(names)
+
+
+def edits(one: str, other: str, most: int) -> int:
+    """How many letters must be put in, left out, changed or exchanged with the next; `most` + 1 where it is more.
+
+    Example:
+        >>> edits("airplnae", "airplane", 2), edits("sea", "sand", 1)
+        (1, 2)
+    """
+    far = most + 1
+    if abs(len(one) - len(other)) > most:
+        return far
+    start = _alike(one, other)
+    one, other = one[start:], other[start:]
+    end = _alike(one[::-1], other[::-1])
+    one, other = one[: len(one) - end], other[: len(other) - end]
+    if not one or not other:
+        return min(len(one) + len(other), far)
+    before: list[int] = []
+    row = [min(place, far) for place in range(len(other) + 1)]
+    for i, letter in enumerate(one, start=1):
+        earlier, before, row = before, row, [far] * (len(other) + 1)
+        row[0] = min(i, far)
+        for j in range(max(1, i - most), min(len(other), i + most) + 1):
+            row[j] = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other[j - 1]), far)
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == other[j - 1]:
+                row[j] = min(row[j], earlier[j - 2] + 1)
+        if min(row) == far:
+            return far
+    return row[-1]
+
+
+def _alike(one: str, other: str) -> int:
+    """How many letters two names begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _is_one(part: str, text: str) -> bool:
+    """Whether commas in a part of a list are its own, since other marks separate there."""
+    return bool(marks_in(text, STRONG)) and not marks_in(part, STRONG)

@@ -1,0 +1,152 @@
+"""What each column of a label table is, by its name and by what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from macl_tf.datasets.archives import bare_name
+from macl_tf.datasets.delimited import BINARY
+from macl_tf.datasets.images import is_image_name
+
+# Names of columns, as `bare_name` gives them.
+IMAGE_COLUMNS = (
+    "image", "imagename", "imagepath", "imagefile", "imagefilename", "filename", "filepath", "file", "path", "fname",
+    "img", "imgname", "imgpath", "imgfile", "imagefilepath",
+)  # fmt: skip
+IMAGE_ID_COLUMNS = ("imageid", "imgid", "tile", "tileid", "tilename", "patch", "patchid", "patchname", "name", "id")
+LIST_COLUMNS = ("labels", "tags")
+SCENE_COLUMNS = ("scene", "class", "category", "label")
+# One label in each row, the likeliest first.
+LABEL_COLUMNS = (
+    "label", "labelname", "class", "classname", "category", "categoryname", "tag", "scene", "labelid", "classid",
+    "categoryid",
+)  # fmt: skip
+PRESENCE_COLUMNS = ("presence", "present", "ispresent", "exists", "value", "confidence")
+# What tools write beside a label; it may hold 0 and 1 without being a label itself.
+_BESIDE_LABELS = {
+    *PRESENCE_COLUMNS, *LABEL_COLUMNS, "id", "annotationid", "objectid", "annotator", "annotatorid", "worker",
+    "workerid", "user", "userid", "source", "score", "probability", "width", "height", "depth", "channels", "xmin",
+    "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "area", "bbox", "difficult", "truncated",
+    "occluded", "pose", "iscrowd", "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "verified",
+}  # fmt: skip
+SPLIT_COLUMN = "split"
+DATE_COLUMN = "date"
+_INDEX_COLUMNS = ("", "index", "unnamed0")
+
+
+class Columns(NamedTuple):
+    """What the columns of a table are, by their places.
+
+    Attributes:
+        image: Names of images.
+        split: Parts of the archive.
+        date: Days.
+        scene: Scenes.
+        listed: Lists of labels.
+        label: One label in each row.
+        binary: A label each.
+        ignored: What is none of these.
+    """
+
+    image: int
+    split: int | None
+    date: int | None
+    scene: int | None
+    listed: int | None
+    label: int | None
+    binary: list[int]
+    ignored: list[int]
+
+
+def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[str]]) -> Columns:
+    """Finds out what each column is.
+
+    Args:
+        path: The table, for messages.
+        header: K names.
+        values: The cells of each of the K columns.
+
+    Returns:
+        The columns. What is in those of 0 and 1 has not been checked.
+
+    Raises:
+        ValueError: If no column holds the names of images.
+    """
+    keys = [bare_name(name) or name for name in header]
+    image = _image_column(path, header, keys, values)
+    others = [place for place in range(len(keys)) if place != image and not _is_blank(keys, values, place)]
+
+    def first(names: Sequence[str]) -> int | None:
+        return next((place for place in others if keys[place] in names), None)
+
+    split, listed_, scene = first((SPLIT_COLUMN,)), first(LIST_COLUMNS), first(SCENE_COLUMNS)
+    day = next((place for place in others if keys[place] == DATE_COLUMN and not _is_binary(values[place])), None)
+    rest = [place for place in others if place not in (split, day)]
+    if listed_ is not None:
+        ignored = [place for place in rest if place not in (listed_, scene)]
+        return Columns(image, split, day, scene, listed_, None, [], ignored)
+    label = min(
+        (place for place in rest if keys[place] in (SCENE_COLUMNS if _is_binary(values[place]) else LABEL_COLUMNS)),
+        key=lambda place: LABEL_COLUMNS.index(keys[place]),
+        default=None,
+    )
+    if label is not None:
+        scene_beside = next((place for place in rest if keys[place] == "scene"), None)
+        beside = [place for place in rest if place not in (label, scene_beside)]
+        mixed = [place for place in beside if not _is_binary(values[place], 0.5)]
+        labels = [place for place in beside if place not in mixed and keys[place] not in _BESIDE_LABELS]
+        # A column of 0 and 1 is a label, and the other one the scene; but not beside boxes in rows of several labels.
+        if not labels or (mixed and repeats(values[image], values[label])):
+            return Columns(image, split, day, scene_beside, None, label, [], beside)
+    binary = [place for place in rest if place != scene]
+    # Another name or number of the image.
+    ids = [
+        place for place in binary
+        if keys[place] in (*IMAGE_COLUMNS, *IMAGE_ID_COLUMNS) and not _is_binary(values[place], 0.5)
+    ]  # fmt: skip
+    return Columns(image, split, day, scene, None, None, [place for place in binary if place not in ids], ids)
+
+
+def _image_column(path: Path, header: Sequence[str], keys: Sequence[str], values: Sequence[Sequence[str]]) -> int:
+    """The column that is called like one of images, and holds file names if there is a choice; else the first."""
+
+    def rank(place: int) -> int:
+        is_file = all(is_image_name(cell) for cell in values[place])
+        # Land cover has paths and patches, too.
+        names_images = keys[place] in (*IMAGE_COLUMNS, *IMAGE_ID_COLUMNS) and (
+            keys[place].startswith(("im", "file")) or not _is_binary(values[place])
+        )
+        if names_images and keys[place] in IMAGE_COLUMNS:
+            return 0 if is_file else 1
+        if names_images:
+            return 2 if is_file or keys[place] in ("imageid", "imgid") else 5
+        if is_file:
+            return 3
+        other = keys[place] in (*_INDEX_COLUMNS, SPLIT_COLUMN, DATE_COLUMN, *LIST_COLUMNS, *LABEL_COLUMNS)
+        return 4 if place == 0 and not other else 9
+
+    best = min(range(len(keys)), key=lambda place: (rank(place), place))
+    if rank(best) == 9 and keys[0] != "":
+        raise ValueError(
+            f"{path} must have a column with the images' names: the first one, or one called "
+            f"{', '.join(IMAGE_COLUMNS)}. It has {', '.join(header)}."
+        )
+    return best if rank(best) < 9 else 0
+
+
+def _is_blank(keys: Sequence[str], values: Sequence[Sequence[str]], column: int) -> bool:
+    """Whether it is a row index in front, or an empty column that a trailing delimiter makes."""
+    return keys[column] in _INDEX_COLUMNS and (column == 0 or not any(values[column]))
+
+
+def _is_binary(cells: Sequence[str], share: float = 1.0) -> bool:
+    """Whether all cells, or such a share of those that are not empty, hold 0 or 1."""
+    given = [cell for cell in cells if cell] if share < 1 else cells
+    return sum(cell.casefold() in BINARY for cell in given) >= max(share * len(given), 1)
+
+
+def repeats(images: Sequence[str], cells: Sequence[object]) -> bool:
+    """Whether an image has several rows that differ in a column."""
+    return len(set(zip(images, cells, strict=True))) > len(set(images))
