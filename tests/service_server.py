@@ -25,6 +25,7 @@ LABELS = ("sea", "sand", "dock", "wood", "snow")
 TOKEN = "a token for tests only".replace(" ", "-")
 SMALL = Limits(bytes=200_000, pixels=250_000, k=50, batch=4)
 COUNT = 40
+ARCHIVE = "harbour"  # which is not what the encoder was trained on
 
 
 def tile(number):
@@ -72,7 +73,7 @@ def items_of(numbers):
 def publish_encoder(served, key):
     """A version of the encoder that is only known by its key."""
     facts = {"descriptor": "projection", "dim": DIM, "image_size": SIZE, "sha256": key * 64,
-             "dataset": {"name": "stub"}, "figures": {}}  # fmt: skip
+             "dataset": {"name": "stub", "licence": "Of the stub."}, "figures": {}}  # fmt: skip
     with publish(served / "encoder", "encoder") as staging:
         staging.info.update(facts)
         (staging.path / "key").write_text(key)
@@ -92,7 +93,7 @@ def publish_index(served, made_with, key, numbers=range(COUNT), keep=0):
         served / "index",
         items_of(list(numbers)),
         vectors_of(numbers, key),
-        info={"encoder": made_with},
+        info={"encoder": made_with, "archive": {"name": ARCHIVE, "tiles": len(numbers), "sha256": "0" * 64}},
         thumbnails=small,
         keep=keep,
         progress=False,
@@ -151,7 +152,13 @@ class Client(httpx.Client):
         assert answer.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' blob: data:;")
         assert answer.headers["x-content-type-options"] == "nosniff" and "server" not in answer.headers
         if answer.status_code >= 400:
+            if not answer.url.path.startswith(("/api", "/healthz", "/readyz", "/metrics")):  # where the page is
+                assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+                return answer
             assert answer.headers["content-type"] == "application/json"
+            if answer.request.method == "HEAD":
+                assert not answer.content
+                return answer
             assert list(answer.json()) == ["error"] and list(answer.json()["error"]) == ["rule", "value", "remedy"]
             assert answer.json()["error"]["rule"] and answer.json()["error"]["remedy"]
         return answer

@@ -288,9 +288,10 @@ def test_two_versions_stand_side_by_side(open_page, api):
     choose(page, picture(50))
     expected = [ids(api.search_image(upload(50), k=12, index=version)) for version in (2, 1)]
     assert [shown(page, 0), shown(page, 1)] == expected
-    # From a link alone that cannot be done, and is said.
+    # From a link alone that cannot be done, and is said where the other list would be.
     again = open_page(page.url[page.url.index("#") :])
-    assert "Vectors of two encoders cannot be compared" in again.get_by_role("alert").inner_text()
+    assert "Vectors of two encoders cannot be compared" in again.locator("#lists > section").nth(1).inner_text()
+    assert shown(again, 0) == expected[0] and again.get_by_role("alert").inner_text() == ""
 
 
 def test_footprints_lie_on_a_map(open_page):

@@ -1,4 +1,7 @@
-"""Connections that send no request, or one without end, or take no answer, are closed: uvicorn would wait for ever."""
+"""Connections that send no request, or one without end, or take no answer, are closed: uvicorn would wait for ever.
+
+What cannot be read, and what there are too many connections for, is refused in the form of all other errors.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from macl_tf.service.errors import Refused
+from macl_tf.service.guard import HEADERS
 from macl_tf.service.limits import Limits
 
 _HEAD_BYTES = 1 << 16  # of the lines before a body; what is read at once may be more
@@ -19,7 +24,7 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
     Args:
         limits: Of these `head_seconds` for the lines before a body, `body_seconds` for taking an answer, and
-            `per_client` connections of one address.
+            `connections` and `per_client` connections, of all and of one address.
     """
     open_by: Counter[str] = Counter()
 
@@ -51,11 +56,15 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 self._head += len(data)
             super().data_received(data)
             if not self._in_message and self._head > _HEAD_BYTES:
+                self._refuse(Refused(431, f"the lines before a body have at most {_HEAD_BYTES} bytes", self._head,
+                                     "Shorten the address or the headers, or send the query by POST."))  # fmt: skip
                 self._close()
 
         def on_headers_complete(self) -> None:
             self._in_message = True
             self._expected()
+            # The guard says so: by uvicorn's own limit the answer would be a bare text, without Retry-After.
+            self.scope["overloaded"] = max(len(self.connections), len(self.tasks)) > limits.connections  # type: ignore[typeddict-unknown-key]
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
@@ -71,9 +80,27 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._expected()
             super().resume_writing()
 
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(Refused(400, "a request must be HTTP/1.1 or HTTP/1.0", None,
+                                 "Begin the address with http:// and not https://, and use an HTTP client."))  # fmt: skip
+            self.transport.close()
+
+        def _unsupported_upgrade_warning(self) -> None:
+            """Clients offer HTTP/2 and take HTTP/1.1 as well: nothing that who runs the server need hear of."""
+
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
             self._close()
+
+        def _refuse(self, refused: Refused) -> None:
+            """Answers what is no request, where nothing else is being answered."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                return
+            body = refused.body()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+                       (b"connection", b"close"), *HEADERS]  # fmt: skip
+            lines = [b"%s: %s\r\n" % header for header in headers]
+            self.transport.write(b"".join([STATUS_LINE[refused.status], *lines, b"\r\n", body]))
 
         def _expect(self, seconds: float) -> None:
             self._expected()

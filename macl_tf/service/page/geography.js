@@ -63,6 +63,19 @@ export function zoomed(view, factor, x = view.width / 2, y = view.height / 2) {
   return { ...middle, lon: lon - (x - view.width / 2) / (scale * squeeze(middle.lat)) };
 }
 
+/**
+ * Where to zoom by button or key, [x, y]: the footprint nearest to the middle of what is seen, which then stays where
+ * it is; the middle where none is seen. Tiles lie together in places, and the middle is often empty.
+ */
+export function interesting(view, boxes) {
+  const middle = [view.width / 2, view.height / 2];
+  const far = ([x, y]) => Math.hypot(x - middle[0], y - middle[1]);
+  const seen = boxes
+    .map(([west, south, east, north]) => toPixels(view, (west + east) / 2, (south + north) / 2))
+    .filter(([x, y]) => x >= 0 && x <= view.width && y >= 0 && y <= view.height);
+  return seen.reduce((best, place) => (far(place) < far(best) ? place : best), seen[0] ?? middle);
+}
+
 /** The view moved by pixels: positive shows what lies further right and down. */
 export function panned(view, dx, dy) {
   const [lon, lat] = toDegrees(view, view.width / 2 + dx, view.height / 2 + dy);
