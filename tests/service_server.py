@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 import threading
 from pathlib import Path
@@ -118,11 +119,11 @@ def stub_engine(served, options=None, **how):
 
 
 @contextlib.contextmanager
-def running(served, limits=SMALL, access=None, options=None, refresh=0.05, load=None, **how):
+def running(served, limits=SMALL, access=None, options=None, refresh=0.05, load=None, root_path="", **how):
     """A server in threads of this process; yields its URL."""
     access = access or Access(TOKEN, hosts=LOOPBACK)
     said, urls = threading.Event(), []
-    app = open_app(Path(served), access, limits, options or Options(), refresh=refresh,
+    app = open_app(Path(served), access, limits, options or Options(), refresh=refresh, root_path=root_path,
                    load=load or (lambda *arguments: load_stub(*arguments, **how)))  # fmt: skip
     server = Server(app, listen("127.0.0.1", 0), limits, lambda url: (urls.append(url), said.set()))
     thread = threading.Thread(target=server.run)
@@ -152,7 +153,7 @@ class Client(httpx.Client):
         assert answer.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' blob: data:;")
         assert answer.headers["x-content-type-options"] == "nosniff" and "server" not in answer.headers
         if answer.status_code >= 400:
-            if not answer.url.path.startswith(("/api", "/healthz", "/readyz", "/metrics")):  # where the page is
+            if not re.search(r"/(api(/.*)?|healthz/?|readyz/?|metrics/?)$", answer.url.path):  # where the page is
                 assert answer.headers["content-type"] == "text/plain; charset=utf-8"
                 return answer
             assert answer.headers["content-type"] == "application/json"

@@ -42,7 +42,10 @@ def info(engine: Engine, limits: Limits, writable: bool) -> dict[str, Any]:
 
 
 def labels(state: State) -> dict[str, Any]:
-    """All labels that a tile may hold with the number of tiles that do; rare is the third with the fewest, as in the figures."""
+    """All labels that a tile may hold with the number of tiles that do.
+
+    Rare is the third with the fewest, as in the figures.
+    """
     names = state.snapshot.stored.items.label_names
     held = _held(state)
     rare = set(LabelStatistics.from_labels(held, names).rarest().tolist()) if held.size else set()

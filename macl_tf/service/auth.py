@@ -22,8 +22,8 @@ class Access:
     Args:
         token: Without one, nothing can be written.
         protect_reads: Whether reads need it too; the page itself and the health checks never do.
-        hosts: Names that a request may ask for, with or without a port; empty for any. A server on loopback answers to its own
-            names only: else a web page anywhere could have its name point here and read along.
+        hosts: Names that a request may ask for, with or without a port; empty for any. A server on loopback answers to
+            its own names only: else a web page anywhere could have its name point here and read along.
 
     Raises:
         ValueError: For a token that can be guessed, or protected reads without one.
@@ -101,7 +101,7 @@ def _name_of(host: str) -> str:
         ['tiles.example.org', '::1', '::1', 'localhost']
     """
     name = host.strip().lower()
-    if name.startswith("["):
+    if name.startswith("[") and "]" in name:
         name = name[1:].partition("]")[0]
     elif name.count(":") == 1:  # more of them are an IPv6 address
         name = name.partition(":")[0]

@@ -6,6 +6,7 @@ What cannot be read, and what there are too many connections for, is refused in 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from typing import Any
 
@@ -16,6 +17,7 @@ from macl_tf.service.guard import HEADERS
 from macl_tf.service.limits import Limits
 
 _HEAD_BYTES = 1 << 16  # of the lines before a body; what is read at once may be more
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _LAST_BYTES = 5.0  # seconds for what is on its way when a connection is closed
 
 
@@ -54,10 +56,10 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 self._expect(limits.body_seconds if self._in_message else limits.head_seconds)
             if not self._in_message:
                 self._head += len(data)
+                data = _without_upgrade(data)
             super().data_received(data)
             if not self._in_message and self._head > _HEAD_BYTES:
-                self._refuse(Refused(431, f"the lines before a body have at most {_HEAD_BYTES} bytes", self._head,
-                                     "Shorten the address or the headers, or send the query by POST."))  # fmt: skip
+                self._refuse(_too_long(self._head))
                 self._close()
 
         def on_headers_complete(self) -> None:
@@ -81,12 +83,14 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().resume_writing()
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(Refused(400, "a request must be HTTP/1.1 or HTTP/1.0", None,
-                                 "Begin the address with http:// and not https://, and use an HTTP client."))  # fmt: skip
+            long = max(self._head, len(getattr(self, "url", b"")))  # the parser takes no address of so many bytes
+            remedy = "Begin the address with http:// and not https://, and write other letters as %C3%A4."
+            refused = Refused(400, "a request must be HTTP/1.1 or HTTP/1.0, with an address in ASCII", None, remedy)
+            self._refuse(_too_long(long) if long > _HEAD_BYTES else refused)
             self.transport.close()
 
         def _unsupported_upgrade_warning(self) -> None:
-            """Clients offer HTTP/2 and take HTTP/1.1 as well: nothing that who runs the server need hear of."""
+            """Nothing that who runs the server need hear of."""
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
@@ -118,3 +122,18 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self.loop.call_later(_LAST_BYTES, self.transport.abort)
 
     return GuardedProtocol
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Lines before a body without the offer of another protocol.
+
+    Clients that offer HTTP/2 (Java's do by default) take HTTP/1.1 as well, but the parser would take what follows for
+    the other protocol, and lose the body.
+    """
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nX-Offered:", head) + blank + rest
+
+
+def _too_long(size: int) -> Refused:
+    rule = f"the lines before a body have at most {_HEAD_BYTES} bytes"
+    return Refused(431, rule, size, "Shorten the address or the headers, or send the query by POST.")

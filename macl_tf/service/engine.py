@@ -129,7 +129,9 @@ class Engine:
             if state is None:
                 there = [entry["version"] for entry in self.searchable()]
                 if version not in there:
-                    raise Refused(404, f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these.")
+                    raise Refused(
+                        404, f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
+                    )
                 try:
                     snapshot = Index.open(self.served / "index", version).snapshot
                     state = self._state_of(snapshot, newest=False)

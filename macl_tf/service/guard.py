@@ -66,7 +66,12 @@ class Guard:
             return
         headers, method = dict(scope["headers"]), scope["method"]
         place = self._paths.place(scope["path"], headers.get(b"x-forwarded-prefix", b"").decode("latin-1"))
-        answer = _Answer(send, text=not place.for_machines, head=method == "HEAD", waiting=b"expect" in headers)
+
+        def count(status: int) -> None:
+            self._metrics.requests.labels(method if method in METHODS else "other", place.route, status).inc()
+
+        waiting = headers.get(b"expect", b"").lower() == b"100-continue"
+        answer = _Answer(send, count, text=not place.for_machines, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
             if scope.get("overloaded"):
@@ -89,7 +94,8 @@ class Guard:
             await answer.refuse(failure())
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.requests.labels(method if method in METHODS else "other", place.route, answer.status).inc()
+            if not answer.begun:
+                count(0)  # the client is gone
 
     def _check_host(self, scope: Scope, place: Place) -> None:
         """Names under which the server may be asked; whoever checks its health may call it anything."""
@@ -106,7 +112,9 @@ class Guard:
         client = str((scope.get("client") or ("",))[0])
         kind = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         if kind != "identity" and scope["method"] in ("POST", "PUT"):
-            raise Refused(415, "a body is sent as it is", kind, "Leave out compression and the header Content-Encoding.")
+            raise Refused(
+                415, "a body is sent as it is", kind, "Leave out compression and the header Content-Encoding."
+            )
         upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
         most = self._json_bytes + (self._limits.bytes if upload else 0)
         image = self._limits.bytes if upload else None
@@ -186,16 +194,17 @@ class _Body:
 
 
 class _Answer:
-    """The way back, with our headers, and what was answered."""
+    """The way back, with our headers; `count` is told the status."""
 
-    def __init__(self, send: Send, *, text: bool, head: bool, waiting: bool) -> None:
-        self._send, self._begun, self._text, self._head, self._waiting = send, False, text, head, waiting
+    def __init__(self, send: Send, count: Callable[[int], None], *, text: bool, head: bool, waiting: bool) -> None:
+        self._send, self._count, self._text, self._head, self._waiting = send, count, text, head, waiting
+        self.begun = False
         self.body: _Body | None = None
-        self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status, self._begun = message["status"], True
+            self.begun = True
+            self._count(message["status"])  # before the client can look
             headers = [header for header in message.get("headers", []) if header[0] != b"accept-ranges"]
             headers += HEADERS
             if not any(name == b"cache-control" for name, _ in headers):
@@ -215,7 +224,7 @@ class _Answer:
 
     async def refuse(self, refused: Refused) -> None:
         """Sends an error, if nothing was sent yet: JSON to programs, a line of text where the page would be."""
-        if self._begun:
+        if self.begun:
             return
         body = refused.text() if self._text else refused.body()
         kind = b"text/plain; charset=utf-8" if self._text else b"application/json"

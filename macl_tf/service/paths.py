@@ -118,7 +118,7 @@ class Paths:
             for path, operations in description["paths"].items()
         }
         self._methods |= dict.fromkeys(("/api/v1/openapi.json", *FOR_MACHINES), reading)
-        self._methods |= {f"/{name}": reading for name in ("", *page)}
+        self._methods |= {f"/{name}": reading for name in ("", *page)} | {"*": {}}  # the server as a whole
 
     def place(self, path: str, forwarded: str = "") -> Place:
         """Where a path leads.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from macl_tf.datasets.archives import resize_image, rgb_array, thumbnail
-from macl_tf.service.errors import Refused
+from macl_tf.service.errors import Refused, mebibytes
 from macl_tf.service.limits import Limits
 
 THUMBNAIL = 128  # longest side of the small picture that an upsert keeps, as in `macl export`
@@ -42,7 +42,8 @@ def read_picture(data: bytes, size: int, limits: Limits, *, small: int = 0) -> P
         Refused: 413 for too many bytes or pixels, 415 for another format, 422 for one that is broken.
     """
     if len(data) > limits.bytes:
-        raise Refused(413, f"an image has at most {limits.bytes} bytes", len(data), "Send a smaller tile.")
+        rule = f"an image has at most {limits.bytes} bytes ({mebibytes(limits.bytes)})"
+        raise Refused(413, rule, len(data), "Make it smaller: scale it down, or cut it into tiles.")
     formats = ", ".join(limits.formats)
     try:
         with Image.open(io.BytesIO(data), formats=limits.formats) as image:

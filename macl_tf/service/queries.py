@@ -183,7 +183,9 @@ def _vector(state: State, example: Example) -> NDArray[np.float32]:
         return np.asarray(snapshot.stored.vectors[snapshot.stored.rows[example.id]])
     vector = np.asarray(example.vector, np.float64)
     if len(vector) != snapshot.dim:
-        raise Refused(422, f"a vector has {snapshot.dim} numbers", len(vector), "Take query.vector of an answer of this index.")
+        raise Refused(
+            422, f"a vector has {snapshot.dim} numbers", len(vector), "Take query.vector of an answer of this index."
+        )
     largest = float(np.abs(vector).max())
     if not 1e-30 < largest < 1e30:
         raise Refused(422, "a vector is not zero and has numbers below 1e30", largest, "Bring it to norm 1.")

@@ -44,9 +44,9 @@ def invalid_input(errors: Sequence[Any], part: str = "") -> Refused:
     if first["type"] == "json_invalid":
         why = first.get("ctx", {}).get("error", "it ends too early")
         return Refused(400, f"{part or 'the body'} must be JSON: {why}", None, "Mind quotes and brackets.")
-    where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part
+    where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part or "the body"
     message = first["msg"].removeprefix("Value error, ")
-    return Refused(422, f"{where}: {message}" if where else message, first.get("input"), SEE)
+    return Refused(422, f"{where}: {message}", first.get("input"), SEE)
 
 
 def wrong_type(request: Request) -> Refused | None:
