@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from macl_tf.service.auth import Access
+from macl_tf.service.engine import Engine, Options
 from macl_tf.serving.index import Index
 from tests.service_server import (
     COUNT,
     TOKEN,
     Client,
+    load_stub,
     make_served,
     name_of,
     publish_encoder,
@@ -235,3 +237,30 @@ def test_a_full_disk_is_said_and_changes_nothing(served, monkeypatch):
         assert client.get("/api/v1/items", params={"id": "new"}).status_code == 404
         monkeypatch.undo()
         assert client.upsert(upload(90), id="new")
+
+
+def test_while_a_new_encoder_is_loaded_the_version_before_it_answers_whole(served):
+    """Never the new version's tiles with the old version's encoder: their vectors cannot be compared."""
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load(folder, made_with, url=None):
+        if made_with["version"] == 2:
+            loading.set()
+            assert loaded.wait(20)
+        return load_stub(folder, made_with, url)
+
+    engine = Engine(served, Options(), load)
+    publish_index(served, publish_encoder(served, "b"), "b", numbers=range(9))
+    thread = threading.Thread(target=engine.refresh)
+    thread.start()
+    try:
+        assert loading.wait(20)
+        state = engine.newest
+        assert (state.index_version, state.encoder.version, len(state.snapshot)) == (1, 1, COUNT)
+        assert engine.write(lambda index: None)[0].versions == {"model_version": 1, "index_version": 1}
+    finally:
+        loaded.set()
+        thread.join()
+    state = engine.newest
+    assert (state.index_version, state.encoder.version, len(state.snapshot)) == (2, 2, 9)
+    engine.close()

@@ -82,6 +82,20 @@ class Place:
                 raise Refused(422, f"the query parameter {name} is given once", given.count(name), "Give one of them.")
 
 
+def check_prefix(root_path: str) -> str:
+    """A prefix without a slash at its end; "" for none.
+
+    Raises:
+        ValueError: For one that cannot be.
+    """
+    prefix = root_path.rstrip("/")
+    if prefix and not _PREFIX.fullmatch(prefix):
+        raise ValueError(
+            f"--root-path must be like /tiles, of letters, digits, '-', '_', '.' and '~', got {root_path!r}."
+        )
+    return prefix
+
+
 class Paths:
     """All paths of a server.
 
@@ -102,11 +116,7 @@ class Paths:
     """
 
     def __init__(self, description: Mapping[str, Any], page: Iterable[str], root_path: str = "") -> None:
-        self._root = root_path.rstrip("/")
-        if self._root and not _PREFIX.fullmatch(self._root):
-            raise ValueError(
-                f"--root-path must be like /tiles, of letters, digits, '-', '_', '.' and '~', got {root_path!r}."
-            )
+        self._root = check_prefix(root_path)
         reading = {"GET": frozenset[str]()}
         self._methods: dict[str, Mapping[str, frozenset[str]]] = {
             path: {

@@ -22,6 +22,7 @@ from macl_tf.service.engine import Engine, Load, Options
 from macl_tf.service.guard import App
 from macl_tf.service.limits import Limits
 from macl_tf.service.metrics import Metrics
+from macl_tf.service.paths import check_prefix
 from macl_tf.service.service import Service
 
 _log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ def open_app(
         ConnectionError: If the encoder's server does not answer.
         ValueError: For a prefix that cannot be.
     """
+    check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
     engine = Engine(served, replace(options, observe=metrics.observe_batch), load)
     service = Service(engine, limits, metrics)

@@ -45,11 +45,7 @@ def as_table(answers: Sequence[Answer]) -> str:
 def as_json(engine: SearchEngine, answers: Sequence[Answer]) -> dict[str, Any]:
     """Everything that is known about the results, and which versions gave them."""
     return {
-        "index": {
-            "version": engine.index.version,
-            "kind": engine.index.kind,
-            "archive": (engine.index.info.get("archive") or {}).get("name"),
-        },
+        "index": {"version": engine.index.version, "kind": engine.index.kind},
         "encoder": engine.index.info["encoder"],
         "answers": [
             {
