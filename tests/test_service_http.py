@@ -126,8 +126,11 @@ def test_a_head_leaves_the_connection_usable(url):
         assert talk("GET /healthz HTTP/1.1", "Host: localhost")[2] == b'{"status":"ok"}'
 
 
-@pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v1/nothing", "/api/v2/info",
-                                  "/api/v1/x/3", "/api//v1/info", "/healthz/x", "/nothing", "/page/app.js", "/favicon.ico"])  # fmt: skip
+NOWHERE = ("/api", "/api/", "/api/v1", "/api/v1/nothing", "/api/v2/info", "/api/v1/x/3", "/api//v1/info", "/healthz/x",
+           "/nothing", "/page/app.js", "/favicon.ico")  # fmt: skip
+
+
+@pytest.mark.parametrize("path", NOWHERE)
 def test_what_is_nowhere_is_not_found_whatever_is_done_there(nobody, path):
     for method in METHODS:
         answer = nobody.request(method, path)
