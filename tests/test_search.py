@@ -214,6 +214,23 @@ def test_a_folder_becomes_an_index(served, archive, tmp_path, capsys):
     assert found[0].id == "deep/4.png" and len(SearchEngine.open(served).index) == 9
 
 
+def test_the_index_names_its_own_archive_and_not_the_encoder_s(served, archive, tmp_path, capsys):
+    assert SearchEngine.open(served).index.info["archive"]["name"] == "synthetic"
+    folder = tmp_path / "harbour, 2021"
+    folder.mkdir()
+    for index in range(3):
+        picture(archive, index, folder / f"{index}.png")
+    assert macl("embed", served, "--input", folder, "--output", tmp_path / "shards", "--quiet") == 0
+    assert macl("index", served, "--from", tmp_path / "shards") == 0
+    assert "3 tiles of harbour, 2021, brute_force" in capsys.readouterr().out
+    engine = SearchEngine.open(served)
+    assert engine.index.info["archive"] == {"name": "harbour, 2021", "tiles": 3}
+    assert engine.encoder.info["dataset"]["name"] == "synthetic"
+    engine.index.delete(["0.png"])
+    assert macl("index", served, "--quiet") == 0  # folds the change in
+    assert SearchEngine.open(served).index.info["archive"]["name"] == "harbour, 2021"
+
+
 def test_the_index_says_which_encoder_it_belongs_to(served, run_dir, tmp_path):
     with publish(served / "encoder", "encoder") as staging:  # a newer one, of another run
         shutil.copytree(served / "encoder" / "1", staging.path, dirs_exist_ok=True)

@@ -121,6 +121,7 @@ def test_an_encoder_that_went_away_is_said_and_found_again(served, tiles):
         (["{stub}", "--token-file", "{none}"], "No such file"),
         (["{stub}", "--max-pixels", "99999999"], "the limit pixels must be <= 64000000"),
         (["{stub}", "--max-k", "0"], "the limit k must be > 0"),
+        (["{stub}", "--root-path", "tiles"], "--root-path must be like /tiles"),
         (["{stub}", "--encoder-url", "localhost"], "the encoder's URL must be like http://HOST:8501"),
         (["{stub}", "--encoder-url", "http://127.0.0.1:9/v1/models/encoder"], "does not answer"),
     ],

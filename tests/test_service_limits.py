@@ -14,7 +14,9 @@ import pytest
 from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.picture_kinds import RULE, PictureError
 from macl_tf.service.auth import Access
+from macl_tf.service.errors import Refused
 from macl_tf.service.limits import Limits
+from macl_tf.service.pictures import read_picture
 from tests.pictures import blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels, png
 from tests.service_server import SMALL, Client, make_served, name_of, running, upload
 from tests.tiffs import read_tiffs, refused_tiffs
@@ -91,6 +93,21 @@ def test_pixels_are_counted_before_decoding(client):
     for name, data in bombs().items():
         error = client.search_image(data, status=413)["error"]
         assert "at most 250000 pixels" in error["rule"], name
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG"])
+def test_a_picture_over_the_limit_is_never_decoded(monkeypatch, kind):
+    """It is what decoding costs that the limit is for."""
+
+    def load(*_):
+        raise AssertionError("it was decoded")
+
+    data = encoded(np.zeros((501, 500, 3), np.uint8), kind)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(Refused, match="at most 250000 pixels") as refused:
+        read_picture(data, 8, replace(SMALL, bytes=len(data)))
+    assert refused.value.status == 413
 
 
 def test_bytes_are_counted_before_they_are_kept(client):

@@ -3,11 +3,16 @@
 import io
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from macl_tf.datasets.archives import thumbnail
 from macl_tf.service.auth import LOOPBACK, Access
+from macl_tf.service.limits import Limits
 from macl_tf.service.pictures import PREVIEW
+from macl_tf.serving.index import build_index
+from macl_tf.serving.items import Items
 from tests.browser import chromium, until
 from tests.service_server import (
     COUNT,
@@ -20,6 +25,7 @@ from tests.service_server import (
     running,
     tile,
     upload,
+    vectors_of,
 )
 
 FIRST, SECOND = (f"#like={name_of(number)}".replace(" ", "%20") for number in (0, 1))
@@ -41,6 +47,34 @@ def api(served):
         yield client
 
 
+STRANGE = ("Beaches, dunes, sands", "a;b", "x=y", "Q&A", "नदी", "🌊", "#1", "100%", "a+b", "<b>", '"quoted"', "it's",
+           "عربي", "back\\slash", "a/b", "verylongwordwithoutablank" * 6, "held by none")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """An archive with strange labels and long ids, in two places. The older of two versions lacks the first tile."""
+    folder = tmp_path_factory.mktemp("own") / "served"
+    made_with = publish_encoder(folder, "a")
+    generator = np.random.default_rng(0)
+    labels = (generator.random((COUNT, len(STRANGE))) < 0.25).astype(np.uint8)
+    labels[:, -1] = 0
+    labels[0] = labels[1] = 1
+    labels[:, -1] = 0
+    corner = generator.random((COUNT, 2)) * 0.5 + [(5 if number % 2 else 8, 45) for number in range(COUNT)]
+    corners = [[(x, y + 0.02), (x + 0.02, y + 0.02), (x + 0.02, y), (x, y)] for x, y in corner]
+    ids = ["first/tile.tif", "other/tile.tif", "first/alone.tif", "deep/" * 60 + "tile.png", "x" * 300, "एक/🌊 #1.png"]
+    ids += [name_of(number) for number in range(len(ids), COUNT)]
+    items = Items.of(STRANGE, ids, labels, footprints=corners, sources=["a source of a long name, and more"] * COUNT)
+    for first in (1, 0):
+        rows = list(range(first, COUNT))
+        build_index(folder / "index", items.take(np.array(rows)), vectors_of(rows), keep=0, progress=False,
+                    info={"encoder": made_with, "archive": {"name": "my tiles", "tiles": len(rows)}},
+                    thumbnails=[thumbnail(tile(row), 16) for row in rows])  # fmt: skip
+    with running(folder) as url, Client(url, folder, trust_env=False) as client:
+        yield client
+
+
 def picture(number, name="tile.png", data=None):
     return {"name": name, "mimeType": "image/png", "buffer": upload(number) if data is None else data}
 
@@ -53,21 +87,21 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, api):
-    """Opens the page at a fragment. At the end nothing may have gone wrong in it, nor broken its content policy."""
+    """Opens a server's page at a fragment. At the end nothing may have gone wrong, nor broken its content policy."""
     contexts, complaints = [], []
 
     def listen(message):
         if message.type == "error" and "Failed to load resource" not in message.text:  # that is how 4xx look
             complaints.append(message.text)
 
-    def open_page(fragment="", **settings):
+    def open_page(fragment="", at=api, **settings):
         contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | settings))
         page = contexts[-1].new_page()
         page.set_default_timeout(15_000)
         page.on("console", listen)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-        page.goto(f"{str(api.base_url).rstrip('/')}/{fragment}")
+        page.goto(f"{str(at.base_url).rstrip('/')}/{fragment}")
         return settled(page)
 
     yield open_page
@@ -288,9 +322,10 @@ def test_two_versions_stand_side_by_side(open_page, api):
     choose(page, picture(50))
     expected = [ids(api.search_image(upload(50), k=12, index=version)) for version in (2, 1)]
     assert [shown(page, 0), shown(page, 1)] == expected
-    # From a link alone that cannot be done, and is said.
+    # From a link alone that cannot be done, and is said where the other list would be.
     again = open_page(page.url[page.url.index("#") :])
-    assert "Vectors of two encoders cannot be compared" in again.get_by_role("alert").inner_text()
+    assert "Vectors of two encoders cannot be compared" in again.locator("#lists > section").nth(1).inner_text()
+    assert shown(again, 0) == expected[0] and again.get_by_role("alert").inner_text() == ""
 
 
 def test_footprints_lie_on_a_map(open_page):
@@ -495,3 +530,272 @@ def test_the_map_is_right_about_degrees(open_page):
     assert seen["box"] == [160, -10, -160, 10]
     assert seen["kept"] == pytest.approx(seen["was"])
     assert seen["names"] == ["160°E", "170°E", "180°", "170°W", "160°W"]
+
+
+def test_it_names_what_is_searched_and_not_what_the_encoder_learnt_from(open_page):
+    page = open_page()
+    assert page.inner_text("#archive").startswith(f"{COUNT + 1} tiles of harbour ·")
+    page.keyboard.press("?")
+    rows = dict(zip(*(page.locator(f".facts-of-archive {part}").all_text_contents() for part in ("dt", "dd")),
+                    strict=True))  # fmt: skip
+    assert rows["Archive"] == f"harbour, {COUNT + 1} tiles" and rows["Trained on"] == "stub. Of the stub."
+    assert not [name for name, text in rows.items() if "stub" in text.lower() and name != "Trained on"]
+
+
+def test_an_archive_without_labels_lists_none(open_page, tmp_path):
+    folder = tmp_path / "served"
+    made_with = publish_encoder(folder, "a")
+    ids = [name_of(number) for number in range(9)]
+    build_index(folder / "index", Items.of(("sea", "sand"), ids), vectors_of(range(9)), info={"encoder": made_with},
+                progress=False)  # fmt: skip
+    with running(folder) as url, Client(url, folder) as client:
+        assert client.get("/api/v1/info").json()["labels"] == 0
+        assert [label["count"] for label in client.get("/api/v1/labels").json()["labels"]] == [0, 0]
+        page = open_page(at=client)
+        assert page.inner_text("#archive").startswith("9 tiles ·") and page.inner_text("#status") == "9 tiles."
+        assert page.locator(".labels li").count() == 0 and page.locator("#filters").is_hidden()
+        assert page.locator("#legend").is_hidden() and len(shown(page)) == 9
+        # What a link asks for can be taken back.
+        page = open_page("#any=sea", at=client)
+        assert page.locator(".labels li").count() == 1 and "No tile meets the filter" in page.inner_text("#lists")
+        moved(page, lambda: page.click('[data-key="with sea"]'))
+        assert len(shown(page)) == 9
+
+
+def test_the_other_version_may_lack_the_tile_and_the_list_stays(open_page, own):
+    page = open_page("#like=first/tile.tif&k=12&versus=1", at=own)
+    expected = ids(own.search(*examples("first/tile.tif"), k=12))
+    sides = page.locator("#lists > section")
+    assert shown(page) == expected and page.locator(".tiles").count() == 1 and sides.count() == 2
+    assert "Index 1" in sides.nth(1).inner_text() and "first/tile.tif" in sides.nth(1).inner_text()
+    assert "12 tiles" in page.inner_text("#status") and page.get_by_role("alert").inner_text() == ""
+    # The other way round as well; and a filter that the one has and the other has not.
+    page = open_page("#like=first/tile.tif&k=12&index=1&versus=2&map", at=own)
+    assert "first/tile.tif" in page.locator("#lists > section").nth(0).inner_text() and shown(page) == expected
+    assert page.locator("#map a.found").count() == 12
+    # Where neither can answer, that is all there is to say.
+    page = open_page("#like=nobody&versus=1", at=own)
+    assert "nobody" in page.get_by_role("alert").inner_text() and page.locator("#lists > section").count() == 0
+
+
+def test_labels_are_whole_on_cards_in_filters_and_in_links(open_page, own):
+    page = open_page("#like=first/tile.tif&k=48", at=own)
+    held = {label["name"]: label for label in own.get("/api/v1/labels").json()["labels"] if label["count"]}
+    assert set(held) == set(STRANGE[:-1])
+    assert set(page.locator(".labels .label bdi").all_text_contents()) == set(held)
+    cards = page.locator(".tile")
+    for card, result in zip(cards.all(), own.search(*examples("first/tile.tif"), k=48)["results"], strict=True):
+        assert set(card.locator(".chip bdi").all_text_contents()) == set(result["labels"])
+        assert card.locator(".name").text_content() == result["id"]
+    for name in held:
+        row = page.locator(".labels li", has=page.get_by_text(name, exact=True))
+        moved(page, row.locator("input").check)
+        expected = ids(own.search(*examples("first/tile.tif"), k=48, filter={"any_of": [name]}))
+        assert shown(page) == expected and expected, name
+        page.reload()
+        assert shown(settled(page)) == expected, name
+        moved(page, lambda: page.click("text=Clear the filter"))
+    moved(page, lambda: page.locator(".tile a").nth(0).click())
+    assert page.locator(".example .name").text_content() == expected_first(own)
+
+
+def expected_first(own):
+    return ids(own.search(*examples("first/tile.tif"), k=1))[0]
+
+
+def test_an_id_can_be_typed_as_a_card_shows_it(open_page, own):
+    page = open_page("#like=first/tile.tif&k=48", at=own)
+
+    def typed(text):
+        page.fill("#id", text)
+        page.keyboard.press("Enter")
+
+    card = page.locator(".tile .name").nth(3)
+    assert card.text_content() == card.get_attribute("title")
+    wanted = card.text_content()
+    moved(page, lambda: typed(wanted))
+    assert page.locator(".example .name").get_attribute("title") == wanted
+    moved(page, lambda: typed("alone.tif"))  # the end of one that was seen, and of no other
+    assert page.locator(".example .name").get_attribute("title") == "first/alone.tif"
+    typed("tile.tif")
+    told = page.get_by_role("alert")
+    told.get_by_text("Several tiles").wait_for()
+    assert "first/tile.tif or other/tile.tif" in told.inner_text() or "other/tile.tif or first/tile.tif" in (
+        told.inner_text()
+    )
+    moved(page, lambda: typed("nobody.tif"))
+    assert "nobody.tif" in page.get_by_role("alert").inner_text()
+
+
+STICKING_OUT = """() => {
+    const poor = [];
+    for (const node of document.querySelectorAll("body *")) {
+        if (!node.checkVisibility() || node.closest("svg") || node.matches(".unseen, option")) continue;
+        const style = getComputedStyle(node), box = node.getBoundingClientRect();
+        const said = `${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}`;
+        const scrolls = ["auto", "scroll"].includes(style.overflowX) || style.display === "inline";
+        if (node.clientWidth && node.scrollWidth > node.clientWidth && !scrolls) poor.push(`too wide: ${said}`);
+        const around = node.parentElement.closest(".tile, .example, aside > *, .notice, dialog, .top, .bar, .chip");
+        const outer = around?.getBoundingClientRect();
+        const out = outer && box.width && (box.right > outer.right + 0.5 || box.left < outer.left - 0.5);
+        if (out) poor.push(`out: ${said}`);
+    }
+    if (document.documentElement.scrollWidth > innerWidth) poor.push("the page");
+    return [...new Set(poor)];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 390, 768, 1024, 1440, 2560])
+def test_nothing_sticks_out(open_page, own, width, scheme):
+    views = ("", "#like=first/tile.tif&k=48&map", "#like=other/tile.tif&k=48&versus=1", "#like=nobody",
+             "#like=first/tile.tif&versus=1&none=a%3Bb",
+             f"#like={'deep/' * 60}tile.png&unlike={'x' * 300}")  # fmt: skip
+    page = open_page(at=own, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.evaluate("filters.open = true")
+    for view in views:
+        page.goto(f"{page.url.split('#')[0]}{view}")
+        settled(page)
+        if page.locator(".tile").count():
+            page.locator(".tile .wrong").first.click()
+        assert page.evaluate(STICKING_OUT) == [], view
+    page.keyboard.press("?")
+    assert page.evaluate(STICKING_OUT) == []
+
+
+def test_zooming_keeps_tiles_in_sight(open_page, own):
+    """Two heaps of tiles with nothing between them, where the middle of the map is."""
+    page = open_page("#like=first/tile.tif&k=48&map", at=own)
+    canvas = page.locator("#map svg").bounding_box()
+
+    def seen():
+        boxes = [node.bounding_box() for node in page.locator("#map a.found").all()]
+        x, y = canvas["x"], canvas["y"]
+        return sum(
+            x <= box["x"] + box["width"] / 2 <= x + canvas["width"]
+            and y <= box["y"] + box["height"] / 2 <= y + canvas["height"]
+            for box in boxes
+        )
+
+    dots = "[...document.querySelectorAll('#map a.found circle')]"
+    places = f"{dots}.map((dot) => [dot.cx, dot.cy].map((at) => at.baseVal.value))"
+    assert seen() == COUNT - 1
+    before = page.evaluate(places)
+    for _ in range(6):
+        page.get_by_role("button", name="Zoom in").click()
+        assert seen() >= 1
+    assert seen() < COUNT - 1
+    for _ in range(6):
+        page.get_by_role("button", name="Zoom out").click()
+    np.testing.assert_allclose(page.evaluate(places), before, atol=0.01)  # "-" takes "+" back
+    # By the wheel what is under the pointer stays there; by key what has the focus.
+    dot = page.locator("#map a.found").nth(0)
+    at = dot.bounding_box()
+    page.mouse.move(at["x"] + 6, at["y"] + 6)
+    page.mouse.wheel(0, -400)
+    assert dot.bounding_box()["x"] == pytest.approx(at["x"], abs=1.5)
+    page.click("#map >> text=All")
+    last = page.locator("#map a.found").nth(5)
+    at = last.bounding_box()
+    last.focus()
+    page.keyboard.press("+")
+    assert last.bounding_box()["x"] == pytest.approx(at["x"], abs=1.5)
+    assert last.bounding_box()["y"] == pytest.approx(at["y"], abs=1.5)
+
+
+@pytest.mark.parametrize("size", ["bytes", "pixels"])
+def test_a_picture_that_is_too_large_is_not_to_be_tried_again(open_page, own, size):
+    limits = own.get("/api/v1/info").json()["limits"]
+    data = io.BytesIO()
+    Image.new("RGB", (600, 600)).save(data, "PNG")
+    page = open_page(at=own)
+    page.set_input_files(
+        "#file", picture(0, "large.png", bytes(limits["bytes"] + 1) if size == "bytes" else data.getvalue())
+    )
+    notice = page.get_by_role("alert")
+    notice.get_by_text("at most 0.2 MB" if size == "bytes" else "at most 250000 pixels").wait_for()
+    assert "large.png" in notice.inner_text() and ("smaller" in notice.inner_text() or "scale" in notice.inner_text())
+    assert notice.get_by_role("button").all_text_contents() == ["Close"]
+
+
+def test_what_a_proxy_says_by_itself_is_told_as_it_is_meant(open_page, own):
+    """By nginx's default 1 MB is the most that it lets through, and its answer is a page of HTML."""
+    page = open_page(at=own)
+    for status, words, buttons in ((413, "too large", ["Close"]), (502, "proxy", ["Try again", "Close"])):
+        page.route("**/search/image", lambda route, request, status=status: route.fulfill(status=status, body="<html>"))
+        page.set_input_files("#file", picture(50))
+        notice = page.get_by_role("alert")
+        notice.get_by_text(words).first.wait_for()
+        assert notice.get_by_role("button").all_text_contents() == buttons
+
+
+def test_a_picture_of_17_megabytes_is_refused_before_and_by_the_server(open_page, served):
+    with running(served, limits=Limits()) as url, Client(url, served) as client:
+        page = open_page(at=client)
+        page.set_input_files("#file", picture(0, "large.tif", bytes(17 << 20)))
+        notice = page.get_by_role("alert")
+        notice.get_by_text("at most 16.0 MB").wait_for()
+        assert notice.get_by_role("button").all_text_contents() == ["Close"]
+        status, error = page.evaluate(
+            """async () => {
+                const form = new FormData();
+                form.append("image", new File([new Uint8Array(17 << 20)], "large.tif"));
+                const response = await fetch("api/v1/search/image", {method: "POST", body: form});
+                return [response.status, (await response.json()).error];
+            }"""
+        )
+        assert status == 413 and "(16 MiB)" in error["rule"] and "smaller" in error["remedy"]
+
+
+def test_it_works_under_a_prefix(open_page, served):
+    with running(served, root_path="/our/tiles") as url, Client(f"{url}our/tiles", served) as client:
+        page = open_page(f"{FIRST}&k=12", at=client)
+        assert shown(page) == ids(client.search(*examples(name_of(0)), k=12))
+        until(page, "document.querySelector('.tile img').naturalWidth > 0")
+        choose(page, picture(50))
+        assert shown(page) == ids(client.search_image(upload(50), k=12))
+        page.goto(f"{url}our/tiles")  # without the slash that its links need
+        settled(page)
+        assert page.url.startswith(f"{url}our/tiles/") and page.locator(".tile").count()
+
+
+def test_who_is_right_is_no_longer_wrong_and_the_other_way_round(open_page):
+    """By hand, from a query like a and b, unlike c and d."""
+    page = open_page()
+    refined = page.evaluate(
+        """async () => {
+            const link = await import("./link.js");
+            const example = (id) => ({id});
+            const search = {...link.EMPTY, like: ["a", "b"].map(example), unlike: ["c", "d"].map(example)};
+            const names = ({like, unlike}) => [like, unlike].map((side) => side.map(({id}) => id).join(""));
+            const examples = (text) => [...text].map(example);
+            const asked = (right, wrong) => names(link.refined(search, examples(right), examples(wrong)));
+            const marks = [["c", ""], ["", "a"], ["c", "a"], ["a", "c"], ["e", "f"], ["cd", "ab"]];
+            return marks.map(([right, wrong]) => asked(right, wrong));
+        }"""
+    )
+    assert refined == [["abc", "d"], ["b", "cda"], ["bc", "da"], ["ba", "dc"], ["abe", "cdf"], ["cd", "ab"]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "wide"),
+    [
+        ([[-5, 0, -4, 1], [2, 0, 3, 1]], [-5, 3]),  # beside the prime meridian: 8 degrees wide, not 354
+        ([[2, 0, 3, 1], [-5, 0, -4, 1]], [-5, 3]),
+        ([[179, 0, 179.5, 1], [-179.5, 0, -179, 1]], [-181, -179]),
+        ([[170, 0, -170, 1], [-160, 0, -150, 1]], [-190, -150]),
+        ([[0, 0, 1, 1], [120, 0, 121, 1], [-130, 0, -129, 1]], [0, 231]),
+        ([[0, 0, 170, 1], [175, 0, 176, 1], [-160, 0, -159, 1]], [0, 201]),  # of wide boxes the ends count
+        ([[170, 0, -100, 1], [175, 0, 176, 1], [-110, 0, -90, 1]], [-190, -90]),
+        ([[-180, -90, 180, 90], [5, 0, 6, 1]], [-180, 180]),
+        ([[10, 0, 12, 1]], [10, 12]),
+    ],
+)
+def test_the_widest_empty_stretch_is_left_outside(open_page, boxes, wide):
+    """By hand; whole turns do not matter."""
+    page = open_page()
+    flat = page.evaluate("async (boxes) => (await import('./geography.js')).unrolled(boxes)", boxes)
+    west, east = min(box[0] for box in flat), max(box[2] for box in flat)
+    assert east - west == pytest.approx(wide[1] - wide[0]) and (west - wide[0]) % 360 == pytest.approx(0)
+    for (w, s, e, n), (west_, south, east_, north) in zip(boxes, flat, strict=True):
+        assert (s, n) == (south, north) and (west_ - w) % 360 == (east_ - e) % 360 == 0

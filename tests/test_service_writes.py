@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from macl_tf.service.auth import Access
+from macl_tf.service.engine import Engine, Options
 from macl_tf.serving.index import Index
 from tests.service_server import (
     COUNT,
     TOKEN,
     Client,
+    load_stub,
     make_served,
     name_of,
     publish_encoder,
@@ -43,7 +45,7 @@ def test_what_was_written_is_found_at_once_and_after_a_restart(served):
         item = client.get("/api/v1/items", params={"id": "new/north ü.png"}).json()["item"]
         assert item["labels"] == ["sea", "snow"] and item["date"] == "2021-05-06" and item["source"] == "drone"
         assert item["bounds"] == [179.5, 1, -179.5, 2]
-        assert client.get(item["thumbnail"]).content[:2] == b"\xff\xd8"
+        assert client.get(f"/api/v1/{item['thumbnail']}").content[:2] == b"\xff\xd8"
         assert client.search({"id": name_of(3)}, status=404)
         assert client.search({"id": "new/north ü.png"}, k=50, filter={"box": [170, 0, 180, 3]})["results"]
 
@@ -172,7 +174,7 @@ def test_a_new_version_is_taken_in_without_dropping_a_request(served):
         assert (old["model_version"], old["index_version"]) == (1, 1)
         np.testing.assert_allclose(old["query"]["vector"], one, atol=1e-6)
         assert old["results"][0]["thumbnail"].endswith("&index=1")
-        assert client.get(old["results"][0]["thumbnail"]).headers["x-index-version"] == "1"
+        assert client.get(f"/api/v1/{old['results'][0]['thumbnail']}").headers["x-index-version"] == "1"
 
 
 def test_what_other_processes_write_is_seen(served):
@@ -235,3 +237,30 @@ def test_a_full_disk_is_said_and_changes_nothing(served, monkeypatch):
         assert client.get("/api/v1/items", params={"id": "new"}).status_code == 404
         monkeypatch.undo()
         assert client.upsert(upload(90), id="new")
+
+
+def test_while_a_new_encoder_is_loaded_the_version_before_it_answers_whole(served):
+    """Never the new version's tiles with the old version's encoder: their vectors cannot be compared."""
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load(folder, made_with, url=None):
+        if made_with["version"] == 2:
+            loading.set()
+            assert loaded.wait(20)
+        return load_stub(folder, made_with, url)
+
+    engine = Engine(served, Options(), load)
+    publish_index(served, publish_encoder(served, "b"), "b", numbers=range(9))
+    thread = threading.Thread(target=engine.refresh)
+    thread.start()
+    try:
+        assert loading.wait(20)
+        state = engine.newest
+        assert (state.index_version, state.encoder.version, len(state.snapshot)) == (1, 1, COUNT)
+        assert engine.write(lambda index: None)[0].versions == {"model_version": 1, "index_version": 1}
+    finally:
+        loaded.set()
+        thread.join()
+    state = engine.newest
+    assert (state.index_version, state.encoder.version, len(state.snapshot)) == (2, 2, 9)
+    engine.close()

@@ -50,6 +50,9 @@ def add_commands(commands: Any) -> None:
         help="name that clients may ask for; by default any, and on loopback only its own",
     )  # fmt: skip
     serve.add_argument(
+        "--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles"
+    )
+    serve.add_argument(
         "--encoder-url", metavar="URL", help="the encoder in TensorFlow Serving: http://HOST:8501/v1/models/encoder"
     )
     serve.add_argument("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
@@ -63,14 +66,14 @@ def run_serve(options: argparse.Namespace) -> int:
     """`macl serve`."""
     if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
-    from macl_tf.service.auth import LOOPBACK, Access
+    from macl_tf.service.auth import LOOPBACK, Access, is_loopback
     from macl_tf.service.engine import Options
     from macl_tf.service.limits import Limits
     from macl_tf.service.server import Server, listen, open_app
 
     hosts = tuple(name.lower() for name in options.allow_host)
-    if options.host in LOOPBACK:
-        hosts += LOOPBACK
+    if is_loopback(options.host):
+        hosts += (*LOOPBACK, options.host)
     elif hosts:
         hosts += (options.host,)
     access = Access(read_token(options.token_file), options.protect_reads, hosts)
@@ -78,7 +81,7 @@ def run_serve(options: argparse.Namespace) -> int:
     encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
     said = f"Serving {options.served} at {{}} (Ctrl-C ends it)"
     with listen(options.host, options.port) as listener:
-        app = open_app(Path(options.served), access, limits, encoder)
+        app = open_app(Path(options.served), access, limits, encoder, root_path=options.root_path)
         server = Server(app, listener, limits, lambda url: print(said.format(url), flush=True))
         with suppress(KeyboardInterrupt):
             server.run()

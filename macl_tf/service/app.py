@@ -16,6 +16,7 @@ from macl_tf.service.auth import Access
 from macl_tf.service.errors import Refused
 from macl_tf.service.guard import App, Guard
 from macl_tf.service.metrics import CONTENT_TYPE
+from macl_tf.service.paths import Paths
 from macl_tf.service.refusals import handle_errors
 from macl_tf.service.routes import api
 from macl_tf.service.service import Service
@@ -27,6 +28,7 @@ def build_app(
     service: Service,
     access: Access,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
+    root_path: str = "",
 ) -> App:
     """The ASGI application.
 
@@ -34,6 +36,10 @@ def build_app(
         service: What answers.
         access: Who may ask.
         lifespan: What runs beside it.
+        root_path: Prefix under which a proxy shows it, like /tiles.
+
+    Raises:
+        ValueError: For a prefix that cannot be.
     """
     app = FastAPI(
         title="macl_tf search",
@@ -55,7 +61,7 @@ def build_app(
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         if not service.engine.ready:
-            raise Refused(503, "the encoder must be ready", None, "Wait, or see the server's log.")
+            raise Refused(503, "The encoder is not ready", None, "Retry in a moment; the server's log may say more.")
         return JSONResponse({"status": "ready", **service.engine.newest.versions})
 
     @app.get("/metrics", include_in_schema=False)
@@ -64,8 +70,10 @@ def build_app(
         metrics.show(len(state.snapshot), state.snapshot.num_changes, **state.versions)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    if PAGE.is_dir():
+    page = [path.name for path in PAGE.iterdir()] if PAGE.is_dir() else []  # a flat folder
+    if page:
         for suffix, kind in {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}.items():
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    return Guard(app, access, service.limits, service.metrics, service.engine.newest.snapshot.dim)
+    paths = Paths(app.openapi(), page, root_path)
+    return Guard(app, paths, access, service.limits, service.metrics, service.engine.newest.snapshot.dim)

@@ -1,16 +1,23 @@
-"""Connections that send no request, or one without end, or take no answer, are closed: uvicorn would wait for ever."""
+"""Connections that send no request, or one without end, or take no answer, are closed: uvicorn would wait for ever.
+
+What cannot be read, and what there are too many connections for, is refused in the form of all other errors.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from macl_tf.service.errors import Refused
+from macl_tf.service.guard import HEADERS
 from macl_tf.service.limits import Limits
 
 _HEAD_BYTES = 1 << 16  # of the lines before a body; what is read at once may be more
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _LAST_BYTES = 5.0  # seconds for what is on its way when a connection is closed
 
 
@@ -19,7 +26,7 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
     Args:
         limits: Of these `head_seconds` for the lines before a body, `body_seconds` for taking an answer, and
-            `per_client` connections of one address.
+            `connections` and `per_client` connections, of all and of one address.
     """
     open_by: Counter[str] = Counter()
 
@@ -49,13 +56,17 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
                 self._expect(limits.body_seconds if self._in_message else limits.head_seconds)
             if not self._in_message:
                 self._head += len(data)
+                data = _without_upgrade(data)
             super().data_received(data)
             if not self._in_message and self._head > _HEAD_BYTES:
+                self._refuse(_too_long(self._head))
                 self._close()
 
         def on_headers_complete(self) -> None:
             self._in_message = True
             self._expected()
+            # The guard says so: by uvicorn's own limit the answer would be a bare text, without Retry-After.
+            self.scope["overloaded"] = max(len(self.connections), len(self.tasks)) > limits.connections  # type: ignore[typeddict-unknown-key]
             super().on_headers_complete()
 
         def on_message_complete(self) -> None:
@@ -71,9 +82,29 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._expected()
             super().resume_writing()
 
+        def send_400_response(self, msg: str) -> None:
+            long = max(self._head, len(getattr(self, "url", b"")))  # the parser takes no address of so many bytes
+            remedy = "Begin the address with http:// and not https://, and write other letters as %C3%A4."
+            refused = Refused(400, "a request must be HTTP/1.1 or HTTP/1.0, with an address in ASCII", None, remedy)
+            self._refuse(_too_long(long) if long > _HEAD_BYTES else refused)
+            self.transport.close()
+
+        def _unsupported_upgrade_warning(self) -> None:
+            """Nothing that who runs the server need hear of."""
+
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
             self._close()
+
+        def _refuse(self, refused: Refused) -> None:
+            """Answers what is no request, where nothing else is being answered."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                return
+            body = refused.body()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
+                       (b"connection", b"close"), *HEADERS]  # fmt: skip
+            lines = [b"%s: %s\r\n" % header for header in headers]
+            self.transport.write(b"".join([STATUS_LINE[refused.status], *lines, b"\r\n", body]))
 
         def _expect(self, seconds: float) -> None:
             self._expected()
@@ -91,3 +122,18 @@ def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self.loop.call_later(_LAST_BYTES, self.transport.abort)
 
     return GuardedProtocol
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Lines before a body without the offer of another protocol.
+
+    Clients that offer HTTP/2 (Java's do by default) take HTTP/1.1 as well, but the parser would take what follows for
+    the other protocol, and lose the body.
+    """
+    head, blank, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nX-Offered:", head) + blank + rest
+
+
+def _too_long(size: int) -> Refused:
+    rule = f"the lines before a body have at most {_HEAD_BYTES} bytes"
+    return Refused(431, rule, size, "Shorten the address or the headers, or send the query by POST.")

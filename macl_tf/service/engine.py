@@ -129,33 +129,40 @@ class Engine:
             if state is None:
                 there = [entry["version"] for entry in self.searchable()]
                 if version not in there:
-                    raise Refused(404, f"index must be one of {', '.join(map(str, there))}", version, "See /info.")
+                    raise Refused(
+                        404, f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
+                    )
                 try:
                     snapshot = Index.open(self.served / "index", version).snapshot
                     state = self._state_of(snapshot, newest=False)
                 except (OSError, ValueError) as error:
                     _log.warning("version %d of the index cannot be opened: %s", version, error)
-                    raise Refused(503, "the version must be whole", version, "The server's log says more.") from error
+                    raise Refused(
+                        503, "the version is damaged", version, "Search another version; the server's log says more."
+                    ) from error
                 self._older[version] = state
                 while len(self._older) > _OLDER:
                     self._older.popitem(last=False)
             return state
 
     def searchable(self) -> list[dict[str, Any]]:
-        """Versions of the index whose encoder is there: version, encoder_version, descriptor, count."""
+        """Versions of the index whose encoder is there: version, encoder_version, descriptor, count, archive."""
         newest, found = self.newest, []
         for version in versions(self.served / "index"):
             if version == newest.index_version:
                 info, count, facts = newest.made_with, len(newest.snapshot), newest.encoder.info
+                archive = newest.snapshot.stored.info.get("archive")
             else:
                 try:
                     _, manifest = open_version(self.served / "index", "index", version, verify=False)
                     info, count = manifest["info"]["encoder"], manifest["info"]["count"]
+                    archive = manifest["info"].get("archive")
                     facts = encoder_facts(self.served, info, verify=False)
                 except (OSError, ValueError, KeyError):
                     continue  # it is being removed, or never was whole
             found.append({"version": version, "encoder_version": info["version"],
-                          "descriptor": facts["descriptor"], "count": count})  # fmt: skip
+                          "descriptor": facts["descriptor"], "count": count,
+                          "archive": archive["name"] if archive else None})  # fmt: skip
         return found
 
     def write(self, change: Callable[[Index], Any]) -> tuple[State, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
-SEE = "See the API's description at /api/v1/openapi.json."
+SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats
 
 
@@ -35,6 +35,11 @@ class Refused(HTTPException):
         error = {"rule": self.rule, "value": self.value, "remedy": self.remedy}
         return json.dumps({"error": error}).encode()
 
+    def text(self) -> bytes:
+        """The same as a line for people."""
+        given = "" if self.value is None else f": {self.value}"
+        return f"{self.rule}{given}. {self.remedy}\n".encode()
+
 
 def shown(value: Any) -> str | int | float | bool | None:
     """A value as an answer may repeat it: numbers as they are, all else as a short text that any reader can take."""
@@ -52,8 +57,11 @@ def shown(value: Any) -> str | int | float | bool | None:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def busy() -> Refused:
-    """For work that cannot be done now and can be a moment later."""
-    return Refused(
-        503, "the server takes as much work as it can do", None, "Try again in a second.", {"Retry-After": "1"}
-    )
+def busy(headers: dict[str, str] | None = None) -> Refused:
+    """For work that cannot be done now and can be a moment later; `headers` go beside Retry-After."""
+    return Refused(503, "Server overloaded", None, "Retry after 1 s.", {"Retry-After": "1", **(headers or {})})
+
+
+def mebibytes(size: int) -> str:
+    """A size as people say it: "16 MiB", "0.2 MiB"."""
+    return f"{round(size / (1 << 20), 1):g} MiB"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from macl_tf.datasets.images import open_image, resize_image, rgb_array, thumbnail
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
-from macl_tf.service.errors import Refused
+from macl_tf.service.errors import Refused, mebibytes
 from macl_tf.service.limits import Limits
 
 THUMBNAIL = 128  # longest side of the small picture that an upsert keeps, as in `macl export`
@@ -44,7 +44,8 @@ def read_picture(data: bytes, size: int, limits: Limits, *, small: int = 0) -> P
             that is not read, 16 bits or four bands, say.
     """
     if len(data) > limits.bytes:
-        raise Refused(413, f"an image has at most {limits.bytes} bytes", len(data), "Send a smaller tile.")
+        rule = f"an image has at most {limits.bytes} bytes ({mebibytes(limits.bytes)})"
+        raise Refused(413, rule, len(data), "Make it smaller: scale it down, or cut it into tiles.")
     try:
         pixels = rgb_array(open_image(data, "The image", max_pixels=limits.pixels))
     except PictureError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from macl_tf.service.schemas import Condition, Example, Query
 from macl_tf.serving.filters import Filter
 from macl_tf.serving.index import Snapshot
 
+_SHOWN = 50  # labels in a message
 NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
 
 
@@ -47,7 +49,7 @@ def query_vector(state: State, query: Query, images: Sequence[NDArray[np.float32
         mean -= NEGATIVE * np.mean([_vector(state, example) for example in query.negative], axis=0, dtype=np.float64)
     norm = float(np.linalg.norm(mean))
     if norm < 1e-6:
-        raise Refused(422, "positive and negative examples must not cancel out", norm, "Give others.")
+        raise Refused(422, "positive and negative examples must not cancel out", norm, "Leave out one of them.")
     return np.asarray(mean / norm, np.float32)
 
 
@@ -109,7 +111,9 @@ def check_labels(labels: Sequence[str], names: Sequence[str]) -> None:
     """Refuses labels that the index does not have, and lists those that it has."""
     for label in labels:
         if label not in names:
-            raise Refused(422, f"labels must be among {', '.join(names)}", label, "See /labels.")
+            near = get_close_matches(label, names, 1)
+            remedy = f"Did you mean {near[0]}?" if near else "GET api/v1/labels lists them with their counts."
+            raise Refused(422, f"labels must be among {_some(names)}", label, remedy)
 
 
 def describe(state: State, id_: str) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def describe(state: State, id_: str) -> dict[str, Any]:
         "source": item["source"],
         "date": item["date"],
         "bounds": None if footprint is None else box_of(footprint),
-        "thumbnail": f"/api/v1/thumbnail?{where}" if snapshot.thumbnail(id_) else None,
+        "thumbnail": f"thumbnail?{where}" if snapshot.thumbnail(id_) else None,
     }
 
 
@@ -158,7 +162,14 @@ def as_geojson(snapshot: Snapshot, answer: dict[str, Any]) -> dict[str, Any]:
 
 def unknown(id_: str) -> Refused:
     """For an id that is not there."""
-    return Refused(404, "the id must be of an item in the index", id_, "Ids are those of search results.")
+    remedy = "Ids are those of search results in this index, whole: with their folders."
+    return Refused(404, "the id must be of an item in the index", id_, remedy)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in a message, of many the first."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN:,} more"
 
 
 def _vector(state: State, example: Example) -> NDArray[np.float32]:
@@ -172,7 +183,9 @@ def _vector(state: State, example: Example) -> NDArray[np.float32]:
         return np.asarray(snapshot.stored.vectors[snapshot.stored.rows[example.id]])
     vector = np.asarray(example.vector, np.float64)
     if len(vector) != snapshot.dim:
-        raise Refused(422, f"a vector has {snapshot.dim} numbers", len(vector), "Vectors come from this encoder only.")
+        raise Refused(
+            422, f"a vector has {snapshot.dim} numbers", len(vector), "Take query.vector of an answer of this index."
+        )
     largest = float(np.abs(vector).max())
     if not 1e-30 < largest < 1e30:
         raise Refused(422, "a vector is not zero and has numbers below 1e30", largest, "Bring it to norm 1.")

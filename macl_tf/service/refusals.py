@@ -21,7 +21,7 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return answer(error if isinstance(error, Refused) else of_framework(request, error))
+        return answer(error if isinstance(error, Refused) else of_framework(error))
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
@@ -35,7 +35,7 @@ def answer(refused: Refused) -> Response:
 
 def failure() -> Refused:
     """For an error of ours."""
-    return Refused(500, "the server must not fail", None, "Its log says more; please report it.")
+    return Refused(500, "Internal server error", None, "See the server log.")
 
 
 def invalid_input(errors: Sequence[Any], part: str = "") -> Refused:
@@ -44,26 +44,24 @@ def invalid_input(errors: Sequence[Any], part: str = "") -> Refused:
     if first["type"] == "json_invalid":
         why = first.get("ctx", {}).get("error", "it ends too early")
         return Refused(400, f"{part or 'the body'} must be JSON: {why}", None, "Mind quotes and brackets.")
-    where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part
+    where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part or "the body"
     message = first["msg"].removeprefix("Value error, ")
-    return Refused(422, f"{where}: {message}" if where else message, first.get("input"), SEE)
+    return Refused(422, f"{where}: {message}", first.get("input"), SEE)
 
 
 def wrong_type(request: Request) -> Refused | None:
     """For a body of another type than the route reads."""
-    wanted = {"/api/v1/search": "application/json"}.get(request.url.path, "multipart/form-data")
+    wanted = "application/json" if request.url.path.endswith("/search") else "multipart/form-data"
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method not in ("POST", "PUT") or given == wanted:
         return None
-    return Refused(415, f"the body must be {wanted}", given or "no Content-Type", "Set the header Content-Type.")
+    remedy = {
+        "application/json": "Send JSON with the header Content-Type: application/json.",
+        "multipart/form-data": "Send a form with the picture in the field image, as curl -F image=@tile.jpg does.",
+    }
+    return Refused(415, f"the body must be {wanted}", given or "no Content-Type", remedy[wanted])
 
 
-def of_framework(request: Request, error: HTTPException) -> Refused:
-    """An error that the framework raised."""
-    status, headers = error.status_code, dict(error.headers or {})
-    if status == 404:
-        return Refused(404, "there must be something at the path", request.url.path, SEE, headers)
-    if status == 405:
-        allowed = headers.get("Allow") or "others"
-        return Refused(405, f"the path takes {allowed}", request.method, SEE, headers)
-    return Refused(status, "the request must be readable", str(error.detail), SEE, headers)
+def of_framework(error: HTTPException) -> Refused:
+    """An error that the framework raised. Paths and methods it never sees unless they are right."""
+    return Refused(error.status_code, "the request must be readable", str(error.detail), SEE, dict(error.headers or {}))

@@ -27,6 +27,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "The token is missing or wrong.",
         403: "The server takes no writes.",
         404: "There is no such item or version.",
+        405: "The path does not take the method.",
         408: "The request came too slowly.",
         413: "Too many bytes or pixels.",
         415: "Not an image of a known format, or another type of body.",
@@ -39,6 +40,7 @@ _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
     304: {"description": "The one that If-None-Match names."},
 }
+_LABELS: dict[int | str, dict[str, Any]] = {304: {"description": "Those that If-None-Match names."}}
 _GEOJSON: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/geo+json": {"schema": {"type": "object"}}}, "description": "Results, best first."}
 }
@@ -65,10 +67,16 @@ def api(service: Service, access: Access) -> APIRouter:
         writable = access.token is not None
         return _json(await service.look(lambda: archive_facts.info(service.engine, service.limits, writable)))
 
-    @router.get("/labels", response_model=schemas.LabelsAnswer, dependencies=reads)
-    async def labels() -> Response:
-        """All labels with the number of tiles that hold each, and which are rare."""
-        return _json(await service.look(lambda: archive_facts.labels(service.engine.newest)))
+    @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
+    async def labels(request: Request) -> Response:
+        """All labels that a tile may hold with the number of tiles that do, and which are rare."""
+        state = service.engine.newest
+        headers = {"ETag": f'"{state.snapshot.stored.uuid}-{state.snapshot.end:x}"', "Cache-Control": "no-cache"}
+        if _knows(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        answer = _json(await service.look(lambda: archive_facts.labels(state)))
+        answer.headers.update(headers)
+        return answer
 
     @router.post("/search", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
     async def search(query: Annotated[schemas.Query, Body()]) -> Response:
@@ -97,7 +105,7 @@ def api(service: Service, access: Access) -> APIRouter:
     async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
         """The small picture of a tile."""
         state = await service.state(index)
-        return _thumbnail(state, id_, request.headers.get("if-none-match"), private=access.protect_reads)
+        return _thumbnail(state, id_, request, private=access.protect_reads)
 
     @router.put("/items", response_model=schemas.WrittenAnswer, dependencies=bearer)
     async def upsert(
@@ -142,19 +150,25 @@ def _json(answer: dict[str, Any]) -> Response:
     return Response(orjson.dumps(answer), media_type=kind)
 
 
-def _thumbnail(state: State, id_: str, known: str | None, *, private: bool) -> Response:
+def _knows(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names the answer: in a list, as a weak one, or by a star."""
+    tags = [tag.strip() for line in request.headers.getlist("if-none-match") for tag in line.split(",")]
+    return "*" in tags or etag in [tag.removeprefix("W/") for tag in tags]
+
+
+def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Response:
     if not state.snapshot.holds(id_):
         raise queries.unknown(id_)
     picture = state.snapshot.thumbnail(id_)
     if picture is None:
-        raise Refused(404, "the item must have a small picture", id_, "Upsert it with its image.")
+        raise Refused(404, "the item has no small picture", id_, "Send its image by PUT to /api/v1/items: it gets one.")
     headers = {
         "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
         "Cache-Control": f"{'private' if private else 'public'}, max-age=60",
         "X-Model-Version": str(state.encoder.version),
         "X-Index-Version": str(state.index_version),
     }
-    if known == headers["ETag"]:
+    if _knows(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(picture, headers=headers, media_type="image/jpeg")
 

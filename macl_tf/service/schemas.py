@@ -100,7 +100,7 @@ class Item(BaseModel):
     source: str | None
     date: str | None
     bounds: list[float] | None
-    thumbnail: str | None
+    thumbnail: str | None = Field(description="Where its small picture is: an address relative to /api/v1/.")
 
 
 class Result(Item):
@@ -167,7 +167,7 @@ class LabelCount(BaseModel):
 
 
 class LabelsAnswer(Versions):
-    """All labels, in the index's order."""
+    """All labels that a tile may hold, also those that none does, in the index's order."""
 
     labels: list[LabelCount]
     total: int
@@ -181,8 +181,15 @@ class ModelInfo(BaseModel):
     dim: int
     image_size: int
     descriptor: str
-    dataset: dict[str, Any]
-    figures: dict[str, Any]
+    dataset: dict[str, Any] = Field(description="What it was trained on, with its licence: not what is searched.")
+    figures: dict[str, Any] = Field(description="On the test tiles of what it was trained on.")
+
+
+class ArchiveInfo(BaseModel):
+    """What an index was built from."""
+
+    name: str = Field(description="Of the archive, or of the folder that was embedded.")
+    tiles: int = Field(description="How many it had then.")
 
 
 class IndexInfo(BaseModel):
@@ -190,6 +197,7 @@ class IndexInfo(BaseModel):
 
     version: int
     count: int
+    archive: ArchiveInfo | None = Field(description="null for an index that does not say.")
     kind: str
     recall: dict[str, Any]
 
@@ -201,6 +209,7 @@ class VersionInfo(BaseModel):
     encoder_version: int
     descriptor: str
     count: int
+    archive: str | None
 
 
 class LimitsInfo(BaseModel):
@@ -219,7 +228,7 @@ class InfoAnswer(BaseModel):
     model: ModelInfo
     index: IndexInfo
     versions: list[VersionInfo]
-    labels: int
+    labels: int = Field(description="How many are held by a tile.")
     has_places: bool
     writable: bool
     limits: LimitsInfo

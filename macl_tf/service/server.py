@@ -22,6 +22,7 @@ from macl_tf.service.engine import Engine, Load, Options
 from macl_tf.service.guard import App
 from macl_tf.service.limits import Limits
 from macl_tf.service.metrics import Metrics
+from macl_tf.service.paths import check_prefix
 from macl_tf.service.service import Service
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def open_app(
     *,
     refresh: float = _REFRESH,
     load: Load = load_encoder,
+    root_path: str = "",
 ) -> App:
     """Opens a served folder and builds the application that answers for it.
 
@@ -46,11 +48,14 @@ def open_app(
         options: How the encoder is asked.
         refresh: Seconds between looks for what other processes wrote or published.
         load: Loads the encoder that an index was made with.
+        root_path: Prefix under which a proxy shows it, like /tiles.
 
     Raises:
         ArtifactError: If the index or its encoder is missing or damaged.
         ConnectionError: If the encoder's server does not answer.
+        ValueError: For a prefix that cannot be.
     """
+    check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
     engine = Engine(served, replace(options, observe=metrics.observe_batch), load)
     service = Service(engine, limits, metrics)
@@ -68,7 +73,7 @@ def open_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(service.close)
 
-    return build_app(service, access, lifespan)
+    return build_app(service, access, lifespan, root_path)
 
 
 async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
@@ -119,7 +124,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_level="warning",
                 server_header=False,
-                limit_concurrency=limits.connections,
                 timeout_graceful_shutdown=10,
             )
         )

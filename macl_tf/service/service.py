@@ -175,7 +175,8 @@ class Service:
         try:
             vector = await asyncio.wrap_future(future)
         except ConnectionError as error:
-            raise Refused(503, "the encoder's server must answer", None, "Try again; its log may say more.") from error
+            remedy = "Retry in a moment; whether the encoder's server runs, whoever runs this one can see."
+            raise Refused(503, "the encoder's server must answer", None, remedy) from error
         self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
         return vector, picture
 
@@ -216,7 +217,8 @@ class Service:
             return await self._run(self._writing, lambda: self.engine.write(change))
         except OSError as error:
             what = os.strerror(error.errno or 0)
-            raise Refused(503, "the server's disk must take the change", what, "Nothing was changed.") from error
+            remedy = "Nothing was changed. Send it again once the server's disk can be written to."
+            raise Refused(503, "the server's disk must take the change", what, remedy) from error
 
     def _took(self, ms: dict[str, float], **seconds: float) -> None:
         for stage, value in seconds.items():

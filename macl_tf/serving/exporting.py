@@ -18,10 +18,13 @@ from macl_tf.serving.artifacts import open_version, prune, versions
 from macl_tf.serving.deployment import stable_version, write_deployment
 from macl_tf.serving.embedding import embed_images
 from macl_tf.serving.index import Index, build_index
+from macl_tf.serving.items import Items
 from macl_tf.serving.retriever import build_retriever
 from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
 from macl_tf.serving.shards import read_origin, read_shards
 from macl_tf.serving.sources import ArchiveSource
+
+_NAMED = 3  # sources that stand in the name of an archive
 
 
 def export_run(
@@ -146,6 +149,8 @@ def index_shards(
         "built": {"kind": kind, "recall_target": recall_target},
     }
     items, vectors, thumbnails = read_shards(Path(shards))
+    if archive := archive_of_items(items):
+        info["archive"] = archive
     path = build_index(
         served / "index",
         items,
@@ -222,6 +227,20 @@ def archive_identity(archive: Archive) -> dict[str, Any]:
     return {"name": archive.name, "tiles": len(archive), "sha256": digest.hexdigest()}
 
 
+def archive_of_items(items: Items) -> dict[str, Any] | None:
+    """The same of embedded tiles, as far as they tell: the folders that they come from, by name and never by path.
+
+    Example:
+        >>> archive_of_items(Items.of(("sea",), ["a", "b", "c"], sources=["north", "south", "north"]))
+        {'name': 'north, south', 'tiles': 3}
+    """
+    names = [name for name in dict.fromkeys(items.sources.tolist()) if name]
+    if not names:
+        return None
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return {"name": ", ".join(names[:_NAMED]) + more, "tiles": len(items)}
+
+
 def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
     """Whether the newest index was built from the same encoder and archive, with the same settings."""
     if not versions(root):
@@ -248,4 +267,5 @@ def describe_index(path: Path) -> str:
     info = manifest["info"]
     recall = info["recall"]
     measured = "exact" if info["kind"] == "brute_force" else f"recall@{recall['k']} {recall['measured']:.3f}"
-    return f"index      {path}: {info['count']:,} tiles, {info['kind']}, {measured}"
+    of = f" of {info['archive']['name']}" if info.get("archive") else ""
+    return f"index      {path}: {info['count']:,} tiles{of}, {info['kind']}, {measured}"

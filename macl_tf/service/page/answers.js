@@ -4,15 +4,15 @@ import { count, element, find, shortName } from "./element.js";
 import { hasFilter, keyOf, only, toFragment, withoutFilter } from "./link.js";
 import { highlight, showMap } from "./map.js";
 import { mark, marks } from "./marks.js";
-import { say } from "./notices.js";
+import { notice, say } from "./notices.js";
 import { compareLists, resultList } from "./results.js";
 import { versionName } from "./views.js";
 
 /**
  * Shows one answer, or two beside each other.
  *
- * page: search, archive, tiles, change(search), more(version, offset), failed(error, again), compared, and embedded,
- * the milliseconds that the picture took.
+ * page: search, archive, tiles, change(search), more(version, offset), failed(error, again), again(), compared, and
+ * embedded, the milliseconds that the picture took. Of two answers one may be a {failure}.
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
@@ -27,25 +27,29 @@ export function showAnswers(answers, page) {
     mark,
     rare: archive.rare,
     looked: highlight,
-    archive: archive.info.model.dataset?.name,
+    archive: archive.info.index.archive?.name,
     queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
   };
   const columns = answers.map((found, side) => column(found, side ? search.versus : search.index, context, page));
   find("lists").replaceChildren(...columns.map(({ node }) => node));
   find("lists").classList.toggle("compared", compared);
-  find("legend").hidden = !archive.labels.length;
+  find("legend").hidden = !archive.labels.some((label) => label.count);
   find("legend-shared").hidden = !context.queryLabels.size;
   const onMap = search.map && archive.info.has_places;
   find("map").hidden = !onMap;
   if (onMap)
-    showMap(answers[0].results, asked, search.box, { ...context, filterTo: (box) => change({ ...search, box }) });
+    showMap(answers.find(({ results }) => results).results, asked, search.box, {
+      ...context,
+      filterTo: (box) => change({ ...search, box }),
+    });
   find("found-title").textContent = scored
     ? "Most alike"
     : hasFilter(search)
       ? "Some that fit the filter"
       : "Begin with a tile";
-  say(summary(answers, page, compared ? compareLists(columns[0].list, columns[1].list) : null));
+  const lists = columns.map(({ list }) => list);
+  say(summary(answers, page, compared && lists.every(Boolean) ? compareLists(...lists) : null));
   document.title = scored
     ? `Like ${search.like.map((example) => (example.id ? shortName(example.id) : "a picture")).join(", ")}`
     : "Tile search";
@@ -53,8 +57,14 @@ export function showAnswers(answers, page) {
 
 function column(found, version, context, page) {
   const { archive, compared } = page;
-  const entry = archive.info.versions.find((known) => known.version === found.index_version);
-  const name = compared ? `Index ${entry ? versionName(entry, archive.info) : found.index_version}` : "Tiles";
+  const number = found.index_version ?? version ?? archive.info.index.version;
+  const entry = archive.info.versions.find((known) => known.version === number);
+  const name = compared ? `Index ${entry ? versionName(entry, archive.info) : number}` : "Tiles";
+  if (found.failure) {
+    const { failure } = found;
+    const told = notice(failure, failure.temporary ? page.again : null);
+    return { node: element("section", { "aria-label": name }, element("h3", {}, name), told), list: null };
+  }
   const { list, add } = resultList(name, context);
   add(found.results);
   const node = element("section", { "aria-label": name }, compared ? element("h3", {}, name) : null, list);
@@ -93,11 +103,13 @@ function moreButton(version, add, list, page) {
   return button;
 }
 
-function summary(answers, { search, embedded }, inBoth) {
-  const [{ results: found, ms }] = answers;
+function summary(answers, { search, archive, embedded }, inBoth) {
+  const { results: found, ms } = answers.find(({ results }) => results);
   if (inBoth !== null) return `${inBoth} of ${found.length} tiles are in both lists.`;
   if (!search.like.length)
-    return hasFilter(search) ? `${count(found.length, "tile")}.` : "One for each label, the rarest first.";
+    return hasFilter(search) || !archive.labels.some((label) => label.count)
+      ? `${count(found.length, "tile")}.`
+      : "One for each label, the rarest first.";
   const times = [
     embedded && `picture ${embedded.toFixed(0)} ms`,
     ms && `search ${ms.search.toFixed(ms.search < 10 ? 1 : 0)} ms`,

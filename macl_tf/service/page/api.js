@@ -1,23 +1,32 @@
-// The server's answers. Every failure becomes a Failure with rule, value and remedy, ready to be shown.
+// The server's answers. Every failure becomes a Failure with rule, value and remedy, ready to be shown; `temporary`
+// says whether the same again may succeed.
 
 const TOKEN = "macl-token";
 
 export class Failure extends Error {
-  constructor({ rule, value = "", remedy = "", status = 0 }) {
+  constructor({ rule, value = "", remedy = "", status = 0, temporary = false }) {
     super(rule);
-    Object.assign(this, { rule, value, remedy, status });
+    Object.assign(this, { rule, value, remedy, status, temporary });
   }
 }
 
-export const address = (path) => new URL(path.replace(/^\//, ""), document.baseURI).href;
+// What a proxy between the page and the server says by itself, which it does not say in our form.
+const OTHERS = {
+  413: ["The picture is too large for the server, or for a proxy before it.", "Make it smaller: scale it down."],
+  502: ["The proxy before the server does not reach it.", "See whether macl serve is still running, then try again."],
+  504: ["The proxy before the server does not reach it.", "See whether macl serve is still running, then try again."],
+};
+
+/** Where something of the API is, whatever stands before the page's own path. */
+export const address = (path) => new URL(`api/v1/${path}`, document.baseURI).href;
 export const token = () => sessionStorage.getItem(TOKEN);
 export const setToken = (value) => sessionStorage.setItem(TOKEN, value);
 
-export const info = () => ask("api/v1/info");
-export const labels = () => ask("api/v1/labels");
-export const item = async (id, signal) => (await ask(`api/v1/items?id=${encodeURIComponent(id)}`, { signal })).item;
+export const info = () => ask("info");
+export const labels = () => ask("labels");
+export const item = async (id, signal) => (await ask(`items?id=${encodeURIComponent(id)}`, { signal })).item;
 export const search = (query, signal) =>
-  ask("api/v1/search", {
+  ask("search", {
     method: "POST",
     body: JSON.stringify(query),
     headers: { "Content-Type": "application/json" },
@@ -29,7 +38,7 @@ export function searchImage(file, query, signal) {
   const body = new FormData();
   body.append("image", file);
   body.append("query", JSON.stringify(query));
-  return ask("api/v1/search/image", { method: "POST", body, signal });
+  return ask("search/image", { method: "POST", body, signal });
 }
 
 /** Shows a small picture of the server in an <img>, which cannot send a token itself. */
@@ -54,16 +63,21 @@ async function ask(path, options = {}) {
     throw new Failure({
       rule: "The server does not answer.",
       remedy: "See whether macl serve is still running and this machine is connected, then try again.",
+      temporary: true,
     });
   }
   const body = await response.json().catch(() => null);
   if (response.ok && body) return body;
+  const { status } = response;
   const told = body?.error;
+  const other = [`The server answered with status ${status}.`, "The server's log says more."];
+  const [rule, remedy] = OTHERS[status] ?? other;
   throw new Failure({
-    rule: told?.rule ?? `The server answered with status ${response.status}.`,
+    rule: told?.rule ?? rule,
     value: told?.value === undefined || told.value === null ? "" : String(told.value),
-    remedy: told?.remedy ?? "Try again; if it stays so, the server's log says more.",
-    status: response.status,
+    remedy: told?.remedy ?? remedy,
+    status,
+    temporary: [401, 408, 429].includes(status) || status >= 500,
   });
 }
 

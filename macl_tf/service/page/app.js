@@ -3,7 +3,7 @@
 import { showAnswers } from "./answers.js";
 import * as api from "./api.js";
 import { askForToken, openHelp } from "./dialogs.js";
-import { count, find } from "./element.js";
+import { count, find, shortName } from "./element.js";
 import { showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
 import { EMPTY, fromFragment, hasFilter, keyOf, only, refined, toFragment } from "./link.js";
@@ -41,9 +41,7 @@ async function show() {
     const compared = search.versus !== null && search.like.length > 0;
     const { dated } = archive;
     const asking = Promise.all([
-      Promise.all(
-        (compared ? [search.index, search.versus] : [search.index]).map((version) => answer(version, signal)),
-      ),
+      compared ? both([search.index, search.versus], signal) : Promise.all([answer(search.index, signal)]),
       ...[...search.like, ...search.unlike].map((example) => learnTile(example, signal)),
     ]);
     frame(); // while the server works
@@ -51,14 +49,14 @@ async function show() {
     if (signal.aborted) return;
     const outdated = search.index === null && answers[0].index_version > archive.info.index.version;
     if (outdated) await learn();
-    answers.forEach((found) => found.results.forEach(remember));
+    answers.forEach((found) => found.results?.forEach(remember));
     if (outdated || archive.dated !== dated || learnt.some(Boolean)) frame();
     const more = async (version, offset) => {
       const next = await searchFor(search, version, archive, offset, signal);
       next.results.forEach(remember);
       return next;
     };
-    showAnswers(answers, { search, archive, tiles, change, more, failed, compared, embedded });
+    showAnswers(answers, { search, archive, tiles, change, more, failed, again: show, compared, embedded });
     embedded = null;
     // Who came by keyboard stays among the tiles.
     if (within) find("lists").querySelector(".tile a")?.focus({ preventScroll: true });
@@ -79,7 +77,7 @@ function frame() {
   showFilters(search, archive, change);
   showViews(search, archive, change);
   const { info } = archive;
-  const name = info.model.dataset?.name;
+  const name = info.index.archive?.name;
   find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""} · encoder ${
     info.model.version
   } · index ${info.index.version}`;
@@ -88,6 +86,15 @@ function frame() {
 async function answer(version, signal) {
   if (search.like.length || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
   return { results: await tilesToBegin(search, archive, signal), more: false };
+}
+
+/** Answers of two versions: of one that cannot answer its `failure`, beside what the other found. */
+async function both(versions, signal) {
+  const asked = await Promise.allSettled(versions.map((version) => answer(version, signal)));
+  const failures = asked.filter(({ status }) => status === "rejected").map(({ reason }) => reason);
+  const whole = failures.find((error) => !(error instanceof api.Failure) || error.status === 401);
+  if (whole || failures.length === versions.length) throw whole ?? failures[0];
+  return asked.map(({ value, reason }) => value ?? { failure: reason });
 }
 
 async function learn() {
@@ -118,14 +125,25 @@ function remember(tile) {
 
 async function failed(error, again = show) {
   if (error.status === 401 && (await askForToken(Boolean(api.token())))) return again();
-  const temporary = !error.status || [401, 408, 429].includes(error.status) || error.status >= 500;
   if (again === show) {
     find("lists").replaceChildren();
     find("map").hidden = find("legend").hidden = true;
     find("found-title").textContent = "No results";
     say("");
   }
-  showFailure(error, temporary ? again : null);
+  showFailure(error, error.temporary ? again : null);
+}
+
+/** The ids that somebody may mean who types one, or only the end of one that was shown: those of seen tiles count. */
+async function tilesCalled(typed) {
+  const ends = [...tiles.keys()].filter((id) => id !== typed && shortName(id) === typed);
+  if (!ends.length || tiles.has(typed)) return [typed];
+  try {
+    await api.item(typed);
+  } catch (error) {
+    if (error.status === 404) return ends;
+  }
+  return [typed];
 }
 
 /** Pictures that came in: embedded one after the other, then searched for together. */
@@ -172,10 +190,14 @@ function goTo(id) {
 
 receivePictures(take, (fragment) => (location.hash = fragment));
 listenForMarks((right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)));
-find("by-id").addEventListener("submit", (event) => {
+find("by-id").addEventListener("submit", async (event) => {
   event.preventDefault();
   const id = find("id").value.trim();
-  if (id) change(only(search, { id }));
+  if (!id) return;
+  const [named, ...others] = await tilesCalled(id);
+  if (!others.length) return change(only(search, { id: named ?? id }));
+  const remedy = `Type the whole id: ${[named, ...others].slice(0, 5).join(" or ")}.`;
+  showFailure(new api.Failure({ rule: "Several tiles here have this name.", value: id, remedy }), null);
 });
 find("copy").addEventListener("click", copyLink);
 find("help-open").addEventListener("click", () => openHelp(archive.info && archive));

@@ -35,26 +35,28 @@ export function openHelp(archive) {
   if (!dialog.open) dialog.showModal();
 }
 
+const short = (number) => Number(number.toFixed(1));
+
 function facts({ model, index, limits }) {
   const figures = Object.entries(model.figures ?? {}).filter(([, value]) => typeof value === "number");
   const rows = [
-    ["Archive", `${model.dataset?.name ?? "unknown"}, ${count(index.count, "tile")}`],
+    ["Archive", [index.archive?.name, count(index.count, "tile")].filter(Boolean).join(", ")],
+    ["Index", `version ${index.version}, ${index.kind.replace("_", " ")}`],
     [
       "Encoder",
       `version ${model.version}, ${model.descriptor}, ${model.dim} numbers, pictures of ${model.image_size} pixels`,
     ],
     ["SHA-256", model.sha256],
-    ["Index", `version ${index.version}, ${index.kind.replace("_", " ")}`],
-    ["Licence", model.dataset?.licence ?? "not stated"],
+    ["Trained on", [model.dataset?.name ?? "not stated", model.dataset?.licence].filter(Boolean).join(". ")],
     [
       "On its test tiles",
       figures.map(([name, value]) => `${name} ${Number(value.toFixed(3))}`).join(", ") || "not stated",
     ],
     [
       "Pictures",
-      `${limits.formats.join(", ")}; at most ${(limits.bytes / 2 ** 20).toFixed(0)} MB and ${(
-        limits.pixels / 1e6
-      ).toFixed(0)} million pixels`,
+      `${limits.formats.join(", ")}; at most ${short(limits.bytes / 2 ** 20)} MB and ${short(
+        limits.pixels / 1e6,
+      )} million pixels`,
     ],
   ];
   return rows.map(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]);

@@ -24,6 +24,10 @@ function dress(node, attributes, children) {
 
 export const find = (id) => document.getElementById(id);
 
+/** An id as it has to be typed, which breaks into lines behind its folders first. */
+export const wholeName = (id) =>
+  id.split(/(?<=\/)/).flatMap((part, place) => (place ? [element("wbr"), part] : [part]));
+
 /** The last part of an id that looks like a path, for where there is little room. */
 export const shortName = (id) => id.split("/").at(-1);
 

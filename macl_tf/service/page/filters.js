@@ -22,7 +22,11 @@ export function showFilters(search, archive, change) {
   }
   if (search.box) parts.push(placePart(search, change));
   if (archive.dated || search.since || search.until) parts.push(datePart(search, change));
-  if (archive.labels.length) parts.push(...labelPart(search, archive, change, sought));
+  const named = new Set([...search.any, ...search.all, ...search.none]);
+  // A label that no tile holds narrows nothing; one that a link names must be there to be taken back.
+  const labels = archive.labels.filter((label) => label.count || named.has(label.name));
+  if (labels.length) parts.push(...labelPart(search, labels, change, sought));
+  find("filters").hidden = !parts.length;
   find("filter-body").replaceChildren(...parts);
   narrow(sought);
   // What was pressed was made anew: the keyboard stays where it was.
@@ -32,14 +36,14 @@ export function showFilters(search, archive, change) {
       ?.focus();
 }
 
-function labelPart(search, archive, change, sought) {
+function labelPart(search, labels, change, sought) {
   const every = search.all.length > 0;
   const key = every ? "all" : "any";
   const wanted = search[key];
-  const most = Math.max(...archive.labels.map((label) => label.count), 1);
+  const most = labels.reduce((largest, label) => Math.max(largest, label.count), 1);
   const toggled = (list, name) => (list.includes(name) ? list.filter((other) => other !== name) : [...list, name]);
 
-  const rows = [...archive.labels]
+  const rows = [...labels]
     .sort((a, b) => b.count - a.count)
     .map(({ name, count, rare }) => {
       const bar = element("span", { class: "bar-of-count", "aria-hidden": "true" });
@@ -62,7 +66,7 @@ function labelPart(search, archive, change, sought) {
             "span",
             { class: "label" },
             rare ? element("span", { class: "star", role: "img", "aria-label": "rare" }, "★ ") : null,
-            name,
+            element("bdi", {}, name),
           ),
           element("span", { class: "count" }, count.toLocaleString("en")),
           bar,
@@ -103,7 +107,7 @@ function labelPart(search, archive, change, sought) {
       ` ${text}`,
     );
   return [
-    archive.labels.length > MANY
+    labels.length > MANY
       ? element("input", {
           id: "label-search",
           type: "search",

@@ -24,16 +24,17 @@ export function toDegrees(view, x, y) {
 
 /** Boxes [west, south, east, north] with longitudes in one piece: the widest empty stretch is left outside. */
 export function unrolled(boxes) {
-  const wests = boxes.map(([west]) => turn(west, 0)).sort((a, b) => a - b);
-  let start = wests[0] ?? 0;
-  let widest = wests.length ? wests[0] + 360 - wests.at(-1) : 360;
-  wests.forEach((west, place) => {
-    const gap = place ? west - wests[place - 1] : -1;
-    if (gap > widest) [widest, start] = [gap, west];
-  });
-  const moved = boxes.map(([west, south, east, north]) => {
-    const begin = turn(west, start);
-    return [begin, south, begin + ((((east - west) % 360) + 360) % 360), north];
+  const width = ([west, , east]) => (east - west === 360 ? 360 : turn(east - west, 0));
+  const arcs = boxes.map((box) => [turn(box[0], 0), turn(box[0], 0) + width(box)]).sort((a, b) => a[0] - b[0]);
+  let reach = Math.max(...arcs.map(([, end]) => end)) - 360; // how far east the boxes before have come
+  let [start, widest] = [0, -Infinity];
+  for (const [begin, end] of arcs) {
+    if (begin - reach > widest) [start, widest] = [begin, begin - reach];
+    reach = Math.max(reach, end);
+  }
+  const moved = boxes.map((box) => {
+    const begin = turn(box[0], start);
+    return [begin, box[1], begin + width(box), box[3]];
   });
   const shift = moved.length && start > 180 ? 360 : 0;
   return moved.map(([west, south, east, north]) => [west - shift, south, east - shift, north]);
@@ -61,6 +62,19 @@ export function zoomed(view, factor, x = view.width / 2, y = view.height / 2) {
   const { scale } = limited({ ...view, scale: view.scale * factor });
   const middle = limited({ ...view, scale, lat: lat + (y - view.height / 2) / scale });
   return { ...middle, lon: lon - (x - view.width / 2) / (scale * squeeze(middle.lat)) };
+}
+
+/**
+ * Where to zoom by button or key, [x, y]: the footprint nearest to the middle of what is seen, which then stays where
+ * it is; the middle where none is seen. Tiles lie together in places, and the middle is often empty.
+ */
+export function interesting(view, boxes) {
+  const middle = [view.width / 2, view.height / 2];
+  const far = ([x, y]) => Math.hypot(x - middle[0], y - middle[1]);
+  const seen = boxes
+    .map(([west, south, east, north]) => toPixels(view, (west + east) / 2, (south + north) / 2))
+    .filter(([x, y]) => x >= 0 && x <= view.width && y >= 0 && y <= view.height);
+  return seen.reduce((best, place) => (far(place) < far(best) ? place : best), seen[0] ?? middle);
 }
 
 /** The view moved by pixels: positive shows what lies further right and down. */

@@ -1,6 +1,8 @@
 // A search and its link: everything that the page shows follows from the URL's fragment.
 //
-//   #like=ship01.jpg&unlike=dock7.jpg&any=ship,dock&none=cars&since=2020-01-01&box=5,45,10,50&k=48&index=1&versus=2&map
+//   #like=ship01.jpg&unlike=dock7.jpg&any=ship&any=dock&none=cars&since=2020-01-01&box=5,45,10,50&k=48&index=1&map
+//
+// Ids and labels are whole, whatever they hold: each stands in a part of its own.
 //
 // A picture that was dropped stands in it as its embedding and a tiny JPEG: picture=<encoder>~<vector>~<JPEG>, both of
 // them base64url.

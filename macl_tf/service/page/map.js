@@ -1,7 +1,7 @@
 // Footprints of the results on a map of our own: a graticule, no tiles from anywhere.
 
 import { element, find, shortName, svg } from "./element.js";
-import { boxOf, graticule, panned, toPixels, unrolled, viewOf, zoomed } from "./geography.js";
+import { boxOf, graticule, interesting, panned, toPixels, unrolled, viewOf, zoomed } from "./geography.js";
 
 const SMALL = 9; // pixels below which a footprint is drawn as a dot
 let view = null;
@@ -42,8 +42,8 @@ export function showMap(tiles, query, box, { linkTo, filterTo }) {
     element(
       "div",
       { class: "map-buttons" },
-      button("+", "Zoom in", () => move(zoomed(view, 1.6))),
-      button("−", "Zoom out", () => move(zoomed(view, 1 / 1.6))),
+      button("+", "Zoom in", () => zoom(1.6)),
+      button("−", "Zoom out", () => zoom(1 / 1.6)),
       button("All", "Show all footprints", fit),
       element("button", { type: "button", onclick: () => filterTo(boxOf(view)) }, "Only this area"),
     ),
@@ -72,6 +72,13 @@ export function highlight(id) {
 function move(next) {
   view = next;
   if (shown) draw();
+}
+
+/** By button or key: around the footprint that has the focus, else around one of those that are seen. */
+function zoom(factor) {
+  const all = [...shown.tiles, ...shown.query];
+  const focused = all.filter(({ tile }) => tile.id === document.activeElement?.dataset?.id);
+  move(zoomed(view, factor, ...interesting(view, (focused.length ? focused : all).map((entry) => entry.box))));
 }
 
 function draw() {
@@ -168,8 +175,8 @@ function handle(canvas) {
     const step = 60;
     const steps = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
     if (steps[event.key]) move(panned(view, ...steps[event.key]));
-    else if (event.key === "+" || event.key === "=") move(zoomed(view, 1.6));
-    else if (event.key === "-") move(zoomed(view, 1 / 1.6));
+    else if (event.key === "+" || event.key === "=") zoom(1.6);
+    else if (event.key === "-") zoom(1 / 1.6);
     else return;
     event.preventDefault();
   });

@@ -1,7 +1,7 @@
 // The examples that results should and should not be like.
 
 import { showPicture } from "./api.js";
-import { element, find, shortName } from "./element.js";
+import { element, find, wholeName } from "./element.js";
 import { keyOf, pictureSource } from "./link.js";
 import { previewOf } from "./searching.js";
 
@@ -16,12 +16,12 @@ export function showQuery(search, tiles, change) {
   const row = (key, title, kind) => {
     if (!search[key].length) return [];
     const entries = search[key].map((example) => {
-      const name = example.id === undefined ? "your picture" : shortName(example.id);
+      const name = example.id ?? "your picture";
       return element(
         "li",
         { class: `example ${kind}` },
         picture(example, tiles),
-        element("span", { class: "name", title: example.id }, name),
+        element("span", { class: "name", title: example.id }, wholeName(name)),
         element(
           "button",
           {

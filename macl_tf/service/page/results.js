@@ -1,7 +1,7 @@
 // Results: a grid of tiles, each a link to the search from it, with score, labels and marks.
 
 import { showPicture } from "./api.js";
-import { element, shortName } from "./element.js";
+import { element, shortName, wholeName } from "./element.js";
 
 /**
  * One list of tiles.
@@ -58,7 +58,7 @@ function card(tile, context) {
     { class: "tile", "data-id": tile.id },
     link,
     context.scored ? score(tile) : null,
-    element("p", { class: "name", title: tile.id }, shortName(tile.id)),
+    element("p", { class: "name", title: tile.id }, wholeName(tile.id)),
     about(tile, context.archive),
     element(
       "ul",
@@ -124,7 +124,7 @@ function chip(label, shared, rare) {
     { class: `chip${shared ? " shared" : ""}${rare ? " rare" : ""}`, title: said || undefined },
     shared ? element("span", { role: "img", "aria-label": "shared" }, "✓ ") : null,
     rare ? element("span", { class: "star", role: "img", "aria-label": "rare" }, "★ ") : null,
-    label,
+    element("bdi", {}, label),
   );
 }
 

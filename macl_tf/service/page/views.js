@@ -71,10 +71,11 @@ export function showViews(search, archive, change) {
       ?.focus();
 }
 
-/** "2 (encoder 1)"; what of the encoder is indexed only where that is not the same in all versions. */
-export function versionName({ version, encoder_version, descriptor }, info) {
-  const mixed = new Set(info.versions.map((entry) => entry.descriptor)).size > 1;
-  return `${version} (encoder ${encoder_version}${mixed ? `, ${descriptor}` : ""})`;
+/** "2 (encoder 1)"; descriptor and archive only where they are not the same in all versions. */
+export function versionName(version, info) {
+  const mixed = (key) => new Set(info.versions.map((entry) => entry[key])).size > 1;
+  const more = ["descriptor", "archive"].filter((key) => mixed(key) && version[key]).map((key) => version[key]);
+  return `${version.version} (${[`encoder ${version.encoder_version}`, ...more].join(", ")})`;
 }
 
 function choice(id, text, value, options, change) {
