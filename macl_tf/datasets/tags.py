@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from datetime import date
 from pathlib import Path
@@ -27,14 +28,14 @@ class FileTags(NamedTuple):
     placed: bool
 
 
-def read_tags(path: Path) -> FileTags:
+def read_tags(picture: Path | bytes) -> FileTags:
     """Reads the header of an image file: EXIF DateTimeOriginal, in a TIFF DateTime (tag 306), and GeoTIFF tags.
 
     DateTime of other files is left out: there it is when a program last saved the file. So is the file's own
     time, which is when it was copied.
 
     Args:
-        path: An image file that can be decoded.
+        picture: An image file that can be decoded, or its bytes.
 
     Returns:
         The tags; NaT and False of a file that cannot be read.
@@ -48,7 +49,7 @@ def read_tags(path: Path) -> FileTags:
         FileTags(taken=np.datetime64('2021-07-03'), placed=False)
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
             exif = image.getexif()
             said = exif.get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)
             tiff = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,11 @@ def can_place() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def footprint(path: str | os.PathLike[str]) -> NDArray[np.float64] | None:
+def footprint(picture: str | os.PathLike[str] | bytes) -> NDArray[np.float64] | None:
     """The corners of a georeferenced TIFF.
 
     Args:
-        path: The file. Only what stands in it counts, no world file or other file beside it.
+        picture: The file, or its bytes. Only what stands in it counts, no world file or other file beside it.
 
     Returns:
         (4, 2) float64 longitude and latitude in degrees, WGS 84: the outer corners of the upper left, upper right,
@@ -36,17 +37,23 @@ def footprint(path: str | os.PathLike[str]) -> NDArray[np.float64] | None:
     Raises:
         ImportError: If rasterio is not installed and the file has a grid.
     """
-    path = Path(path)
+    picture = picture if isinstance(picture, bytes) else Path(picture)
     # rasterio warns of files without a grid. That is no news here, and in threads a warning cannot be silenced
     # without silencing those of other threads: such files are not opened at all.
-    if not read_tags(path).placed:
+    if not read_tags(picture).placed:
         return None
     import rasterio
     from rasterio.warp import transform
 
     try:
-        # Else GDAL lists the whole folder for every file that it opens: a million names, a million times.
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), rasterio.open(path, driver="GTiff") as dataset:
+        with ExitStack() as stack:
+            # Else GDAL lists the whole folder for every file that it opens: a million names, a million times.
+            stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"))
+            if isinstance(picture, bytes):
+                dataset = stack.enter_context(rasterio.MemoryFile(picture)).open(driver="GTiff")
+            else:
+                dataset = rasterio.open(picture, driver="GTiff")
+            stack.enter_context(dataset)
             if dataset.crs is None:
                 return None
             a, b, left, d, e, top = dataset.transform[:6]
