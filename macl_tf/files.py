@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import glob
+import hashlib
+import itertools
 import json
 import os
+import re
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".part-"  # begins the name of a file that is being written
+_MARK = re.compile(r"([0-9a-f]{8})-(\d+)-\d+-")  # machine, process, number: who writes it
+_FORGOTTEN = 86_400.0  # seconds without a change after which nobody writes a file any more
+_numbers = itertools.count()
 
 
 def is_partial(path: Path) -> bool:
@@ -23,7 +32,9 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends without an error.
 
     The bytes are on disk before the name is: after a crash or a SIGKILL at any moment there is the old file
-    or the new one, never a part. The temporary name keeps the file's suffixes, by which writers tell formats.
+    or the new one, never a part. The temporary name keeps the file's suffixes, by which writers tell formats, and is
+    of this process and call alone: of several that write one file at once, the last one wins, whole. What killed
+    writers of the same file left is removed.
 
     Args:
         path: The file to create or replace; its folder is made if need be.
@@ -33,7 +44,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{PARTIAL}{path.name}")
+    _remove_left(path)
+    temporary = path.with_name(f"{PARTIAL}{_machine()}-{os.getpid()}-{next(_numbers)}-{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -41,6 +53,40 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left(path: Path) -> None:
+    """Removes what writers of `path` left that were killed."""
+    for left in path.parent.glob(f"{glob.escape(PARTIAL)}*-{glob.escape(path.name)}"):
+        mark = _MARK.match(left.name, len(PARTIAL))
+        if mark is None or left.name[mark.end() :] != path.name:
+            continue
+        with suppress(OSError):  # it is gone, or not ours to remove
+            ended = mark[1] == _machine() and not _runs(int(mark[2]))
+            if ended or time.time() - left.stat().st_mtime > _FORGOTTEN:
+                left.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of that number, as far as this one can tell."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """What tells the numbers of this machine's or container's processes from those of others that share its disk."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        space = str(os.stat("/proc/self/ns/pid").st_ino).encode()
+    except OSError:
+        boot, space = os.urandom(16), b""  # nobody can be told to have ended: left files wait for a day
+    return hashlib.sha256(boot + space).hexdigest()[:8]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -60,17 +106,29 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], *, busy: str = "") -> Iterator[None]:
+def locked(path: str | os.PathLike[str], *, busy: str = "", shared: bool = False) -> Iterator[None]:
     """Holds a lock file, which the system lets go of when the process ends, however it ends.
 
     Args:
         path: The lock file; it is made if need be and stays.
         busy: If given, who finds the lock taken does not wait but gets a BlockingIOError with this text.
+        shared: Whether others that share it may hold it too, as readers do. Where no lock file can be made, as on a
+            read-only disk, nobody writes, and it is held without one.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        if not shared:
+            raise
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            yield
+            return
+    try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        try:
+            fcntl.flock(descriptor, kind | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
             raise BlockingIOError(busy) from None
         yield

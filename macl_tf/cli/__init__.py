@@ -23,10 +23,21 @@ def parser() -> argparse.ArgumentParser:
     return main_parser
 
 
+def with_boxes(arguments: Sequence[str]) -> list[str]:
+    """The same arguments, with each --bbox and its value in one: argparse takes -5,48,-4,49 for an option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] == "--bbox":
+            words[-1] = f"--bbox={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0, or 2 for input that cannot be used."""
     main_parser = parser()
-    options, rest = main_parser.parse_known_args(arguments)
+    options, rest = main_parser.parse_known_args(with_boxes(sys.argv[1:] if arguments is None else arguments))
     if rest:
         # argparse does not find a list of positionals that is parted by options: macl search SERVED -k 5 tile.jpg
         more = getattr(options, "more", None)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from macl_tf.config import Settings
+
+if TYPE_CHECKING:
+    from macl_tf.serving.index import Snapshot
 
 EXPORT_HELP = """\
 Turns a finished run into a folder that others deploy: the encoder as a SavedModel for TF Serving, an index of the run's
@@ -60,10 +65,16 @@ UPSERT_HELP = """\
 Adds pictures to the index, or replaces those of the same id, at once and durably: when the command returns, they
 survive a crash. The id is the file's path as given, unless --id says otherwise.
 
+Date and place are those that the file's header tells, unless given here. What is neither given nor told stays as it is
+in the tile that is replaced; an empty value ('') says that there is none. What is given is of all the pictures.
+
 examples:
   macl upsert served new/tile7.tif --labels water,trees
   macl upsert served new/tile8.tif --labels "Beaches, dunes, sands, Inland waters"
+  macl upsert served mended.png --id harbor/harbor07.jpg --date 2021-07-31 --bbox=-5.2,48.3,-5.1,48.4
 """
+
+ID_HELP = "an id of the index, or the end of one as a card shows it (harbor07.jpg), if only one tile has it"
 
 
 def add_commands(commands: Any) -> None:
@@ -123,7 +134,7 @@ def add_commands(commands: Any) -> None:
     search.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     search.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
     search.set_defaults(more="images")
-    search.add_argument("--id", action="append", default=[], metavar="ID", help="search from a tile of the index")
+    search.add_argument("--id", action="append", default=[], metavar="ID", help=f"search from a tile: {ID_HELP}")
     search.add_argument("-k", type=int, default=10, help="results for each (10)")
     search.add_argument("--filter", default="", help=FILTER_HELP)
     search.add_argument(
@@ -140,14 +151,19 @@ def add_commands(commands: Any) -> None:
     upsert.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
     upsert.set_defaults(more="images")
     upsert.add_argument(
-        "--id", action="append", default=[], metavar="ID", help="ids instead of the paths, one for each"
-    )
-    upsert.add_argument("--labels", default="", help=f"labels that all of them hold, {LABELS_HELP}")
+        "--id", action="append", default=[], metavar="ID",
+        help=f"instead of the paths, one for each: a new id, {ID_HELP}",
+    )  # fmt: skip
+    upsert.add_argument("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
+    upsert.add_argument("--date", help="day that they were taken, like 2021-07-31")
+    upsert.add_argument("--bbox", metavar="WEST,SOUTH,EAST,NORTH", help="where they lie, in degrees (WGS 84)")
+    upsert.add_argument("--split", help="part of the archive that they are of: train, validation, test or another")
+    upsert.add_argument("--source", help="what they come from: a sensor, a product, a campaign")
 
     delete = add("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
                  run_delete)  # fmt: skip
     delete.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
-    delete.add_argument("ids", metavar="ID", nargs="+", help="ids as `macl search` shows them")
+    delete.add_argument("ids", metavar="ID", nargs="+", help=ID_HELP)
 
 
 def add_export_arguments(export: argparse.ArgumentParser) -> None:
@@ -241,7 +257,7 @@ def run_search(options: argparse.Namespace) -> int:
     engine = SearchEngine.open(options.served, exact=options.exact)
     answers = engine.search(
         [Path(name) for name in options.images],
-        ids=options.id,
+        ids=[engine.index.snapshot.id_of(name) or name for name in options.id],
         k=options.k,
         filter=options.filter,
         labels=options.labels,
@@ -262,9 +278,23 @@ def run_upsert(options: argparse.Namespace) -> int:
     from macl_tf.serving.search import SearchEngine
 
     engine = SearchEngine.open(options.served)
-    ids = options.id or [Path(name).as_posix() for name in options.images]
-    engine.upsert([Path(name) for name in options.images], ids, labels=[options.labels] * len(ids))
-    print(f"{len(ids)} in the index, which holds {len(engine.index):,} tiles.")
+    state, notes = engine.index.snapshot, []
+    ids = ids_of(state, options.id)
+    if not ids:
+        ids = [Path(name).as_posix() for name in options.images]
+        for id_ in ids:
+            name = PurePosixPath(id_).name
+            if not state.holds(id_) and (like := [other for other in state.ids_ending(name) if other not in ids]):
+                notes.append(f"'{id_}' is a new tile. To replace '{like[0]}', name it: --id '{like[0]}'")
+    of_all: dict[str, Any] = {"labels": options.labels}
+    of_all |= {"dates": options.date, "splits": options.split, "sources": options.source}
+    of_all["bboxes"] = options.bbox and options.bbox.split(",")
+    given: dict[str, Any] = {name: [value] * len(ids) for name, value in of_all.items() if value is not None}
+    replaced = engine.upsert([Path(name) for name in options.images], ids, **given)
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
+    words = f", {replaced} of them in the place of another" if replaced else ""
+    print(f"{len(ids)} in the index, which holds {len(engine.index):,} tiles{words}.")
     return 0
 
 
@@ -273,10 +303,20 @@ def run_delete(options: argparse.Namespace) -> int:
     from macl_tf.serving.search import SearchEngine
 
     engine = SearchEngine.open(options.served)
-    there = engine.index.delete(options.ids)
-    unknown = len(set(options.ids)) - there
+    ids = set(ids_of(engine.index.snapshot, options.ids))
+    there = engine.index.delete(ids)
+    unknown = len(ids) - there
     print(
         f"{there} taken out of the index, which holds {len(engine.index):,} tiles"
         + (f"; {unknown} were not in it." if unknown else ".")
     )
     return 0
+
+
+def ids_of(state: Snapshot, names: Sequence[str]) -> list[str]:
+    """Ids of tiles that are named as results show them; names of none stay. Says what it took for what."""
+    ids = [state.id_of(name) or name for name in names]
+    for name, id_ in zip(names, ids, strict=True):
+        if name != id_:
+            print(f"Note: '{name}' is the tile '{id_}'.", file=sys.stderr)
+    return ids

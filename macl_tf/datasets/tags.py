@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from datetime import date
 from pathlib import Path
@@ -30,14 +31,15 @@ class FileTags(NamedTuple):
     placed: bool
 
 
-def read_tags(path: Path) -> FileTags:
+def read_tags(picture: Path | bytes) -> FileTags:
     """Reads the header of an image file: EXIF DateTimeOriginal, in a TIFF DateTime (tag 306), and GeoTIFF tags.
 
     DateTime of other files is left out: there it is when a program last saved the file. So is the file's own
     time, which is when it was copied.
 
     Args:
-        path: An image file that can be decoded. Of a TIFF only the tags are looked at, whatever its bands are.
+        picture: An image file that can be decoded, or its bytes. Of a TIFF only the tags are looked at, whatever its
+            bands are.
 
     Returns:
         The tags; NaT and False of a file that cannot be read.
@@ -51,12 +53,13 @@ def read_tags(path: Path) -> FileTags:
         FileTags(taken=np.datetime64('2021-07-03'), placed=False)
     """
     try:
-        with open(path, "rb") as file:
+        with io.BytesIO(picture) if isinstance(picture, bytes) else open(picture, "rb") as file:
             head = file.read(16)
             if is_tiff(head):
                 return _tiff_tags(file, head)
-        with Image.open(path) as image:
-            return FileTags(_day(image.getexif().get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)), False)
+            file.seek(0)
+            with Image.open(file) as image:
+                return FileTags(_day(image.getexif().get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)), False)
     except Exception:  # On a broken header Pillow raises nearly anything; the pixels may be whole all the same.
         return FileTags(np.datetime64("NaT", "D"), False)
 

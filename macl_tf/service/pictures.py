@@ -5,7 +5,6 @@ The reader is that of training, `macl_tf.datasets.images`; the limits are the se
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import NamedTuple
 
@@ -18,16 +17,14 @@ from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
 from macl_tf.service.errors import Refused, mebibytes
 from macl_tf.service.limits import Limits
 
-THUMBNAIL = 128  # longest side of the small picture that an upsert keeps, as in `macl export`
-PREVIEW = 40  # of the one in an answer; about 1 kB
+PREVIEW = 40  # longest side of the small picture in an answer; about 1 kB
 
 
 class Picture(NamedTuple):
-    """What is left of an upload: pixels (S, S, 3) uint8 as the encoder sees them; if asked for, small JPEG, SHA-256."""
+    """What is left of an upload: pixels (S, S, 3) uint8 as the encoder sees them; if asked for, a small JPEG."""
 
     pixels: NDArray[np.uint8]
     small: bytes = b""
-    sha256: str = ""
 
 
 def read_picture(data: bytes, size: int, limits: Limits, *, small: int = 0) -> Picture:
@@ -51,7 +48,7 @@ def read_picture(data: bytes, size: int, limits: Limits, *, small: int = 0) -> P
     except PictureError as error:
         raise _refused(error, len(data), limits) from None
     seen = resize_image(pixels, size)
-    return Picture(seen, thumbnail(pixels, small), hashlib.sha256(data).hexdigest()) if small else Picture(seen)
+    return Picture(seen, thumbnail(pixels, small)) if small else Picture(seen)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:

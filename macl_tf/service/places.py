@@ -21,27 +21,6 @@ def box_of(footprint: Sequence[Corner]) -> list[float]:
     return [float(min(x for x, _ in ring)), float(south), float(east - 360 if east > 180 else east), float(north)]
 
 
-def footprint_of(west: float, south: float, east: float, north: float) -> list[list[float]]:
-    """The four corners of a box.
-
-    Raises:
-        ValueError: If it is not on Earth, or 180 degrees wide or more, which four corners cannot say.
-
-    Example:
-        >>> footprint_of(5, 45, 6, 46)
-        [[5.0, 46.0], [6.0, 46.0], [6.0, 45.0], [5.0, 45.0]]
-    """
-    values = [float(value) for value in (west, south, east, north)]
-    west, south, east, north = values
-    on_earth = abs(west) <= 180 and abs(east) <= 180 and -90 <= south <= north <= 90
-    if not on_earth or (east - west) % 360 >= 180:
-        raise ValueError(
-            "bounds must be west, south, east, north in degrees, less than 180 degrees wide, with longitudes in "
-            "[-180, 180] and -90 <= south <= north <= 90"
-        )
-    return [[west, north], [east, north], [east, south], [west, south]]
-
-
 def geometry_of(footprint: Sequence[Corner]) -> dict[str, Any]:
     """A Polygon, counterclockwise; cut in two at the antimeridian where the footprint crosses it.
 

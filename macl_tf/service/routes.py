@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import datetime
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import orjson
-from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
+from fastapi import APIRouter, Body, Depends, File, Form, Query, Request, Response, Security, UploadFile
 from fastapi.security import HTTPBearer
-from pydantic import ValidationError
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from macl_tf.service import archive_facts, queries, schemas
 from macl_tf.service.auth import Access
 from macl_tf.service.engine import State
-from macl_tf.service.errors import Refused
-from macl_tf.service.places import footprint_of
+from macl_tf.service.errors import SEE, Refused
 from macl_tf.service.refusals import invalid_input
 from macl_tf.service.service import Service, Upload
+from macl_tf.serving.tile_facts import footprint_of
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer, "description": words}
@@ -50,6 +52,9 @@ Version = Annotated[int | None, Query(ge=1, description="A version of the index;
 Image = Annotated[UploadFile, File(description="A picture: JPEG, PNG, TIFF, BMP, GIF or WebP.")]
 
 
+_UPSERT_FIELDS = ("image", "id", "labels", "date", "source", "bounds", "split")
+
+
 def api(service: Service, access: Access) -> APIRouter:
     """All routes under /api/v1.
 
@@ -59,7 +64,7 @@ def api(service: Service, access: Access) -> APIRouter:
     """
     bearer = [Security(HTTPBearer(auto_error=False, description="The server's token."))]
     reads = bearer if access.protect_reads else []
-    router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
+    router = APIRouter(prefix="/api/v1", responses=_REFUSALS, dependencies=[Depends(_known_parameters)])
 
     @router.get("/info", response_model=schemas.InfoAnswer, dependencies=reads)
     async def info() -> Response:
@@ -85,10 +90,12 @@ def api(service: Service, access: Access) -> APIRouter:
 
     @router.post("/search/image", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
     async def search_image(
+        request: Request,
         image: Image,
         query: Annotated[str, Form(description="JSON as for /search. The image is one more positive example.")] = "{}",
     ) -> Response:
         """The tiles most like an uploaded picture."""
+        await _sent_fields(request, ("image", "query"))
         try:
             parsed = schemas.Query.model_validate_json(query)
         except ValidationError as error:
@@ -109,22 +116,39 @@ def api(service: Service, access: Access) -> APIRouter:
 
     @router.put("/items", response_model=schemas.WrittenAnswer, dependencies=bearer)
     async def upsert(
+        request: Request,
         image: Image,
         id_: Annotated[
             str | None,
             Form(alias="id", min_length=1, max_length=512, description="By default made of the file's SHA-256."),
         ] = None,
-        labels: Annotated[list[schemas.Label] | None, Form(max_length=1000, description="One field for each.")] = None,
+        labels: Annotated[
+            list[Annotated[str, Field(max_length=200)]] | None,
+            Form(max_length=1000, description="One field for each."),
+        ] = None,
         date: Annotated[datetime.date | None, Form()] = None,
         source: Annotated[str, Form(max_length=200)] = "",
         bounds: Annotated[str | None, Form(max_length=200, description="west,south,east,north in degrees")] = None,
+        split: Annotated[str, Form(max_length=200)] = "",
     ) -> Response:
-        """Adds a tile, or replaces the one with that id. It is on disk when this returns."""
-        for name, text in (("id", id_ or ""), ("source", source)):
+        """Adds a tile, or replaces the one with that id. It is on disk when this returns.
+
+        Date and place that are not given are read from the file's header. What is neither given nor told there stays
+        as it is in the tile that is replaced; an empty field says that there is none.
+        """
+        sent = await _sent_fields(request, _UPSERT_FIELDS, several=("labels",))
+        for name, text in (("id", id_ or ""), ("source", source), ("split", split)):
             if not text.isprintable():
                 raise Refused(422, f"{name} has printable letters only", text, "Leave out line breaks and the like.")
-        day = None if date is None else date.isoformat()
-        upload = Upload(_reader(image), id_, labels or (), day, source, _footprint(bounds))
+        upload = Upload(
+            _reader(image),
+            id_,
+            None if "labels" not in sent else tuple(label for label in labels or () if label),
+            None if "date" not in sent else "" if date is None else date.isoformat(),
+            None if "source" not in sent else source,
+            None if "bounds" not in sent else _footprint(bounds or ""),
+            None if "split" not in sent else split,
+        )
         return _json(await service.upsert(upload))
 
     @router.delete("/items", response_model=schemas.DeletedAnswer, dependencies=bearer)
@@ -161,7 +185,10 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
         raise queries.unknown(id_)
     picture = state.snapshot.thumbnail(id_)
     if picture is None:
-        raise Refused(404, "the item has no small picture", id_, "Send its image by PUT to /api/v1/items: it gets one.")
+        remedy = "Send its image by PUT to /api/v1/items: it gets one."
+        if not state.snapshot.stored.thumbnail_size:
+            remedy = "The index was made without; make one with: macl export --thumbnail 128"
+        raise Refused(404, "the item has no small picture", id_, remedy)
     headers = {
         "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
         "Cache-Control": f"{'private' if private else 'public'}, max-age=60",
@@ -173,12 +200,34 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
     return Response(picture, headers=headers, media_type="image/jpeg")
 
 
-def _footprint(bounds: str | None) -> list[list[float]] | None:
-    if bounds is None:
-        return None
+def _known_parameters(request: Request) -> None:
+    """Refuses parameters that the route does not have: what is misspelt must not be passed over."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            rule = f"parameters are among {', '.join(known)}" if known else "the path takes no parameters"
+            raise Refused(422, rule, name, SEE)
+
+
+async def _sent_fields(request: Request, known: Sequence[str], several: Sequence[str] = ()) -> set[str]:
+    """Names of the fields of a form, the empty ones among them.
+
+    Raises:
+        Refused: 422 for a field that is not known, or one that is sent twice.
+    """
+    form = await request.form()
+    names = [name for name, _ in form.multi_items()]
+    for name in names:
+        if name not in known:
+            raise Refused(422, f"the form's fields are among {', '.join(known)}", name, SEE)
+        if names.count(name) > 1 and name not in several:
+            raise Refused(422, f"{name} is given once", names.count(name), "Send one request for each tile.")
+    return set(names)
+
+
+def _footprint(bounds: str) -> NDArray[np.float64]:
     try:
-        west, south, east, north = (float(value) for value in bounds.split(","))
-        return footprint_of(west, south, east, north)
+        return footprint_of(bounds.split(",") if bounds else ())
     except ValueError:
         raise Refused(
             422,

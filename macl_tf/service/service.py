@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import logging
 import os
 import time
@@ -21,12 +22,13 @@ from macl_tf.service.engine import Engine, State
 from macl_tf.service.errors import Refused, busy
 from macl_tf.service.limits import Limits
 from macl_tf.service.metrics import Metrics
-from macl_tf.service.pictures import PREVIEW, THUMBNAIL, Picture, read_picture
+from macl_tf.service.pictures import PREVIEW, Picture, read_picture
 from macl_tf.service.recall import RecallSample
 from macl_tf.service.schemas import Query
 from macl_tf.serving.artifacts import ArtifactError
 from macl_tf.serving.index import Index
 from macl_tf.serving.items import Items
+from macl_tf.serving.tile_facts import day_of, read_header
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -40,18 +42,21 @@ class Upload:
     Attributes:
         read: Gives the file as it was sent. It may lie on disk: it is read when its turn comes.
         id: By default made of the SHA-256 of the file.
-        labels: Names of its labels.
-        date: "2020-06-01", where known.
-        source: Where it comes from, or "".
-        footprint: Its four corners, where known.
+        labels: Names of its labels. Of this and all that follows, None where nothing was given: then it is what the
+            file's header tells, or else what the tile that is replaced has. An empty value says that there is none.
+        date: "2020-06-01".
+        source: Where it comes from.
+        footprint: (4, 2) its corners, NaN for none.
+        split: Part of the archive that it is of.
     """
 
     read: Callable[[], bytes]
     id: str | None = None
-    labels: Sequence[str] = ()
+    labels: Sequence[str] | None = None
     date: str | None = None
-    source: str = ""
-    footprint: list[list[float]] | None = None
+    source: str | None = None
+    footprint: NDArray[np.float64] | None = None
+    split: str | None = None
 
 
 class Service:
@@ -112,26 +117,20 @@ class Service:
         """
         with self._admitted():
             for _ in range(3):
-                state = self.engine.newest
-                names = state.snapshot.stored.items.label_names
-                queries.check_labels(upload.labels, names)
-                vector, picture = await self._embed(state, upload.read, {}, small=THUMBNAIL)
-                id_ = upload.id or f"sha256-{picture.sha256[:32]}"
-                items = Items.of(
-                    names,
-                    [id_],
-                    [[name in upload.labels for name in names]],
-                    sources=[upload.source],
-                    dates=[upload.date],
-                    footprints=None if upload.footprint is None else [upload.footprint],
-                )
                 try:
-                    after, _ = await self._write(_upsert(items, vector, picture, state.made_with))
+                    return await self._upsert(upload, self.engine.newest)
                 except ArtifactError:  # another process has just published an index of another encoder
                     await self._catch_up()
-                else:
-                    return {"id": id_, **after.versions}
         raise busy()
+
+    async def _upsert(self, upload: Upload, state: State) -> dict[str, Any]:
+        stored = state.snapshot.stored
+        queries.check_labels(upload.labels or (), stored.items.label_names)
+        vector, picture = await self._embed(state, upload.read, {}, small=stored.thumbnail_size)
+        id_, items, missing = await self._run(self._decoding, lambda: _described(upload))
+        known = {"encoder": state.made_with, "missing": missing}
+        after, _ = await self._write(lambda index: index.upsert(items, vector[None], [picture.small], **known))
+        return {"id": id_, **after.versions}
 
     async def delete(self, id_: str) -> dict[str, Any]:
         """Takes a tile away; when it returns, that is on disk."""
@@ -226,7 +225,31 @@ class Service:
             self.metrics.stage.labels(stage).observe(value)
 
 
-def _upsert(
-    items: Items, vector: NDArray[np.float32], picture: Picture, made_with: dict[str, Any]
-) -> Callable[[Index], None]:
-    return lambda index: index.upsert(items, vector[None], [picture.small], encoder=made_with)
+def _described(upload: Upload) -> tuple[str, Items, dict[str, list[bool]]]:
+    """The id of an upload whose picture is known to be whole, all that is known about it, and what is not."""
+    data = upload.read()
+    said = read_header(data)
+    day = said.date if upload.date is None else day_of(upload.date)
+    corners = said.footprint if upload.footprint is None else upload.footprint
+    id_ = upload.id or f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
+    names = tuple(dict.fromkeys(upload.labels or ()))
+    items = Items.of(
+        names,
+        [id_],
+        [[1] * len(names)],
+        splits=[upload.split or ""],
+        sources=[upload.source or ""],
+        dates=[day],
+        footprints=[corners],
+    )
+    return (
+        id_,
+        items,
+        {
+            "labels": [upload.labels is None],
+            "splits": [upload.split is None],
+            "sources": [upload.source is None],
+            "dates": [upload.date is None and bool(np.isnat(day))],
+            "footprints": [upload.footprint is None and bool(np.isnan(corners).any())],
+        },
+    )

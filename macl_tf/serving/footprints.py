@@ -12,22 +12,22 @@ from macl_tf.datasets.tags import read_tags
 from macl_tf.datasets.tiff import open_tiff, to_degrees
 
 
-def footprint(path: str | os.PathLike[str]) -> NDArray[np.float64] | None:
+def footprint(picture: str | os.PathLike[str] | bytes) -> NDArray[np.float64] | None:
     """The corners of a georeferenced TIFF.
 
     Args:
-        path: The file. Only what stands in it counts, no world file or other file beside it.
+        picture: The file, or its bytes. Only what stands in it counts, no world file or other file beside it.
 
     Returns:
         (4, 2) float64 longitude and latitude in degrees, WGS 84: the outer corners of the upper left, upper right,
         lower right and lower left pixel. Of a tile that crosses the antimeridian some longitudes are near 180 and some
         near -180. None where the file has no grid or no coordinate system, or these lead nowhere on Earth.
     """
-    path = Path(path)
-    if not read_tags(path).placed:  # for rasterio a file without a grid has one, of a degree or a metre a pixel
+    picture = picture if isinstance(picture, bytes) else Path(picture)
+    if not read_tags(picture).placed:  # for rasterio a file without a grid has one, of a degree or a metre a pixel
         return None
     try:
-        with open_tiff(path) as dataset:
+        with open_tiff(picture) as dataset:
             if dataset.crs is None:
                 return None
             a, b, left, d, e, top = dataset.transform[:6]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +164,14 @@ class Index:
         return self._snapshot.search(vectors, k, ids=ids, filter=filter, exact=exact)
 
     def upsert(
-        self, items: Items, vectors: ArrayLike, thumbnails: Iterable[bytes | None] | None = None, *, encoder: Any = None
-    ) -> None:
+        self,
+        items: Items,
+        vectors: ArrayLike,
+        thumbnails: Iterable[bytes | None] | None = None,
+        *,
+        encoder: Any = None,
+        missing: Mapping[str, Sequence[bool]] | None = None,
+    ) -> int:
         """Adds items, and replaces those whose ids are there already: all of them, or after an error none.
 
         When it returns they are on disk and survive a crash. Many items in one call are much faster than many calls.
@@ -175,6 +181,11 @@ class Index:
             vectors: (n, D) finite and not zero.
             thumbnails: n small JPEG pictures, None or b"" where there is none.
             encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
+            missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
+                given: an item that is replaced keeps there what it has at that moment, whoever wrote it.
+
+        Returns:
+            How many of them replaced another.
 
         Raises:
             ValueError: If something does not fit. Then nothing was changed.
@@ -184,10 +195,14 @@ class Index:
         def change(now: Snapshot) -> Upsert | None:
             if encoder not in (None, now.stored.info.get("encoder")):
                 raise ArtifactError("vectors must be of the newest index's encoder, which is another now: embed again.")
-            upsert = Upsert.of(items, vectors, thumbnails, now.stored.items.label_names, now.dim)
+            known = now.keeping(items.aligned(now.stored.items.label_names), missing or {})
+            upsert = Upsert.of(known, vectors, thumbnails, now.stored.items.label_names, now.dim)
+            replaced.extend(id_ for id_ in items.ids if now.holds(id_))
             return upsert if len(items) else None
 
+        replaced: list[str] = []
         self._write(change)
+        return len(replaced)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Takes items away; when it returns, that survives a crash.

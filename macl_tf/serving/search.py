@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,15 @@ from macl_tf.datasets.images import decode_image, thumbnail
 from macl_tf.datasets.label_names import known_labels
 from macl_tf.serving.artifacts import ArtifactError, open_version
 from macl_tf.serving.filters import Filter
-from macl_tf.serving.index import Index
+from macl_tf.serving.index import Index, Snapshot
 from macl_tf.serving.items import Items
+from macl_tf.serving.tile_facts import NOWHERE, UNKNOWN_DAY, day_of, footprint_of, read_header
 
 if TYPE_CHECKING:
     from macl_tf.serving.saved_model import ExportedEncoder
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray
+_TRIES = 3  # to write what another export keeps making out of date
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class SearchEngine:
         self.served = served
         self.index = index
         self._verify = verify
+        self._loading = threading.Lock()
+        self._encoder: tuple[str, ExportedEncoder] | None = None  # and the uuid of its version
 
     @classmethod
     def open(cls, served: str | os.PathLike[str], *, exact: bool = False, verify: bool = True) -> SearchEngine:
@@ -92,19 +96,10 @@ class SearchEngine:
             raise ArtifactError(f"'{path}' is not there. `macl export --run-dir RUN --output {path}` makes it.")
         return cls(path, Index.open(path / "index", exact=exact, verify=verify), verify=verify)
 
-    @cached_property
+    @property
     def encoder(self) -> ExportedEncoder:
         """The encoder that the index was made with, which need not be the newest."""
-        from macl_tf.serving.saved_model import ExportedEncoder
-
-        made_with = self.index.info["encoder"]
-        _, manifest = open_version(self.served / "encoder", "encoder", made_with["version"], verify=self._verify)
-        if manifest["uuid"] != made_with["uuid"]:
-            raise ArtifactError(
-                f"The index of '{self.served}' was made with another encoder than its version {made_with['version']} "
-                "is: vectors of two encoders cannot be compared. Copy both from one export, or export again."
-            )
-        return ExportedEncoder.load(self.served, made_with["version"])
+        return self._encoder_of(self.index.snapshot)
 
     def search(
         self,
@@ -151,7 +146,8 @@ class SearchEngine:
         else:
             if vectors is None:
                 names = [name_of(image, number) for number, image in enumerate(images, start=1)]
-                vectors = self.embed(images)
+                arrays = [read_picture(image, number) for number, image in enumerate(images, start=1)]
+                state, vectors = self._embedded(arrays)
             else:
                 names = [f"vector {number}" for number in range(1, len(vectors) + 1)]
             hits = state.search(vectors, k=k, filter=condition, exact=exact)
@@ -173,40 +169,126 @@ class SearchEngine:
             FileNotFoundError: For a path that is not there.
             ValueError: For bytes that are no picture, naming it.
         """
-        return self.encoder.embed_images([read_picture(image, number) for number, image in enumerate(images, start=1)])
+        return self._embedded([read_picture(image, number) for number, image in enumerate(images, start=1)])[1]
 
     def upsert(
         self,
         images: Sequence[Picture],
         ids: Sequence[str],
         *,
-        labels: Sequence[str | Sequence[str]] | None = None,
-        thumbnail_size: int = 128,
-    ) -> None:
+        labels: Sequence[str | Sequence[str] | None] | None = None,
+        dates: Sequence[Any] | None = None,
+        bboxes: Sequence[Sequence[float] | None] | None = None,
+        splits: Sequence[str | None] | None = None,
+        sources: Sequence[str | None] | None = None,
+        thumbnail_size: int | None = None,
+    ) -> int:
         """Adds pictures to the index, or replaces those of the same id: all of them, durably, or none.
+
+        What is given for a tile wins. Where nothing is given, which is None, its date and place are those that the
+        header of the file tells; what that does not tell, and all else, stays as it is in the tile that is replaced.
+        An empty value says that there is none: `labels=[()]`, `dates=[""]`, `bboxes=[()]`, `splits=[""]`.
 
         Args:
             images: Paths, encoded bytes, or (H, W, 3) uint8 RGB arrays.
             ids: One for each.
-            labels: Label names of each, or a list of them as one text; none by default.
-            thumbnail_size: Longest side of the small picture that is kept, in pixels; 0 for none.
+            labels: Label names of each, or a list of them as one text.
+            dates: Day that each was taken, "2020-06-01", a date or datetime64.
+            bboxes: West, south, east, north of each in degrees (WGS 84), less than 180 degrees wide.
+            splits: Part of the archive that each is of.
+            sources: What each comes from.
+            thumbnail_size: Longest side of the small picture that is kept, in pixels; 0 for none. By default as in the
+                index.
+
+        Returns:
+            How many of them replaced another.
 
         Raises:
             FileNotFoundError: For a path that is not there.
-            ValueError: For bytes that are no picture, an unknown label, or ids not unique. Then nothing changes.
+            ValueError: For bytes that are no picture, an unknown label, a date or box that cannot be, or ids not
+                unique. Then nothing changes.
         """
-        if len(ids) != len(images):
-            raise ValueError(f"Each picture needs one id, got {len(images)} pictures and {len(ids)} ids.")
+        count = len(images)
+        if len(ids) != count:
+            raise ValueError(f"Each picture needs one id, got {count} pictures and {len(ids)} ids.")
+        given = {"labels": labels, "dates": dates, "bboxes": bboxes, "splits": splits, "sources": sources}
+        for name, values in given.items():
+            if values is not None and (isinstance(values, str) or len(values) != count):
+                got = f"the text {values!r}" if isinstance(values, str) else len(values)
+                raise ValueError(f"{name} must have one entry for each of the {count} pictures, got {got}.")
+        nothing: list[Any] = [None] * count
+        known = known_labels(self.index.label_names)
+        held = [None if names is None else known.choose(names) for names in labels or nothing]
+        days = [None if day is None else day_of(day) for day in dates or nothing]
+        corners = [None if box is None else footprint_of(box) for box in bboxes or nothing]
+        parts, origins = list(splits or nothing), list(sources or nothing)
         arrays = [read_picture(image, number) for number, image in enumerate(images, start=1)]
-        names = self.index.label_names
-        known = known_labels(names)
-        rows = np.zeros((len(ids), len(names)), np.uint8)
-        for row, held in zip(rows, labels or [()] * len(ids), strict=True):
-            row[known.places(held)] = 1
-        paths = [str(image) if isinstance(image, str | os.PathLike) else "" for image in images]
-        items = Items.of(names, list(ids), rows, paths=paths)
-        small = [thumbnail(array, thumbnail_size) if thumbnail_size else b"" for array in arrays]
-        self.index.upsert(items, self.encoder.embed_images(arrays), small)
+        for place, image in enumerate(images):
+            if (days[place] is None or corners[place] is None) and not isinstance(image, np.ndarray):
+                said = read_header(image if isinstance(image, bytes) else Path(image))
+                if days[place] is None and not np.isnat(said.date):
+                    days[place] = said.date
+                if corners[place] is None and not np.isnan(said.footprint).any():
+                    corners[place] = said.footprint
+        names = tuple(dict.fromkeys(label for names in held for label in names or ()))
+        items = Items.of(
+            names,
+            list(ids),
+            [[name in (labels or ()) for name in names] for labels in held],
+            paths=[str(image) if isinstance(image, str | os.PathLike) else "" for image in images],
+            splits=[part or "" for part in parts],
+            sources=[origin or "" for origin in origins],
+            footprints=[NOWHERE if footprint is None else footprint for footprint in corners],
+            dates=[UNKNOWN_DAY if day is None else day for day in days],
+        )
+        columns: dict[str, list[Any]] = {
+            "labels": held,
+            "dates": days,
+            "footprints": corners,
+            "splits": parts,
+            "sources": origins,
+        }
+        missing = {name: [value is None for value in values] for name, values in columns.items()}
+        for _ in range(_TRIES):
+            state, vectors = self._embedded(arrays)
+            size = state.stored.thumbnail_size if thumbnail_size is None else thumbnail_size
+            small = [thumbnail(array, size) if size else None for array in arrays]
+            made_with = state.stored.info.get("encoder")
+            try:
+                return self.index.upsert(items, vectors, small, encoder=made_with, missing=missing)
+            except ArtifactError:
+                if self.index.info.get("encoder") == made_with:
+                    raise
+        raise ArtifactError(f"'{self.served}' gets one new index after another. Wait for that to end, then try again.")
+
+    def _embedded(self, arrays: list[np.ndarray]) -> tuple[Snapshot, np.ndarray]:
+        """A state of the index and embeddings (B, D) of its encoder."""
+        while True:
+            state = self.index.snapshot
+            try:
+                return state, self._encoder_of(state).embed_images(arrays)
+            except ArtifactError:  # an export may just have put another index and encoder in the place of these
+                self.index.refresh()
+                if self.index.snapshot.stored.uuid == state.stored.uuid:
+                    raise
+
+    def _encoder_of(self, state: Snapshot) -> ExportedEncoder:
+        from macl_tf.serving.saved_model import ExportedEncoder
+
+        made_with = state.stored.info["encoder"]
+        with self._loading:
+            if self._encoder is None or self._encoder[0] != made_with["uuid"]:
+                _, manifest = open_version(
+                    self.served / "encoder", "encoder", made_with["version"], verify=self._verify
+                )
+                if manifest["uuid"] != made_with["uuid"]:
+                    raise ArtifactError(
+                        f"The index of '{self.served}' was made with another encoder than its version "
+                        f"{made_with['version']} is: vectors of two encoders cannot be compared. Copy both from one "
+                        "export, or export again."
+                    )
+                self._encoder = made_with["uuid"], ExportedEncoder.load(self.served, made_with["version"])
+            return self._encoder[1]
 
 
 def read_picture(image: Picture, number: int = 1) -> np.ndarray:

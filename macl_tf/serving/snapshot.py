@@ -7,7 +7,7 @@ dead among them. A position is a place in `items`, which holds the living only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,6 +130,53 @@ class Snapshot:
             return True
         row = self.stored.rows.get(id_)
         return row is not None and bool(self.alive[row])
+
+    def id_of(self, name: str) -> str | None:
+        """The id that somebody means who writes a name as results show it.
+
+        Args:
+            name: An id, or the end of one after a slash, as cards show it, or after "…", as contact sheets do.
+
+        Returns:
+            The id; None where no id is it or ends so.
+
+        Raises:
+            ValueError: If several ids end so, naming them.
+        """
+        if self.holds(name):
+            return name
+        found = self.ids_ending(name)
+        if len(found) > 1:
+            more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+            raise ValueError(
+                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: "
+                f"{', '.join(map(repr, found[:5]))}{more}. Write the whole id."
+            )
+        return found[0] if found else None
+
+    def ids_ending(self, name: str) -> list[str]:
+        """Ids that end so after a slash, or, after "…", anywhere; see `id_of`."""
+        end = name[1:] if name.startswith("…") else f"/{name}"
+        return [id_ for id_ in self.items.ids if id_.endswith(end)] if name.strip("…/") else []
+
+    def keeping(self, items: Items, missing: Mapping[str, Sequence[bool]]) -> Items:
+        """Items of an upsert, with what was not given for them as the items with the same ids here have it.
+
+        Args:
+            items: n items with the labels of the index.
+            missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
+                given.
+        """
+        columns: dict[str, Any] = {}
+        size = len(self.alive)
+        rows = {place: self._row(id_) for place, id_ in enumerate(items.ids) if self.holds(id_)}
+        for name, unknown in missing.items():
+            columns[name] = getattr(items, name).copy()
+            for place, row in rows.items():
+                if unknown[place]:
+                    old = self.stored.items if row < size else self.added
+                    columns[name][place] = getattr(old, name)[row if row < size else row - size]
+        return replace(items, **columns)
 
     def describe(self, item: int | str) -> dict[str, Any]:
         """Everything known about the item of a position or an id; see `Items.describe`.

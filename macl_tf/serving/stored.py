@@ -35,6 +35,7 @@ KIND = "index"
 KINDS = ("auto", "brute_force", "hashing", "tree")
 _VECTORS, _ITEMS, _SCANN = "vectors.npy", "items.parquet", "scann"
 _RECALL_K = 10
+THUMBNAIL_SIZE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,11 @@ class Stored:
     def rows(self) -> dict[str, int]:
         """Row of each id. Made when first needed: a million ids take a quarter of a second."""
         return {id_: row for row, id_ in enumerate(self.items.ids)}
+
+    @property
+    def thumbnail_size(self) -> int:
+        """Longest side in pixels of the small pictures that it was made with, 0 for none; 128 where it does not say."""
+        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def is_newest(self, root: Path) -> bool:
         """Whether this is the newest version; its number does not tell, where a folder was removed and made anew."""
