@@ -346,3 +346,40 @@ def test_long_and_strange_values_are_repeated_shortly(client):
         error = client.search({"id": value}, status=404)["error"]
         assert len(error["value"]) < 130 and error["value"].isprintable()
     assert json.dumps(client.search({"id": "日本"}, status=404)["error"]["value"]) == '"\\u65e5\\u672c"'
+
+
+def test_what_a_refusal_advises_works(client):
+    """Each remedy is followed as it stands."""
+
+    def refused(status, *positive, **query):
+        return client.search(*positive, status=status, **query)["error"]["remedy"]
+
+    assert refused(422, VECTOR, filter={"any_of": ["sae"]}) == "Did you mean sea?"
+    assert client.search(VECTOR, filter={"any_of": ["sea"]})["results"]
+    assert "GET api/v1/labels" in refused(422, VECTOR, filter={"any_of": ["quite another"]})
+    name = client.get("/api/v1/labels").json()["labels"][0]["name"]
+    assert client.search(VECTOR, filter={"any_of": [name]})["results"]
+
+    assert "query.vector of an answer" in refused(422, {"vector": [1.0, 2.0]})
+    vector = client.search_image(upload(5), k=1)["query"]["vector"]
+    assert ids(client.search({"vector": vector}, k=1)) == [name_of(5)]
+
+    assert "offset" in refused(422, VECTOR, k=51)
+    assert client.search(VECTOR, k=COUNT - 5, offset=5)["results"]
+    assert "one of these" in refused(404, VECTOR, index=9)
+    assert client.search(VECTOR, index=1)["results"]
+    assert "search results" in refused(404, {"id": name_of(1).split("/")[1]})
+    assert client.search({"id": client.search(VECTOR)["results"][0]["id"]})["results"]
+
+    body = json.dumps({"positive": [VECTOR]})
+    for path, good in (
+        ("/api/v1/search", {"content": body, "headers": {"Content-Type": "application/json"}}),
+        ("/api/v1/search/image", {"files": {"image": ("a", upload(1))}}),
+    ):
+        remedy = client.post(path, content=b"x", headers={"Content-Type": "text/plain"}).json()["error"]["remedy"]
+        assert ("application/json" if "content" in good else "in the field image") in remedy
+        assert client.post(path, **good).status_code == 200
+    told = client.get("/api/v1/nothing").json()["error"]["remedy"]
+    assert client.get(told.split()[-1].rstrip(".")).json()["openapi"]
+    told = client.get("/nothing").text
+    assert client.get(told.split()[-1].rstrip(".")).headers["content-type"].startswith("text/html")

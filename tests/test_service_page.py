@@ -58,8 +58,7 @@ def own(tmp_path_factory):
     made_with = publish_encoder(folder, "a")
     generator = np.random.default_rng(0)
     labels = (generator.random((COUNT, len(STRANGE))) < 0.25).astype(np.uint8)
-    labels[:, -1] = 0
-    labels[0] = labels[1] = 1
+    labels[:2] = 1
     labels[:, -1] = 0
     corner = generator.random((COUNT, 2)) * 0.5 + [(5 if number % 2 else 8, 45) for number in range(COUNT)]
     corners = [[(x, y + 0.02), (x + 0.02, y + 0.02), (x + 0.02, y), (x, y)] for x, y in corner]
@@ -701,6 +700,19 @@ def test_zooming_keeps_tiles_in_sight(open_page, own):
     page.keyboard.press("+")
     assert last.bounding_box()["x"] == pytest.approx(at["x"], abs=1.5)
     assert last.bounding_box()["y"] == pytest.approx(at["y"], abs=1.5)
+
+
+def test_a_link_to_what_is_gone_can_be_mended_where_it_is_told(open_page, own):
+    page = open_page("#like=first/tile.tif&index=9&k=999", at=own)
+    notice = page.get_by_role("alert").inner_text()
+    assert "index must be one of 1, 2" in notice.lower() and "Choose one of these" in notice
+    assert page.input_value("#index") == "9" and page.input_value("#number") == "50"
+    moved(page, lambda: page.select_option("#index", ""))
+    assert len(shown(page)) == COUNT - 1
+    page = open_page("#like=first/tile.tif&versus=9&k=12", at=own)
+    assert len(shown(page)) == 12 and "Choose one of these" in page.locator("#lists > section").nth(1).inner_text()
+    moved(page, lambda: page.select_option("#versus", ""))
+    assert page.locator("#lists > section").count() == 1
 
 
 @pytest.mark.parametrize("size", ["bytes", "pixels"])

@@ -19,6 +19,7 @@ Reading is free; writing needs a token, from --token-file or the environment var
 examples:
   macl serve served
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
+  macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/
 """
 _PACKAGES = {
     "fastapi": "fastapi",

@@ -34,31 +34,37 @@ export function showViews(search, archive, change) {
     );
   }
   if (searching || hasFilter(search)) {
-    const numbers = [...new Set([...NUMBERS, search.k])]
-      .filter((number) => number <= info.limits.k)
+    const number = Math.min(search.k, info.limits.k);
+    const numbers = [...new Set([...NUMBERS, number])]
+      .filter((some) => some <= info.limits.k)
       .sort((a, b) => a - b);
     parts.push(
       choice(
         "number",
         "Show",
-        search.k,
-        numbers.map((number) => [number, String(number)]),
+        number,
+        numbers.map((some) => [some, String(some)]),
         (value) => change({ ...search, k: Number(value) }),
       ),
     );
   }
   if (searching) {
     const versions = info.versions.map((entry) => [entry.version, versionName(entry, info)]);
+    // One that a link names and that is gone must stand there: else no other can be chosen instead.
+    const among = (chosen) => {
+      const gone = chosen !== null && !info.versions.some(({ version }) => version === chosen);
+      return gone ? [...versions, [chosen, `${chosen} (not there)`]] : versions;
+    };
     if (versions.length > 1 || search.index !== null) {
       parts.push(
-        choice("index", "Index", search.index ?? "", [["", "newest"], ...versions], (value) =>
+        choice("index", "Index", search.index ?? "", [["", "newest"], ...among(search.index)], (value) =>
           change({ ...search, index: value === "" ? null : Number(value) }),
         ),
       );
     }
     if (versions.length > 1 || search.versus !== null) {
       parts.push(
-        choice("versus", "Beside", search.versus ?? "", [["", "nothing"], ...versions], (value) =>
+        choice("versus", "Beside", search.versus ?? "", [["", "nothing"], ...among(search.versus)], (value) =>
           change({ ...search, versus: value === "" ? null : Number(value) }),
         ),
       );
