@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from macl_tf.datasets.label_names import UnknownLabelError, known_labels
 from macl_tf.service.engine import State
 from macl_tf.service.errors import SEE, Refused
 from macl_tf.service.limits import Limits
@@ -18,7 +18,6 @@ from macl_tf.service.schemas import Condition, Example, Query
 from macl_tf.serving.filters import Filter
 from macl_tf.serving.index import Snapshot
 
-_SHOWN = 50  # labels in a message
 NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
 
 
@@ -93,12 +92,11 @@ def filter_of(condition: Condition, snapshot: Snapshot) -> Filter | None:
     if not any(value for _, value in condition):
         return None
     names = snapshot.stored.items.label_names
-    check_labels([*condition.any_of, *condition.all_of, *condition.none_of], names)
     try:
         return Filter(
-            any_of=tuple(condition.any_of),
-            all_of=tuple(condition.all_of),
-            none_of=tuple(condition.none_of),
+            any_of=chosen_labels(condition.any_of, names),
+            all_of=chosen_labels(condition.all_of, names),
+            none_of=chosen_labels(condition.none_of, names),
             bbox=None if condition.box is None else tuple(condition.box),  # type: ignore[arg-type]
             since=condition.since,  # type: ignore[arg-type]
             until=condition.until,  # type: ignore[arg-type]
@@ -107,13 +105,14 @@ def filter_of(condition: Condition, snapshot: Snapshot) -> Filter | None:
         raise Refused(422, str(error), condition.model_dump(mode="json", exclude_unset=True), SEE) from error
 
 
-def check_labels(labels: Sequence[str], names: Sequence[str]) -> None:
-    """Refuses labels that the index does not have, and lists those that it has."""
+def chosen_labels(labels: Sequence[str], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The index's labels that are meant, in its spelling; refuses those that it does not have, and lists its own."""
+    known = known_labels(names)
     for label in labels:
-        if label not in names:
-            near = get_close_matches(label, names, 1)
-            remedy = f"Did you mean {near[0]}?" if near else "GET api/v1/labels lists them with their counts."
-            raise Refused(422, f"labels must be among {_some(names)}", label, remedy)
+        if known.find(label) is None:
+            error = UnknownLabelError([label], known)
+            raise Refused(422, error.rule, label, error.remedy or "GET api/v1/labels lists them with their counts.")
+    return known.choose(labels)
 
 
 def describe(state: State, id_: str) -> dict[str, Any]:
@@ -164,12 +163,6 @@ def unknown(id_: str) -> Refused:
     """For an id that is not there."""
     remedy = "Ids are those of search results in this index, whole: with their folders."
     return Refused(404, "the id must be of an item in the index", id_, remedy)
-
-
-def _some(names: Sequence[str]) -> str:
-    """Names in a message, of many the first."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN:,} more"
 
 
 def _vector(state: State, example: Example) -> NDArray[np.float32]:

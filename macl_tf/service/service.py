@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -125,7 +125,8 @@ class Service:
 
     async def _upsert(self, upload: Upload, state: State) -> dict[str, Any]:
         stored = state.snapshot.stored
-        queries.check_labels(upload.labels or (), stored.items.label_names)
+        if upload.labels is not None:
+            upload = replace(upload, labels=queries.chosen_labels(upload.labels, stored.items.label_names))
         vector, picture = await self._embed(state, upload.read, {}, small=stored.thumbnail_size)
         id_, items, missing = await self._run(self._decoding, lambda: _described(upload))
         known = {"encoder": state.made_with, "missing": missing}
