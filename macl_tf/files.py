@@ -112,19 +112,16 @@ def locked(path: str | os.PathLike[str], *, busy: str = "", shared: bool = False
     Args:
         path: The lock file; it is made if need be and stays.
         busy: If given, who finds the lock taken does not wait but gets a BlockingIOError with this text.
-        shared: Whether others that share it may hold it too, as readers do. Where no lock file can be made, as on a
-            read-only disk, nobody writes, and it is held without one.
+        shared: Whether others that share it may hold it too, as readers do. Then no lock file is made: where there is
+            none, nobody writes.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
+        descriptor = os.open(path, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
         if not shared:
             raise
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            yield
-            return
+        yield
+        return
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:

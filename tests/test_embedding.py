@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import os
 import threading
 import time
 from pathlib import Path
@@ -103,6 +104,82 @@ def test_files_that_came_since_and_bad_ones_that_were_mended_are_embedded(folder
     assert sorted(read_shards(output)[0].ids) == sorted([*IDS, "a/1.png", "b/half.png"])
     assert sorted(bad_files(output)) == ["a/text.jpg", "empty.tif", "late.gif"]
     assert embed(folder, output).embedded == 0
+
+
+def test_what_changed_is_embedded_anew_and_what_went_is_left_out(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    embed(folder, output, shard_size=4)
+    save(folder / "a" / "2.png", photo(77, 12, 28))  # another picture under the same name
+    (folder / "b" / "3.png").unlink()
+    (folder / "b" / "5.png").write_text("torn")
+    (folder / "a" / "text.jpg").unlink()
+    save(folder / "a" / "new.png", photo(78))
+    report = embed(folder, output)
+    assert (report.embedded, report.changed, report.gone, report.before) == (2, 1, 2, 10)
+    assert "(1 new, 1 changed, 2 gone); 10 were before" in str(report)
+    items, vectors, _ = read_shards(output)
+    assert sorted(items.ids) == sorted({*IDS, "a/new.png"} - {"b/3.png", "b/5.png"})
+    fresh_items, fresh, _ = read_shards(embed(folder, tmp_path / "fresh").output)
+    order = [items.ids.tolist().index(name) for name in fresh_items.ids]
+    np.testing.assert_array_equal(vectors[order], fresh)
+    assert sorted(bad_files(output)) == ["b/5.png", "b/half.png", "empty.tif"]
+    assert str(embed(folder, output)).startswith("nothing to do: 9 images were embedded before; 3 bad")
+
+
+def test_a_changed_table_changes_what_is_known_of_a_tile(folder: Path, tmp_path: Path) -> None:
+    table, output = tmp_path / "table.csv", tmp_path / "out"
+
+    def with_table(text: str) -> EmbeddingReport:
+        table.write_text(text)
+        return embed_images(StubEncoder(), FolderSource(folder, table), output, progress=False)
+
+    with_table("image,labels,split\na/0,sea,test\na/2,sand;sea,train\n")
+    report = with_table("image,labels,split\na/0,sand,test\na/2,sand;sea,train\na/4,sea,test\n")
+    assert (report.embedded, report.changed, report.gone) == (2, 2, 0)
+    items = read_shards(output)[0]
+    described = {items.ids[row]: items.describe(row)["labels"] for row in range(len(items))}
+    assert described["a/0.png"] == ["sand"] and described["a/4.png"] == ["sea"]
+    assert set(described["a/2.png"]) == {"sand", "sea"}
+
+
+def test_what_cannot_be_listed_now_is_not_taken_for_gone(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    output = tmp_path / "out"
+    embed(folder, output)
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        report = embed(folder, output)
+    assert (report.gone, report.kept) == (0, 5) and "5 stay as they were" in str(report)
+    assert sorted(read_shards(output)[0].ids) == IDS
+
+
+def test_another_or_an_empty_folder_does_not_empty_the_shards(folder: Path, tmp_path: Path) -> None:
+    output, other = tmp_path / "out", tmp_path / "other"
+    embed(folder, output)
+    before = snapshot(output)
+    other.mkdir()
+    with pytest.raises(FileNotFoundError, match="must hold images, but none was found"):
+        embed(other, output)
+    save(other / "x.png", photo(3))
+    with pytest.raises(
+        ValueError, match=r"none of the 10 tiles in '.*' is among the 1 of .* use another output folder"
+    ):
+        embed(other, output)
+    assert snapshot(output) == before
+    assert embed(other, tmp_path / "another").embedded == 1  # the remedy
+
+
+def test_notes_are_told_without_progress_too(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("image,labels\na/0,sea\na/17,sea\n")
+    embed_images(StubEncoder(), FolderSource(folder, table), tmp_path / "out", progress=False)
+    assert "rows without an image, left out: 1 (a/17)" in capsys.readouterr().err
 
 
 def test_labels_splits_and_dates_come_along(folder: Path, tmp_path: Path) -> None:

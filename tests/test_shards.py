@@ -163,9 +163,44 @@ def test_shards_of_two_encoders_are_not_read_as_one(folder: Path) -> None:
         read_shards(folder)
 
 
-def test_an_id_in_two_shards_is_refused(folder: Path) -> None:
-    add(ShardFolder(folder, ORIGIN), ["z", "b"])
-    with pytest.raises(ValueError, match=r"ids must be unique, but 'b' is in '.*part-00000.*' and in '.*part-00003"):
+def test_a_later_shard_takes_the_place_of_an_earlier_one(folder: Path) -> None:
+    shards = ShardFolder(folder, ORIGIN)
+    add(shards, ["z", "b"])
+    assert shards.rows == 6
+    items, vectors, thumbnails = read_shards(folder)
+    assert items.ids.tolist() == ["a", "c", "d", "e", "z", "b"]
+    np.testing.assert_array_equal(vectors, vectors_of(items.ids.tolist()))
+    assert thumbnails is not None and list(thumbnails) == [None, b"c", None, b"e", None, b"b"]
+    assert ShardFolder(folder, ORIGIN).rows == 6
+
+
+def test_what_is_gone_is_not_read_any_more_until_it_comes_back(folder: Path) -> None:
+    shards = ShardFolder(folder, ORIGIN)
+    shards.see("a", "a")
+    assert sorted(shards.unseen()) == sorted(["b", "c", "d", "e", "x.png", "y, z.png", os.fsdecode(b"\xff.png")])
+    nothing = Items.of(NAMES, [])
+    shards.add(nothing, vectors_of([]), None, (), gone=["b", "e", "x.png"])
+    again = ShardFolder(folder, ORIGIN)
+    assert (shards.rows, again.rows, again.holds("b"), again.holds("c")) == (3, 3, False, True)
+    assert "x.png" not in again.bad and len(again.bad) == 2
+    assert read_shards(folder)[0].ids.tolist() == ["a", "c", "d"]
+    add(again, ["b"])
+    assert read_shards(folder)[0].ids.tolist() == ["a", "c", "d", "b"] and ShardFolder(folder, ORIGIN).rows == 4
+
+
+def test_a_change_of_the_file_or_of_what_is_said_of_it_is_noticed(tmp_path: Path) -> None:
+    shards = ShardFolder(tmp_path, ORIGIN)
+    items = Items.of(NAMES, ["a", "b"])
+    shards.add(items, vectors_of(["a", "b"]), None, (), stamps=["1:2", ""], facts=["sea", "sand"])
+    again = ShardFolder(tmp_path, ORIGIN)
+    assert not again.changes("a", "1:2", "sea") and not again.changes("a", "", "sea")
+    assert again.changes("a", "1:3", "sea") and again.changes("a", "1:2", "sand") and again.changes("c", "1:2", "sea")
+
+
+def test_shards_of_another_format_are_refused(folder: Path) -> None:
+    beside = folder / "part-00002.json"
+    beside.write_text(beside.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(ValueError, match=r"is of format 1, where this macl_tf reads and writes 2\. Use another output"):
         read_shards(folder)
 
 
@@ -195,7 +230,7 @@ def test_damage_is_refused_and_the_file_named(folder: Path, reader: object) -> N
         "{}",
         text[:-5],
         text.replace('"rows"', '"row"'),
-        text.replace('"format": 1', '"format": 2'),
+        text.replace('"format": 2', '"format": "2."'),
     ):
         beside.write_text(broken)
         with pytest.raises(ValueError, match=r"part-00002\.json' is damaged"):
@@ -246,4 +281,4 @@ def test_records_hold_every_name(tmp_path: Path) -> None:
     add(ShardFolder(tmp_path, ORIGIN), ["a"], tuple(BadFile(name, "x") for name in names))
     record = read_record(tmp_path / "part-00000.parquet")
     assert [file.path for file in record.bad] == names and record.rows == 1
-    assert json.loads((tmp_path / "part-00000.json").read_text(encoding="ascii"))["format"] == 1
+    assert json.loads((tmp_path / "part-00000.json").read_text(encoding="ascii"))["format"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -21,15 +22,12 @@ from tqdm import tqdm
 from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.datasets.label_lists import listed, quoted
 from macl_tf.datasets.label_names import KnownLabels
-from macl_tf.datasets.tags import read_tags
 from macl_tf.files import locked
-from macl_tf.serving.footprints import footprint
 from macl_tf.serving.items import Items
 from macl_tf.serving.shard_records import BadFile, Origin
-from macl_tf.serving.shards import BAD_FILES, ShardFolder
+from macl_tf.serving.shards import BAD_FILES, LOCK, ShardFolder
 from macl_tf.serving.sources import Tile, TileSource
-
-_NOWHERE = np.full((4, 2), np.nan)
+from macl_tf.serving.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
 
 
 class Encoder(Protocol):
@@ -51,10 +49,15 @@ class EmbeddingReport:
 
     Attributes:
         output: Folder of the shards.
-        embedded: Tiles embedded by this run.
-        before: Tiles that were embedded before.
+        embedded: Tiles embedded by this run, new and changed ones.
+        before: Tiles that were embedded before, the changed and the gone among them.
         bad: Files that could not be embedded, in this run or before; they stand in bad_files.csv.
         seconds: How long this run took.
+        changed: Tiles that were embedded before and are others now: their file changed, or their row in the table.
+        gone: Tiles that were embedded before and are left out now: they are not there any more, or cannot be decoded
+            since they changed.
+        kept: Tiles that were embedded before and stay as they were, because they, or the folder that they lie in,
+            cannot be looked into at the moment.
     """
 
     output: Path
@@ -62,6 +65,9 @@ class EmbeddingReport:
     before: int
     bad: int
     seconds: float
+    changed: int = 0
+    gone: int = 0
+    kept: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -70,13 +76,27 @@ class EmbeddingReport:
 
     def __str__(self) -> str:
         """A closing line for the command."""
+        parts = {"new": self.embedded - self.changed, "changed": self.changed, "gone": self.gone}
+        since = ", ".join(f"{count:,} {word}" for word, count in parts.items() if count) if self.before else ""
         if self.embedded:
             text = f"{self.embedded:,} images embedded, {self.images_per_second:,.1f} a second"
-            text += f"; {self.before:,} were before" if self.before else ""
+            text += f" ({since}); {self.before:,} were before" if self.before else ""
+        elif since:
+            text = f"nothing to embed ({since}): {self.before:,} images were embedded before"
         else:
             text = f"nothing to do: {self.before:,} images were embedded before"
+        if self.kept:
+            text += f"; {self.kept:,} stay as they were, since they cannot be read now"
         files = "file" if self.bad == 1 else "files"
         return text + (f"; {self.bad:,} bad {files}, see '{self.output / BAD_FILES}'" if self.bad else "")
+
+
+class _Failed(NamedTuple):
+    """A tile that cannot be embedded."""
+
+    tile: Tile
+    bad: BadFile
+    out_of_reach: bool = False  # it could not be opened, which says nothing about what is in it
 
 
 class _Prepared(NamedTuple):
@@ -87,6 +107,7 @@ class _Prepared(NamedTuple):
     thumbnail: bytes | None
     date: np.datetime64
     footprint: NDArray[np.float64]
+    stamp: str
 
 
 def embed_images(
@@ -102,9 +123,11 @@ def embed_images(
 ) -> EmbeddingReport:
     """Embeds every tile of a source into a folder of Parquet shards.
 
-    The same call after an interruption goes on behind the last finished shard, and after files were added embeds
-    these. What was embedded is not looked at again; a bad file is tried again once it has changed. Memory depends
-    on `batch_size`, `shard_size` and the largest picture, and by 16 bytes each on how many were embedded before.
+    The same call after an interruption goes on behind the last finished shard. Later it embeds what came since, and
+    anew what has changed since: the size or time of its file, or its labels, split or date in the source. What is gone
+    is left out from then on, which holds when all else is done. What cannot be looked into at the moment stays as it
+    was. A bad file is tried again once it has changed. Memory depends on `batch_size`, `shard_size` and the largest
+    picture, and by 34 bytes each on how many were embedded before.
 
     Args:
         encoder: The exported encoder.
@@ -120,9 +143,10 @@ def embed_images(
         What was done. The source's labels that the encoder does not know become columns of their own, behind its own.
 
     Raises:
-        FileNotFoundError: If the source is empty.
+        FileNotFoundError: If the source is empty. Then all stays as it was.
         BlockingIOError: If another process is writing to `output`.
-        ValueError: If `output` holds shards of another encoder, with other labels or damaged, or a number is too small.
+        ValueError: If `output` holds shards of another encoder, with other labels, of none of the source's tiles or
+            damaged, or a number is too small.
         OSError: If a shard cannot be written; those before stay, and the same call goes on.
     """
     least = {"shard_size": 1, "thumbnail_size": 0, "workers": 1, "batch_size": 1}
@@ -133,22 +157,36 @@ def embed_images(
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     busy = f"'{output}' is being written by another process. Wait for it to end, then run this again."
-    with locked(output / ".lock", busy=busy):
+    with locked(output / LOCK, busy=busy):
         label_names = _all_labels(encoder.label_names, source.label_names)
         identity = encoder.info["encoder_sha256"], encoder.info["descriptor"], encoder.version
-        shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim))
+        shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim, thumbnail_size))
+        _refuse_another_source(source, shards)
         before, started = shards.rows, time.monotonic()
         shard = _Shard(encoder, label_names)
+        closed: list[str] = []  # folders that cannot be looked into
+        kept = listed = 0
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
+            for note in (*source.notes, *_new_labels(encoder.label_names, source.label_names)):
+                bar.write(note, file=sys.stderr)
             if progress:
-                for note in (*source.notes, *_new_labels(encoder.label_names, source.label_names)):
-                    bar.write(note, file=sys.stderr)
                 threading.Thread(target=lambda: setattr(bar, "total", source.count()), daemon=True).start()
 
             def todo() -> Iterator[Tile]:
+                nonlocal kept, listed
                 for tile in source:
-                    known = shards.bad.get(tile.path)
-                    if shards.holds(tile.id) or (known is not None and known.stamp == _stamp(tile)):
+                    listed += 1
+                    if tile.unlisted:
+                        closed.append(tile.id)
+                    shards.see(tile.id, tile.path)
+                    stamp, bad = _stamp(tile), shards.bad.get(tile.path)
+                    held = shards.holds(tile.id)
+                    kept += (lost := held and tile.file is not None and not stamp)
+                    if held:
+                        done = lost or not shards.changes(tile.id, stamp, shard.facts_of(tile))
+                    else:
+                        done = bad is not None and bad.stamp != "" and bad.stamp == stamp
+                    if done:
                         bar.initial = getattr(bar, "initial", 0) + 1  # this run's speed is without it
                         bar.update()
                     else:
@@ -156,15 +194,44 @@ def embed_images(
 
             with closing(_prepared(todo(), encoder.image_size, thumbnail_size, workers, 2 * batch_size)) as stream:
                 for prepared in stream:
-                    shard.take(prepared, batch_size, shard_size)
+                    if isinstance(prepared, _Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
+                        kept += 1
+                    else:
+                        shard.take(prepared, batch_size, shard_size, shards)
                     if shard.is_full(shard_size):
                         shard.write(shards)
                     bar.update()
+            if not listed:
+                raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
+            # Last, when all of the source was seen: a call that is killed takes nothing away.
+            for id in shards.unseen(tuple(closed)):
+                shard.drop(id, shards)
+                if shard.is_full(shard_size):
+                    shard.write(shards)
             shard.write(shards)
-        if not shards.rows and not shards.bad:
-            raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
         shards.write_bad_files()
-    return EmbeddingReport(output, shards.rows - before, before, len(shards.bad), time.monotonic() - started)
+        seconds = time.monotonic() - started
+    return EmbeddingReport(
+        output, shard.embedded, before, len(shards.bad), seconds, shard.changed, shard.gone, kept + shards.left
+    )
+
+
+def _refuse_another_source(source: TileSource, shards: ShardFolder) -> None:
+    """Raises an error if none of the tiles embedded before is in the source: then it is hardly the same one."""
+    if not shards.rows:
+        return
+    listed = 0
+    for tile in source:  # most often the first will do
+        if shards.holds(tile.id):
+            return
+        listed += 1
+    if not listed:
+        raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
+    raise ValueError(
+        f"none of the {shards.rows:,} tiles in '{shards.folder}' is among the {listed:,} of '{source.name}' now. "
+        "If this is another archive, use another output folder; if it is the same one, see that all of it is there "
+        "(mounted, readable), under the same names."
+    )
 
 
 class _Shard:
@@ -174,6 +241,7 @@ class _Shard:
         self._encoder = encoder
         self._label_names = label_names
         self._known = KnownLabels(label_names)
+        self.embedded = self.changed = self.gone = 0  # of what was written
         self._clear()
 
     def _clear(self) -> None:
@@ -181,21 +249,39 @@ class _Shard:
         self._rows: list[_Prepared] = []
         self._vectors: list[NDArray[np.float32]] = []
         self._bad: list[BadFile] = []
+        self._gone: list[str] = []
+        self._tiles_gone = 0
 
-    def take(self, prepared: _Prepared | BadFile, batch_size: int, shard_size: int) -> None:
-        if isinstance(prepared, BadFile):
-            self._bad.append(prepared)
+    def facts_of(self, tile: Tile) -> str:
+        """What the source says of a tile, as far as it is kept."""
+        columns = sorted(self._known.places(tile.labels))
+        return json.dumps([columns, tile.split, str(tile.date)])
+
+    def drop(self, id: str, shards: ShardFolder) -> None:
+        """Leaves out a tile, or a bad file, of earlier shards."""
+        self._gone.append(id)
+        self._tiles_gone += shards.holds(id)
+
+    def _fail(self, tile: Tile, bad: BadFile, shards: ShardFolder) -> None:
+        """Notes a bad file; the tile that was embedded from it before is gone."""
+        self._bad.append(bad)
+        if shards.holds(tile.id):
+            self.drop(tile.id, shards)
+
+    def take(self, prepared: _Prepared | _Failed, batch_size: int, shard_size: int, shards: ShardFolder) -> None:
+        if isinstance(prepared, _Failed):
+            self._fail(prepared.tile, prepared.bad, shards)
         else:
             self._waiting.append(prepared)
         if len(self._waiting) == min(batch_size, shard_size - len(self._rows)):
-            self._encode()
+            self._encode(shards)
 
     def is_full(self, shard_size: int) -> bool:
-        return max(len(self._rows), len(self._bad)) >= shard_size
+        return max(len(self._rows), len(self._bad), len(self._gone)) >= shard_size
 
     def write(self, shards: ShardFolder) -> None:
-        self._encode()
-        if not self._rows and not self._bad:
+        self._encode(shards)
+        if not self._rows and not self._bad and not self._gone:
             return
         labels = np.zeros((len(self._rows), len(self._label_names)), np.uint8)
         for row, prepared in zip(labels, self._rows, strict=True):
@@ -213,10 +299,22 @@ class _Shard:
         )
         vectors = np.array(self._vectors, np.float32).reshape(-1, self._encoder.dim)
         thumbnails = [prepared.thumbnail for prepared in self._rows]
-        shards.add(items, vectors, thumbnails if any(thumbnails) else None, self._bad)
+        changed = sum(shards.holds(tile.id) for tile in tiles)
+        shards.add(
+            items,
+            vectors,
+            thumbnails if any(thumbnails) else None,
+            self._bad,
+            stamps=[prepared.stamp for prepared in self._rows],
+            facts=[self.facts_of(tile) for tile in tiles],
+            gone=self._gone,
+        )
+        self.embedded += len(tiles)
+        self.changed += changed
+        self.gone += self._tiles_gone
         self._clear()
 
-    def _encode(self) -> None:
+    def _encode(self, shards: ShardFolder) -> None:
         if not self._waiting:
             return
         vectors = np.asarray(self._encoder.embed_pixels(np.stack([prepared.pixels for prepared in self._waiting])))
@@ -228,7 +326,8 @@ class _Shard:
                 self._rows.append(prepared._replace(pixels=_NO_PIXELS))
                 self._vectors.append(vector)
             else:
-                self._bad.append(BadFile(prepared.tile.path, "its embedding is not finite", _stamp(prepared.tile)))
+                bad = BadFile(prepared.tile.path, "its embedding is not finite", prepared.stamp)
+                self._fail(prepared.tile, bad, shards)
         self._waiting = []
 
 
@@ -237,10 +336,10 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 def _prepared(
     tiles: Iterable[Tile], image_size: int, thumbnail_size: int, workers: int, ahead: int
-) -> Generator[_Prepared | BadFile, None, None]:
+) -> Generator[_Prepared | _Failed, None, None]:
     """Reads tiles in threads, in order, at most `ahead` of them before they are asked for."""
     executor = ThreadPoolExecutor(workers)
-    under_way: deque[Future[_Prepared | BadFile]] = deque()
+    under_way: deque[Future[_Prepared | _Failed]] = deque()
     try:
         for tile in tiles:
             under_way.append(executor.submit(_prepare, tile, image_size, thumbnail_size))
@@ -252,30 +351,31 @@ def _prepared(
         executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
 
 
-def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | BadFile:
+def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | _Failed:
     stamp = _stamp(tile)
     try:
         image = tile.read()
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return BadFile(tile.path, reason.removeprefix(f"{tile.path} "), stamp)
+        out_of_reach = isinstance(error, OSError) or (tile.file is not None and not stamp)
+        bad = BadFile(tile.path, reason.removeprefix(f"{tile.path} "), "" if out_of_reach else stamp)
+        return _Failed(tile, bad, out_of_reach)
     small = thumbnail(image, thumbnail_size) if thumbnail_size else None
     pixels = resize_image(image, image_size)
-    date, corners = tile.date, None
-    if tile.file is not None:
-        tags = read_tags(tile.file)
-        date = tags.taken if np.isnat(date) else date
-        corners = footprint(tile.file) if tags.placed else None
-    return _Prepared(tile, pixels, small, date, _NOWHERE if corners is None else corners)
+    said = HeaderFacts(UNKNOWN_DAY, NOWHERE) if tile.file is None else read_header(tile.file)
+    date = said.date if np.isnat(tile.date) else tile.date
+    return _Prepared(tile, pixels, small, date, said.footprint, stamp)
 
 
 def _stamp(tile: Tile) -> str:
-    """What changes when a file is mended."""
+    """What changes when a file is mended; "" where nothing is known."""
+    if tile.file is None:
+        return tile.contents
     try:
-        status = os.stat(tile.file) if tile.file is not None else None
+        status = os.stat(tile.file)
     except OSError:
         return ""
-    return f"{status.st_size}:{status.st_mtime_ns}" if status else ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _all_labels(encoder: Sequence[str], source: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import Splits
 from macl_tf.files import PARTIAL
 from macl_tf.run_directory import archive_of, finished_run
@@ -21,7 +22,7 @@ from macl_tf.serving.index import Index, build_index
 from macl_tf.serving.items import Items
 from macl_tf.serving.retriever import build_retriever
 from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
-from macl_tf.serving.shards import read_origin, read_shards
+from macl_tf.serving.shards import BAD_FILES, read_origin, read_shards
 from macl_tf.serving.sources import ArchiveSource
 
 _NAMED = 3  # sources that stand in the name of an archive
@@ -92,7 +93,12 @@ def export_run(
             # Beside the index and not in it: a build that is killed leaves them, and the next one goes on.
             shards = served / f"{PARTIAL}shards-{info['encoder']['uuid'][:8]}-{info['archive']['sha256'][:8]}"
             source = ArchiveSource(archive, splits)
-            embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
+            report = embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
+            if report.bad:  # the shards, with their list of bad files, are removed when the index is there
+                lines = (shards / BAD_FILES).read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]
+                print(
+                    f"{report.bad:,} tiles cannot be read and are not in the index: {shorten(lines)}", file=sys.stderr
+                )
             items, vectors, thumbnails = read_shards(shards)
             path = build_index(
                 root,
@@ -221,9 +227,10 @@ def encoder_of_shards(served: Path, shards: Path) -> dict[str, Any]:
 
 
 def archive_identity(archive: Archive) -> dict[str, Any]:
-    """What tells an archive from others: its name, size, and a hash over names and labels."""
+    """What tells an archive from others: its name, size, and a hash over names, labels and, where known, pixels."""
     digest = hashlib.sha256("\0".join((*archive.label_names, *archive.file_names)).encode("utf-8", "surrogateescape"))
     digest.update(archive.labels.tobytes())
+    digest.update("".join(archive.contents or ()).encode())
     return {"name": archive.name, "tiles": len(archive), "sha256": digest.hexdigest()}
 
 

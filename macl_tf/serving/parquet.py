@@ -1,15 +1,16 @@
 """Items, embeddings and thumbnails as Parquet files that other programs open too. The one file that meets pyarrow.
 
 Columns: id, path, labels (list of names), split, source, date, geometry (WKB polygon), and where they are given
-embedding (fixed-size list of float32) and thumbnail (JPEG bytes). The label names, with their order, stand in the
-file's metadata under "macl_tf"; where a footprint is known, the "geo" metadata makes the file GeoParquet 1.1.
+embedding (fixed-size list of float32), thumbnail (JPEG bytes) and columns of text. The label names, with their order,
+stand in the file's metadata under "macl_tf"; where a footprint is known, the "geo" metadata makes the file GeoParquet
+1.1.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,7 @@ def write_parquet(
     items: Items,
     vectors: NDArray[np.float32] | None = None,
     thumbnails: Sequence[bytes | None] | None = None,
+    texts: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes items, and what is given with them, as one Parquet file; whole or not at all.
 
@@ -57,6 +59,7 @@ def write_parquet(
         items: N items.
         vectors: (N, D) float32 embeddings.
         thumbnails: N JPEG files, None or b"" where there is none.
+        texts: More columns of N str each, by name; `read_texts` reads them.
 
     Raises:
         ValueError: If the lengths differ.
@@ -81,6 +84,10 @@ def write_parquet(
                 f"thumbnails must have one entry for each of the {len(items)} items, got {len(thumbnails)}."
             )
         columns["thumbnail"] = pa.array([thumbnail or None for thumbnail in thumbnails], pa.binary())
+    for name, values in (texts or {}).items():
+        if len(values) != len(items):
+            raise ValueError(f"{name} must have one entry for each of the {len(items)} items, got {len(values)}.")
+        columns[name] = pa.array(list(values), pa.string())
     metadata = {"macl_tf": json.dumps({"label_names": items.label_names}, ensure_ascii=False)}
     bounds = items.bounds[~np.isnan(items.bounds[:, 0])]
     if len(bounds):
@@ -138,6 +145,19 @@ def read_parquet(path: str | os.PathLike[str], *, vectors: bool = True, thumbnai
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from error
     return Rows(items, embeddings, pictures)
+
+
+def read_texts(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArray[np.object_]]:
+    """Reads columns of text that `write_parquet` wrote, as (N,) arrays of str.
+
+    Raises:
+        ValueError: If the file is damaged or has no such column.
+    """
+    try:
+        table = pq.read_table(path, columns=list(names), partitioning=None)
+        return [_strings(table[name]) for name in names]
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise _damaged(Path(path), error) from error
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:

@@ -12,9 +12,14 @@ from typing import NamedTuple
 
 from macl_tf.datasets.label_lists import listed
 from macl_tf.files import read_json, write_text
+from macl_tf.serving.thumbnails import THUMBNAIL_SIZE
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"part-(\d+)\.(parquet|json)")
+
+
+class _OtherFormat(ValueError):
+    """Of shards that another macl_tf wrote."""
 
 
 class BadFile(NamedTuple):
@@ -23,7 +28,8 @@ class BadFile(NamedTuple):
     Attributes:
         path: Relative to its source.
         reason: Why.
-        stamp: Its size and time of change then; a file that has changed since is tried again.
+        stamp: Its size and time of change then; a file that has changed since is tried again. "" where it could not
+            be opened: then it is tried again each time.
     """
 
     path: str
@@ -41,6 +47,7 @@ class Origin:
         version: Its number in SERVED/encoder when the shard was made, for people: it may be exported twice.
         label_names: The label columns.
         dim: D, the width of the embeddings.
+        thumbnail_size: Longest side in pixels of the small pictures, 0 for none.
     """
 
     encoder: str
@@ -48,6 +55,7 @@ class Origin:
     version: int
     label_names: tuple[str, ...]
     dim: int
+    thumbnail_size: int = THUMBNAIL_SIZE
 
     def check(self, other: Origin, path: Path) -> None:
         """Raises a ValueError if `other`, found in the shard `path`, cannot stand beside this one."""
@@ -61,6 +69,11 @@ class Origin:
                 f"'{path}' has other labels, {listed(other.label_names) or 'none'}; "
                 f"now {listed(self.label_names) or 'none'}. Use another output folder."
             )
+        if other.thumbnail_size != self.thumbnail_size:
+            raise ValueError(
+                f"'{path}' has small pictures of {other.thumbnail_size} pixels, now {self.thumbnail_size}. Use "
+                f"--thumbnail {other.thumbnail_size}, or another output folder."
+            )
 
     def __str__(self) -> str:
         """The encoder, for messages."""
@@ -68,12 +81,21 @@ class Origin:
 
 
 class Record(NamedTuple):
-    """What stands beside a shard: its origin, number of tiles, whether it has thumbnails, and what was found bad."""
+    """What stands beside a shard.
+
+    Attributes:
+        origin: Of its tiles.
+        rows: How many they are.
+        thumbnails: Whether there are small pictures of them.
+        bad: What was found bad while it was made.
+        gone: Ids of tiles, and paths of bad files, that earlier shards tell of and that are not there any more.
+    """
 
     origin: Origin
     rows: int
     thumbnails: bool
     bad: tuple[BadFile, ...]
+    gone: tuple[str, ...] = ()
 
 
 def write_record(path: Path, record: Record, content: Path) -> None:
@@ -131,21 +153,27 @@ def read_record(path: Path) -> Record:
         )
     try:
         record = read_json(beside)
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, where this macl_tf reads {FORMAT}")
+        if (found := int(record["format"])) != FORMAT:
+            raise _OtherFormat(
+                f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output "
+                "folder, or the macl_tf that wrote it."
+            )
         names = tuple(map(str, record["label_names"]))
         encoder, descriptor = str(record["encoder"]), str(record["descriptor"])
-        origin = Origin(encoder, descriptor, int(record["version"]), names, int(record["dim"]))
+        small = int(record["thumbnail_size"])
+        origin = Origin(encoder, descriptor, int(record["version"]), names, int(record["dim"]), small)
         bad = tuple(BadFile(*map(str, file)) for file in record["bad"])
         size, digest, rows = int(record["bytes"]), record["sha256"], int(record["rows"])
-        thumbnails = bool(record["thumbnails"])
+        thumbnails, gone = bool(record["thumbnails"]), tuple(map(str, record["gone"]))
+    except _OtherFormat:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{beside}' is damaged ({type(error).__name__}: {error}). {remedy(path)}") from error
     if path.stat().st_size != size:
         raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
     if _sha256(path) != digest:
         raise ValueError(f"'{path}' does not hold the bytes that were written (SHA-256 differs). {remedy(path)}")
-    return Record(origin, rows, thumbnails, bad)
+    return Record(origin, rows, thumbnails, bad, gone)
 
 
 def _sha256(path: Path) -> str:

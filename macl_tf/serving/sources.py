@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -39,6 +39,8 @@ class Tile:
         source: What it comes from.
         date: Day it was taken, where the source knows better than the file; NaT otherwise.
         file: Where its header can be read, for the date and the footprint.
+        contents: A digest of its picture, where the source knows one and there is no file to tell a change by.
+        unlisted: Whether it stands for a folder that cannot be looked into: what was below it may still be there.
     """
 
     id: str
@@ -49,6 +51,8 @@ class Tile:
     source: str = ""
     date: np.datetime64 = _UNKNOWN_DAY
     file: Path | None = None
+    contents: str = ""
+    unlisted: bool = False
 
 
 class TileSource(Protocol):
@@ -132,8 +136,11 @@ class FolderSource:
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""
         for name, error in list_images(self.folder):
+            if error is not None and name == ".":
+                raise error  # all of it: nothing is known of what is there
             file = self.folder / name
-            tile = Tile(name, name, partial(_read, file, name, error), source=self.name, file=file)
+            read = partial(_read, file, name, error)
+            tile = Tile(name, name, read, source=self.name, file=file, unlisted=error is not None)
             if self._table is not None and name in self._rows:
                 tile = self._described(tile, self._table, self._rows[name])
             yield tile
@@ -170,6 +177,7 @@ class ArchiveSource:
         self.name = archive.name
         self.label_names = archive.label_names
         self.notes: tuple[str, ...] = ()
+        self._contents: Sequence[str] = getattr(archive, "contents", None) or [""] * len(archive)
         self._splits = [""] * len(archive)
         for part in PARTS if splits is not None else ():
             for index in getattr(splits, part):
@@ -185,6 +193,7 @@ class ArchiveSource:
                 labels=tuple(self.label_names[held] for held in np.flatnonzero(self.archive.labels[index])),
                 split=self._splits[index],
                 source=self.name,
+                contents=self._contents[index] or "",
             )
 
     def count(self) -> int:
@@ -199,8 +208,9 @@ def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
         root: The folder.
 
     Yields:
-        The path relative to `root`, with forward slashes, and None; or a folder's path and the reason why it cannot
-        be listed. Sorted within each folder.
+        The path relative to `root`, with forward slashes, and None; or the path of a folder, with a slash at its end,
+        and the reason why it cannot be listed. A link that leads nowhere is such a folder where its name is not an
+        image's: on a disk that is not mounted there may be one. Sorted within each folder.
     """
 
     def visit(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, OSError | None]]:
@@ -209,13 +219,13 @@ def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
             if (status.st_dev, status.st_ino) in above:
                 return  # a symbolic link to a folder that holds it
             with os.scandir(folder) as entries:
-                found = sorted((entry.name, entry.is_dir()) for entry in entries if _is_wanted(entry))
+                found = sorted((entry.name, kind) for entry in entries if (kind := _kind_of(entry)))
         except OSError as error:
             yield prefix or ".", error
             return
-        pictures = {normalise_stem(name) for name, is_folder in found if not is_folder and _is_read(name)}
-        for name, is_folder in found:
-            if is_folder:
+        pictures = {normalise_stem(name) for name, kind in found if kind != "folder" and _is_read(name)}
+        for name, kind in found:
+            if kind == "folder":
                 yield from visit(folder / name, f"{prefix}{name}/", (*above, (status.st_dev, status.st_ino)))
             elif _is_read(name) or normalise_stem(name) not in pictures:
                 yield prefix + name, None
@@ -227,14 +237,22 @@ def _is_read(name: str) -> bool:
     return is_image_name(name, others=False)
 
 
-def _is_wanted(entry: os.DirEntry[str]) -> bool:
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """What an entry of a folder is for us: "image", "folder" or "", nothing."""
     if entry.name.startswith(".") or entry.name.casefold() in _CLUTTER:
-        return False
-    if entry.is_dir():
-        return True
-    # Not pipes and devices, which never end; but a link to nothing, so that it is reported.
-    is_file = entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-    return is_file and is_image_name(entry.name)
+        return ""
+    image = "image" if is_image_name(entry.name) else ""
+    try:
+        if entry.is_dir():
+            return "folder"
+        # Not pipes and devices, which never end.
+        if entry.is_file():
+            return image
+        lost = entry.is_symlink() and not os.path.exists(entry.path)
+    except OSError:  # as of a link in a circle
+        lost = True
+    # What cannot be followed is reported as what it seems to be: visiting it tells why.
+    return (image or "folder") if lost else ""
 
 
 def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:

@@ -25,7 +25,7 @@ from macl_tf.files import read_json
 from macl_tf.serving.artifacts import MANIFEST, ArtifactError, Staging, open_version, versions
 from macl_tf.serving.exact import ExactSearcher
 from macl_tf.serving.items import Items
-from macl_tf.serving.thumbnails import OFFSETS, Thumbnails, write_thumbnails
+from macl_tf.serving.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_thumbnails
 from macl_tf.serving.vectors import read_vectors, write_vectors
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ KIND = "index"
 KINDS = ("auto", "brute_force", "hashing", "tree")
 _VECTORS, _ITEMS, _SCANN = "vectors.npy", "items.parquet", "scann"
 _RECALL_K = 10
-THUMBNAIL_SIZE = 128
 
 
 @dataclass(frozen=True, eq=False)
