@@ -274,5 +274,4 @@ def describe_index(path: Path) -> str:
     info = manifest["info"]
     recall = info["recall"]
     measured = "exact" if info["kind"] == "brute_force" else f"recall@{recall['k']} {recall['measured']:.3f}"
-    of = f" of {info['archive']['name']}" if info.get("archive") else ""
-    return f"index      {path}: {info['count']:,} tiles{of}, {info['kind']}, {measured}"
+    return f"index      {path}: {info['count']:,} tiles, {info['kind']}, {measured}"
