@@ -46,8 +46,8 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
     for name in (ENCODER, LABELS, SETTINGS, METRICS):
         if not (run / name).is_file():
             raise FileNotFoundError(
-                f"'{run}' must hold a finished run, but {name} is not there. The `macl train` command of the run makes it, "
-                "or train again with another --run-dir."
+                f"'{run}' must hold a finished run, but {name} is not there. The `macl train` command of the "
+                "run makes it, or train again with another --run-dir."
             )
     settings = run_settings(run)
     descriptor = settings.descriptor if descriptor is None else descriptor
