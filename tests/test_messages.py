@@ -227,7 +227,7 @@ def test_a_full_disk_in_export_is_one_message_and_what_was_published_is_whole(tm
     run, served = make_run(tmp_path / "run"), tmp_path / "served"
     export_encoder(run, served)
     small_files(100_000)
-    with pytest.raises(OSError, match="could not be written, and .* as it was") as error:
+    with pytest.raises(OSError, match=r"could not be written, and .* as it was") as error:
         export_encoder(run, served, descriptor="backbone")
     assert error.value.errno == errno.EFBIG and "Free some space on the disk" in str(error.value)
     assert versions(served / "encoder") == [1]
