@@ -45,7 +45,7 @@ class Checkpoint(keras.callbacks.Callback):
         if not path.is_file():
             return 0
         try:
-            with np.load(path, allow_pickle=False) as state:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as state:
                 history = json.loads(str(state["history"]))
                 values = [state[f"v{i}"] for i in range(len(state.files) - 1)]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
