@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,33 @@ class Checkpoint(keras.callbacks.Callback):
         path = self.directory / STATE
         if not path.is_file():
             return 0
-        with np.load(path, allow_pickle=False) as state:
-            self.history = json.loads(str(state["history"]))
-            variables = self._variables(model)
-            shapes = [tuple(state[f"v{i}"].shape) for i in range(len(state.files) - 1)]
-            if shapes != [tuple(variable.shape) for variable in variables]:
-                raise ValueError(
-                    f"'{path}' holds the state of another model. Use another --run-dir, or move this one away."
-                )
-            for index, variable in enumerate(variables):
-                variable.assign(state[f"v{index}"])
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as state:
+                history = json.loads(str(state["history"]))
+                values = [state[f"v{i}"] for i in range(len(state.files) - 1)]
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{_damaged(path, error)} Put it back, or use another --run-dir.") from error
+        variables = self._variables(model)
+        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+            raise ValueError(
+                f"'{path}' holds the state of another model. Use another --run-dir, or move this one away."
+            )
+        self.history = history
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         return len(self.history)
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Loads the weights of the best epoch into a model without an optimizer.
+
+        Raises:
+            ValueError: If their file is damaged or gone.
+        """
+        path = self.directory / BEST
+        try:
+            model.load_weights(path)
+        except Exception as error:  # of many kinds, by what is broken
+            raise ValueError(f"{_damaged(path, error)} Put it back, or use another --run-dir.") from error
 
     @property
     def best_epoch(self) -> int | None:
@@ -105,6 +122,10 @@ class Checkpoint(keras.callbacks.Callback):
     @staticmethod
     def _variables(model: keras.Model) -> list[keras.Variable]:
         return [*model.variables, *model.optimizer.variables]
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"'{path}' cannot be read ({type(error).__name__}: {error})."
 
 
 def without_optimizer(model: keras.Model) -> keras.Model:

@@ -250,7 +250,9 @@ def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (
 def read_toml(path: Path) -> dict[str, Any]:
     """The settings that a TOML file gives, checked."""
     if not path.is_file():
-        raise FileNotFoundError(f"The configuration '{path}' is not there. configs/ holds one for each archive.")
+        ours = config_file("synthetic")
+        hint = f" Those of macl_tf are in '{ours.parent}'; without --config the archive's own is taken." if ours else ""
+        raise FileNotFoundError(f"The configuration '{path}' is not there.{hint}")
     try:
         values: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -20,6 +21,8 @@ PARTIAL = ".part-"  # begins the name of a file that is being written
 _MARK = re.compile(r"([0-9a-f]{8})-(\d+)-\d+-")  # machine, process, number: who writes it
 _FORGOTTEN = 86_400.0  # seconds without a change after which nobody writes a file any more
 _numbers = itertools.count()
+_FREE = "Free some space on the disk"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_partial(path: Path) -> bool:
@@ -41,16 +44,20 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         A path in the same folder.
+
+    Raises:
+        OSError: Of a full disk too, which says what to do.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(path)
     temporary = path.with_name(f"{PARTIAL}{_machine()}-{os.getpid()}-{next(_numbers)}-{path.name}")
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with told_if_full(path, f"'{path.name}' could not be written, and what was there is as it was"):
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,6 +94,31 @@ def _machine() -> str:
     except OSError:
         boot, space = os.urandom(16), b""  # nobody can be told to have ended: left files wait for a day
     return hashlib.sha256(boot + space).hexdigest()[:8]
+
+
+@contextmanager
+def told_if_full(path: str | os.PathLike[str], state: str) -> Iterator[None]:
+    """Turns what libraries raise of a full disk inside the block into one OSError with what to do.
+
+    Args:
+        path: What could not be written.
+        state: What is so now, in words.
+    """
+    try:
+        yield
+    except Exception as error:  # HDF5 says it by a RuntimeError too, TensorFlow and ScaNN by their own
+        number = disk_full(error)
+        if number is None or _FREE in str(error):  # said already, by what wrote a file of many
+            raise
+        raise OSError(number, f"{os.strerror(number)}: {state}. {_FREE}, then try again", str(path)) from error
+
+
+def disk_full(error: BaseException) -> int | None:
+    """The number of the system's error if an exception tells of a full disk, else None."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in DISK_FULL else None
+    text = str(error)
+    return next((number for number in DISK_FULL if os.strerror(number) in text), None)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

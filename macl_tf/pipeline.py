@@ -23,6 +23,8 @@ from macl_tf.sampling import draw_epoch, label_aware_weights, repeat_by_factor, 
 
 SAMPLERS = ("weighted", "repeat", "uniform", "classes")
 
+# What helps where no image can be drawn: not a smaller batch.
+_LABEL_MORE = {False: "Label some.", True: "Label some alike, or use sampler='weighted'."}
 # Images are kept a little larger than they are used, so that a crop is not a blown-up half of one.
 _MARGIN = 1.25
 # A pass of the repeat sampler may run short of its epoch by chance; then further passes, each with a
@@ -178,7 +180,7 @@ def training_dataset(
         raise ValueError(
             f"batch_size must be at most the number of labelled training images, got {batch_size} and "
             f"{len(drawable)} {'with a companion' if sampler == 'classes' else 'labelled'} of {len(indices)}. "
-            "Lower batch_size."
+            f"{'Lower batch_size.' if len(drawable) else _LABEL_MORE[sampler == 'classes']}"
         )
     steps = len(drawable) // batch_size if steps_per_epoch is None else steps_per_epoch
     _check_at_least(1, steps_per_epoch=steps)

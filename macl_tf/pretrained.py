@@ -39,7 +39,8 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
     except Exception as error:
         raise ValueError(
             f"weights '{path}' do not fit this encoder ({encoder.count_params():,} parameters). Use the "
-            f"image_size, backbone, width and embedding_dim that they were trained with. Keras says: {error}"
+            f"backbone, head, width and embedding_dim that they were trained with; a damaged file, copy anew. Keras "
+            f"says: {error}"
         ) from error
 
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from macl_tf.checkpoint import STATE
@@ -23,6 +24,7 @@ from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.files import is_partial, locked, read_json, write_json, write_text
 from macl_tf.labels import LabelStatistics
+from macl_tf.report import RetrievalReport
 
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
 VERSIONS, UNTRAINED, LOCK = "versions.json", "untrained.json", ".lock"
@@ -57,7 +59,7 @@ def moved(settings: Settings, data_dir: str | os.PathLike[str], table: str | os.
     Its label table is the one that is named, else the run's own where that lies in the archive, else what is found.
     """
     if not data_dir:
-        return dataclasses.replace(settings, table=_absolute(table) or settings.table)
+        return placed(dataclasses.replace(settings, table=os.fspath(table) or settings.table))
     own = settings.table if not os.path.isabs(settings.table) else ""
     there = _absolute(data_dir)
     kept = own if own and Path(there, own).is_file() else ""
@@ -72,7 +74,7 @@ def check_run(settings: Settings, run: Path) -> None:
     """Raises a ValueError if a directory holds a run with other settings, or anything but a run."""
     path = run / SETTINGS
     if has_progress(run):
-        before = load_settings(path)
+        before = run_settings(run)
         changed = [
             f"{field.name} ({getattr(before, field.name)!r} there, {getattr(settings, field.name)!r} now)"
             for field in dataclasses.fields(Settings)
@@ -91,7 +93,7 @@ def _is_ours(entry: Path) -> bool:
 
 def _began_from(run: Path, weights: str) -> bool:
     """Whether a run began from weights that lie elsewhere now: the same bytes."""
-    before = read_json(run / VERSIONS).get("weights_sha256") if (run / VERSIONS).is_file() else None
+    before = read_run(run, VERSIONS).get("weights_sha256") if (run / VERSIONS).is_file() else None
     return before is not None and os.path.isfile(weights) and before == _sha256(weights)
 
 
@@ -134,6 +136,68 @@ def describe_run(settings: Settings, run: Path) -> None:
     write_json(run / VERSIONS, versions)
 
 
+def run_settings(run: Path) -> Settings:
+    """The settings that a run was made with.
+
+    Raises:
+        FileNotFoundError: If they are not there.
+        ValueError: If their file is damaged.
+    """
+    path = run / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not there. {_remedy(SETTINGS)}")
+    try:
+        return load_settings(path)
+    except ValueError as error:
+        raise ValueError(f"'{path}' is damaged or of another macl_tf ({error}). {_remedy(SETTINGS)}") from error
+
+
+def read_run(run: Path, name: str) -> dict[str, Any]:
+    """One of the JSON files of a run, with all that is read of it.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is damaged.
+    """
+    path = run / name
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not there. {_remedy(name)}")
+    try:
+        content: dict[str, Any] = read_json(path)
+        reports = [content] if name == UNTRAINED else []
+        if name == METRICS:
+            reports = [content[part] for part in ("untrained", "trained")]
+            content["split"], content["best_epoch"]
+        if name == LABELS:
+            LabelStatistics.from_config(content)
+        for report in (report for part in reports for report in part.values()):
+            RetrievalReport.from_dict(report)
+        content.get("")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"'{path}' is damaged ({type(error).__name__}: {error}). {_remedy(name)}"
+        raise ValueError(text) from error
+    return content
+
+
+def _remedy(name: str) -> str:
+    """What to do about a file of a run that is damaged or gone."""
+    if name in (METRICS, ENCODER):
+        return "Remove it, and the `macl train` command of the run writes it anew from the last epoch."
+    return "Put the file back as the run wrote it, or train again with another --run-dir."
+
+
+def read_encoder(run: Path) -> Any:
+    """The encoder of a run, a Keras model.
+
+    Raises:
+        ValueError: If Keras cannot read it.
+    """
+    try:
+        return keras.saving.load_model(run / ENCODER, compile=False)
+    except Exception as error:  # of many kinds, by what is broken
+        raise ValueError(f"'{run / ENCODER}' cannot be read as a Keras model: {error}. {_remedy(ENCODER)}") from error
+
+
 def open_archive(settings: Settings) -> Archive:
     """The archive that the settings name, with the labels that they ask for."""
     archive = load_archive(
@@ -155,7 +219,9 @@ def finished_run(run_dir: str | os.PathLike[str]) -> Path:
     """
     run = Path(run_dir).expanduser()
     if not (run / ENCODER).is_file():
-        raise FileNotFoundError(f"'{run}' holds no finished run ({ENCODER} is not there). Train it first.")
+        raise FileNotFoundError(
+            f"'{run}' holds no finished run ({ENCODER} is not there). The `macl train` command of the run makes it."
+        )
     return run
 
 
@@ -167,7 +233,7 @@ def archive_of(
     Raises:
         FileNotFoundError: If it is not there.
     """
-    settings = moved(load_settings(run / SETTINGS), data_dir, table)
+    settings = moved(run_settings(run), data_dir, table)
     try:
         return open_archive(settings), settings
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
-from macl_tf.checkpoint import BEST, Checkpoint, without_optimizer
+from macl_tf.checkpoint import Checkpoint, without_optimizer
 from macl_tf.config import Settings
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.label_lists import listed
@@ -24,7 +24,7 @@ from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.descriptors import descriptor_model, descriptors_of, searchable
-from macl_tf.files import read_json, write_json, written_whole
+from macl_tf.files import write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.layers import plain
 from macl_tf.pipeline import TrainingData, drawable_rows, load_images, training_dataset
@@ -53,6 +53,8 @@ from macl_tf.run_directory import (
     occupied,
     open_archive,
     placed,
+    read_encoder,
+    read_run,
     with_labels_of,
 )
 from macl_tf.run_figures import draw_run
@@ -77,8 +79,8 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     """
     run, asked = Path(run_dir).expanduser(), placed(settings)
     check_run(asked, run)
-    if (run / METRICS).is_file():
-        return read_json(run / METRICS)
+    if (run / METRICS).is_file() and (run / ENCODER).is_file():
+        return read_run(run, METRICS)
     with ExitStack() as stack:
         if held := run.is_dir():
             stack.enter_context(occupied(run))
@@ -105,7 +107,7 @@ def _train(
     changes: tuple[str, ...] = ()
     if begun:  # the parts and the labels are what they were
         splits = Splits.read(run, archive)
-        statistics = LabelStatistics.from_config(read_json(run / LABELS))
+        statistics = LabelStatistics.from_config(read_run(run, LABELS))
         archive, lines = with_labels_of(statistics, archive)
         changes = (*splits.changes, *lines)
         for line in changes:
@@ -148,7 +150,7 @@ def _train(
         encoder = make_encoder(settings if not begun else without_weights(settings))
         model = trained_model(encoder, settings, len(archive.label_names))
         if begun:
-            untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_json(run / UNTRAINED).items()}
+            untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_run(run, UNTRAINED).items()}
         else:
             searched = model if settings.classifies else encoder  # by the probabilities of labels too
             test_labels = archive.labels[splits.test]
@@ -192,7 +194,7 @@ def _train(
 
     model = without_optimizer(model)
     if checkpoint.best_epoch is not None:
-        model.load_weights(run / BEST)
+        checkpoint.restore_best(model)
     encoder = searchable(model)
     trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
     with written_whole(run / ENCODER) as path:
@@ -260,7 +262,7 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
     """
     run = finished_run(run_dir)
-    statistics = LabelStatistics.from_config(read_json(run / LABELS))
+    statistics = LabelStatistics.from_config(read_run(run, LABELS))
     archive, settings = archive_of(run, data_dir, table)
     try:
         splits = Splits.read(run, archive)
@@ -284,7 +286,7 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         raise ValueError(
             f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
         )
-    encoder = keras.saving.load_model(run / ENCODER, compile=False)
+    encoder = read_encoder(run)
     images = load_images(archive, indices, settings.image_size, progress=progress)
     return Evaluation(tiles, evaluate_encoder(encoder, images, archive.labels[indices], statistics, progress=progress))
 
@@ -341,24 +343,41 @@ def with_fitting_batches(settings: Settings, labels: np.ndarray) -> Settings:
     Raises:
         ValueError: If microbatches do not divide the batch, or there are too few tiles for any batch.
     """
-    drawable, batch = len(drawable_rows(labels, settings.sampler)), settings.batch_size
+    rows, batch, classes = drawable_rows(labels, settings.sampler), settings.batch_size, settings.sampler == "classes"
+    drawable = len(rows)
+    # A batch holds no class twice.
+    most = min(drawable, len(np.unique(labels[rows], axis=0)) * settings.images_per_class) if classes else drawable
     check_microbatch(settings)
-    if batch <= drawable:
+    if batch <= most:
         return settings
+    per_class = settings.images_per_class if classes else 1
     unit = math.lcm(
         len(training_devices()),
-        settings.images_per_class if settings.sampler == "classes" else 1,
+        per_class,
         settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1,
     )
-    fitting = drawable // unit * unit
-    if fitting < max(2, unit):
-        what = "with another one of the same labels" if settings.sampler == "classes" else "with a label"
-        smaller = " Lower images_per_class or microbatch, or label more tiles." if unit > 1 else " Label more tiles."
-        raise ValueError(
-            f"a batch needs {max(2, unit)} training tiles {what}, got {drawable} of {len(labels)}.{smaller}"
-        )
+    fitting = most // unit * unit
+    least = 2 * per_class if classes else 2
+    if fitting < max(least, unit):
+        raise ValueError(too_few(settings, max(least, unit), rows, labels))
     tell(f"batch_size is {fitting} instead of {batch}: only {drawable} training tiles can be drawn.")
     return dataclasses.replace(settings, batch_size=fitting)
+
+
+def too_few(settings: Settings, least: int, rows: np.ndarray, labels: np.ndarray) -> str:
+    """What is wrong, and what helps, where the training tiles fill no batch; `rows` of the labels can be drawn."""
+    if settings.sampler == "classes":
+        classes = len(np.unique(labels[rows], axis=0)) if len(rows) else 0
+        found = f"{len(rows)} of {len(labels)}, in {classes} classes"
+        if classes < 2 or len(rows) < 4:  # no smaller batch of classes would do
+            return (
+                f"a batch of classes needs two classes of two training tiles or more with just the same labels, got "
+                f"{found}. Label more tiles alike, or draw tiles one by one: --set sampler=weighted"
+            )
+        smaller = "Lower images_per_class (2 at least)" + (" or set microbatch=0" if settings.microbatch else "")
+        return f"a batch needs {least} training tiles with others of the same labels, got {found}. {smaller}."
+    smaller = "Lower microbatch (0: none), or label" if settings.microbatch and len(rows) > 1 else "Label"
+    return f"a batch needs {least} training tiles with a label, got {len(rows)} of {len(labels)}. {smaller} more tiles."
 
 
 def without_weights(settings: Settings) -> Settings:

@@ -71,7 +71,7 @@ def test_scenes_bring_the_defaults_of_single_label_retrieval_and_what_is_said_wi
 
 
 def test_bad_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="configs/ holds one for each archive"):
+    with pytest.raises(FileNotFoundError, match="Those of macl_tf are in"):
         load_settings(tmp_path / "none.toml")
     bad = tmp_path / "bad.toml"
     bad.write_text("epochs: 3", encoding="utf-8")

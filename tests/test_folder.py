@@ -236,7 +236,7 @@ def test_hidden_files_and_loops_are_ignored(tmp_path: Path) -> None:
 
 def test_table_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "a.png")
-    with pytest.raises(FileNotFoundError, match=r"needs a label table .* none was found .* --set table=PATH"):
+    with pytest.raises(FileNotFoundError, match=r"needs a label table .* none was found .* --table FILE"):
         load_folder(tmp_path)
     (tmp_path / "README.txt").write_text("About these tiles, and so on")
     (tmp_path / "side").mkdir()
@@ -244,7 +244,7 @@ def test_table_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     write_table(tmp_path, "image,sea\na,1\n", "one.csv")
     assert load_folder(tmp_path).label_names == ("sea",)
     write_table(tmp_path, "image\tsand\na\t1\n", "two.tsv")
-    with pytest.raises(ValueError, match=r"got 2: one\.csv, two\.tsv\. .* --set table=one\.csv"):
+    with pytest.raises(ValueError, match=r"got 2: one\.csv, two\.tsv\. .* --table one\.csv"):
         load_folder(tmp_path)
     assert load_folder(tmp_path, "two.tsv").label_names == ("sand",)
     monkeypatch.chdir(tmp_path / "side")

@@ -188,7 +188,7 @@ def test_folding_changes_in_keeps_them(served, archive, capsys):
     engine.upsert([archive.read_image(0)], ["mine"], labels=[[archive.label_names[1]]])
     engine.index.delete([archive.file_names[3]])
     assert macl("index", served) == 0
-    assert f"{TILES} tiles of synthetic, brute_force, exact" in capsys.readouterr().out
+    assert f"{TILES} tiles, brute_force, exact" in capsys.readouterr().out
     again = SearchEngine.open(served)
     assert again.index.version == 2
     assert "mine" in again.index.items.ids and archive.file_names[3] not in again.index.items.ids

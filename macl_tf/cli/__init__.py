@@ -10,6 +10,13 @@ from typing import Any
 
 from macl_tf.cli import service, serving, training
 
+_MORE = "Close other programs, or use a machine with more of it."
+_LESS_MEMORY = {
+    "train": "Compute the same in less: --set microbatch=N, N a part of batch_size, and --set cache_gib=0. Or lower "
+    "image_size or width.",
+    "embed": "Lower --workers or --shard-size.",
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `macl` and its subcommands."""
@@ -59,6 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"macl {options.command}: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if os.environ.get("MACL_TRACEBACK") or not out_of_memory(error):
+            raise  # a fault of ours: where it is, helps
+        print(f"macl {options.command}: the memory does not suffice. {_LESS_MEMORY.get(options.command, _MORE)}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether the machine or its accelerator has no memory left; TensorFlow has an error of its own for it."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
 def with_home(value: Any) -> Any:

@@ -15,7 +15,7 @@ The same command again goes on where the last one stopped, or shows the figures 
 examples:
   macl train                                                 the embedded default, no download
   macl train --dataset ucm --data-dir UCMerced_LandUse       UC Merced, from where it lies
-  macl train --dataset folder --data-dir TILES --set table=labels.csv
+  macl train --dataset folder --data-dir TILES --table labels.csv
   macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
   macl train --config configs/pretraining.toml --run-dir PRE  an encoder to start from, of drawn tiles
   macl train --dataset ucm --data-dir UCMerced_LandUse --set weights=PRE/encoder.keras
@@ -38,6 +38,7 @@ def add_commands(commands: Any) -> None:
     )
     train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
     train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
+    train.add_argument("--table", metavar="FILE", help="its label table, if it is a folder that holds several or none")
     train.add_argument("--run-dir", metavar="RUN", help="where to write; default runs/<dataset>-<hash of settings>")
     train.add_argument("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
     train.add_argument(
@@ -66,16 +67,16 @@ def add_commands(commands: Any) -> None:
 
 def run_train(options: argparse.Namespace) -> int:
     """`macl train`."""
-    flags = {"dataset": options.dataset, "data_dir": options.data_dir}
+    flags = {"dataset": options.dataset, "data_dir": options.data_dir, "table": options.table}
     given = {key: value for key, value in flags.items() if value is not None}
     asked: Settings = load_settings(options.config, options.set, **given)
     from macl_tf.retrieval import compare_table
-    from macl_tf.run_directory import METRICS, default_run_dir, placed
+    from macl_tf.run_directory import ENCODER, METRICS, default_run_dir, placed
     from macl_tf.training import reports, train
 
     settings = placed(asked)
     run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
-    finished = (run / METRICS).is_file()
+    finished = (run / METRICS).is_file() and (run / ENCODER).is_file()
     result = train(settings, run, progress=not options.quiet)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")

@@ -53,7 +53,7 @@ def load_archive(
         raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}.")
     for option, value, owner in (("num_tiles", num_tiles, "synthetic"), ("table", table, "folder")):
         if value is not None and name != owner:
-            raise ValueError(f"{option} is an option of {owner!r} and must be None for {name!r}, got {value!r}.")
+            raise ValueError(f"{option} is an option of {owner!r}, got {value!r} for {name!r}. Leave it out.")
     if min_area and name in ("synthetic", "folder"):
         raise ValueError(f"min_area must be 0 for {name!r}: it is an option of dlrsd and whdld, got {min_area}.")
     module = import_module(f"macl_tf.datasets.{name}")
@@ -62,7 +62,9 @@ def load_archive(
     cache = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "macl_tf").expanduser()
     if name == "folder":
         if data_dir is None:
-            raise ValueError("folder needs data_dir, the folder with your images and their table, got None.")
+            raise ValueError(
+                "folder needs data_dir, the folder with your images and their table, got None. Give it by --data-dir."
+            )
         return module.load_folder(data_dir, table, verify=verify, cache_dir=cache)
     from macl_tf.datasets.preparing import load_prepared
 

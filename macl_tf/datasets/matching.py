@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -87,12 +88,12 @@ def find_table(root: Path, files: Sequence[str], table: str | os.PathLike[str] |
     if not candidates:
         raise FileNotFoundError(
             f"an own archive needs a label table (.csv, .tsv or .txt), but none was found in {root} or below. Put one "
-            "there (a spreadsheet: save it as CSV), or name it with --set table=PATH."
+            "there (a spreadsheet: save it as CSV), or name it by --table FILE."
         )
     if len(candidates) > 1:
         raise ValueError(
             f"{root} must hold one label table, got {len(candidates)}: {shorten(map(str, candidates), 5)}. "
-            f"Name the right one, for example --set table={candidates[0]}"
+            f"Name the right one, for example --table {shlex.quote(str(candidates[0]))}"
         )
     return root / candidates[0]
 

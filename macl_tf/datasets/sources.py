@@ -59,7 +59,7 @@ class Source:
             FileNotFoundError: if there is no such folder, or no image in it.
         """
         if data_dir is None:
-            raise self.missing(None, "its folder has to be given (data_dir), as it cannot be downloaded by itself")
+            raise self.missing(None, "its folder has to be given by --data-dir, as it cannot be downloaded by itself")
         given = Path(data_dir).expanduser()
         if not given.is_dir():
             raise self.missing(given, "there is no such folder")

@@ -165,7 +165,7 @@ def _download(dl_manager: tfds.download.DownloadManager) -> tuple[Path, Path]:
             urlopen(Request(url, method="HEAD"), timeout=20).close()
         places = dl_manager.download_and_extract({"images": IMAGES_URL, "labels": LABELS_URL})
     except Exception as error:  # The downloader raises whatever requests, urllib3 or the checksum check raise.
-        lacking = f"no folder was given (data_dir), and it could not be downloaded ({type(error).__name__}: {error})"
+        lacking = f"no folder was given by --data-dir, and it could not be downloaded ({type(error).__name__}: {error})"
         raise SOURCE.missing(None, lacking) from error
     table = find_table([Path(places["labels"])], _TEXT_TABLE)
     if table is None:

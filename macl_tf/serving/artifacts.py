@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from macl_tf.files import PARTIAL, locked, read_json, write_json
+from macl_tf.files import PARTIAL, locked, read_json, told_if_full, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -79,6 +79,7 @@ def publish(
 
     Raises:
         BlockingIOError: If another process is publishing there.
+        OSError: If the disk is full.
         ValueError: If `keep` is negative.
 
     Example:
@@ -93,7 +94,8 @@ def publish(
         raise ValueError(f"keep must be >= 0 (0 keeps all versions), got {keep}.")
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
-    with _publisher(root):
+    whole = told_if_full(root, "the new version could not be written, and all is as it was")
+    with whole, _publisher(root):
         for left in root.glob(f"{PARTIAL}*"):  # whoever made it is dead: we hold the lock
             _remove(left)
         staging = Staging(Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root)))

@@ -20,7 +20,7 @@ from macl_tf.serving.deployment import stable_version, write_deployment
 from macl_tf.serving.embedding import embed_images
 from macl_tf.serving.index import Index, build_index
 from macl_tf.serving.items import Items
-from macl_tf.serving.retriever import build_retriever
+from macl_tf.serving.retriever import EmptyIndexError, build_retriever
 from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
 from macl_tf.serving.shards import BAD_FILES, read_origin, read_shards
 from macl_tf.serving.sources import ArchiveSource
@@ -195,10 +195,10 @@ def after_build(served: Path, path: Path, keep: int, progress: bool) -> Path:
 
 
 def write_retriever(served: Path, keep: int, say: Callable[[str], None]) -> None:
-    """Brings the retriever up to the newest index, where there is ScaNN to do it with."""
+    """Brings the retriever up to the newest index, where there is ScaNN to do it with and a tile in it."""
     try:
         say(f"retriever  {build_retriever(served, keep=keep)}: pictures in, ids and scores out")
-    except ImportError as error:
+    except (ImportError, EmptyIndexError) as error:  # the index is whole without it
         say(f"retriever  left out: {error}")
 
 

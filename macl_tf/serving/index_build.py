@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ from macl_tf.serving.vectors import blocks_of, unit_rows
 
 if TYPE_CHECKING:
     from macl_tf.serving.snapshot import Snapshot
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build_index(
@@ -119,18 +116,8 @@ def publishing(root: Path, keep: int, source: Callable[[], Snapshot] | None = No
             begin(journal_path(root, number), uuid, records)
             yield
 
-    try:
-        with publish(root, KIND, keep=keep, around_rename=hand_over) as staging:
-            yield staging
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise OSError(
-            error.errno,
-            f"{os.strerror(error.errno or 0)}: the new version could not be written, and all is as it was. Free some "
-            "space on the disk, then try again",
-            str(root),
-        ) from error
+    with publish(root, KIND, keep=keep, around_rename=hand_over) as staging:
+        yield staging
     with locked(lock_path(root)):  # so that a journal without a version is nobody's who is about to publish
         there = {journal_path(root, version) for version in versions(root)}
         for path in root.glob("journal-*.log"):

@@ -9,9 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from macl_tf.config import load_settings
-from macl_tf.files import read_json
-from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS
+from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, VERSIONS, read_run, run_settings
 
 # Of the signatures and what they promise; an export of another format is made anew.
 FORMAT = 2
@@ -48,14 +46,15 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
     for name in (ENCODER, LABELS, SETTINGS, METRICS):
         if not (run / name).is_file():
             raise FileNotFoundError(
-                f"'{run}' must hold a finished run, but {name} is not there. `macl train --run-dir {run}` makes one."
+                f"'{run}' must hold a finished run, but {name} is not there. The `macl train` command of the "
+                "run makes it, or train again with another --run-dir."
             )
-    settings = load_settings(run / SETTINGS)
+    settings = run_settings(run)
     descriptor = settings.descriptor if descriptor is None else descriptor
     if descriptor not in settings.descriptors:
         known = ", ".join(settings.descriptors)
         raise ValueError(f"descriptor must be one of {known} for this run, got '{descriptor}'.")
-    metrics = read_json(run / METRICS)
+    metrics = read_run(run, METRICS)
     figures = metrics.get("trained", {}).get(descriptor, {})
     values = dataclasses.asdict(settings)
     values |= {key: Path(values[key]).name for key in _PATHS}
@@ -65,7 +64,7 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
         "descriptor": descriptor,
         "dim": dim,
         "image_size": settings.image_size,
-        "labels": read_json(run / LABELS)["label_names"],
+        "labels": read_run(run, LABELS)["label_names"],
         "preprocessing": PREPROCESSING.format(size=settings.image_size),
         "dataset": {
             "name": settings.dataset,
@@ -82,7 +81,7 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
 
 def _training_versions(run: Path) -> dict[str, str]:
     try:
-        versions: dict[str, Any] = read_json(run / "versions.json")
+        versions: dict[str, Any] = read_run(run, VERSIONS)
     except FileNotFoundError:
         return {}
     versions.pop("command", None)  # it may name folders of the machine

@@ -23,6 +23,10 @@ MAX_K = 100
 Tensor = Any
 
 
+class EmptyIndexError(ValueError):
+    """An index without a tile, of which no retriever can be made."""
+
+
 def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
     """Writes the next version of SERVED/retriever from the newest index and the encoder that it was made with.
 
@@ -40,7 +44,7 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
     Raises:
         ArtifactError: If index or encoder is missing or damaged, or they do not belong together.
         ImportError: If ScaNN's operations cannot be loaded.
-        ValueError: If the index is empty.
+        EmptyIndexError: If the index is empty.
     """
     served = Path(served)
     index, index_manifest = open_version(served / "index", "index")
@@ -59,7 +63,10 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
             if all(manifest["info"].get(key) == value for key, value in made_of.items()):
                 return path
     if info["count"] < 1:
-        raise ValueError(f"'{index}' must hold at least one item to build a retriever, got none. Add tiles first.")
+        raise EmptyIndexError(
+            f"'{index}' must hold at least one item to build a retriever, got none. Add tiles with `macl upsert`, then "
+            "run `macl index`."
+        )
     vectors = np.load(index / "vectors.npy", mmap_mode="r")
     ids = Items.read(index / "items.parquet").ids
     parameters = {"kind": info["kind"], "size": len(vectors), "dim": vectors.shape[1], "k": info["recall"]["k"]}

@@ -75,16 +75,10 @@ def export_encoder(
 
 def load_descriptor_model(run: Path, descriptor: str) -> Any:
     """The run's Keras model whose output retrieval compares."""
-    import keras
-
     from macl_tf.descriptors import descriptor_model
-    from macl_tf.run_directory import ENCODER
+    from macl_tf.run_directory import read_encoder
 
-    try:
-        model = keras.saving.load_model(run / ENCODER, compile=False)
-    except Exception as error:  # of many kinds, by what is broken
-        raise ValueError(f"'{run / ENCODER}' cannot be read as a Keras model: {error}. Train again.") from error
-    return descriptor_model(model, descriptor)
+    return descriptor_model(read_encoder(run), descriptor)
 
 
 def save_encoder(model: Any, info: dict[str, Any], path: Path) -> None:

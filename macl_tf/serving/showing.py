@@ -74,7 +74,9 @@ def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.P
         ValueError: If there is nothing to draw.
     """
     if not all(answer.results for answer in answers):
-        raise ValueError("There is nothing to draw: no tile meets the filter. Widen --filter.")
+        raise ValueError(
+            "There is nothing to draw: no tile was found. Widen --filter, or add tiles if the index is empty."
+        )
     depth = min(len(answer.results) for answer in answers)
     names = engine.index.label_names
     statistics = LabelStatistics.from_labels(engine.index.items.labels, names)
