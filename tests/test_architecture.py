@@ -46,6 +46,7 @@ ONLY = {
         "callbacks",
         "checkpoint",
         "recipe",
+        "run_directory",
         "run_figures",
         "training",
         "retrieval",
