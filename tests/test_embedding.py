@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import fcntl
 import os
+import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,21 +145,99 @@ def test_a_changed_table_changes_what_is_known_of_a_tile(folder: Path, tmp_path:
     assert set(described["a/2.png"]) == {"sand", "sea"}
 
 
-def test_what_cannot_be_listed_now_is_not_taken_for_gone(folder: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("way", ["folder", "entry", "root"])
+def test_what_cannot_be_listed_is_not_gone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
     output = tmp_path / "out"
+    save(folder / "a" / "deep" / "x.png", photo(40))
     embed(folder, output)
-    scandir = os.scandir
+    (folder / "b" / "7.png").unlink()
+    scandir, stat = os.scandir, os.stat
 
-    def refuse(path: Path) -> object:
-        if Path(path).name == "b":
-            raise PermissionError(13, "Permission denied")
+    def refuse(path: Path) -> os.ScandirIterator[str]:  # permissions do not stop root, who may run this test
+        if Path(path) == (folder if way == "root" else folder / "a"):
+            raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
+    def lost(path: Path, **options: object) -> os.stat_result:
+        if Path(path) == folder / "a":
+            raise OSError(116, "Stale file handle", str(path))
+        return stat(path, **options)
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "scandir", refuse)
-        report = embed(folder, output)
-    assert (report.gone, report.kept) == (0, 5) and "5 stay as they were" in str(report)
-    assert sorted(read_shards(output)[0].ids) == IDS
+        patch.setattr(os, *(("stat", lost) if way == "entry" else ("scandir", refuse)))
+        if way == "root":
+            before = snapshot(output)
+            with pytest.raises(PermissionError):
+                embed(folder, output)
+            assert snapshot(output) == before
+            return
+        for gone, before in ((1, 11), (0, 10)):
+            report = embed(folder, output)
+            assert (report.embedded, report.gone, report.kept, report.before) == (0, gone, 6, before)
+            assert "6 stay as they were, since they cannot be read now" in str(report)
+            assert sorted(read_shards(output)[0].ids) == sorted({*IDS, "a/deep/x.png"} - {"b/7.png"})
+            assert bad_files(output)["a/"] == ("Stale file handle" if way == "entry" else "Permission denied")
+            assert len(shard_paths(output)) == 2  # told once
+    report = embed(folder, output)
+    assert (report.embedded, report.gone, report.kept, report.before) == (0, 0, 0, 10)
+    assert sorted(bad_files(output)) == BAD
+
+
+def test_what_lies_behind_a_link_to_nothing_is_not_gone(folder: Path, tmp_path: Path) -> None:
+    output, disk = tmp_path / "out", tmp_path / "disk"
+    save(disk / "site" / "x.png", photo(40))
+    (folder / "site").symlink_to(disk / "site")
+    (folder / "z.png").symlink_to(disk / "site" / "x.png")
+    assert embed(folder, output).embedded == 12
+    disk.rename(tmp_path / "unmounted")
+    report = embed(folder, output)
+    assert (report.embedded, report.changed, report.gone, report.kept) == (0, 0, 0, 2)
+    assert {"site/x.png", "z.png"} <= set(read_shards(output)[0].ids) and "site/" in bad_files(output)
+    (tmp_path / "unmounted").rename(disk)
+    assert embed(folder, output).kept == 0 and sorted(bad_files(output)) == BAD
+    (folder / "site").unlink()
+    assert embed(folder, output).gone == 1
+
+
+def test_a_changed_file_that_cannot_be_opened_stays_as_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed(folder, tmp_path / "out")
+    save(folder / "a" / "2.png", photo(50))
+    read = FolderSource.__iter__
+
+    def locked_away(source: FolderSource):
+        for tile in read(source):
+            yield replace(tile, read=_denied) if tile.id == "a/2.png" else tile
+
+    monkeypatch.setattr(FolderSource, "__iter__", locked_away)
+    report = embed(folder, tmp_path / "out")
+    assert (report.embedded, report.changed, report.gone, report.kept) == (0, 0, 0, 1)
+    assert "a/2.png" in read_shards(tmp_path / "out")[0].ids and sorted(bad_files(tmp_path / "out")) == BAD
+    monkeypatch.undo()
+    assert embed(folder, tmp_path / "out").changed == 1
+
+
+def _denied() -> np.ndarray:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_new_file_that_cannot_be_opened_is_tried_each_time(folder: Path, tmp_path: Path) -> None:
+    (folder / "z.png").symlink_to(folder / "later.png")
+    embed(folder, tmp_path / "out")
+    before = snapshot(tmp_path / "out")
+    assert "z.png" in bad_files(tmp_path / "out") and embed(folder, tmp_path / "out").bad == 4
+    assert snapshot(tmp_path / "out") == before
+    save(folder / "later.png", photo(1))
+    assert embed(folder, tmp_path / "out").embedded == 2 and sorted(bad_files(tmp_path / "out")) == BAD
+
+
+def test_other_small_pictures_need_another_folder(folder: Path, tmp_path: Path) -> None:
+    embed(folder, tmp_path / "out", thumbnail_size=64)
+    with pytest.raises(ValueError, match=r"small pictures of 64 pixels, now 128\. Use --thumbnail 64, or another"):
+        embed(folder, tmp_path / "out")
 
 
 def test_another_or_an_empty_folder_does_not_empty_the_shards(folder: Path, tmp_path: Path) -> None:
@@ -210,6 +291,21 @@ def test_an_archive_can_be_embedded(tmp_path: Path) -> None:
     items, _, thumbnails = read_shards(tmp_path)
     assert items.ids.tolist() == ["a.png", "b.png"] and items.labels.tolist() == [[1, 0], [1, 1]]
     assert items.sources.tolist() == ["made", "made"] and thumbnails is None
+
+
+def test_pictures_of_an_archive_that_changed_are_embedded_anew(tmp_path: Path) -> None:
+    def archive(contents: tuple[str, ...] | None, *names: str) -> Archive:
+        return Archive("made", ("sea",), names, np.ones((len(names), 1)), photo, contents=contents)
+
+    def run(*given: Any) -> tuple[int, int, int]:
+        report = embed_images(StubEncoder(), ArchiveSource(archive(*given)), tmp_path, progress=False)
+        return report.embedded, report.changed, report.gone
+
+    assert run(("1", "2"), "a.png", "b.png") == (2, 0, 0)
+    assert run(None, "a.png", "b.png") == (0, 0, 0)  # nothing is known of changes
+    assert run(("1", "3", "4"), "a.png", "b.png", "c.png") == (2, 1, 0)
+    assert run(("1", "4"), "a.png", "c.png") == (0, 0, 1)
+    assert read_shards(tmp_path)[0].ids.tolist() == ["a.png", "c.png"]
 
 
 def test_geotiffs_bring_their_footprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -419,6 +515,36 @@ def test_killed_at_a_dozen_moments_nothing_is_lost_and_nothing_twice(
     order, other = np.argsort(items.ids), np.argsort(whole.ids)
     np.testing.assert_array_equal(vectors[order], expected[other])
     assert not [path.name for path in output.iterdir() if path.name.startswith(".part-")]
+
+
+def test_killed_while_it_takes_in_changes_nothing_is_lost_and_nothing_twice(
+    many: tuple[Path, list[str], list[str]], tmp_path: Path, run_python
+) -> None:
+    folder, good, _ = many
+    folder = Path(shutil.copytree(folder, tmp_path / "tiles"))
+    embed(folder, tmp_path / "out", shard_size=8)
+    for number, name in enumerate(good):
+        if number % 4 == 0:
+            (folder / name).unlink()
+        elif number % 4 == 1:
+            save(folder / name, photo(number + 1000, 9, 9))
+    for number in range(50):
+        save(folder / "new" / f"{number:02}.png", photo(number + 2000, 9, 9))
+    shutil.copytree(tmp_path / "out", tmp_path / "unbroken")
+    killed = int(run_python(KILLED, folder, tmp_path / "out", tmp_path / "unbroken").stdout)
+    assert killed >= 6
+    embed(folder, tmp_path / "out", shard_size=8)
+    embed(folder, tmp_path / "anew")
+    fresh, expected, _ = read_shards(tmp_path / "anew")
+    other = np.argsort(fresh.ids)
+    for output in (tmp_path / "out", tmp_path / "unbroken"):
+        items, vectors, _ = read_shards(output)
+        order = np.argsort(items.ids)
+        assert items.ids[order].tolist() == fresh.ids[other].tolist()
+        np.testing.assert_array_equal(vectors[order], expected[other])
+        report = embed(folder, output)
+        assert (report.embedded, report.changed, report.gone) == (0, 0, 0)
+        assert bad_files(output) == bad_files(tmp_path / "anew")
 
 
 FULL = """

@@ -264,7 +264,8 @@ class _Shard:
 
     def _fail(self, tile: Tile, bad: BadFile, shards: ShardFolder) -> None:
         """Notes a bad file; the tile that was embedded from it before is gone."""
-        self._bad.append(bad)
+        if shards.bad.get(bad.path) != bad:  # else it is told already
+            self._bad.append(bad)
         if shards.holds(tile.id):
             self.drop(tile.id, shards)
 
@@ -352,12 +353,12 @@ def _prepared(
 
 
 def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | _Failed:
-    stamp = _stamp(tile)
+    stamp = _stamp(tile)  # first: what is written while the file is read is a change
     try:
         image = tile.read()
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        out_of_reach = isinstance(error, OSError) or (tile.file is not None and not stamp)
+        out_of_reach = _is_out_of_reach(tile, error)
         bad = BadFile(tile.path, reason.removeprefix(f"{tile.path} "), "" if out_of_reach else stamp)
         return _Failed(tile, bad, out_of_reach)
     small = thumbnail(image, thumbnail_size) if thumbnail_size else None
@@ -367,8 +368,26 @@ def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | _F
     return _Prepared(tile, pixels, small, date, said.footprint, stamp)
 
 
+def _is_out_of_reach(tile: Tile, error: BaseException) -> bool:
+    """Whether a tile could not be opened at all, as without permission or on a disk that is away."""
+    if tile.unlisted:
+        return True
+    cause: BaseException | None = error
+    while cause is not None:  # of what a decoder says, only the system's own errors have a number
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return True
+        cause = cause.__cause__
+    try:
+        if tile.file is not None:
+            with open(tile.file, "rb") as file:
+                file.read(1)
+    except OSError:
+        return True
+    return False
+
+
 def _stamp(tile: Tile) -> str:
-    """What changes when a file is mended; "" where nothing is known."""
+    """What changes when a tile's picture does; "" where nothing is known."""
     if tile.file is None:
         return tile.contents
     try:
