@@ -28,8 +28,9 @@ examples:
 EMBED_HELP = """\
 Embeds every image of a folder, however many, into Parquet shards with metadata and a small picture of each. Killed and
 started again, it goes on where it stopped. Later it embeds what came, anew what changed, its row in the table too, and
-leaves out what went; `macl index` then builds the index from all of it. Files that cannot be read are listed in bad_files.csv, with what is wrong
-with each: pictures are 8-bit RGB, grey or palette. GeoTIFF tiles bring their footprint.
+leaves out what went; `macl index` then builds the index from all of it. Files that cannot be read are listed in
+bad_files.csv, with what is wrong with each: pictures are 8-bit RGB, grey or palette. GeoTIFF tiles bring their
+footprint.
 
 example:
   macl embed served --input TILES --output shards && macl index served --from shards
