@@ -212,6 +212,42 @@ def test_writes_are_seen_by_other_processes_in_turn(root):
     assert first.items.ids.tolist() == second.items.ids.tolist() == Index.open(root).items.ids.tolist()
 
 
+def test_what_is_not_given_is_kept_as_it_is_at_that_moment(root):
+    """The second writer has not seen what the first wrote: what is kept is decided when it is its turn."""
+    first, second = Index.open(root), Index.open(root)
+    corners = [[[1, 2], [2, 2], [2, 1], [1, 1]]]
+    told = {"splits": ["mine"], "sources": ["drone"], "dates": ["2021-07-03"], "footprints": corners}
+    assert first.upsert(one("tile 5", (1, 0, 1), paths=["old"], **told), np.ones((1, DIM))) == 1
+    columns = ("labels", "splits", "sources", "footprints", "dates")
+    items = Items.of(("sea",), ["new", "tile 5"], [[1], [1]], paths=["p", "q"])
+    missing = {name: [True, True] for name in columns}
+    assert second.upsert(items, np.ones((2, DIM)), missing=missing) == 1
+    for index in (second, Index.open(root)):
+        kept = index.describe("tile 5")
+        assert kept == first.describe("tile 5") | {"path": "q"} and kept["labels"] == ["cars", "trees"]
+        assert index.describe("new")["labels"] == ["sea"] and index.describe("new")["date"] is None
+    second.upsert(items, np.ones((2, DIM)), missing=missing | {"labels": [True, False], "dates": [False, False]})
+    kept = Index.open(root).describe("tile 5")
+    assert (kept["labels"], kept["date"], kept["split"], kept["source"]) == (["sea"], None, "mine", "drone")
+    first.delete(["tile 5"])
+    assert second.upsert(items.take([1]), np.ones((1, DIM)), missing={name: [True] for name in columns}) == 0
+    assert second.describe("tile 5")["split"] is None  # of what was deleted nothing is kept
+
+
+def test_names_are_found_by_their_end(root):
+    index = Index.open(root)
+    index.upsert(Items.of(NAMES, ["a/x.png", "b/x.png", "b/y.png", "x.png"]), np.ones((4, DIM)))
+    state = index.snapshot
+    shown = {"x.png": "x.png", "y.png": "b/y.png", "b/x.png": "b/x.png", "\u2026y.png": "b/y.png",
+             "png": None, "": None, "/": None, "\u2026": None, "none.png": None}  # fmt: skip
+    assert {name: state.id_of(name) for name in shown} == shown
+    index.delete(["x.png"])
+    with pytest.raises(ValueError, match=r"'x\.png' is the end of 2: 'a/x\.png', 'b/x\.png'\. Write the whole id"):
+        index.snapshot.id_of("x.png")
+    index.delete(["a/x.png"])
+    assert index.snapshot.id_of("x.png") == "b/x.png"
+
+
 def test_num_changes_counts_items_that_differ(root):
     index = Index.open(root)
     index.upsert(one("new"), np.ones((1, DIM)))

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from macl_tf import cli
 from macl_tf.config import load_settings
 from macl_tf.datasets.splits import Splits
+from macl_tf.files import locked
 from macl_tf.run_directory import open_archive
 from macl_tf.serving.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.serving.exporting import export_run
@@ -181,6 +183,145 @@ def test_changes_are_not_lost_by_another_export(served, tmp_path, archive, capsy
     assert again.index.version == 2 and again.encoder.version == 2 and len(again.index) == TILES
     drawn = open_archive(load_settings(other / "settings.toml"))
     assert again.search(drawn.read_image(5), k=1)[0].results[0].id == drawn.file_names[5]
+
+
+def test_an_engine_goes_over_to_the_encoder_of_a_new_index(served, run_dir, tmp_path, archive):
+    """Vectors of two encoders are never compared, and one that is gone is not missed."""
+    writer, reader = SearchEngine.open(served), SearchEngine.open(served)
+    assert writer.encoder.version == 1  # loaded; the reader loads it when it is gone
+    export_run(make_run(tmp_path / "other", seed=1), served, keep=1, progress=False)
+    shutil.rmtree(served / "encoder" / "1")
+    export_run(make_run(tmp_path / "third", seed=2), served, keep=1, progress=False)
+    assert versions(served / "encoder")[-1] == 3 and versions(served / "index") == [3]
+    assert writer.upsert([archive.read_image(0)], ["mine"]) == 0
+    assert (writer.index.version, writer.encoder.version) == (3, 3)
+    for engine in (writer, reader, SearchEngine.open(served)):
+        found = engine.search(archive.read_image(0), k=1)[0].results[0]
+        assert (found.id, engine.index.version) == ("mine", 3) and found.score == pytest.approx(1, abs=1e-5)
+
+
+def test_a_refused_export_publishes_no_encoder(served, tmp_path, archive, capsys):
+    SearchEngine.open(served).upsert([archive.read_image(0)], ["mine"])
+    before = sorted(served.rglob("*"))
+    other = make_run(tmp_path / "other", seed=1)
+    assert macl("export", "--run-dir", other, "--output", served, "--quiet") == 2
+    assert "1 upserts and deletes that a new one would not have" in capsys.readouterr().err
+    assert sorted({*served.rglob("*")} - {*before}) == []
+    with locked(served / "encoder" / ".publishing"):
+        assert macl("export", "--run-dir", other, "--output", served, "--quiet", "--discard-changes") == 2
+    assert "is being written by another `macl export` or `macl index`" in capsys.readouterr().err
+    assert versions(served / "encoder") == [1]
+
+
+def geotiff(path, west, day):
+    """A GeoTIFF a degree wide, north of 45 degrees, with the day it was taken."""
+    rasterio = pytest.importorskip("rasterio")
+    from tests.test_footprints import write_geotiff
+
+    write_geotiff(path, (1 / 64, 0, west, 0, -1 / 64, 46), "EPSG:4326")
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(TIFFTAG_DATETIME=f"{day.replace('-', ':')} 10:15:00")
+    return path
+
+
+def box_of(west):
+    return [[west, 46], [west + 1, 46], [west + 1, 45], [west, 45]]
+
+
+def facts(engine, id_):
+    item = engine.index.describe(id_)
+    return item["labels"], item["date"], item["footprint"], item["split"], item["source"]
+
+
+@pytest.mark.parametrize("way", [Path, Path.read_bytes])
+def test_an_upsert_reads_date_and_place_and_keeps_what_is_not_given_anew(served, archive, tmp_path, way):
+    engine, sea, sand = SearchEngine.open(served), *archive.label_names[:2]
+    tile, other = geotiff(tmp_path / "t.tif", 8, "2021-07-03"), geotiff(tmp_path / "u.tif", 20, "2022-01-31")
+    plain = picture(archive, 0, tmp_path / "plain.png")
+    given = {"labels": [[sea]], "splits": ["test"], "sources": ["drone"]}
+    assert engine.upsert([way(tile)], ["t"], **given) == 0
+    assert facts(engine, "t") == ([sea], "2021-07-03", box_of(8), "test", "drone")
+    for again in (way(tile), way(plain), archive.read_image(3)):
+        assert engine.upsert([again], ["t"]) == 1
+        assert facts(engine, "t") == ([sea], "2021-07-03", box_of(8), "test", "drone")
+        found = engine.search(again, k=1, filter=f"bbox=8.5,45.2,8.6,45.3; date=2021-07-03; any={sea}; split=test")
+        assert found[0].results[0].id == "t"
+    engine.upsert([way(other)], ["t"])
+    assert facts(engine, "t") == ([sea], "2022-01-31", box_of(20), "test", "drone")
+    # What is given wins, for one of two and not the other; None is not given.
+    new = {"labels": [None, [sand]], "dates": ["2020-02-29", None], "bboxes": [None, (179.5, 0, -179.5, 1)],
+           "splits": ["train", None], "sources": [None, "plane"]}  # fmt: skip
+    assert engine.upsert([way(other), way(tile)], ["t", "new"], **new) == 1
+    assert facts(engine, "t") == ([sea], "2020-02-29", box_of(20), "train", "drone")
+    crossing = [[179.5, 1], [-179.5, 1], [-179.5, 0], [179.5, 0]]
+    assert facts(engine, "new") == ([sand], "2021-07-03", crossing, None, "plane")
+    nothing = {"labels": [()], "dates": [""], "bboxes": [()], "splits": [""], "sources": [""]}
+    engine.upsert([way(tile)], ["t"], **nothing)
+    assert facts(engine, "t") == ([], None, None, None, None)
+    # The same after a crash, and folded in.
+    for index in (SearchEngine.open(served).index, engine.index):
+        assert (index.describe("t"), index.describe("new")) == (
+            engine.index.describe("t"),
+            engine.index.describe("new"),
+        )
+        engine.index.compact(progress=False)
+    engine.index.delete(["new"])
+    engine.upsert([way(plain)], ["new"])  # of what was deleted nothing is kept
+    assert facts(engine, "new") == ([], None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"dates": ["2021"]}, r"a date must be like 2020-06-01, got '2021'"),
+        ({"dates": [7]}, r"a date must be like 2020-06-01, got 7"),
+        ({"dates": "2021-01-01"}, "dates must have one entry for each of the 1 pictures, got the text '2021-01-01'"),
+        ({"bboxes": [(0, 1, 2)]}, r"a box must be west, south, east, north .* got 0,1,2\."),
+        ({"bboxes": [(0, 1, 190, 2)]}, r"less than 180 degrees wide, .* got 0,1,190,2\."),
+        ({"splits": ["train", "test"]}, "splits must have one entry for each of the 1 pictures, got 2"),
+        ({"labels": [["sae"]]}, "'sae'"),
+    ],
+)
+def test_facts_that_cannot_be_change_nothing(served, archive, given, words):
+    engine = SearchEngine.open(served)
+    with pytest.raises(ValueError, match=words):
+        engine.upsert([archive.read_image(0)], ["t"], **given)
+    assert engine.index.num_changes == 0
+
+
+def test_the_command_takes_facts_and_ids_as_cards_show_them(served, archive, tmp_path, capsys, monkeypatch):
+    engine, sea = SearchEngine.open(served), archive.label_names[0]
+    tile, plain = geotiff(tmp_path / "t.tif", 8, "2021-07-03"), picture(archive, 0, tmp_path / "plain.png")
+    engine.upsert([tile, tile, tile], ["a/t.tif", "a/u.tif", "b/u.tif"], labels=[[sea]] * 3)
+
+    def told(id_):
+        engine.index.refresh()
+        return facts(engine, id_)
+
+    assert macl("upsert", served, plain, "--id", "t.tif") == 0
+    said = capsys.readouterr()
+    assert said.out == f"1 in the index, which holds {TILES + 3} tiles, 1 of them in the place of another.\n"
+    assert said.err == "Note: 't.tif' is the tile 'a/t.tif'.\n"
+    assert told("a/t.tif") == ([sea], "2021-07-03", box_of(8), None, None)
+    words = ["--labels", "", "--date", "2020-02-29", "--bbox", "-5,45,-4,46", "--split", "test", "--source", "drone"]
+    assert macl("upsert", served, plain, *words, "--id", "a/t.tif") == 0
+    assert told("a/t.tif") == ([], "2020-02-29", box_of(-5), "test", "drone")
+    assert macl("upsert", served, plain, "--id", "a/t.tif", "--date=", "--bbox", "", "--source=") == 0
+    assert told("a/t.tif") == ([], None, None, "test", None)
+    capsys.readouterr()
+    for command in (["search", served, "--id", "u.tif"], ["delete", served, "a/t.tif", "u.tif"],
+                    ["upsert", served, plain, "--id", "u.tif"]):  # fmt: skip
+        assert macl(*command) == 2
+        assert "'u.tif' is the end of 2: 'a/u.tif', 'b/u.tif'. Write the whole id." in capsys.readouterr().err
+    assert macl("search", served, "--id", "t.tif", "-k", "1") == 0 and capsys.readouterr().out.startswith("a/t.tif")
+    monkeypatch.chdir(tmp_path)
+    assert macl("upsert", served, "t.tif") == 0  # a file's path is no name that was shown
+    assert "'t.tif' is a new tile. To replace 'a/t.tif', name it: --id 'a/t.tif'" in capsys.readouterr().err
+    assert told("t.tif")[1:3] == ("2021-07-03", box_of(8)) and told("a/t.tif")[2] is None
+    assert macl("delete", served, "\u2026/t.tif") == 0  # as a contact sheet shows it
+    assert "Note: '\u2026/t.tif' is the tile 'a/t.tif'." in capsys.readouterr().err
+    assert macl("upsert", served, plain, "--bbox", "1,2,3") == 2
+    assert "a box must be west, south, east, north" in capsys.readouterr().err
 
 
 def test_folding_changes_in_keeps_them(served, archive, capsys):

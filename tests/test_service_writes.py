@@ -1,17 +1,21 @@
 """Upserts and deletes over HTTP, who may make them, and versions that appear while requests are under way."""
 
+import io
 import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from macl_tf.service.auth import Access
 from macl_tf.service.engine import Engine, Options
-from macl_tf.serving.index import Index
+from macl_tf.serving.index import Index, build_index
+from macl_tf.serving.items import Items
 from tests.service_server import (
     COUNT,
     TOKEN,
     Client,
+    items_of,
     load_stub,
     make_served,
     name_of,
@@ -20,6 +24,7 @@ from tests.service_server import (
     running,
     stub_engine,
     upload,
+    uuid_of,
     vectors_of,
 )
 
@@ -61,6 +66,88 @@ def test_an_id_is_replaced_and_the_file_s_name_is_never_used(served):
     assert {items.paths[list(items.ids).index(id_)] for id_ in (name_of(3), made)} == {""}
 
 
+def test_facts_of_the_header_are_read_and_what_is_not_sent_is_kept(served, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    from tests.test_footprints import write_geotiff
+
+    path = write_geotiff(tmp_path / "t.tif", (1 / 64, 0, 8, 0, -1 / 64, 46), "EPSG:4326")
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(TIFFTAG_DATETIME="2021:07:03 10:15:00")
+
+    def told(id_):
+        item = client.get("/api/v1/items", params={"id": id_}).json()["item"]
+        return [item[name] for name in ("labels", "date", "bounds", "split", "source")]
+
+    with running(served) as url, Client(url, served) as client:
+        client.upsert(path.read_bytes(), id="t", labels=["sea", "dock"], split="test", source="drone")
+        whole = [["sea", "dock"], "2021-07-03", [8, 45, 9, 46], "test", "drone"]
+        assert told("t") == whole
+        client.upsert(upload(90), id="t")
+        assert told("t") == whole
+        found = client.search_image(upload(90), filter={"box": [8.5, 45.2, 8.6, 45.3], "since": "2021-07-03"})[
+            "results"
+        ]
+        assert [result["id"] for result in found] == ["t"]
+        client.upsert(path.read_bytes(), id="t", date="2020-02-29", bounds="1,2,3,4")
+        assert told("t") == [["sea", "dock"], "2020-02-29", [1, 2, 3, 4], "test", "drone"]
+        client.upsert(upload(91), id="t", labels="", date="", split="")
+        assert told("t") == [[], None, [1, 2, 3, 4], None, "drone"]
+        client.upsert(path.read_bytes(), id="t", bounds="", source="")
+        assert told("t") == [[], "2021-07-03", None, None, None]
+        before = told(name_of(4))
+        client.upsert(upload(92), id=name_of(4))
+        assert told(name_of(4)) == before and before[1:4] == ["2020-05-01", before[2], "test"] and before[2]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "words"),
+    [
+        (
+            "PUT",
+            "items",
+            {"label": "sea"},
+            "the form's fields are among image, id, labels, date, source, bounds, split",
+        ),
+        ("PUT", "items", {"bbox": "1,2,3,4"}, "the form's fields are among image, id,"),
+        ("PUT", "items", {"date": ["2020-01-01", "2021-01-01"]}, "date is given once"),
+        ("POST", "search/image", {"k": "5"}, "the form's fields are among image, query"),
+    ],
+)
+def test_a_misspelt_field_is_refused_and_not_passed_over(served, method, path, fields, words):
+    with running(served) as url, Client(url, served) as client:
+        answer = client.request(method, f"/api/v1/{path}", files={"image": ("x", upload(90))}, data=fields)
+        assert answer.status_code == 422 and words in answer.json()["error"]["rule"], answer.text
+        files = [("image", ("x", upload(90))), ("image", ("y", upload(91)))]
+        assert client.put("/api/v1/items", files=files).json()["error"]["rule"] == "image is given once"
+    assert len(Index.open(served / "index")) == COUNT
+
+
+@pytest.mark.parametrize("size", [0, 5, 16])
+def test_small_pictures_are_as_large_as_the_index_has_them(tmp_path, size):
+    made_with = publish_encoder(tmp_path / "served", "a")
+    info = {"encoder": made_with, "built": {"thumbnail_size": size}}
+    build_index(tmp_path / "served" / "index", items_of([1]), vectors_of([1]), info=info, progress=False)
+    with running(tmp_path / "served") as url, Client(url, tmp_path / "served") as client:
+        client.upsert(upload(90), id="new")
+        answer = client.get("/api/v1/thumbnail", params={"id": "new"})
+        if size:
+            with Image.open(io.BytesIO(answer.content)) as small:
+                assert max(small.size) == size
+        else:
+            assert answer.status_code == 404 and "macl export --thumbnail 128" in answer.json()["error"]["remedy"]
+
+
+def test_an_upsert_beside_an_index_with_other_labels_is_checked_against_these(served):
+    with running(served, refresh=3600) as url, Client(url, served) as client:
+        made_with = {"version": 1, "uuid": uuid_of(served, 1)}
+        items = Items.of(("sea", "harbour"), ["a"], [[1, 1]])
+        build_index(served / "index", items, vectors_of([1]), info={"encoder": made_with}, progress=False)
+        error = client.upsert(upload(90), id="new", labels=["sea", "snow"], status=422)["error"]
+        assert "harbour" in error["rule"] + str(error["remedy"])
+        assert client.upsert(upload(90), id="new", labels=["sea"])["index_version"] == 2
+    assert Index.open(served / "index").describe("new")["labels"] == ["sea"]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -68,6 +155,7 @@ def test_an_id_is_replaced_and_the_file_s_name_is_never_used(served):
         ({"id": "x" * 513}, "id: "),
         ({"id": "line\nbreak"}, "id has printable letters only"),
         ({"source": "\0"}, "source has printable letters only"),
+        ({"split": "a\tb"}, "split has printable letters only"),
         ({"labels": ["sae"]}, "labels must be among sea"),
         ({"date": "soon"}, "date: "),
         ({"bounds": "1,2,3"}, "bounds are"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Body, Depends, File, Form, Query, Request, Response, Security, UploadFile
+from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
 from fastapi.security import HTTPBearer
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
@@ -64,7 +64,7 @@ def api(service: Service, access: Access) -> APIRouter:
     """
     bearer = [Security(HTTPBearer(auto_error=False, description="The server's token."))]
     reads = bearer if access.protect_reads else []
-    router = APIRouter(prefix="/api/v1", responses=_REFUSALS, dependencies=[Depends(_known_parameters)])
+    router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
 
     @router.get("/info", response_model=schemas.InfoAnswer, dependencies=reads)
     async def info() -> Response:
@@ -198,15 +198,6 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
     if _knows(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(picture, headers=headers, media_type="image/jpeg")
-
-
-def _known_parameters(request: Request) -> None:
-    """Refuses parameters that the route does not have: what is misspelt must not be passed over."""
-    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
-    for name in request.query_params:
-        if name not in known:
-            rule = f"parameters are among {', '.join(known)}" if known else "the path takes no parameters"
-            raise Refused(422, rule, name, SEE)
 
 
 async def _sent_fields(request: Request, known: Sequence[str], several: Sequence[str] = ()) -> set[str]:

@@ -25,7 +25,6 @@ from macl_tf.service.metrics import Metrics
 from macl_tf.service.pictures import PREVIEW, Picture, read_picture
 from macl_tf.service.recall import RecallSample
 from macl_tf.service.schemas import Query
-from macl_tf.serving.artifacts import ArtifactError
 from macl_tf.serving.index import Index
 from macl_tf.serving.items import Items
 from macl_tf.serving.tile_facts import day_of, read_header
@@ -117,10 +116,13 @@ class Service:
         """
         with self._admitted():
             for _ in range(3):
+                state = self.engine.newest
                 try:
-                    return await self._upsert(upload, self.engine.newest)
-                except ArtifactError:  # another process has just published an index of another encoder
+                    return await self._upsert(upload, state)
+                except ValueError:  # another process has just published an index of another encoder, or other labels
                     await self._catch_up()
+                    if self.engine.newest.snapshot.stored is state.snapshot.stored:
+                        raise
         raise busy()
 
     async def _upsert(self, upload: Upload, state: State) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import Splits
-from macl_tf.files import PARTIAL
+from macl_tf.files import PARTIAL, locked
 from macl_tf.run_directory import archive_of, finished_run
 from macl_tf.serving.artifacts import open_version, prune, versions
 from macl_tf.serving.deployment import stable_version, write_deployment
@@ -21,7 +22,7 @@ from macl_tf.serving.embedding import embed_images
 from macl_tf.serving.index import Index, build_index
 from macl_tf.serving.items import Items
 from macl_tf.serving.retriever import EmptyIndexError, build_retriever
-from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
+from macl_tf.serving.saved_model import ExportedEncoder, export_encoder, exported_version
 from macl_tf.serving.shards import BAD_FILES, read_origin, read_shards
 from macl_tf.serving.sources import ArchiveSource
 
@@ -68,7 +69,9 @@ def export_run(
 
     Raises:
         FileNotFoundError: If the run is not finished, or its archive is not there.
-        ValueError: If the archive is another one, upserts or deletes would be lost, or a setting is out of range.
+        ValueError: If the archive is another one, upserts or deletes would be lost, those included that are made while
+            this works, or a setting is out of range.
+        BlockingIOError: If another process exports to `served` or indexes there. Then nothing was written.
     """
     run, served = finished_run(run_dir), Path(served).expanduser()
     say: Callable[[str], None] = print if progress else lambda *_: None
@@ -76,48 +79,56 @@ def export_run(
     splits = None if archive is None else Splits.read(run, archive)
     for line in () if splits is None else splits.changes:
         print(line, file=sys.stderr)
-    path = export_encoder(run, served, descriptor=descriptor)  # old ones go at the end, when it is known who needs them
-    encoder = ExportedEncoder.load(served, int(path.name))
-    say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
-    if archive is not None:
-        info = {
-            "encoder": encoder_identity(served, encoder.version),
-            "archive": archive_identity(archive),
-            "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
-        }
-        root = served / "index"
-        if is_up_to_date(root, info):
-            say(f"index      {root / str(versions(root)[-1])}: up to date")
-        else:
-            check_changes(root, discard_changes)
+    (served / "encoder").mkdir(parents=True, exist_ok=True)
+    with publishing_alone(served):
+        if archive is not None and exported_version(run, served, descriptor=descriptor) is None:
+            check_changes(served / "index", discard_changes)  # the index will be new: before a new encoder shows
+        # Old ones go at the end, when it is known who needs them.
+        path = export_encoder(run, served, descriptor=descriptor)
+        encoder = ExportedEncoder.load(served, int(path.name))
+        say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
+        if archive is not None:
+            info = {
+                "encoder": encoder_identity(served, encoder.version),
+                "archive": archive_identity(archive),
+                "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
+            }
+            root = served / "index"
             # Beside the index and not in it: a build that is killed leaves them, and the next one goes on.
-            shards = served / f"{PARTIAL}shards-{info['encoder']['uuid'][:8]}-{info['archive']['sha256'][:8]}"
-            source = ArchiveSource(archive, splits)
-            report = embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
-            if report.bad:  # the shards, with their list of bad files, are removed when the index is there
-                lines = (shards / BAD_FILES).read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]
-                print(
-                    f"{report.bad:,} tiles cannot be read and are not in the index: {shorten(lines)}", file=sys.stderr
+            key = f"{info['encoder']['uuid'][:8]}-{info['archive']['sha256'][:8]}-{thumbnail_size}"
+            shards = served / f"{PARTIAL}shards-{key}"
+            if is_up_to_date(root, info):
+                say(f"index      {root / str(versions(root)[-1])}: up to date")
+            else:
+                check_changes(root, discard_changes)
+                source = ArchiveSource(archive, splits)
+                report = embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
+                if report.bad:  # the shards, with their list of bad files, are removed when the index is there
+                    lines = (shards / BAD_FILES).read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]
+                    print(
+                        f"{report.bad:,} tiles cannot be read and are not in the index: {shorten(lines)}",
+                        file=sys.stderr,
+                    )
+                items, vectors, thumbnails = read_shards(shards)
+                path = build_index(
+                    root,
+                    items,
+                    vectors,
+                    info=info,
+                    thumbnails=thumbnails if thumbnail_size else None,
+                    kind=kind,
+                    recall_target=recall_target,
+                    keep=keep,
+                    progress=progress,
+                    check=lambda: check_changes(root, discard_changes),
                 )
-            items, vectors, thumbnails = read_shards(shards)
-            path = build_index(
-                root,
-                items,
-                vectors,
-                info=info,
-                thumbnails=thumbnails if thumbnail_size else None,
-                kind=kind,
-                recall_target=recall_target,
-                keep=keep,
-                progress=progress,
-            )
-            shutil.rmtree(shards)
-            say(describe_index(path))
-        write_retriever(served, keep, say)
-    say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
-    used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
-            for version in versions(served / "index")}  # fmt: skip
-    prune(served / "encoder", keep, {*used, stable_version(served)})
+                say(describe_index(path))
+            shutil.rmtree(shards, ignore_errors=True)  # also what an export left that was killed at this very place
+            write_retriever(served, keep, say)
+        say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
+        used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
+                for version in versions(served / "index")}  # fmt: skip
+        prune(served / "encoder", keep, {*used, stable_version(served)})
     return served
 
 
@@ -146,29 +157,38 @@ def index_shards(
         Folder of the new version.
 
     Raises:
-        ValueError: If the shards are of another encoder, or upserts or deletes would be lost.
+        ValueError: If the shards are of another encoder, or upserts or deletes would be lost, those included that are
+            made while this works.
+        BlockingIOError: If another process embeds into the shards, exports to `served` or indexes there. Then nothing
+            was written.
     """
-    served = Path(served)
-    check_changes(served / "index", discard_changes)
-    info = {
-        "encoder": encoder_of_shards(served, Path(shards)),
-        "built": {"kind": kind, "recall_target": recall_target},
-    }
-    items, vectors, thumbnails = read_shards(Path(shards))
-    if archive := archive_of_items(items):
-        info["archive"] = archive
-    path = build_index(
-        served / "index",
-        items,
-        vectors,
-        info=info,
-        thumbnails=thumbnails,
-        kind=kind,
-        recall_target=recall_target,
-        keep=keep,
-        progress=progress,
-    )
-    return after_build(served, path, keep, progress)
+    served, root = Path(served), Path(served) / "index"
+    with publishing_alone(served):
+        check_changes(root, discard_changes)
+        info = {
+            "encoder": encoder_of_shards(served, Path(shards)),
+            "built": {
+                "kind": kind,
+                "recall_target": recall_target,
+                "thumbnail_size": read_origin(shards).thumbnail_size,
+            },
+        }
+        items, vectors, thumbnails = read_shards(Path(shards))
+        if archive := archive_of_items(items):
+            info["archive"] = archive
+        path = build_index(
+            root,
+            items,
+            vectors,
+            info=info,
+            thumbnails=thumbnails,
+            kind=kind,
+            recall_target=recall_target,
+            keep=keep,
+            progress=progress,
+            check=lambda: check_changes(root, discard_changes),
+        )
+        return after_build(served, path, keep, progress)
 
 
 def compact_index(
@@ -181,8 +201,28 @@ def compact_index(
 ) -> Path:
     """Builds a new version of the index with its upserts and deletes folded in; arguments as in `export_run`."""
     served = Path(served)
-    path = Index.open(served / "index").compact(kind=kind, recall_target=recall_target, keep=keep, progress=progress)
-    return after_build(served, path, keep, progress)
+    with publishing_alone(served):
+        index = Index.open(served / "index")
+        path = index.compact(kind=kind, recall_target=recall_target, keep=keep, progress=progress)
+        return after_build(served, path, keep, progress)
+
+
+@contextmanager
+def publishing_alone(served: Path) -> Iterator[None]:
+    """Held by the one process that exports to a served folder or indexes there, from its beginning to its end.
+
+    Each part has a lock of its own, but an export is made of many parts: two at once would embed twice, and leave a
+    retriever or a list of versions that is of neither.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    busy = (
+        f"'{served}' is being written by another `macl export` or `macl index`. Wait for its end, then run this again."
+    )
+    folder = served / "encoder"
+    with locked(folder / ".publishing", busy=busy) if folder.is_dir() else nullcontext():
+        yield
 
 
 def after_build(served: Path, path: Path, keep: int, progress: bool) -> Path:

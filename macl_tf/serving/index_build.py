@@ -33,6 +33,7 @@ def build_index(
     keep: int = 2,
     seed: int = 0,
     progress: bool = True,
+    check: Callable[[], None] | None = None,
 ) -> Path:
     """Publishes a new version of an index: whole, or after an error, a kill or on a full disk not at all.
 
@@ -50,6 +51,8 @@ def build_index(
         keep: How many versions to keep, the newest; 0 for all.
         seed: Draws the queries for tuning.
         progress: Whether to show progress bars.
+        check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
+            one from being published.
 
     Returns:
         Folder of the new version.
@@ -72,7 +75,7 @@ def build_index(
         raise ValueError(f"recall_target must be in (0, 1], got {recall_target}.")
     resolved(kind, len(items))
     unit_rows(vectors[:1])  # of the wrong type, they are refused before a folder is made
-    with publishing(Path(root), keep) as staging:
+    with publishing(Path(root), keep, check=check) as staging:
         write_version(
             staging,
             items,
@@ -90,7 +93,12 @@ def build_index(
 
 
 @contextmanager
-def publishing(root: Path, keep: int, source: Callable[[], Snapshot] | None = None) -> Iterator[Staging]:
+def publishing(
+    root: Path,
+    keep: int,
+    source: Callable[[], Snapshot] | None = None,
+    check: Callable[[], None] | None = None,
+) -> Iterator[Staging]:
     """`artifacts.publish` for an index: with its journal, and without the journals of versions that are gone.
 
     Args:
@@ -98,6 +106,7 @@ def publishing(root: Path, keep: int, source: Callable[[], Snapshot] | None = No
         keep: How many to keep.
         source: Gives, at the end of the block, the state that the new version was made from. What was written to its
             journal since then is handed over to the new version, before that can be seen.
+        check: Called just before that.
 
     Yields:
         The version in the making.
@@ -107,6 +116,8 @@ def publishing(root: Path, keep: int, source: Callable[[], Snapshot] | None = No
     def hand_over(number: int) -> Iterator[None]:
         uuid = read_json(staging.path / MANIFEST)["uuid"]
         with locked(lock_path(root)):  # writers wait
+            if check is not None:
+                check()
             records = b""
             if source is not None:
                 state = source()

@@ -57,13 +57,11 @@ def export_encoder(
     """
     from macl_tf.serving.model_info import describe_encoder
 
+    there = exported_version(run_dir, served, descriptor=descriptor)
+    if there is not None:
+        return there
     run, root = Path(run_dir), Path(served) / KIND
     info = describe_encoder(run, descriptor)
-    if versions(root):
-        with suppress(ArtifactError):  # one that is damaged is no reason not to write a whole one
-            path, manifest = open_version(root, KIND)
-            if manifest["info"].get("sha256") == info["sha256"]:
-                return path
     model = load_descriptor_model(run, info["descriptor"])
     info["dim"] = int(model.output_shape[-1])
     with publish(root, KIND, keep=keep) as staging:
@@ -71,6 +69,21 @@ def export_encoder(
         save_encoder(model, info, staging.path)
         write_warmup(staging.path, info["image_size"])
     return Path(staging.published or root)
+
+
+def exported_version(
+    run_dir: str | os.PathLike[str], served: str | os.PathLike[str], *, descriptor: str | None = None
+) -> Path | None:
+    """Folder of the newest version of SERVED/encoder if it holds a run's encoder already; arguments as above."""
+    from macl_tf.serving.model_info import describe_encoder
+
+    root, info = Path(served) / KIND, describe_encoder(Path(run_dir), descriptor)
+    if versions(root):
+        with suppress(ArtifactError):  # one that is damaged is no reason not to write a whole one
+            path, manifest = open_version(root, KIND)
+            if manifest["info"].get("sha256") == info["sha256"]:
+                return path
+    return None
 
 
 def load_descriptor_model(run: Path, descriptor: str) -> Any:
