@@ -38,7 +38,7 @@ example:
 
 INDEX_HELP = """\
 Builds a new version of the index: from the shards that `macl embed` wrote, or, without --from, from the present index
-with its upserts and deletes folded in.
+with its upserts and deletes folded in. One `macl index` or `macl export` works in SERVED at a time.
 """
 
 SEARCH_HELP = """\

@@ -59,8 +59,8 @@ def day_of(day: Any) -> np.datetime64:
         ValueError: If it is no day.
 
     Example:
-        >>> day_of("2020-06-01"), day_of("")
-        (np.datetime64('2020-06-01'), np.datetime64('NaT'))
+        >>> str(day_of("2020-06-01")), str(day_of(""))
+        ('2020-06-01', 'NaT')
     """
     if isinstance(day, np.datetime64):
         return day.astype("datetime64[D]")
