@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from macl_tf.datasets.archives import thumbnail
+from macl_tf.datasets.images import thumbnail
 from macl_tf.service.auth import LOOPBACK, Access
 from macl_tf.service.limits import Limits
 from macl_tf.service.pictures import PREVIEW

@@ -282,11 +282,18 @@ def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
 def test_another_archive_may_spell_its_labels_otherwise():
     from macl_tf.datasets.archives import Archive
     from macl_tf.labels import LabelStatistics
-    from macl_tf.training import matching_columns
+    from macl_tf.run_directory import with_labels_of
+    from macl_tf.training import check_labels
 
     statistics = LabelStatistics.from_labels(np.eye(3), ("bare-soil", "Beaches, dunes, sands", "water"))
-    names = ("Water", "Bare Soil", "beaches, dunes, sands")
-    assert matching_columns(statistics, Archive("other", names, ("a",), np.ones((1, 3)), lambda _: None)) == [1, 2, 0]
-    names = ("Water", "Bare Soil", "Beaches")
+
+    def other(names):
+        return Archive("other", names, ("a", "b"), np.eye(2, 3), lambda _: None)
+
+    spelled = other(("Water", "Bare Soil", "beaches, dunes, sands"))
+    check_labels(statistics, spelled)
+    archive, lines = with_labels_of(statistics, spelled)
+    assert archive.labels.tolist() == [[0, 0, 1], [1, 0, 0]] and lines == ()
+    assert archive.label_names == statistics.label_names
     with pytest.raises(ValueError, match='only one of the two: Beaches, "Beaches, dunes, sands"'):
-        matching_columns(statistics, Archive("other", names, ("a",), np.ones((1, 3)), lambda _: None))
+        check_labels(statistics, other(("Water", "Bare Soil", "Beaches")))
