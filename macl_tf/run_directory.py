@@ -22,7 +22,7 @@ from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive, by_scene
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
-from macl_tf.files import is_partial, locked, read_json, write_json, write_text
+from macl_tf.files import is_partial, locked, read_json, sha256_of, write_json, write_text
 from macl_tf.labels import LabelStatistics
 from macl_tf.report import RetrievalReport
 
@@ -94,12 +94,7 @@ def _is_ours(entry: Path) -> bool:
 def _began_from(run: Path, weights: str) -> bool:
     """Whether a run began from weights that lie elsewhere now: the same bytes."""
     before = read_run(run, VERSIONS).get("weights_sha256") if (run / VERSIONS).is_file() else None
-    return before is not None and os.path.isfile(weights) and before == _sha256(weights)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return before is not None and os.path.isfile(weights) and before == sha256_of(weights)
 
 
 @contextmanager
@@ -131,7 +126,7 @@ def describe_run(settings: Settings, run: Path) -> None:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     if os.path.isfile(settings.weights):
-        versions["weights_sha256"] = _sha256(settings.weights)
+        versions["weights_sha256"] = sha256_of(settings.weights)
     write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     write_json(run / VERSIONS, versions)
 

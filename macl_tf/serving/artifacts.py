@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from macl_tf.files import PARTIAL, locked, read_json, told_if_full, write_json
+from macl_tf.files import PARTIAL, locked, read_json, sha256_of, told_if_full, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -192,7 +192,7 @@ def open_version(
             raise ArtifactError(f"'{file}' is missing. {remedy}")
         if file.stat().st_size != size:
             raise ArtifactError(f"'{file}' must have {size:,} bytes, got {file.stat().st_size:,}. {remedy}")
-        if verify and _digest(file) != digest:
+        if verify and sha256_of(file) != digest:
             raise ArtifactError(f"'{file}' does not hold the bytes that were written (SHA-256 differs). {remedy}")
     return path, manifest
 
@@ -201,7 +201,7 @@ def _write_manifest(staging: Staging, kind: str) -> None:
     names = sorted(path for path in staging.path.rglob("*") if path.is_file() and path != staging.path / MANIFEST)
     files = {}
     for path in names:
-        files[path.relative_to(staging.path).as_posix()] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        files[path.relative_to(staging.path).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         _sync(path)
     try:
         version = metadata.version("macl_tf")
@@ -240,8 +240,3 @@ def _facts_digest(manifest: dict[str, Any]) -> str:
     """SHA-256 of everything that a manifest says but that itself."""
     facts = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

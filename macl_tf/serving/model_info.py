@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from macl_tf.files import sha256_of
 from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, VERSIONS, read_run, run_settings
 
 # Of the signatures and what they promise; an export of another format is made anew.
@@ -58,7 +59,7 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
     figures = metrics.get("trained", {}).get(descriptor, {})
     values = dataclasses.asdict(settings)
     values |= {key: Path(values[key]).name for key in _PATHS}
-    file_digest = _sha256(run / ENCODER)
+    file_digest = sha256_of(run / ENCODER)
     return {
         "format": FORMAT,
         "descriptor": descriptor,
@@ -94,8 +95,3 @@ def _installed_versions() -> dict[str, str]:
         with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

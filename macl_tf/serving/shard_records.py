@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from macl_tf.datasets.label_lists import listed
-from macl_tf.files import read_json, write_text
+from macl_tf.files import read_json, sha256_of, write_text
 from macl_tf.serving.thumbnails import THUMBNAIL_SIZE
 
 FORMAT = 2
@@ -103,7 +102,7 @@ def write_record(path: Path, record: Record, content: Path) -> None:
     facts = {"format": FORMAT, **asdict(record.origin), **record._asdict(), "bytes": content.stat().st_size}
     del facts["origin"]
     # In ASCII: the name of a bad file may be made of bytes that are not UTF-8.
-    write_text(path.with_suffix(".json"), json.dumps(facts | {"sha256": _sha256(content)}, indent=1) + "\n")
+    write_text(path.with_suffix(".json"), json.dumps(facts | {"sha256": sha256_of(content)}, indent=1) + "\n")
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -171,11 +170,6 @@ def read_record(path: Path) -> Record:
         raise ValueError(f"'{beside}' is damaged ({type(error).__name__}: {error}). {remedy(path)}") from error
     if path.stat().st_size != size:
         raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
-    if _sha256(path) != digest:
+    if sha256_of(path) != digest:
         raise ValueError(f"'{path}' does not hold the bytes that were written (SHA-256 differs). {remedy(path)}")
     return Record(origin, rows, thumbnails, bad, gone)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
