@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from macl_tf.datasets.archives import Archive, normalise_stem
-from macl_tf.datasets.images import content_digest, decode_image
-from macl_tf.datasets.records import Listing, Record, stored_bytes
+from macl_tf.datasets.images import decode_image
+from macl_tf.datasets.records import Listing, Record, stored_picture
 from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
 from macl_tf.files import locked
 
@@ -98,7 +98,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
             _, number = scene_and_number(normalise_stem(record.path.name))
             file_name = f"{record.scene}/{record.path.name}" if "scene" in features else record.path.name
             try:
-                image = stored_bytes(record.path, file_name)
+                image, content = stored_picture(record.path, file_name)
             except ValueError as error:
                 unreadable.append(str(error))
                 continue
@@ -106,7 +106,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
                 "image": image,
                 "labels": np.flatnonzero(record.labels).tolist(),
                 "file_name": file_name,
-                "content": content_digest(decode_image(image, file_name)),
+                "content": content,
             }
             if "scene" in features:
                 example |= {"scene": record.scene, "number": number}

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from macl_tf.datasets.archives import bare_name, normalise_stem
-from macl_tf.datasets.images import open_image, rgb_array
+from macl_tf.datasets.images import content_digest, open_image, rgb_array
 from macl_tf.datasets.masks import Colour, mask_areas
 from macl_tf.datasets.sources import choose_by_stem, count_note, list_images, scene_and_number
 
@@ -49,8 +49,10 @@ class Listing:
     notes: Sequence[str]
 
 
-def stored_bytes(path: Path, name: str) -> bytes:
+def stored_picture(path: Path, name: str) -> tuple[bytes, str]:
     """Return a file as it is if it is a sound JPEG or PNG, else its picture as PNG, which tf.io can decode too.
+
+    Beside it stands the digest of the pixels (`images.content_digest`), for which the picture is decoded once.
 
     Raises:
         ValueError: if the file cannot be decoded to the end, or is of a kind that is not read.
@@ -60,12 +62,13 @@ def stored_bytes(path: Path, name: str) -> bytes:
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror}.") from error
     image = open_image(data, name)
+    pixels = rgb_array(image)
     if image.format in ("JPEG", "MPO", "PNG"):  # MPO is a JPEG with more pictures behind the first.
-        return data
+        return data, content_digest(pixels)
     buffer = io.BytesIO()
     # The lightest compression: a third larger than the best, and many times faster to write.
-    Image.fromarray(rgb_array(image)).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue(), content_digest(pixels)
 
 
 def match_masks(
