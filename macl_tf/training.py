@@ -68,14 +68,16 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
     Args:
         settings: What to do.
         run_dir: Where everything is written: settings, versions, parts, history, weights, figures, pictures.
-        progress: Whether to show bars and notes.
+        progress: Whether to show bars. What is lost, or not as asked for, is said on standard error all the same.
 
     Returns:
         What `metrics.json` holds: figures of the untrained and the trained encoder, for each of its descriptors.
 
     Raises:
-        ValueError: If the run directory holds a run with other settings, naming them, or a setting does not
-            suit the archive.
+        ValueError: If the run directory holds a run with other settings, naming them, or on another archive; a setting
+            does not suit the archive; or nothing can be learned from it.
+        FileNotFoundError: If the archive or the weights are not there.
+        BlockingIOError: If another process trains in the run directory.
     """
     run, asked = Path(run_dir).expanduser(), placed(settings)
     check_run(asked, run)

@@ -29,8 +29,9 @@ class UnknownLabelError(ValueError):
 
 
 class KnownLabels:
-    """The labels that there are, and which of them a name means: the one spelled so, or the only one spelled so but for
-    case, blanks, hyphens and underscores.
+    """The labels that there are, and which of them a name means.
+
+    That is the one spelled so, or the only one spelled so but for case, blanks, hyphens and underscores.
 
     Args:
         names: Unique names.
@@ -39,7 +40,7 @@ class KnownLabels:
         >>> known = KnownLabels(("Beaches, dunes, sands", "bare-soil", "Sea"))
         >>> known.choose("Bare soil; Sea"), known.choose("beaches, dunes, sands, sea")
         (('bare-soil', 'Sea'), ('Beaches, dunes, sands', 'Sea'))
-    """  # noqa: D205
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
@@ -96,9 +97,10 @@ class KnownLabels:
         return tuple(self.names[place] for place in near[:limit])
 
     def _parted(self, text: str) -> list[str]:
-        """The names in a list: of all ways to join neighbouring parts, the one with the fewest unknown names, and of
-        these the one with the fewest names.
-        """  # noqa: D205
+        """The names in a list.
+
+        Of all ways to join neighbouring parts it is the one with the fewest unknown names, then with the fewest names.
+        """
         items, text = unwrapped(text)
         if items is not None:
             return items

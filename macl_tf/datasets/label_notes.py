@@ -122,9 +122,10 @@ def _allowed(one: str, other: str) -> int:
 
 
 def _is_plain(one: str, other: str, distance: int) -> bool:
-    """Whether two names differ as no two labels would: by a plural's s, two letters that changed places, one that is
-    written twice, or accents.
-    """  # noqa: D205
+    """Whether two names differ as no two labels would.
+
+    That is by a plural's s, two letters that changed places, one that is written twice, or accents.
+    """
     short, long = sorted((one, other), key=len)
     if one == other or len(short) < 3:
         return False
