@@ -114,9 +114,9 @@ def test_going_on_keeps_the_parts_of_an_archive_that_changed_and_moved(tmp_path,
     assert train(run, tmp_path / "moved") == 0
     said = capsys.readouterr()
     assert "Going on after epoch 1 of 2" in said.out
-    assert f"1 of the run's test tiles not in the archive now: {gone}" in said.err
-    assert "10 tiles new in the archive, in no part of the run: t040.png, t041.png, t042.png and 7 more" in said.err
-    assert f"1 tiles with other labels than when the run began: {relabelled}" in said.err
+    assert f"test tiles of the run that are not in the archive now: 1 ({gone})" in said.err
+    assert "new tiles, in no part of the run: 10 (t040.png, t041.png, t042.png and 7 more)" in said.err
+    assert f"tiles with other labels than when the run began: 1 ({relabelled})" in said.err
     assert "labels that the run does not know, left out: cars" in said.err
     assert parts(run) == before
     metrics = json.loads((run / "metrics.json").read_text())
@@ -147,9 +147,9 @@ def test_a_finished_run_is_evaluated_and_exported_whatever_became_of_some_tiles(
     assert f"Retrieval among the {left} test tiles of {run}" in said.out
     assert json.loads((tmp_path / "figures.json").read_text())["projection"]["num_queries"] == left
     for part, name in zip(("test", "train"), lost, strict=True):
-        assert f"1 of the run's {part} tiles not in the archive now: {name}" in said.err
+        assert f"{part} tiles of the run that are not in the archive now: 1 ({name})" in said.err
     assert cli.main(["export", "--run-dir", str(run), "--output", str(tmp_path / "served"), "--quiet"]) == 0
-    assert f"1 of the run's test tiles not in the archive now: {lost[0]}" in capsys.readouterr().err
+    assert f"test tiles of the run that are not in the archive now: 1 ({lost[0]})" in capsys.readouterr().err
     (run / "splits.json").unlink()
     for command in (["evaluate"], ["export", "--output", str(tmp_path / "served")]):
         assert cli.main([*command, "--run-dir", str(run)]) == 2

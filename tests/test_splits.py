@@ -214,7 +214,7 @@ def test_written_splits_are_read_back_as_names(tmp_path) -> None:
     for part in PARTS:
         np.testing.assert_array_equal(getattr(read, part), getattr(splits, part) + 1)
     assert (read.kind, read.leaks, read.note) == (splits.kind, splits.leaks, splits.note)
-    assert read.changes == ("1 tiles new in the archive, in no part of the run: 00000 0.png",)
+    assert read.changes == ("new tiles, in no part of the run: 1 (00000 0.png)",)
 
 
 def test_what_became_of_an_archive_is_counted_and_named(tmp_path) -> None:
@@ -239,9 +239,9 @@ def test_what_became_of_an_archive_is_counted_and_named(tmp_path) -> None:
     )
     read = Splits.read(tmp_path, changed)
     assert read.changes == (
-        f"1 of the run's test tiles not in the archive now: {archive.file_names[gone]}",
-        f"1 tiles with other labels than when the run began: {archive.file_names[unlike]}",
-        f"1 tiles with other pixels than when the run began: {archive.file_names[unlike]}",
+        f"test tiles of the run that are not in the archive now: 1 ({archive.file_names[gone]})",
+        f"tiles with other labels than when the run began: 1 ({archive.file_names[unlike]})",
+        f"tiles with other pixels than when the run began: 1 ({archive.file_names[unlike]})",
     )
     assert [changed.file_names[i] for i in read.test] == [archive.file_names[i] for i in splits.test[1:]]
     assert [changed.file_names[i] for i in read.train] == [archive.file_names[i] for i in splits.train]

@@ -318,11 +318,14 @@ def _changes(content: dict[str, Any], now: dict[str, str]) -> tuple[str, ...]:
 
     def tell(names: Sequence[str], what: str) -> None:
         if names:
-            lines.append(f"{len(names)} {what}: {shorten(names)}")
+            lines.append(f"{what}: {len(names)} ({shorten(names)})")  # as the archive's own notes are
 
     for part in PARTS:
-        tell([name for name in content[part] if name not in now], f"of the run's {part} tiles not in the archive now")
-    tell([name for name in now if name not in before], "tiles new in the archive, in no part of the run")
+        tell(
+            [name for name in content[part] if name not in now],
+            f"{part} tiles of the run that are not in the archive now",
+        )
+    tell([name for name in now if name not in before], "new tiles, in no part of the run")
     both = [(name, before[name].split(), now[name].split()) for name in before if name in now]
     tell([name for name, old, new in both if old[0] != new[0]], "tiles with other labels than when the run began")
     unlike = [name for name, old, new in both if UNKNOWN not in (old[1], new[1]) and old[1] != new[1]]

@@ -137,7 +137,7 @@ def embed_images(
         thumbnail_size: Longest side in pixels of the small pictures to keep; 0 keeps none.
         workers: Threads that read, decode and resize, >= 1.
         batch_size: Pictures that the encoder takes at once, >= 1.
-        progress: Whether to show a bar, and what the source has to note.
+        progress: Whether to show a bar. What the source has to note is said on standard error all the same.
 
     Returns:
         What was done. The source's labels that the encoder does not know become columns of their own, behind its own.
