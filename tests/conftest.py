@@ -40,3 +40,22 @@ def run_python():
         return result
 
     return run
+
+
+@pytest.fixture(scope="module")
+def small_encoder():
+    """Runs train one layer instead of ResNet-18: where the archive and its files are tested, tracing takes longest."""
+    import keras
+
+    from macl_tf.encoders import build_encoder
+
+    def backbone(scaled):
+        return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
+
+    def make(settings):
+        weights = settings.weights or None
+        return build_encoder(settings.image_size, backbone=backbone, embedding_dim=8, hidden_dim=8, weights=weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("macl_tf.training.make_encoder", make)
+        yield

@@ -4,33 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from macl_tf import cli
 from macl_tf.checkpoint import Checkpoint
-from macl_tf.encoders import build_encoder
 from macl_tf.run_directory import occupied
 
+pytestmark = pytest.mark.usefixtures("small_encoder")
 TINY = ["image_size=32", "embedding_dim=8", "batch_size=8", "epochs=2", "warmup_epochs=0"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_encoder():
-    """One layer instead of ResNet-18: what is tested here is the archive, and tracing eighteen layers takes longest."""
-
-    def backbone(scaled):
-        return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
-
-    def make(settings):
-        weights = settings.weights or None
-        return build_encoder(settings.image_size, backbone=backbone, embedding_dim=8, hidden_dim=8, weights=weights)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("macl_tf.training.make_encoder", make)
-        yield
 
 
 def tile(path: Path, number: int) -> None:
@@ -75,7 +58,7 @@ def interrupted(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(small_encoder, tmp_path_factory):
     """A finished run, to be copied, and its archive: the table lies beside it and was named from where one stood."""
     root = tmp_path_factory.mktemp("finished")
     make_archive(root / "tiles", table=root / "mine.csv")

@@ -46,7 +46,7 @@ def write_tiles(folder, tables=("one.csv",), count=12):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(small_encoder, tmp_path_factory):
     """A finished run, its archive beside it, and the command that made it, without --run-dir."""
     folder = tmp_path_factory.mktemp("trained")
     command = ["train", "--dataset", "folder", "--data-dir", str(write_tiles(folder / "tiles")), *TINY]

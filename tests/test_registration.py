@@ -20,10 +20,16 @@ LABELS = np.eye(8, 3) + np.eye(8, 3, -3) + np.eye(8, 3, -5)
 PIXELS = np.random.default_rng(0).random((8, 32, 32, 3)) * 255
 
 
+def backbone(scaled):
+    """What ResNet-18 is made of, once: both kinds of fast layers."""
+    maps = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(scaled)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization()(maps))
+
+
 def saved_models(folder):
     """One trained step each: a loss with statistics, proxies under cached gradients, two losses, fast layers."""
     statistics = macl_tf.LabelStatistics.from_labels(LABELS)
-    encoder = fast(macl_tf.build_encoder(32, width=8, embedding_dim=4))
+    encoder = fast(macl_tf.build_encoder(32, backbone=backbone, embedding_dim=4))
     proxies = keras.Model(encoder.inputs, losses.ProxyHead(3)(encoder.outputs[0]))
     models = {
         "macl": (encoder, macl_tf.MACL(statistics, temperature=0.2)),
