@@ -33,8 +33,8 @@ from tqdm import tqdm
 from benchmarks.circumstances import circumstances, settings_without_places, without_places
 from benchmarks.judging import LEADING, leading_mean
 from benchmarks.trainings import at_once, in_process, run_directory, train
-from macl_tf.config import MACL_ALONE, load_settings
 from macl_tf.files import read_json, write_json
+from macl_tf.training.settings import MACL_ALONE, load_settings
 
 TUNING_SEED = 1000  # of trials, which no compared run has
 TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
@@ -43,7 +43,7 @@ MARGIN_FACTORS = (1.0, 0.5, 2.0, 0.25, 1.5)
 
 def grid(loss: str, trials: int) -> list[str]:
     """The settings that are tried for a loss: as many for each."""
-    from macl_tf.recipe import own_number
+    from macl_tf.training.build import own_number
 
     setting, own = own_number(loss) or ("learning_rate", None)
     values = {

@@ -32,8 +32,8 @@ from tqdm import tqdm
 from benchmarks.circumstances import circumstances, settings_without_places
 from benchmarks.compare import numbers, views, words
 from benchmarks.judging import MEANS, leading_value, scores
-from macl_tf.config import Settings, load_settings
 from macl_tf.files import read_json, write_json, written_whole
+from macl_tf.training.settings import Settings, load_settings
 
 FOLDS, VIEWS = 5, 4
 EPOCHS, STEPS = 30, 9  # as many steps as of a run of 30 epochs, in batches of 128
@@ -72,7 +72,7 @@ def blocks(of_scene: Sequence[str], numbers: np.ndarray, test: np.ndarray) -> np
 def read_tiles(options: argparse.Namespace) -> Tiles:
     """The tiles with their features, which are kept in --out/features.npz."""
     from macl_tf.datasets.splits import split_archive
-    from macl_tf.run_directory import open_archive
+    from macl_tf.training.run_directory import open_archive
 
     settings = load_settings(assignments=assignments(options), dataset=options.dataset)
     archive = open_archive(settings)
@@ -94,8 +94,8 @@ def features(archive: Any, run: Path) -> np.ndarray:
     import keras
     import tensorflow as tf
 
-    from macl_tf.augmentation import augment_images
-    from macl_tf.pipeline import load_images
+    from macl_tf.pipeline.augmentation import augment_images
+    from macl_tf.pipeline.pipeline import load_images
 
     encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
     size = encoder.input_shape[1]
@@ -135,9 +135,9 @@ class Heads:
         import keras
         from keras import layers
 
-        from macl_tf.descriptors import descriptor_model, descriptors_of, searchable
         from macl_tf.labels import LabelStatistics
-        from macl_tf.recipe import make_loss, make_optimizer, trained_model
+        from macl_tf.models.descriptors import descriptor_model, descriptors_of, searchable
+        from macl_tf.training.build import make_loss, make_optimizer, trained_model
 
         keras.utils.clear_session()
         keras.utils.set_random_seed(settings.seed)
@@ -161,7 +161,7 @@ class Heads:
 
         Of the test tiles, block FOLDS, by one trained on all the others, with each query's values.
         """
-        from macl_tf.retrieval import embed
+        from macl_tf.evaluation.retrieval import embed
 
         tiles = self.tiles
         rows = np.flatnonzero((tiles.block != held_out) & (tiles.block < FOLDS))
@@ -180,9 +180,9 @@ class Heads:
         """Trains from the beginning on features (1 + VIEWS, n, F) and labels (n, C)."""
         import tensorflow as tf
 
-        from macl_tf.callbacks import TemperatureSchedule
-        from macl_tf.recipe import follows_schedule, temperature_schedule
-        from macl_tf.sampling import draw_epoch, label_aware_weights
+        from macl_tf.pipeline.sampling import draw_epoch, label_aware_weights
+        from macl_tf.training.build import follows_schedule, temperature_schedule
+        from macl_tf.training.callbacks import TemperatureSchedule
 
         for variable, value in zip(self.state, self.beginning, strict=True):
             variable.assign(value)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.circumstances import settings_without_places
-from macl_tf.config import load_settings
 from macl_tf.files import read_json, write_json
+from macl_tf.training.settings import load_settings
 
 PARTS = ("validation", "test")
 LEADING = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")  # what choices on validation tiles go by
@@ -29,8 +29,8 @@ def judge(run: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """Means on validation and test tiles and each test query's values, for every descriptor of a finished run."""
     import keras
 
-    from macl_tf.descriptors import descriptor_model, descriptors_of
-    from macl_tf.retrieval import embed
+    from macl_tf.evaluation.retrieval import embed
+    from macl_tf.models.descriptors import descriptor_model, descriptors_of
 
     encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
     results: dict[str, Any] = {}
@@ -47,8 +47,8 @@ def tiles(run: Path, part: str) -> tuple[np.ndarray, np.ndarray, Any]:
     """Images and labels of a part of a run's archive, and the statistics of its training labels."""
     from macl_tf.datasets.splits import Splits
     from macl_tf.labels import LabelStatistics
-    from macl_tf.pipeline import load_images
-    from macl_tf.run_directory import open_archive
+    from macl_tf.pipeline.pipeline import load_images
+    from macl_tf.training.run_directory import open_archive
 
     settings = load_settings(run / "settings.toml")
     archive = open_archive(settings)
@@ -59,8 +59,8 @@ def tiles(run: Path, part: str) -> tuple[np.ndarray, np.ndarray, Any]:
 
 def scores(embeddings: np.ndarray, labels: np.ndarray, statistics: Any, *, queries: bool) -> dict[str, Any]:
     """Means, and with `queries` the values of each query: NDCG, AP at Jaccard >= 0.5, AP of each label it holds."""
+    from macl_tf.evaluation.retrieval import evaluate
     from macl_tf.metrics import score_queries
-    from macl_tf.retrieval import evaluate
 
     report = evaluate(embeddings, labels, label_names=statistics.label_names, label_counts=statistics.counts)
     result: dict[str, Any] = {key: None if np.isnan(report[key]) else report[key] for key in MEANS}

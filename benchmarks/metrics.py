@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.circumstances import circumstances
+from macl_tf.evaluation.retrieval import evaluate
 from macl_tf.metrics import gains, score_queries
 from macl_tf.metrics.ranking import order
 from macl_tf.metrics.similarity import cosine_similarities
-from macl_tf.retrieval import evaluate
 
 K = 100
 CUTOFFS = (1, 10, 100)

@@ -25,9 +25,9 @@ from benchmarks.circumstances import circumstances
 from macl_tf import MACL
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import decode_image
-from macl_tf.encoders import build_encoder
-from macl_tf.layers import fast
-from macl_tf.pipeline import TrainingData, training_dataset
+from macl_tf.models.encoders import build_encoder
+from macl_tf.models.fast_layers import fast
+from macl_tf.pipeline.pipeline import TrainingData, training_dataset
 
 TILE = 256  # pixels, as in UC Merced and WHDLD
 LABELS = 17

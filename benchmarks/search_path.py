@@ -29,10 +29,10 @@ STEPS = ("decoding_ms", "resizing_ms", "encoder_ms", "index_ms")
 
 def served_folder(work: Path, size: int, data: Data) -> Path:
     """An exported encoder for images of a size, and an index of the vectors beside it."""
-    from macl_tf.serving.exporting import encoder_identity
-    from macl_tf.serving.index import build_index
-    from macl_tf.serving.items import Items
-    from macl_tf.serving.saved_model import export_encoder
+    from macl_tf.export.exporting import encoder_identity
+    from macl_tf.export.saved_model import export_encoder
+    from macl_tf.index.index import build_index
+    from macl_tf.index.items import Items
 
     served = work / "served" / f"{data.name}-{size}px"
     if not (served / "index").exists():
@@ -56,7 +56,7 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
         is the share of the steps that are not the encoder.
     """
     from macl_tf.datasets.images import resize_image
-    from macl_tf.serving.search import SearchEngine, read_picture
+    from macl_tf.search.engine import SearchEngine, read_picture
 
     engine = SearchEngine.open(served, verify=False)
     size = engine.encoder.image_size

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from macl_tf.files import written_whole
-from macl_tf.serving.exact import ExactSearcher
+from macl_tf.index.searchers.exact import ExactSearcher
 
 K = 10
 QUERIES = 1000
@@ -145,9 +145,9 @@ def _embed(path: Path, count: int, run: Path, data_dir: Path, seed: int) -> Vect
         import keras
         import tensorflow as tf
 
-        from macl_tf.augmentation import augment_images
         from macl_tf.datasets import load_archive
-        from macl_tf.pipeline import load_images
+        from macl_tf.pipeline.augmentation import augment_images
+        from macl_tf.pipeline.pipeline import load_images
 
         encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
         side = encoder.input_shape[1]

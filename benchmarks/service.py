@@ -36,7 +36,7 @@ _PACKAGES = ("fastapi", "uvicorn", "tensorflow-cpu", "numpy", "pillow")
 
 def bare_encoder(served: Path, seconds: float) -> dict[str, float]:
     """Images a second through the encoder alone, in batches of 64 and one by one."""
-    from macl_tf.serving.saved_model import ExportedEncoder
+    from macl_tf.export.saved_model import ExportedEncoder
 
     encoder = ExportedEncoder.load(served)
     size, rates = encoder.image_size, {}
@@ -56,7 +56,7 @@ def bare_encoder(served: Path, seconds: float) -> dict[str, float]:
 def picture_requests(pictures: Path | None, served: Path, host: str) -> list[bytes]:
     """Whole HTTP requests that search by picture."""
     if pictures is None:
-        from macl_tf.serving.index import Index
+        from macl_tf.index.index import Index
 
         index = Index.open(served / "index")
         step = max(1, len(index) // 200)
@@ -84,7 +84,7 @@ def as_jpeg(path: Path) -> bytes:
 
 def id_requests(served: Path, host: str) -> list[bytes]:
     """Whole HTTP requests that search by id."""
-    from macl_tf.serving.index import Index
+    from macl_tf.index.index import Index
 
     ids = Index.open(served / "index").items.ids
     requests = []

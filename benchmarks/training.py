@@ -5,10 +5,10 @@
 
 Images per second of one optimizer step (forward, backward, AdamW) on a batch that lies in memory: ResNet-18 with the
 projection head and SupCon, here as `python train.py` compiles it, there as nn.Module with pytorch-metric-learning's
-SupConLoss. "Keras's layers" is the same without `macl_tf.layers`. "Cached gradients" is one step on four such batches
-by microbatches of one. bf16 is `--set precision=mixed_bfloat16` here and autocast there. Every figure is the best of
-several rounds, each in a process of its own that takes its turn; ratios are of one run. The floor is what the step's
-multiply-adds take at the rate of a large matrix product in float32 on the same cores.
+SupConLoss. "Keras's layers" is the same without `macl_tf.models.fast_layers`. "Cached gradients" is one step on four
+such batches by microbatches of one. bf16 is `--set precision=mixed_bfloat16` here and autocast there. Every figure is
+the best of several rounds, each in a process of its own that takes its turn; ratios are of one run. The floor is what
+the step's multiply-adds take at the rate of a large matrix product in float32 on the same cores.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def batch(size: int, rows: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
 
 
 def keras_step(size: int, name: str) -> Callable[[], Any]:
-    """A training step as `macl_tf.training.train` compiles it."""
+    """A training step as `macl_tf.training.train.train` compiles it."""
     import keras
     import tensorflow as tf
 
-    from macl_tf.config import Settings
     from macl_tf.labels import LabelStatistics
-    from macl_tf.layers import plain
-    from macl_tf.recipe import make_encoder, make_loss, make_optimizer, trained_model
+    from macl_tf.models.fast_layers import plain
+    from macl_tf.training.build import make_encoder, make_loss, make_optimizer, trained_model
+    from macl_tf.training.settings import Settings
 
     parts = MICROBATCHES if name == CACHED else 1
     if name.endswith("bf16"):
@@ -138,8 +138,8 @@ def floor(size: int) -> dict[str, float]:
     """Multiply-adds of a step (forward once, backward twice), and what they take at a matrix product's rate."""
     import keras
 
-    from macl_tf.config import Settings
-    from macl_tf.recipe import make_encoder
+    from macl_tf.training.build import make_encoder
+    from macl_tf.training.settings import Settings
 
     products = 0
     for layer in make_encoder(Settings(image_size=size)).layers:

@@ -25,23 +25,23 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 register_with_keras()
 
 if TYPE_CHECKING:
-    from macl_tf import encoders, losses, metrics
-    from macl_tf.callbacks import RetrievalEvaluation, TemperatureSchedule
-    from macl_tf.encoders import build_encoder
+    from macl_tf import losses, metrics, models
+    from macl_tf.evaluation.retrieval import RetrievalReport, evaluate
     from macl_tf.labels import LabelStatistics
     from macl_tf.losses import MACL
-    from macl_tf.retrieval import RetrievalReport, evaluate
+    from macl_tf.models.encoders import build_encoder
+    from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 
 _HOMES = {
     "MACL": "losses",
     "LabelStatistics": "labels",
-    "RetrievalEvaluation": "callbacks",
-    "RetrievalReport": "retrieval",
-    "TemperatureSchedule": "callbacks",
-    "build_encoder": "encoders",
-    "evaluate": "retrieval",
+    "RetrievalEvaluation": "training.callbacks",
+    "RetrievalReport": "evaluation.retrieval",
+    "TemperatureSchedule": "training.callbacks",
+    "build_encoder": "models.encoders",
+    "evaluate": "evaluation.retrieval",
 }
-_MODULES = ("encoders", "losses", "metrics")
+_MODULES = ("losses", "metrics", "models")
 
 __all__ = [
     "MACL",
@@ -50,10 +50,10 @@ __all__ = [
     "RetrievalReport",
     "TemperatureSchedule",
     "build_encoder",
-    "encoders",
     "evaluate",
     "losses",
     "metrics",
+    "models",
 ]
 
 

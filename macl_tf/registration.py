@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 # Every module with a class that `register_keras_serializable` marks, by the backend that it needs (a test compares).
-MODULES = {"macl_tf.losses": "", "macl_tf.layers": "", "macl_tf.cached_gradients": "tensorflow"}
+MODULES = {"macl_tf.losses": "", "macl_tf.models.fast_layers": "", "macl_tf.models.cached_gradients": "tensorflow"}
 
 
 def register_with_keras() -> None:

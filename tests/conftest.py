@@ -47,7 +47,7 @@ def small_encoder():
     """Runs train one layer instead of ResNet-18: where the archive and its files are tested, tracing takes longest."""
     import keras
 
-    from macl_tf.encoders import build_encoder
+    from macl_tf.models.encoders import build_encoder
 
     def backbone(scaled):
         return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
@@ -57,5 +57,5 @@ def small_encoder():
         return build_encoder(settings.image_size, backbone=backbone, embedding_dim=8, hidden_dim=8, weights=weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("macl_tf.training.make_encoder", make)
+        patch.setattr("macl_tf.training.train.make_encoder", make)
         yield

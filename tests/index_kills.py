@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from macl_tf.serving.artifacts import versions
-from macl_tf.serving.index import Index, build_index
-from macl_tf.serving.items import Items
-from macl_tf.serving.scann_library import scann_pybind
+from macl_tf.artifacts import versions
+from macl_tf.index.index import Index, build_index
+from macl_tf.index.items import Items
+from macl_tf.index.searchers.scann_library import scann_pybind
 
 # What is slow to import is imported before the forks: pyarrow's array() imports pandas where that is installed.
 pyarrow.array([1])

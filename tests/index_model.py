@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from macl_tf.serving.items import Items
+from macl_tf.index.items import Items
 
 NAMES = ("cars", "sea", "trees")
 DIM = 6

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import keras
 
-from macl_tf.config import Settings
 from macl_tf.datasets.splits import split_archive
-from macl_tf.encoders import build_encoder
 from macl_tf.files import write_json
 from macl_tf.labels import LabelStatistics
-from macl_tf.pipeline import load_images
-from macl_tf.run_directory import ENCODER, LABELS, METRICS, describe_run, open_archive
-from macl_tf.training import evaluate_encoder
+from macl_tf.models.encoders import build_encoder
+from macl_tf.pipeline.pipeline import load_images
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, describe_run, open_archive
+from macl_tf.training.settings import Settings
+from macl_tf.training.train import evaluate_encoder
 
 TILES, SIZE, DIM = 60, 32, 16
 

@@ -4,92 +4,75 @@ import ast
 import inspect
 import sys
 import tomllib
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import macl_tf
 
 PACKAGE = Path(macl_tf.__file__).parent
 
-FLOORS = [
-    {"versions", "registration", "files", "layers"},
-    {"labels", "metrics", "report", "pretrained", "encoders", "config", "figures", "datasets"},
-    {"losses", "sampling", "class_sampling", "augmentation", "retrieval", "cached_gradients", "descriptors"},
-    {"pipeline", "callbacks", "checkpoint", "recipe", "run_directory", "run_figures"},
-    {"training", "serving"},  # side by side: what serves knows a run's directory, never how it was trained
-    {"service"},
-    {"cli"},
-]
-# Who may import what is heavy or fragile at all, at the top of the file or inside a function.
+# The rooms from the ground up: data flows down the list of docs/design.md, imports flow up to this list's start.
+ROOMS = (
+    "",  # the root: what all rooms use
+    "metrics",
+    "figures",
+    "datasets",
+    "pipeline",
+    "models",
+    "losses",
+    "evaluation",
+    "training",
+    "index",
+    "embedding",
+    "export",
+    "search",
+    "server",
+    "cli",
+)
+# What serves knows a run's directory and settings, never how it was trained.
+SERVES = {"index", "embedding", "export", "search", "server"}
+OF_A_RUN = {"macl_tf.training.run_directory", "macl_tf.training.settings"}
+# Which rooms may import what is heavy or fragile at all, at the top of the file or inside a function; or which files.
 ONLY = {
     "tensorflow_datasets": {"datasets"},
-    "matplotlib": {"figures"},
-    "PIL": {"datasets", "figures", "serving", "service"},
     "scipy": {"datasets"},
-    "keras_hub": {"pretrained"},
-    "tensorflow": {
-        "losses",
-        "layers",
-        "sampling",
-        "augmentation",
-        "pipeline",
-        "training",
-        "datasets",
-        "retrieval",
-        "cached_gradients",
-        "serving",
-    },
-    "keras": {
-        "losses",
-        "layers",
-        "encoders",
-        "pretrained",
-        "callbacks",
-        "checkpoint",
-        "recipe",
-        "run_directory",
-        "run_figures",
-        "training",
-        "retrieval",
-        "cached_gradients",
-        "descriptors",
-        "serving",
-    },
-    "scann": {"serving"},
-    "pyarrow": {"serving"},
-    "rasterio": {"datasets"},
-    "fastapi": {"service"},
-    "starlette": {"service"},
-    "pydantic": {"service"},
-    "uvicorn": {"service"},
-    "prometheus_client": {"service"},
-}
-# Of a package, the one file that may; all others ask that file.
-ONE_FILE = {
-    "scann": "serving/scann_library.py",
-    "pyarrow": "serving/parquet.py",
-    "keras": "serving/saved_model.py",
-    "rasterio": "datasets/tiff.py",
-}
-EVERYWHERE = {"rasterio"}  # where that holds for all of macl_tf, not for serving alone
-# The same for the service: who may, and nobody else.
-SERVICE_FILES = {
-    "PIL": {"pictures"},
-    "fastapi": {"app", "refusals", "routes"},
-    "starlette": {"errors", "refusals"},  # whose exceptions those of the framework are
-    "pydantic": {"schemas", "routes"},
-    "uvicorn": {"connections", "server"},
-    "prometheus_client": {"metrics"},
-    "macl_tf.training": set(),
+    "matplotlib": {"figures"},
+    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding", "server/pictures.py"},
+    "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},
+    "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
+    "keras_hub": {"models/pretrained.py"},
+    "rasterio": {"datasets/tiff.py"},
+    "pyarrow": {"index/parquet.py"},
+    "scann": {"index/searchers/scann_library.py"},
+    "fastapi": {"server/app.py", "server/refusals.py", "server/routes.py"},
+    "starlette": {"server/errors.py", "server/refusals.py"},  # whose exceptions those of the framework are
+    "pydantic": {"server/schemas.py", "server/routes.py"},
+    "uvicorn": {"server/connections.py", "server/server.py"},
+    "prometheus_client": {"server/metrics.py"},
 }
 # These open and search an index: they must not wait for TensorFlow.
-LIGHT = {"artifacts", "items", "parquet", "filters", "journal", "thumbnails", "index", "exact", "search", "showing"}
-PURE = {"labels", "metrics", "class_sampling", "report", "config", "files", "versions"}
+LIGHT = (
+    "artifacts",
+    "index.items",
+    "index.parquet",
+    "index.filters",
+    "index.journal",
+    "index.thumbnails",
+    "index.index",
+    "index.searchers.exact",
+    "search.engine",
+    "search.showing",
+)
+PURE = {"labels.py", "metrics", "pipeline/class_sampling.py", "evaluation/report.py", "training/settings.py",
+        "models/descriptor_names.py", "files.py", "versions.py"}  # fmt: skip
 
 
 def modules():
+    """Each file's room, "" for the root, and its path."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        yield (parts[0] if parts[0] != "__init__" else ""), path
+        parts = path.relative_to(PACKAGE).parts
+        yield (parts[0] if len(parts) > 1 else ""), path
 
 
 def imports(path):
@@ -108,61 +91,56 @@ def imports(path):
     return list(visit(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def floor_of(name):
-    return next(number for number, names in enumerate(FLOORS) if name in names)
+def module_of(path):
+    return ".".join(("macl_tf", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def test_every_module_has_its_floor_and_imports_downwards_only():
-    seen = set()
-    for name, path in modules():
-        if not name:
-            continue
-        seen.add(name)
+@cache
+def edges():
+    """All (module, module that it imports) among our files."""
+    return frozenset(_edges())
+
+
+def _edges():
+    known = {module_of(path) for _, path in modules()}
+    for _, path in modules():
         for target in imports(path):
-            if target.startswith("macl_tf.") and (other := target.split(".")[1]) != name:
-                # Two names on one floor may meet, in one direction only: checked below.
-                assert floor_of(other) <= floor_of(name), f"{path.name} imports {target}, which is above it"
-    assert seen == set().union(*FLOORS)
+            while target and target not in known:
+                target = target.rpartition(".")[0]
+            if target and target != "macl_tf" and target != module_of(path):
+                yield module_of(path), target
 
 
-def test_no_two_modules_import_each_other():
-    edges = {
-        (name, target.split(".")[1])
-        for name, path in modules()
-        for target in imports(path)
-        if name and target.startswith("macl_tf.") and target.split(".")[1] != name
-    }
-    assert not {(a, b) for a, b in edges if (b, a) in edges}
+def test_rooms_import_downwards_only():
+    rooms = {module_of(path): room for room, path in modules()}
+    assert set(rooms.values()) == set(ROOMS)
+    above = {(a, b) for a, b in edges() if a != "macl_tf" and ROOMS.index(rooms[b]) > ROOMS.index(rooms[a])}
+    assert not above
+    assert not {(a, b) for a, b in edges() if rooms[a] in SERVES and rooms[b] == "training" and b not in OF_A_RUN}
+
+
+def test_no_two_modules_import_each_other_by_whatever_way():
+    """A package's `__init__` only gathers: its files are compared, not their folder."""
+    files = {a for a, _ in edges()} - {module_of(path) for _, path in modules() if path.stem == "__init__"}
+    graph = {file: {b for a, b in edges() if a == file and b in files} for file in files}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names them
 
 
 def test_heavy_packages_are_met_where_they_belong():
-    for name, path in modules():
-        for package in {target.split(".")[0] for target in imports(path)}:
+    for room, path in modules():
+        name = path.relative_to(PACKAGE).as_posix()
+        for target in imports(path):
+            package = target.split(".")[0]
             if package in ONLY:
-                assert name in ONLY[package], f"{path.relative_to(PACKAGE)} must not import {package}"
-            if name in PURE:
+                assert room in ONLY[package] or any(
+                    name.startswith(where) for where in ONLY[package] if "/" in where
+                ), f"{name} must not import {package}"
+            if name in PURE or room in PURE:
                 assert package not in ("keras", "tensorflow"), f"{name} is pure NumPy"
 
 
-def test_each_heavy_package_is_met_in_one_file():
-    for name, path in modules():
-        for package in {target.split(".")[0] for target in imports(path)}:
-            if package in ONE_FILE and (name == "serving" or package in EVERYWHERE):
-                assert path.relative_to(PACKAGE).as_posix() == ONE_FILE[package], f"{path.name} imports {package}"
-
-
-def test_service_meets_each_package_where_it_belongs():
-    for name, path in modules():
-        if name != "service":
-            continue
-        for target in imports(path):
-            for package, files in SERVICE_FILES.items():
-                if f"{target}.".startswith(f"{package}."):
-                    assert path.stem in files, f"{path.name} imports {target}"
-
-
 def test_opening_an_index_does_not_wait_for_tensorflow(run_python):
-    names = ", ".join(f"macl_tf.serving.{name}" for name in sorted(LIGHT))
+    names = ", ".join(f"macl_tf.{name}" for name in LIGHT)
     script = f"import sys, {names}; print(sorted({{'tensorflow', 'keras', 'scann', 'matplotlib'}} & set(sys.modules)))"
     assert run_python(script).stdout.strip() == "[]"
 

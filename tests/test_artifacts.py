@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from macl_tf.artifacts import ArtifactError, open_version, prune, publish, versions
 from macl_tf.files import locked
-from macl_tf.serving.artifacts import ArtifactError, open_version, prune, publish, versions
 from tests.conftest import ROOT
 
 
@@ -162,7 +162,7 @@ def test_what_is_not_there_is_said(tmp_path):
 
 KILLED = """
 import sys
-from macl_tf.serving.artifacts import publish
+from macl_tf.artifacts import publish
 print("ready", flush=True)
 while True:
     with publish(sys.argv[1], "note", keep=3) as staging:
@@ -196,7 +196,7 @@ def test_killed_at_random_moments_every_version_is_whole(tmp_path):
 
 FULL = """
 import resource, signal, sys
-from macl_tf.serving.artifacts import publish
+from macl_tf.artifacts import publish
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as if the disk were full
 try:

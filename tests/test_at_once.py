@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from macl_tf.artifacts import publish, versions
+from macl_tf.embedding.embedding import embed_images
+from macl_tf.embedding.sources import FolderSource
+from macl_tf.export import exporting
+from macl_tf.export.exporting import compact_index, index_shards
 from macl_tf.files import is_partial, locked, write_text, written_whole
-from macl_tf.serving import exporting
-from macl_tf.serving.artifacts import publish, versions
-from macl_tf.serving.embedding import embed_images
-from macl_tf.serving.exporting import compact_index, index_shards
-from macl_tf.serving.index import Index
-from macl_tf.serving.items import Items
-from macl_tf.serving.sources import FolderSource
+from macl_tf.index.index import Index
+from macl_tf.index.items import Items
 from tests.conftest import ROOT
 from tests.generated import photo, save
 from tests.stub_encoder import DIM, StubEncoder
@@ -91,8 +91,8 @@ def start() -> Iterator[type]:
 
 EMBED = """
 import sys
-from macl_tf.serving.embedding import embed_images
-from macl_tf.serving.sources import FolderSource
+from macl_tf.embedding.embedding import embed_images
+from macl_tf.embedding.sources import FolderSource
 from tests.stub_encoder import StubEncoder
 
 class Waiting(StubEncoder):
@@ -131,7 +131,7 @@ def test_shards_that_are_being_written_are_neither_indexed_nor_written_by_anothe
 INDEX = """
 import sys
 from pathlib import Path
-from macl_tf.serving import exporting
+from macl_tf.export import exporting
 
 read = exporting.read_shards
 def slow(folder):

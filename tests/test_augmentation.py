@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.augmentation import augment_images
+from macl_tf.pipeline.augmentation import augment_images
 
 SIZE = 16
 

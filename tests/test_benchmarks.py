@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import compare, compare_report, judging, losses, trainings
 from benchmarks.circumstances import circumstances, settings_without_places, without_places
-from macl_tf.config import LOSSES, load_settings
+from macl_tf.training.settings import LOSSES, load_settings
 
 
 def test_a_command_line_does_not_name_places(monkeypatch):

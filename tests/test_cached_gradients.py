@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import macl_tf
-from macl_tf.cached_gradients import CachedGradients
+from macl_tf.models.cached_gradients import CachedGradients
 
 ROWS, SIZE, LABELS = 24, 6, 5
 
@@ -100,7 +100,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
 keras.config.set_floatx("float64")
 from tests.test_cached_gradients import ROWS, batch, encoder
-from macl_tf.cached_gradients import CachedGradients
+from macl_tf.models.cached_gradients import CachedGradients
 import macl_tf
 strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
 data = tf.data.Dataset.from_tensor_slices(batch(0)).batch(ROWS)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from macl_tf import cli
-from macl_tf.checkpoint import Checkpoint
-from macl_tf.run_directory import occupied
+from macl_tf.training.checkpoint import Checkpoint
+from macl_tf.training.run_directory import occupied
 
 pytestmark = pytest.mark.usefixtures("small_encoder")
 TINY = ["image_size=32", "embedding_dim=8", "batch_size=8", "epochs=2", "warmup_epochs=0"]
@@ -218,7 +218,7 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_written(tmp_path, 
 
 
 def test_a_picture_that_cannot_be_drawn_does_not_cost_the_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("macl_tf.run_figures.plot_history", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("macl_tf.training.run_figures.plot_history", lambda *_, **__: 1 / 0)
     run = tmp_path / "run"
     assert train(run, make_archive(tmp_path / "tiles"), "--quiet", settings=[*TINY, "epochs=1"]) == 0
     assert "history.png was not drawn: ZeroDivisionError: division by zero" in capsys.readouterr().err

@@ -5,10 +5,10 @@ import keras
 import numpy as np
 import pytest
 
-from macl_tf.checkpoint import BEST, HISTORY, STATE, Checkpoint, without_optimizer
-from macl_tf.config import Settings, load_settings
 from macl_tf.files import read_json, write_json, written_whole
-from macl_tf.run_directory import check_run, describe_run
+from macl_tf.training.checkpoint import BEST, HISTORY, STATE, Checkpoint, without_optimizer
+from macl_tf.training.run_directory import check_run, describe_run
+from macl_tf.training.settings import Settings, load_settings
 
 
 def net(width=3):

@@ -13,10 +13,10 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from macl_tf.serving.artifacts import ArtifactError, versions
-from macl_tf.serving.deployment import FILES, deploy_files, models_config, write_deployment
-from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
-from macl_tf.serving.warmup import BATCH_SIZES, prediction_log
+from macl_tf.artifacts import ArtifactError, versions
+from macl_tf.export.deployment import FILES, deploy_files, models_config, write_deployment
+from macl_tf.export.saved_model import ExportedEncoder, export_encoder
+from macl_tf.export.warmup import BATCH_SIZES, prediction_log
 from tests.loopback import loopback_server
 from tests.pictures import good_pictures
 from tests.runs import DIM, make_run

@@ -18,10 +18,10 @@ from PIL import Image
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image, thumbnail
-from macl_tf.serving.embedding import EmbeddingReport, embed_images
-from macl_tf.serving.shard_records import read_record, shard_paths
-from macl_tf.serving.shards import BAD_FILES, read_shards
-from macl_tf.serving.sources import ArchiveSource, FolderSource, Tile
+from macl_tf.embedding.embedding import EmbeddingReport, embed_images
+from macl_tf.embedding.shard_records import read_record, shard_paths
+from macl_tf.embedding.shards import BAD_FILES, read_shards
+from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
 from tests.generated import photo, save
 from tests.stub_encoder import SIZE, StubEncoder
 
@@ -474,14 +474,15 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], lis
 KILLED = """
 import os, resource, signal, sys
 import numpy as np
-from macl_tf.serving.embedding import embed_images
-from macl_tf.serving.items import Items
-from macl_tf.serving.sources import FolderSource
+from macl_tf.embedding.embedding import embed_images
+from macl_tf.index.items import Items
+from macl_tf.index.parquet import write_parquet
+from macl_tf.embedding.sources import FolderSource
 from tests.stub_encoder import StubEncoder
 
 assert not {"tensorflow", "keras"} & set(sys.modules)
 folder, output, unbroken = sys.argv[1:]
-Items.of((), ["a"]).write(unbroken + "-first.parquet")  # pyarrow takes its time when it is first used
+write_parquet(unbroken + "-first.parquet", Items.of((), ["a"]))  # pyarrow takes its time when it is first used
 
 def run(output, seconds):
     child = os.fork()
@@ -549,8 +550,8 @@ def test_killed_while_it_takes_in_changes_nothing_is_lost_and_nothing_twice(
 
 FULL = """
 import resource, sys
-from macl_tf.serving.embedding import embed_images
-from macl_tf.serving.sources import FolderSource
+from macl_tf.embedding.embedding import embed_images
+from macl_tf.embedding.sources import FolderSource
 from tests.stub_encoder import StubEncoder
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))  # no file may grow beyond it: the shard cannot be written
@@ -576,7 +577,7 @@ def test_the_exported_encoder_gives_what_it_gives_alone(tmp_path: Path) -> None:
     import keras
     import tensorflow as tf
 
-    from macl_tf.serving.saved_model import ExportedEncoder, save_encoder
+    from macl_tf.export.saved_model import ExportedEncoder, save_encoder
 
     info = {"image_size": 32, "dim": 4, "labels": ["sea"], "encoder_sha256": "a" * 64, "descriptor": "projection"}
     layers = keras.layers  # a small one: whether a large one is exported rightly is tested where it is exported

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from macl_tf.config import Settings
-from macl_tf.descriptors import descriptor_model, searchable
-from macl_tf.encoders import build_encoder, classified, resnet18, spoc_encoder
-from macl_tf.recipe import make_encoder
+from macl_tf.models.descriptors import descriptor_model, searchable
+from macl_tf.models.encoders import build_encoder, classified, resnet18, spoc_encoder
+from macl_tf.training.build import make_encoder
+from macl_tf.training.settings import Settings
 
 
 def pixels(size, rows=3):

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from macl_tf.serving.filters import Filter
-from macl_tf.serving.items import Items
+from macl_tf.index.filters import Filter
+from macl_tf.index.items import Items
 
 NAMES = ("cars", "trees", "water")
 NOWHERE = np.full((4, 2), np.nan)

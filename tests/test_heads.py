@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compare_report, heads
-from macl_tf.config import load_settings
+from macl_tf.training.settings import load_settings
 from tests.generated import write_ucm
 from tests.runs import make_run
 

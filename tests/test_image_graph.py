@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from macl_tf.datasets.images import decode_image, resize_image
 from macl_tf.datasets.picture_kinds import PictureError
-from macl_tf.serving.image_graph import MAX_PIXELS, decode, decode_batch, resize, resize_batch
+from macl_tf.export.image_graph import MAX_PIXELS, decode, decode_batch, resize, resize_batch
 from tests.pictures import bad_pictures, blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels
 
 SIZE = 32
@@ -101,7 +101,7 @@ def test_only_the_first_frame_of_a_gif_is_decoded(run_python):
     script = """
 import resource
 import numpy as np, tensorflow as tf
-from macl_tf.serving.image_graph import decode
+from macl_tf.export.image_graph import decode
 from tests.pictures import encoded
 frame = encoded(np.zeros((3000, 3000), np.uint8), "GIF")
 start = frame.index(b",\\0\\0\\0\\0")

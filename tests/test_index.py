@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from macl_tf.serving.artifacts import ArtifactError, publish, versions
-from macl_tf.serving.filters import Filter
-from macl_tf.serving.index import Index, build_index
-from macl_tf.serving.items import Items
+from macl_tf.artifacts import ArtifactError, publish, versions
+from macl_tf.index.filters import Filter
+from macl_tf.index.index import Index, build_index
+from macl_tf.index.items import Items
 from tests.index_model import DIM, NAMES, Model, archive, assert_same_hits
 
 
@@ -459,7 +459,7 @@ def test_scann_and_exact_search_agree(large):
     ["date=..1970-03-31", "split=test", "any=sea; none=cars", "date=1970-01-03; bbox=0,0,3,3", "date=1980-01-01.."],
 )
 def test_k_results_whenever_they_exist_with_scann(large, text, few_rows, monkeypatch):
-    monkeypatch.setattr("macl_tf.serving.snapshot._FEW_ROWS", few_rows)
+    monkeypatch.setattr("macl_tf.index.snapshot._FEW_ROWS", few_rows)
     folder, items, vectors = large
     index = Index.open(folder)
     matches = np.flatnonzero(Filter.parse(text).mask(items))
@@ -571,7 +571,7 @@ def test_an_exact_index_is_searched_without_scann_or_tensorflow(root, run_python
     script = """
 import sys
 import numpy as np
-from macl_tf.serving.index import Index
+from macl_tf.index.index import Index
 index = Index.open(sys.argv[1])
 print(len(index.search(np.ones((1, index.dim)))[0]), *({"tensorflow", "keras", "scann"} & set(sys.modules)))
 """
@@ -582,7 +582,7 @@ def test_a_scann_index_is_searched_without_tensorflow(large, run_python):
     script = """
 import sys
 import numpy as np
-from macl_tf.serving.index import Index
+from macl_tf.index.index import Index
 index = Index.open(sys.argv[1])
 print(index.kind, len(index.search(np.ones((1, index.dim)))[0]), *({"tensorflow", "keras"} & set(sys.modules)))
 """
@@ -600,7 +600,7 @@ def test_nothing_is_pickled(large):
 
 
 def test_what_scann_says_of_a_full_disk_is_translated(tmp_path, monkeypatch):
-    from macl_tf.serving.scann_searcher import ScannSearcher
+    from macl_tf.index.searchers.scann_searcher import ScannSearcher
 
     def full(self, folder, *, vectors):
         raise RuntimeError("I/O error")  # seen with ScaNN 1.4.2 on a full tmpfs

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from macl_tf.serving.items import Items
-from macl_tf.serving.parquet import read_header, read_parquet, write_parquet
-from macl_tf.serving.thumbnails import Thumbnails, write_thumbnails
+from macl_tf.index.items import Items
+from macl_tf.index.parquet import read_header, read_items, read_parquet, write_parquet
+from macl_tf.index.thumbnails import Thumbnails, write_thumbnails
 
 NAMES = ("bare soil", "sea", "trees, tall")
 SQUARE = np.array([[10.0, 50.0], [10.5, 50.0], [10.5, 50.25], [10.0, 50.25]])
@@ -111,8 +111,8 @@ def test_bounds_go_on_beyond_the_antimeridian():
 @pytest.mark.parametrize("rows", [[0, 1, 2, 3], [1], []])
 def test_parquet_there_and_back(tmp_path, rows):
     items = table().take(rows)
-    items.write(tmp_path / "items.parquet")
-    assert_same(items, Items.read(tmp_path / "items.parquet"))
+    write_parquet(tmp_path / "items.parquet", items)
+    assert_same(items, read_items(tmp_path / "items.parquet"))
 
 
 def test_vectors_and_thumbnails_there_and_back(tmp_path):
@@ -135,7 +135,7 @@ def test_vectors_and_thumbnails_there_and_back(tmp_path):
 
 def test_the_file_is_geoparquet_for_others(tmp_path):
     """Against the specification, GeoParquet 1.1.0, with pyarrow and struct only."""
-    table().write(tmp_path / "items.parquet")
+    write_parquet(tmp_path / "items.parquet", table())
     read = pq.read_table(tmp_path / "items.parquet")
     geo = json.loads(read.schema.metadata[b"geo"])
     assert geo["version"] == "1.1.0" and geo["primary_column"] == "geometry"
@@ -159,25 +159,25 @@ def test_the_file_is_geoparquet_for_others(tmp_path):
 
 def test_without_footprints_the_columns_are_the_same(tmp_path):
     for name, items in (("with", table()), ("without", Items.of(NAMES, ["a"]))):
-        items.write(tmp_path / name)
+        write_parquet(tmp_path / name, items)
     schemas = [pq.read_schema(tmp_path / name) for name in ("with", "without")]
     assert schemas[0].equals(schemas[1]) and b"geo" not in schemas[1].metadata
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path):
     path = tmp_path / "items.parquet"
-    table().write(path)
+    write_parquet(path, table())
     whole = path.read_bytes()
     for content in (whole[:-9], whole[: len(whole) // 2], b"", b"PAR1 or not", whole[:40] + b"\x00" * 60 + whole[100:]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"items\.parquet' is damaged"):
-            Items.read(path)
+            read_items(path)
     path.write_bytes(whole)
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
     with pytest.raises(ValueError, match="not a Parquet file of macl_tf"):
-        Items.read(path)
+        read_items(path)
     with pytest.raises(FileNotFoundError, match="is not there"):
-        Items.read(tmp_path / "other.parquet")
+        read_items(tmp_path / "other.parquet")
 
 
 def test_many_row_groups_and_labels_stay_in_order(tmp_path):
@@ -188,21 +188,19 @@ def test_many_row_groups_and_labels_stay_in_order(tmp_path):
     days = generator.integers(0, 20_000, count).astype("datetime64[D]")
     splits = generator.choice(["train", "test"], count)
     items = Items.of(NAMES, [f"{n}" for n in range(count)], labels, footprints=corners, dates=days, splits=splits)
-    items.write(tmp_path / "items.parquet")
+    write_parquet(tmp_path / "items.parquet", items)
     assert pq.read_metadata(tmp_path / "items.parquet").num_row_groups == 2
-    assert_same(items, Items.read(tmp_path / "items.parquet"))
+    assert_same(items, read_items(tmp_path / "items.parquet"))
 
 
 def test_items_do_not_wait_for_pyarrow():
-    script = "import sys, macl_tf.serving.items; print('pyarrow' in sys.modules)"
+    script = "import sys, macl_tf.index.items; print('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "False\n"
 
 
 def test_reading_does_not_wait_for_pandas(tmp_path):
-    table().write(tmp_path / "items.parquet")
-    script = (
-        "import sys; from macl_tf.serving.items import Items; Items.read(sys.argv[1]); print('pandas' in sys.modules)"
-    )
+    write_parquet(tmp_path / "items.parquet", table())
+    script = "import sys, macl_tf.index.parquet as p; p.read_items(sys.argv[1]); print('pandas' in sys.modules)"
     command = [sys.executable, "-c", script, tmp_path / "items.parquet"]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
 

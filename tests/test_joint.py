@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 import macl_tf
-from macl_tf.config import Settings, load_settings
-from macl_tf.descriptors import descriptor_model, descriptors_of
-from macl_tf.encoders import build_encoder, classified
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses import DCL, MACL, Joint, LabelCrossEntropy, ProxyAnchor, SupCon
-from macl_tf.recipe import make_loss
+from macl_tf.models.descriptors import descriptor_model, descriptors_of
+from macl_tf.models.encoders import build_encoder, classified
+from macl_tf.training.build import make_loss
+from macl_tf.training.settings import Settings, load_settings
 from tests.loss_checks import assert_same, drawn, finite_difference, over_replicas, value_and_gradient
 
 WEIGHT = 20.0

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from macl_tf.serving.artifacts import ArtifactError
-from macl_tf.serving.items import Items
-from macl_tf.serving.journal import (
+from macl_tf.artifacts import ArtifactError
+from macl_tf.index.items import Items
+from macl_tf.index.journal import (
     HEADER_BYTES,
     Delete,
     Upsert,
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(journal):
     script = """
 import resource, signal, sys
 from pathlib import Path
-from macl_tf.serving.journal import Delete, append, encode, read_changes
+from macl_tf.index.journal import Delete, append, encode, read_changes
 path, uuid, end = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (end + 100, end + 100))

@@ -12,20 +12,20 @@ import tensorflow as tf
 from PIL import Image
 
 from macl_tf import cli
-from macl_tf.checkpoint import BEST, STATE
+from macl_tf.artifacts import publish, versions
 from macl_tf.cli import main
-from macl_tf.config import Settings, load_settings
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive
+from macl_tf.export.exporting import encoder_identity, write_retriever
+from macl_tf.export.saved_model import export_encoder
 from macl_tf.files import disk_full, written_whole
-from macl_tf.pipeline import training_dataset
-from macl_tf.run_directory import ENCODER, LABELS, METRICS, SETTINGS, UNTRAINED, read_run
-from macl_tf.serving.artifacts import publish, versions
-from macl_tf.serving.exporting import encoder_identity, write_retriever
-from macl_tf.serving.index import build_index
-from macl_tf.serving.items import Items
-from macl_tf.serving.saved_model import export_encoder
-from macl_tf.training import with_fitting_batches
+from macl_tf.index.index import build_index
+from macl_tf.index.items import Items
+from macl_tf.pipeline.pipeline import training_dataset
+from macl_tf.training.checkpoint import BEST, STATE
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, SETTINGS, UNTRAINED, read_run
+from macl_tf.training.settings import Settings, load_settings
+from macl_tf.training.train import with_fitting_batches
 from tests.runs import make_run
 
 TINY = [
@@ -254,7 +254,7 @@ def test_too_little_memory_is_one_message_with_settings_that_exist(monkeypatch, 
     def fail(options):
         raise error
 
-    monkeypatch.setattr("macl_tf.cli.training.run_train", fail)
+    monkeypatch.setattr("macl_tf.cli.train.run_train", fail)
     text = refused(capsys, "train")
     assert "--set microbatch=N" in text and "--set cache_gib=0" in text
     load_settings(None, ["microbatch=16", "cache_gib=0"])
@@ -264,7 +264,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     def fail(options):
         raise KeyError("ours")
 
-    monkeypatch.setattr("macl_tf.cli.training.run_train", fail)
+    monkeypatch.setattr("macl_tf.cli.train.run_train", fail)
     with pytest.raises(KeyError, match="ours"):
         main(["train"])
 

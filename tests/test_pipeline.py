@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf import augmentation, pipeline
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image
-from macl_tf.pipeline import SAMPLERS, load_images, training_dataset
-from macl_tf.sampling import label_aware_weights
+from macl_tf.pipeline import augmentation, pipeline
+from macl_tf.pipeline.pipeline import SAMPLERS, load_images, training_dataset
+from macl_tf.pipeline.sampling import label_aware_weights
 
 NUM_IMAGES = 60
 COMMON = {"image_size": 4, "batch_size": 8, "seed": 5, "epochs": 4, "progress": False, "images_per_class": 4}

@@ -11,8 +11,8 @@ import pytest
 
 import macl_tf
 from benchmarks import documents
-from macl_tf.config import Settings
 from macl_tf.datasets import NAMES
+from macl_tf.training.settings import Settings
 from tests.conftest import ROOT
 from tests.generated import photo, save
 from tests.runs import make_run

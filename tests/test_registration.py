@@ -11,8 +11,8 @@ import pytest
 
 import macl_tf
 from macl_tf import losses
-from macl_tf.cached_gradients import CachedGradients
-from macl_tf.layers import fast
+from macl_tf.models.cached_gradients import CachedGradients
+from macl_tf.models.fast_layers import fast
 from macl_tf.registration import MODULES
 from tests.test_architecture import PACKAGE, modules
 

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from macl_tf.report import RetrievalReport, describe
-from macl_tf.retrieval import compare_table, embed, evaluate, nearest
+from macl_tf.evaluation.report import RetrievalReport, describe
+from macl_tf.evaluation.retrieval import compare_table, embed, evaluate, nearest
 from tests.oracles import ranking as oracle
 
 EXACT = {"rel": 1e-9, "abs": 1e-12}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf import sampling
-from macl_tf.sampling import (
+from macl_tf.pipeline import sampling
+from macl_tf.pipeline.sampling import (
     draw_epoch,
     expected_frequencies,
     label_aware_weights,

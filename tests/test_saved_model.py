@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from macl_tf.artifacts import ArtifactError, versions
 from macl_tf.datasets.images import decode_image, resize_image
-from macl_tf.descriptors import descriptor_model
+from macl_tf.export.saved_model import ExportedEncoder, export_encoder
 from macl_tf.files import read_json
-from macl_tf.run_directory import ENCODER, LABELS, METRICS
-from macl_tf.serving.artifacts import ArtifactError, versions
-from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
+from macl_tf.models.descriptors import descriptor_model
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS
 from tests.pictures import bad_pictures, good_pictures, pixels
 from tests.runs import DIM, SIZE, make_run
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from macl_tf import cli
 from macl_tf.datasets.archives import Archive, by_scene
-from macl_tf.descriptors import descriptor_model
-from macl_tf.run_directory import ENCODER
-from macl_tf.serving.saved_model import ExportedEncoder, export_encoder
+from macl_tf.export.saved_model import ExportedEncoder, export_encoder
+from macl_tf.models.descriptors import descriptor_model
+from macl_tf.training.run_directory import ENCODER
 
 SCENES = {"forest": (40, 90, 40), "harbour": (60, 90, 160), "quarry": (170, 150, 120)}
 

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from macl_tf import cli
-from macl_tf.config import load_settings
+from macl_tf.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.datasets.splits import Splits
+from macl_tf.export.exporting import export_run
 from macl_tf.files import locked
-from macl_tf.run_directory import open_archive
-from macl_tf.serving.artifacts import ArtifactError, open_version, publish, versions
-from macl_tf.serving.exporting import export_run
-from macl_tf.serving.search import SearchEngine
+from macl_tf.search.engine import SearchEngine
+from macl_tf.training.run_directory import open_archive
+from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.generated import photo, save
 from tests.runs import DIM, TILES, make_run
@@ -104,7 +104,7 @@ def test_scores_are_those_of_the_keras_model(served, run_dir, archive):
     import keras
 
     encoder = keras.saving.load_model(run_dir / "encoder.keras", compile=False)
-    from macl_tf.pipeline import load_images
+    from macl_tf.pipeline.pipeline import load_images
 
     embeddings = encoder.predict(load_images(archive, np.arange(TILES), 32, progress=False), verbose=0)
     expected = embeddings @ embeddings[3]
@@ -334,7 +334,7 @@ def test_folding_changes_in_keeps_them(served, archive, capsys):
     assert again.index.version == 2
     assert "mine" in again.index.items.ids and archive.file_names[3] not in again.index.items.ids
     # and they still are changes that an index of the archive alone would not have
-    from macl_tf.serving.exporting import check_changes
+    from macl_tf.export.exporting import check_changes
 
     with pytest.raises(ValueError, match="2 upserts and deletes"):
         check_changes(served / "index", discard=False)

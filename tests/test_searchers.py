@@ -10,12 +10,12 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from macl_tf.retrieval import nearest
-from macl_tf.serving import exact
-from macl_tf.serving.exact import ExactSearcher, check_vectors, recall
-from macl_tf.serving.scann_library import native_log_hidden
-from macl_tf.serving.scann_searcher import ScannSearcher, kind_for, scann_module, search_module
-from macl_tf.serving.tuning import Setting, sample_queries, tune
+from macl_tf.evaluation.retrieval import nearest
+from macl_tf.index.searchers import exact
+from macl_tf.index.searchers.exact import ExactSearcher, check_vectors, recall
+from macl_tf.index.searchers.scann_library import native_log_hidden
+from macl_tf.index.searchers.scann_searcher import ScannSearcher, kind_for, scann_module, search_module
+from macl_tf.index.searchers.tuning import Setting, sample_queries, tune
 
 
 def unit(size, dim=32, seed=0, clusters=20):
@@ -252,7 +252,7 @@ def test_out_of_reach_is_searched_exhaustively():
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((2500, 128)).astype(np.float32)  # no structure at all
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    tuned = "macl_tf.serving.scann_searcher.tune"
+    tuned = "macl_tf.index.searchers.scann_searcher.tune"
     with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match=r"reaches recall@10 0\.95, so all of"):
         patch.setattr(tuned, lambda *_: None)
         searcher = ScannSearcher.build(vectors, kind="hashing", progress=False)
@@ -402,7 +402,7 @@ def test_searching_does_not_wait_for_tensorflow(run_python):
     script = """
 import sys
 import numpy as np
-from macl_tf.serving.scann_searcher import ScannSearcher
+from macl_tf.index.searchers.scann_searcher import ScannSearcher
 vectors = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 print(ScannSearcher.build(vectors, kind="hashing", progress=False).search(vectors[:1], 1)[1][0, 0])
@@ -416,8 +416,8 @@ def test_without_scann_it_says_what_to_do(run_python):
 import sys
 sys.modules["scann"] = None
 import numpy as np
-from macl_tf.serving.exact import ExactSearcher
-from macl_tf.serving.scann_searcher import ScannSearcher
+from macl_tf.index.searchers.exact import ExactSearcher
+from macl_tf.index.searchers.scann_searcher import ScannSearcher
 vectors = np.eye(4, dtype=np.float32)
 print(ExactSearcher(vectors).search(vectors[:1], 1)[1][0, 0])
 try:

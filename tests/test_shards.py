@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from macl_tf.serving.items import Items
-from macl_tf.serving.shard_records import BadFile, Origin, read_record, shard_paths
-from macl_tf.serving.shards import BAD_FILES, ShardFolder, read_origin, read_shards
+from macl_tf.embedding.shard_records import BadFile, Origin, read_record, shard_paths
+from macl_tf.embedding.shards import BAD_FILES, ShardFolder, read_origin, read_shards
+from macl_tf.index.items import Items
 
 NAMES = ("sea", "sand")
 ORIGIN = Origin("a" * 64, "projection", 1, NAMES, 3)
@@ -270,7 +270,7 @@ def test_a_shard_that_cannot_be_written_leaves_the_others(folder: Path, monkeypa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("macl_tf.serving.shards.write_record", full)
+    monkeypatch.setattr("macl_tf.embedding.shards.write_record", full)
     with pytest.raises(OSError, match="No space left"):
         add(ShardFolder(folder, ORIGIN), ["f"])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from macl_tf.datasets import synthetic
-from macl_tf.datasets.canvas import Canvas, box, outline, shade
-from macl_tf.datasets.synthetic import LABEL_NAMES, MIN_AREA, areas_of, draw_tile, make_synthetic
+from macl_tf.datasets.synthetic.archive import LABEL_NAMES, MIN_AREA, areas_of, draw_tile, make_synthetic
+from macl_tf.datasets.synthetic.canvas import Canvas, box, outline, shade
 
 INDEX = {name: position for position, name in enumerate(LABEL_NAMES)}
 

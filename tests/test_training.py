@@ -170,9 +170,9 @@ def test_settings_that_did_not_train_can_be_mended_in_place(tmp_path, run_python
     script = """
 import sys
 from pathlib import Path
-from macl_tf.config import Settings
-from macl_tf.run_directory import describe_run
-from macl_tf.training import train
+from macl_tf.training.settings import Settings
+from macl_tf.training.run_directory import describe_run
+from macl_tf.training.train import train
 small = {"num_tiles": 60, "image_size": 32, "epochs": 1, "embedding_dim": 8, "warmup_epochs": 0.0, "batch_size": 16}
 run = Path(sys.argv[1])
 try:
@@ -236,8 +236,8 @@ REPLICATED = """
 import sys, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from macl_tf.config import Settings
-from macl_tf.training import train
+from macl_tf.training.settings import Settings
+from macl_tf.training.train import train
 result = train(Settings(num_tiles=60, image_size=32, batch_size=16, epochs=1, embedding_dim=8), sys.argv[1],
                progress=False)
 print("replicas", tf.distribute.get_strategy().num_replicas_in_sync, result["best_epoch"])
@@ -270,7 +270,7 @@ print(encoder.output_shape[1], "proxies" in [layer.name for layer in encoder.lay
 
 def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("macl_tf.training.train", lambda settings, run, progress: seen.append(settings) or 1 / 0)
+    monkeypatch.setattr("macl_tf.training.train.train", lambda settings, run, progress: seen.append(settings) or 1 / 0)
     monkeypatch.chdir(tmp_path)
     for words in (["--data-dir", "tiles"], ["--set", "data_dir=./tiles"], ["--set", "weights=w.h5"]):
         with pytest.raises(ZeroDivisionError):
@@ -282,8 +282,8 @@ def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
 def test_another_archive_may_spell_its_labels_otherwise():
     from macl_tf.datasets.archives import Archive
     from macl_tf.labels import LabelStatistics
-    from macl_tf.run_directory import with_labels_of
-    from macl_tf.training import check_labels
+    from macl_tf.training.run_directory import with_labels_of
+    from macl_tf.training.train import check_labels
 
     statistics = LabelStatistics.from_labels(np.eye(3), ("bare-soil", "Beaches, dunes, sands", "water"))
 

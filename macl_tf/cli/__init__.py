@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from macl_tf.cli import service, serving, training
+from macl_tf.cli import index, serve, train
 
 _MORE = "Close other programs, or use a machine with more of it."
 _LESS_MEMORY = {
@@ -24,9 +24,9 @@ def parser() -> argparse.ArgumentParser:
         prog="macl", description="Rare-class-aware image search for Earth observation archives."
     )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    training.add_commands(commands)
-    serving.add_commands(commands)
-    service.add_commands(commands)
+    train.add_commands(commands)
+    index.add_commands(commands)
+    serve.add_commands(commands)
     return main_parser
 
 

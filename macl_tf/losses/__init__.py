@@ -1,8 +1,8 @@
 """Losses of multi-label metric learning, each a `keras.losses.Loss` over (B, C) labels and (B, D) embeddings."""
 
-from macl_tf.losses.consistency import DCL
-from macl_tf.losses.contrastive import MACL
+from macl_tf.losses.dcl import DCL
 from macl_tf.losses.joint import Joint, LabelCrossEntropy
+from macl_tf.losses.macl import MACL
 from macl_tf.losses.margin import LiftedStructure, MarginContrastive
 from macl_tf.losses.multi_similarity import MultiSimilarity
 from macl_tf.losses.n_pairs import InfoNCE, MultiLabelNPairs

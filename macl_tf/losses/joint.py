@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.conventions import BatchLoss, check_range
+from macl_tf.losses.batch_loss import BatchLoss, check_range
 
 Tensor = Any
 

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.conventions import BatchLoss, check_range
-from macl_tf.losses.pairwise import MASKED, not_self
+from macl_tf.losses.batch_loss import MASKED, BatchLoss, check_range
+from macl_tf.losses.pairwise import not_self
 from macl_tf.losses.targets import label_overlap
 
 Tensor = Any

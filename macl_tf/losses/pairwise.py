@@ -17,13 +17,10 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from macl_tf.losses.conventions import BatchLoss, check_range, compiled
+from macl_tf.losses.batch_loss import MASKED, BatchLoss, check_range, compiled
 from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
-
-# A logit that exp() turns into 0 whatever the row's maximum is. Finite, because 0 x inf is NaN.
-MASKED = -1e30
 
 
 def not_self(rows: int | Tensor, columns: int | Tensor, offset: int | Tensor = 0) -> Tensor:
@@ -113,10 +110,10 @@ def pairwise(
     arguments = (target, parameters, labels, embeddings, all_labels, all_embeddings, offset)
     own = target.importance(labels, parameters)
     if keras.config.backend() == "tensorflow":
-        from macl_tf.losses import label_sets, tiles
+        from macl_tf.losses import tiles
 
         losses, positive = tiles.rows(*arguments, own, whole=whole, tile_size=tile_size)
-        all_positive = positive if whole else label_sets.with_positive(target, parameters, all_labels)
+        all_positive = positive if whole else tiles.with_positive(target, parameters, all_labels)
     else:
         losses, positive = dense_rows(*arguments)
         all_positive = positive

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.conventions import BatchLoss, check_range
+from macl_tf.losses.batch_loss import BatchLoss, check_range
 from macl_tf.losses.margin import count
 from macl_tf.losses.multi_similarity import log_one_plus_sum
 

@@ -7,9 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.conventions import check_range
+from macl_tf.losses.batch_loss import MASKED, check_range
 from macl_tf.losses.margin import MarginLoss, count, distances, related, rows_of
-from macl_tf.losses.pairwise import MASKED
 
 Tensor = Any
 

@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from macl_tf.losses import targets
-from macl_tf.losses.conventions import check_range
+from macl_tf.losses.batch_loss import check_range
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.targets import Target
 

@@ -1,0 +1,324 @@
+"""`macl export`, `embed`, `index`, `search`, `upsert` and `delete`: from a finished run to answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from macl_tf.training.settings import Settings
+
+if TYPE_CHECKING:
+    from macl_tf.index.index import Snapshot
+
+EXPORT_HELP = """\
+Turns a finished run into a folder that others deploy: the encoder as a SavedModel for TF Serving, an index of the run's
+archive, both in one SavedModel, and the files that a server needs. What is already there and up to date is kept; a new
+encoder or index appears beside the old one, whole or not at all.
+
+examples:
+  macl export --run-dir runs/synthetic-1a2b3c4d --output served
+  macl export --run-dir RUN --output served --recall 0.99 --descriptor backbone
+"""
+
+EMBED_HELP = """\
+Embeds every image of a folder, however many, into Parquet shards with metadata and a small picture of each. Killed and
+started again, it goes on where it stopped. Later it embeds what came, anew what changed, its row in the table too, and
+leaves out what went; `macl index` then builds the index from all of it. Files that cannot be read are listed in
+bad_files.csv, with what is wrong with each: pictures are 8-bit RGB, grey or palette. GeoTIFF tiles bring their
+footprint.
+
+example:
+  macl embed served --input TILES --output shards && macl index served --from shards
+"""
+
+INDEX_HELP = """\
+Builds a new version of the index: from the shards that `macl embed` wrote, or, without --from, from the present index
+with its upserts and deletes folded in. One `macl index` or `macl export` works in SERVED at a time.
+"""
+
+SEARCH_HELP = """\
+Finds the tiles most like a picture, or like a tile of the index.
+
+examples:
+  macl search served tile.jpg
+  macl search served a.tif b.png -k 20 --sheet found.png
+  macl search served --id harbor/harbor07.jpg --filter "any=ship,dock; none=airplane"
+  macl search served tile.jpg --filter "any=Beaches, dunes, sands, Inland waters"
+  macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; date=2020-01-01..2021-12-31" --json
+"""
+
+QUOTES_HELP = (
+    "a label that holds commas itself is found as a whole, and quotes keep any label whole: "
+    "\"Beaches, dunes, sands,'rock; gravel'\""
+)
+LABELS_HELP = f"separated by commas; {QUOTES_HELP}"
+
+FILTER_HELP = (
+    "conditions that results meet, separated by ';': any=LABEL,... all=LABEL,... none=LABEL,... split=PART,... "
+    "bbox=WEST,SOUTH,EAST,NORTH (degrees) date=FROM..TO (days, inclusive, either may be left out); " + QUOTES_HELP
+)
+
+UPSERT_HELP = """\
+Adds pictures to the index, or replaces those of the same id, at once and durably: when the command returns, they
+survive a crash. The id is the file's path as given, unless --id says otherwise.
+
+Date and place are those that the file's header tells, unless given here. What is neither given nor told stays as it is
+in the tile that is replaced; an empty value ('') says that there is none. What is given is of all the pictures.
+
+examples:
+  macl upsert served new/tile7.tif --labels water,trees
+  macl upsert served new/tile8.tif --labels "Beaches, dunes, sands, Inland waters"
+  macl upsert served mended.png --id harbor/harbor07.jpg --date 2021-07-31 --bbox=-5.2,48.3,-5.1,48.4
+"""
+
+ID_HELP = "an id of the index, or the end of one as a card shows it (harbor07.jpg), if only one tile has it"
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the subcommands of serving to those of `macl`."""
+
+    def add(name: str, words: str, help_: str, run: Any, after_interrupt: str = "") -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=words, description=help_, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.set_defaults(run=run, after_interrupt=after_interrupt)
+        return command
+
+    def add_build(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--recall",
+            type=float,
+            default=0.95,
+            help="recall@10 against exact search that the index is tuned to (0.95)",
+        )
+        command.add_argument(
+            "--kind", default="auto", help="auto (default: by size), brute_force, hashing or tree"
+        )  # fmt: skip
+        command.add_argument("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")
+        command.add_argument("--quiet", action="store_true", help="no progress")
+
+    export = add(
+        "export",
+        "turn a run into a SavedModel, an index and what serves them",
+        EXPORT_HELP,
+        run_export,
+        "What was published is whole; the same command goes on.",
+    )
+    add_export_arguments(export)
+    add_build(export)
+
+    embed = add("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
+                "The same command goes on after the last finished shard.")  # fmt: skip
+    embed.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    embed.add_argument("--input", metavar="FOLDER", required=True, help="images of any common kind, in any subfolders")
+    embed.add_argument("--output", metavar="SHARDS", required=True, help="folder for the shards")
+    embed.add_argument("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
+    embed.add_argument("--shard-size", type=int, default=4096, help="images in a shard (4096)")
+    embed.add_argument("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
+    embed.add_argument("--workers", type=int, default=2, help="threads that read images (2)")
+    embed.add_argument("--quiet", action="store_true", help="no progress")
+
+    index = add("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
+                "The index is as it was.")  # fmt: skip
+    index.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    index.add_argument("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
+    index.add_argument(
+        "--discard-changes", action="store_true", help="with --from: also where upserts and deletes are lost by it"
+    )
+    add_build(index)
+
+    search = add("search", "find the tiles most like a picture", SEARCH_HELP, run_search)
+    search.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    search.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
+    search.set_defaults(more="images")
+    search.add_argument("--id", action="append", default=[], metavar="ID", help=f"search from a tile: {ID_HELP}")
+    search.add_argument("-k", type=int, default=10, help="results for each (10)")
+    search.add_argument("--filter", default="", help=FILTER_HELP)
+    search.add_argument(
+        "--labels",
+        default="",
+        help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}",
+    )
+    search.add_argument("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
+    search.add_argument("--json", action="store_true", help="print JSON for programs")
+    search.add_argument("--sheet", metavar="PNG", help="also draw a contact sheet")
+
+    upsert = add("upsert", "add or replace pictures in the index", UPSERT_HELP, run_upsert)
+    upsert.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    upsert.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
+    upsert.set_defaults(more="images")
+    upsert.add_argument(
+        "--id", action="append", default=[], metavar="ID",
+        help=f"instead of the paths, one for each: a new id, {ID_HELP}",
+    )  # fmt: skip
+    upsert.add_argument("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
+    upsert.add_argument("--date", help="day that they were taken, like 2021-07-31")
+    upsert.add_argument("--bbox", metavar="WEST,SOUTH,EAST,NORTH", help="where they lie, in degrees (WGS 84)")
+    upsert.add_argument("--split", help="part of the archive that they are of: train, validation, test or another")
+    upsert.add_argument("--source", help="what they come from: a sensor, a product, a campaign")
+
+    delete = add("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
+                 run_delete)  # fmt: skip
+    delete.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    delete.add_argument("ids", metavar="ID", nargs="+", help=ID_HELP)
+
+
+def add_export_arguments(export: argparse.ArgumentParser) -> None:
+    """The arguments of `macl export` that are its own."""
+    export.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
+    export.add_argument("--output", metavar="SERVED", required=True, help="folder to write to, new or of an export")
+    export.add_argument(
+        "--data-dir", metavar="DIR", default="", help="the run's archive, if it lies elsewhere than at the training"
+    )
+    export.add_argument("--table", metavar="FILE", default="", help="its label table, if that lies elsewhere too")
+    export.add_argument(
+        "--descriptor",
+        choices=next(field.metadata["one_of"] for field in fields(Settings) if field.name == "descriptor"),
+        help="what is compared, one of those that the run reported; by default as its settings say",
+    )
+    export.add_argument("--no-index", action="store_true", help="only the encoder and the server's files")
+    export.add_argument(
+        "--thumbnail", type=int, default=128, help="longest side of the small pictures in the index (128); 0: none"
+    )
+    export.add_argument(
+        "--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index"
+    )
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """`macl export`."""
+    from macl_tf.export.exporting import export_run
+
+    export_run(
+        options.run_dir,
+        options.output,
+        data_dir=options.data_dir,
+        table=options.table,
+        descriptor=options.descriptor,
+        with_index=not options.no_index,
+        kind=options.kind,
+        recall_target=options.recall,
+        keep=options.keep,
+        thumbnail_size=options.thumbnail,
+        discard_changes=options.discard_changes,
+        progress=not options.quiet,
+    )
+    return 0
+
+
+def run_embed(options: argparse.Namespace) -> int:
+    """`macl embed`."""
+    from macl_tf.embedding.embedding import embed_images
+    from macl_tf.embedding.sources import FolderSource
+    from macl_tf.export.saved_model import ExportedEncoder
+
+    source = FolderSource(options.input, options.table or None)  # first, since a wrong path fails here
+    report = embed_images(
+        ExportedEncoder.load(options.served),
+        source,
+        Path(options.output),
+        shard_size=options.shard_size,
+        thumbnail_size=options.thumbnail,
+        workers=options.workers,
+        progress=not options.quiet,
+    )
+    print(report)
+    return 0
+
+
+def run_index(options: argparse.Namespace) -> int:
+    """`macl index`."""
+    from macl_tf.export.exporting import compact_index, index_shards
+
+    build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
+    if options.shards:
+        index_shards(
+            options.served,
+            options.shards,
+            discard_changes=options.discard_changes,
+            progress=not options.quiet,
+            **build,
+        )
+    else:
+        compact_index(options.served, progress=not options.quiet, **build)
+    return 0
+
+
+def run_search(options: argparse.Namespace) -> int:
+    """`macl search`."""
+    if bool(options.images) == bool(options.id):
+        raise ValueError("Give pictures or --id, and not both: macl search SERVED tile.jpg")
+    from macl_tf.search.engine import SearchEngine
+    from macl_tf.search.showing import as_json, as_table, draw_sheet
+
+    engine = SearchEngine.open(options.served, exact=options.exact)
+    answers = engine.search(
+        [Path(name) for name in options.images],
+        ids=[engine.index.snapshot.id_of(name) or name for name in options.id],
+        k=options.k,
+        filter=options.filter,
+        labels=options.labels,
+    )
+    if options.sheet:
+        draw_sheet(engine, answers, options.sheet)
+    if options.json:
+        print(json.dumps(as_json(engine, answers), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(as_table(answers))
+        if options.sheet:
+            print(f"\nPictures: {options.sheet}")
+    return 0
+
+
+def run_upsert(options: argparse.Namespace) -> int:
+    """`macl upsert`."""
+    from macl_tf.search.engine import SearchEngine
+
+    engine = SearchEngine.open(options.served)
+    state, notes = engine.index.snapshot, []
+    ids = ids_of(state, options.id)
+    if not ids:
+        ids = [Path(name).as_posix() for name in options.images]
+        for id_ in ids:
+            name = PurePosixPath(id_).name
+            if not state.holds(id_) and (like := [other for other in state.ids_ending(name) if other not in ids]):
+                notes.append(f"'{id_}' is a new tile. To replace '{like[0]}', name it: --id '{like[0]}'")
+    of_all: dict[str, Any] = {"labels": options.labels}
+    of_all |= {"dates": options.date, "splits": options.split, "sources": options.source}
+    of_all["bboxes"] = options.bbox and options.bbox.split(",")
+    given: dict[str, Any] = {name: [value] * len(ids) for name, value in of_all.items() if value is not None}
+    replaced = engine.upsert([Path(name) for name in options.images], ids, **given)
+    for note in notes:
+        print(f"Note: {note}", file=sys.stderr)
+    words = f", {replaced} of them in the place of another" if replaced else ""
+    print(f"{len(ids)} in the index, which holds {len(engine.index):,} tiles{words}.")
+    return 0
+
+
+def run_delete(options: argparse.Namespace) -> int:
+    """`macl delete`."""
+    from macl_tf.search.engine import SearchEngine
+
+    engine = SearchEngine.open(options.served)
+    ids = set(ids_of(engine.index.snapshot, options.ids))
+    there = engine.index.delete(ids)
+    unknown = len(ids) - there
+    print(
+        f"{there} taken out of the index, which holds {len(engine.index):,} tiles"
+        + (f"; {unknown} were not in it." if unknown else ".")
+    )
+    return 0
+
+
+def ids_of(state: Snapshot, names: Sequence[str]) -> list[str]:
+    """Ids of tiles that are named as results show them; names of none stay. Says what it took for what."""
+    ids = [state.id_of(name) or name for name in names]
+    for name, id_ in zip(names, ids, strict=True):
+        if name != id_:
+            print(f"Note: '{name}' is the tile '{id_}'.", file=sys.stderr)
+    return ids

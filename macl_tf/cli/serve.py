@@ -1,0 +1,96 @@
+"""`macl serve`: the search service and its page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+SERVE_HELP = """\
+Serves a folder that `macl export` wrote: an HTTP API, described at /api/v1/openapi.json, and a page. Listens on this
+machine only unless --host says otherwise. Needs: pip install 'macl_tf[cpu,serve]'
+
+Reading is free; writing needs a token, from --token-file or the environment variable MACL_TOKEN:
+  python -c "import secrets; print(secrets.token_urlsafe())" > token
+
+examples:
+  macl serve served
+  macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
+  macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/
+"""
+_PACKAGES = {
+    "fastapi": "fastapi",
+    "httptools": "httptools",
+    "orjson": "orjson",
+    "prometheus_client": "prometheus-client",
+    "python_multipart": "python-multipart",
+    "threadpoolctl": "threadpoolctl",
+    "uvicorn": "uvicorn",
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `serve` to the subcommands of `macl`."""
+    serve = commands.add_parser(
+        "serve",
+        help="serve an HTTP API and a page",
+        description=SERVE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.set_defaults(run=run_serve, after_interrupt="")
+    serve.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8080, help="its port (8080); 0 for a free one")
+    serve.add_argument("--token-file", metavar="FILE", help="holds the token that writes need; or set MACL_TOKEN")
+    serve.add_argument("--protect-reads", action="store_true", help="reads need the token too")
+    serve.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME",
+        help="name that clients may ask for; by default any, and on loopback only its own",
+    )  # fmt: skip
+    serve.add_argument(
+        "--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles"
+    )
+    serve.add_argument(
+        "--encoder-url", metavar="URL", help="the encoder in TensorFlow Serving: http://HOST:8501/v1/models/encoder"
+    )
+    serve.add_argument("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
+    serve.add_argument("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
+    serve.add_argument("--max-k", type=int, default=200, help="results in one answer (200)")
+    serve.add_argument("--batch-size", type=int, default=64, help="images that are embedded together (64)")
+    serve.add_argument("--batch-wait", type=float, default=5, help="milliseconds that a batch waits for more (5)")
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """`macl serve`."""
+    if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
+        raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
+    from macl_tf.server.auth import LOOPBACK, Access, is_loopback
+    from macl_tf.server.engine import Options
+    from macl_tf.server.limits import Limits
+    from macl_tf.server.server import Server, listen, open_app
+
+    hosts = tuple(name.lower() for name in options.allow_host)
+    if is_loopback(options.host):
+        hosts += (*LOOPBACK, options.host)
+    elif hosts:
+        hosts += (options.host,)
+    access = Access(read_token(options.token_file), options.protect_reads, hosts)
+    limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
+    encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
+    said = f"Serving {options.served} at {{}} (Ctrl-C ends it)"
+    with listen(options.host, options.port) as listener:
+        app = open_app(Path(options.served), access, limits, encoder, root_path=options.root_path)
+        server = Server(app, listener, limits, lambda url: print(said.format(url), flush=True))
+        with suppress(KeyboardInterrupt):
+            server.run()
+    return 0
+
+
+def read_token(file: str | None) -> str | None:
+    """The token from a file, or else from the environment; None where there is none."""
+    if file:
+        return Path(file).read_text(encoding="utf-8").strip()
+    return os.environ.get("MACL_TOKEN") or None

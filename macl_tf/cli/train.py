@@ -1,0 +1,104 @@
+"""`macl train` and `macl evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from macl_tf.training.settings import Settings, load_settings, settings_help
+
+TRAIN_HELP = """\
+Trains an encoder for retrieval, evaluates it on tiles that it never saw, and writes everything to a run directory.
+The same command again goes on where the last one stopped, or shows the figures of a finished run.
+
+examples:
+  macl train                                                 the embedded default, no download
+  macl train --dataset ucm --data-dir UCMerced_LandUse       UC Merced, from where it lies
+  macl train --dataset folder --data-dir TILES --table labels.csv
+  macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
+  macl train --config configs/pretraining.toml --run-dir PRE  an encoder to start from, of drawn tiles
+  macl train --dataset ucm --data-dir UCMerced_LandUse --set weights=PRE/encoder.keras
+"""
+
+EVALUATE_HELP = """\
+Evaluates the encoder of a finished run again: on the run's own test tiles, wherever their archive lies now, or on all
+tiles of another archive with the same labels.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `train` and `evaluate` to the subcommands of `macl`."""
+    train = commands.add_parser(
+        "train",
+        help="train and evaluate an encoder",
+        description=TRAIN_HELP,
+        epilog=f"settings (configs/<dataset>.toml may say otherwise):\n{settings_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
+    train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
+    train.add_argument("--table", metavar="FILE", help="its label table, if it is a folder that holds several or none")
+    train.add_argument("--run-dir", metavar="RUN", help="where to write; default runs/<dataset>-<hash of settings>")
+    train.add_argument("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
+    train.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
+    )
+    train.add_argument("--quiet", action="store_true", help="no bars: the closing table, and what was lost")
+    train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="evaluate a finished run again, here or on another archive",
+        description=EVALUATE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
+    evaluate.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        default="",
+        help="where the run's archive lies now, or another with the same labels",
+    )
+    evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
+    evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
+    evaluate.set_defaults(run=run_evaluate, after_interrupt="")
+
+
+def run_train(options: argparse.Namespace) -> int:
+    """`macl train`."""
+    flags = {"dataset": options.dataset, "data_dir": options.data_dir, "table": options.table}
+    given = {key: value for key, value in flags.items() if value is not None}
+    asked: Settings = load_settings(options.config, options.set, **given)
+    from macl_tf.evaluation.retrieval import compare_table
+    from macl_tf.training.run_directory import ENCODER, METRICS, default_run_dir, placed
+    from macl_tf.training.train import reports, train
+
+    settings = placed(asked)
+    run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
+    finished = (run / METRICS).is_file() and (run / ENCODER).is_file()
+    result = train(settings, run, progress=not options.quiet)
+    print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
+    print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
+    compared = reports(result, settings.descriptor)
+    print(compare_table(compared))
+    if settings.labels == "scene":
+        print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")
+    pictures = ", ".join(sorted(path.name for path in run.glob("*.png")))
+    print(f"\nEverything is in {run}/: metrics.json (every descriptor), encoder.keras, history.csv, and the pictures")
+    print(f"{pictures}.")
+    return 0
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """`macl evaluate`."""
+    from macl_tf.evaluation.retrieval import compare_table
+    from macl_tf.files import write_json
+    from macl_tf.training.train import evaluate_run
+
+    found = evaluate_run(options.run_dir, data_dir=options.data_dir, table=options.table)
+    print(f"\nRetrieval among {found.tiles}, each a query against the others, by each descriptor:\n")
+    print(compare_table(found.reports))
+    if options.json:
+        write_json(options.json, {name: report.to_dict() for name, report in found.reports.items()})
+    return 0

@@ -1,0 +1,1 @@
+"""Tiles to vectors: embed an archive tile by tile into shards, resumably."""

@@ -1,0 +1,414 @@
+"""Embedding a source of tiles of any size into shards: in bounded memory, and again from where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from macl_tf.datasets.images import resize_image, thumbnail
+from macl_tf.datasets.label_lists import listed, quoted
+from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
+from macl_tf.embedding.shard_records import BadFile, Origin
+from macl_tf.embedding.shards import BAD_FILES, LOCK, ShardFolder
+from macl_tf.embedding.sources import Tile, TileSource
+from macl_tf.files import locked
+from macl_tf.index.items import Items
+
+
+class Encoder(Protocol):
+    """What is needed of `macl_tf.export.saved_model.ExportedEncoder`."""
+
+    version: int
+    info: dict[str, Any]
+    dim: int
+    image_size: int
+    label_names: tuple[str, ...]
+
+    def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(B, S, S, 3) pixels to (B, D) embeddings."""
+
+
+@dataclass(frozen=True)
+class EmbeddingReport:
+    """What a run of `embed_images` did.
+
+    Attributes:
+        output: Folder of the shards.
+        embedded: Tiles embedded by this run, new and changed ones.
+        before: Tiles that were embedded before, the changed and the gone among them.
+        bad: Files that could not be embedded, in this run or before; they stand in bad_files.csv.
+        seconds: How long this run took.
+        changed: Tiles that were embedded before and are others now: their file changed, or their row in the table.
+        gone: Tiles that were embedded before and are left out now: they are not there any more, or cannot be decoded
+            since they changed.
+        kept: Tiles that were embedded before and stay as they were, because they, or the folder that they lie in,
+            cannot be looked into at the moment.
+    """
+
+    output: Path
+    embedded: int
+    before: int
+    bad: int
+    seconds: float
+    changed: int = 0
+    gone: int = 0
+    kept: int = 0
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed of this run."""
+        return self.embedded / self.seconds if self.embedded else 0.0
+
+    def __str__(self) -> str:
+        """A closing line for the command."""
+        parts = {"new": self.embedded - self.changed, "changed": self.changed, "gone": self.gone}
+        since = ", ".join(f"{count:,} {word}" for word, count in parts.items() if count) if self.before else ""
+        if self.embedded:
+            text = f"{self.embedded:,} images embedded, {self.images_per_second:,.1f} a second"
+            text += f" ({since}); {self.before:,} were before" if self.before else ""
+        elif since:
+            text = f"nothing to embed ({since}): {self.before:,} images were embedded before"
+        else:
+            text = f"nothing to do: {self.before:,} images were embedded before"
+        if self.kept:
+            text += f"; {self.kept:,} stay as they were, since they cannot be read now"
+        files = "file" if self.bad == 1 else "files"
+        return text + (f"; {self.bad:,} bad {files}, see '{self.output / BAD_FILES}'" if self.bad else "")
+
+
+class _Failed(NamedTuple):
+    """A tile that cannot be embedded."""
+
+    tile: Tile
+    bad: BadFile
+    out_of_reach: bool = False  # it could not be opened, which says nothing about what is in it
+
+
+class _Prepared(NamedTuple):
+    """A tile, ready for the encoder; its full-size picture is gone."""
+
+    tile: Tile
+    pixels: NDArray[np.uint8]
+    thumbnail: bytes | None
+    date: np.datetime64
+    footprint: NDArray[np.float64]
+    stamp: str
+
+
+def embed_images(
+    encoder: Encoder,
+    source: TileSource,
+    output: str | os.PathLike[str],
+    *,
+    shard_size: int = 4096,
+    thumbnail_size: int = 128,
+    workers: int = 2,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> EmbeddingReport:
+    """Embeds every tile of a source into a folder of Parquet shards.
+
+    The same call after an interruption goes on behind the last finished shard. Later it embeds what came since, and
+    anew what has changed since: the size or time of its file, or its labels, split or date in the source. What is gone
+    is left out from then on, which holds when all else is done. What cannot be looked into at the moment stays as it
+    was. A bad file is tried again once it has changed. Memory depends on `batch_size`, `shard_size` and the largest
+    picture, and by 34 bytes each on how many were embedded before.
+
+    Args:
+        encoder: The exported encoder.
+        source: Where tiles come from.
+        output: Folder of the shards; it is made if need be.
+        shard_size: Tiles in a shard, >= 1. As many are embedded again after a kill, at most.
+        thumbnail_size: Longest side in pixels of the small pictures to keep; 0 keeps none.
+        workers: Threads that read, decode and resize, >= 1.
+        batch_size: Pictures that the encoder takes at once, >= 1.
+        progress: Whether to show a bar. What the source has to note is said on standard error all the same.
+
+    Returns:
+        What was done. The source's labels that the encoder does not know become columns of their own, behind its own.
+
+    Raises:
+        FileNotFoundError: If the source is empty. Then all stays as it was.
+        BlockingIOError: If another process is writing to `output`.
+        ValueError: If `output` holds shards of another encoder, with other labels, of none of the source's tiles or
+            damaged, or a number is too small.
+        OSError: If a shard cannot be written; those before stay, and the same call goes on.
+    """
+    least = {"shard_size": 1, "thumbnail_size": 0, "workers": 1, "batch_size": 1}
+    given = {"shard_size": shard_size, "thumbnail_size": thumbnail_size, "workers": workers, "batch_size": batch_size}
+    for name, value in given.items():
+        if value < least[name]:
+            raise ValueError(f"{name} must be >= {least[name]}, got {value}.")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    busy = f"'{output}' is being written by another process. Wait for it to end, then run this again."
+    with locked(output / LOCK, busy=busy):
+        label_names = _all_labels(encoder.label_names, source.label_names)
+        identity = encoder.info["encoder_sha256"], encoder.info["descriptor"], encoder.version
+        shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim, thumbnail_size))
+        _refuse_another_source(source, shards)
+        before, started = shards.rows, time.monotonic()
+        shard = _Shard(encoder, label_names)
+        closed: list[str] = []  # folders that cannot be looked into
+        kept = listed = 0
+        with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
+            for note in (*source.notes, *_new_labels(encoder.label_names, source.label_names)):
+                bar.write(note, file=sys.stderr)
+            if progress:
+                threading.Thread(target=lambda: setattr(bar, "total", source.count()), daemon=True).start()
+
+            def todo() -> Iterator[Tile]:
+                nonlocal kept, listed
+                for tile in source:
+                    listed += 1
+                    if tile.unlisted:
+                        closed.append(tile.id)
+                    shards.see(tile.id, tile.path)
+                    stamp, bad = _stamp(tile), shards.bad.get(tile.path)
+                    held = shards.holds(tile.id)
+                    kept += (lost := held and tile.file is not None and not stamp)
+                    if held:
+                        done = lost or not shards.changes(tile.id, stamp, shard.facts_of(tile))
+                    else:
+                        done = bad is not None and bad.stamp != "" and bad.stamp == stamp
+                    if done:
+                        bar.initial = getattr(bar, "initial", 0) + 1  # this run's speed is without it
+                        bar.update()
+                    else:
+                        yield tile
+
+            with closing(_prepared(todo(), encoder.image_size, thumbnail_size, workers, 2 * batch_size)) as stream:
+                for prepared in stream:
+                    if isinstance(prepared, _Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
+                        kept += 1
+                    else:
+                        shard.take(prepared, batch_size, shard_size, shards)
+                    if shard.is_full(shard_size):
+                        shard.write(shards)
+                    bar.update()
+            if not listed:
+                raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
+            # Last, when all of the source was seen: a call that is killed takes nothing away.
+            for id in shards.unseen(tuple(closed)):
+                shard.drop(id, shards)
+                if shard.is_full(shard_size):
+                    shard.write(shards)
+            shard.write(shards)
+        shards.write_bad_files()
+        seconds = time.monotonic() - started
+    return EmbeddingReport(
+        output, shard.embedded, before, len(shards.bad), seconds, shard.changed, shard.gone, kept + shards.left
+    )
+
+
+def _refuse_another_source(source: TileSource, shards: ShardFolder) -> None:
+    """Raises an error if none of the tiles embedded before is in the source: then it is hardly the same one."""
+    if not shards.rows:
+        return
+    listed = 0
+    for tile in source:  # most often the first will do
+        if shards.holds(tile.id):
+            return
+        listed += 1
+    if not listed:
+        raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
+    raise ValueError(
+        f"none of the {shards.rows:,} tiles in '{shards.folder}' is among the {listed:,} of '{source.name}' now. "
+        "If this is another archive, use another output folder; if it is the same one, see that all of it is there "
+        "(mounted, readable), under the same names."
+    )
+
+
+class _Shard:
+    """The shard that is being filled."""
+
+    def __init__(self, encoder: Encoder, label_names: tuple[str, ...]) -> None:
+        self._encoder = encoder
+        self._label_names = label_names
+        self._known = KnownLabels(label_names)
+        self.embedded = self.changed = self.gone = 0  # of what was written
+        self._clear()
+
+    def _clear(self) -> None:
+        self._waiting: list[_Prepared] = []
+        self._rows: list[_Prepared] = []
+        self._vectors: list[NDArray[np.float32]] = []
+        self._bad: list[BadFile] = []
+        self._gone: list[str] = []
+        self._tiles_gone = 0
+
+    def facts_of(self, tile: Tile) -> str:
+        """What the source says of a tile, as far as it is kept."""
+        columns = sorted(self._known.places(tile.labels))
+        return json.dumps([columns, tile.split, str(tile.date)])
+
+    def drop(self, id: str, shards: ShardFolder) -> None:
+        """Leaves out a tile, or a bad file, of earlier shards."""
+        self._gone.append(id)
+        self._tiles_gone += shards.holds(id)
+
+    def _fail(self, tile: Tile, bad: BadFile, shards: ShardFolder) -> None:
+        """Notes a bad file; the tile that was embedded from it before is gone."""
+        if shards.bad.get(bad.path) != bad:  # else it is told already
+            self._bad.append(bad)
+        if shards.holds(tile.id):
+            self.drop(tile.id, shards)
+
+    def take(self, prepared: _Prepared | _Failed, batch_size: int, shard_size: int, shards: ShardFolder) -> None:
+        if isinstance(prepared, _Failed):
+            self._fail(prepared.tile, prepared.bad, shards)
+        else:
+            self._waiting.append(prepared)
+        if len(self._waiting) == min(batch_size, shard_size - len(self._rows)):
+            self._encode(shards)
+
+    def is_full(self, shard_size: int) -> bool:
+        return max(len(self._rows), len(self._bad), len(self._gone)) >= shard_size
+
+    def write(self, shards: ShardFolder) -> None:
+        self._encode(shards)
+        if not self._rows and not self._bad and not self._gone:
+            return
+        labels = np.zeros((len(self._rows), len(self._label_names)), np.uint8)
+        for row, prepared in zip(labels, self._rows, strict=True):
+            row[self._known.places(prepared.tile.labels)] = 1
+        tiles = [prepared.tile for prepared in self._rows]
+        items = Items.of(
+            self._label_names,
+            [tile.id for tile in tiles],
+            labels,
+            paths=[tile.path for tile in tiles],
+            splits=[tile.split for tile in tiles],
+            sources=[tile.source for tile in tiles],
+            footprints=[prepared.footprint for prepared in self._rows],
+            dates=[prepared.date for prepared in self._rows],
+        )
+        vectors = np.array(self._vectors, np.float32).reshape(-1, self._encoder.dim)
+        thumbnails = [prepared.thumbnail for prepared in self._rows]
+        changed = sum(shards.holds(tile.id) for tile in tiles)
+        shards.add(
+            items,
+            vectors,
+            thumbnails if any(thumbnails) else None,
+            self._bad,
+            stamps=[prepared.stamp for prepared in self._rows],
+            facts=[self.facts_of(tile) for tile in tiles],
+            gone=self._gone,
+        )
+        self.embedded += len(tiles)
+        self.changed += changed
+        self.gone += self._tiles_gone
+        self._clear()
+
+    def _encode(self, shards: ShardFolder) -> None:
+        if not self._waiting:
+            return
+        vectors = np.asarray(self._encoder.embed_pixels(np.stack([prepared.pixels for prepared in self._waiting])))
+        expected = (len(self._waiting), self._encoder.dim)
+        if vectors.shape != expected:
+            raise ValueError(f"the encoder must give shape {expected}, got {vectors.shape}. Export it again.")
+        for prepared, vector in zip(self._waiting, vectors, strict=True):
+            if np.isfinite(vector).all():
+                self._rows.append(prepared._replace(pixels=_NO_PIXELS))
+                self._vectors.append(vector)
+            else:
+                bad = BadFile(prepared.tile.path, "its embedding is not finite", prepared.stamp)
+                self._fail(prepared.tile, bad, shards)
+        self._waiting = []
+
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
+def _prepared(
+    tiles: Iterable[Tile], image_size: int, thumbnail_size: int, workers: int, ahead: int
+) -> Generator[_Prepared | _Failed, None, None]:
+    """Reads tiles in threads, in order, at most `ahead` of them before they are asked for."""
+    executor = ThreadPoolExecutor(workers)
+    under_way: deque[Future[_Prepared | _Failed]] = deque()
+    try:
+        for tile in tiles:
+            under_way.append(executor.submit(_prepare, tile, image_size, thumbnail_size))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
+
+
+def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | _Failed:
+    stamp = _stamp(tile)  # first: what is written while the file is read is a change
+    try:
+        image = tile.read()
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        out_of_reach = _is_out_of_reach(tile, error)
+        bad = BadFile(tile.path, reason.removeprefix(f"{tile.path} "), "" if out_of_reach else stamp)
+        return _Failed(tile, bad, out_of_reach)
+    small = thumbnail(image, thumbnail_size) if thumbnail_size else None
+    pixels = resize_image(image, image_size)
+    said = HeaderFacts(UNKNOWN_DAY, NOWHERE) if tile.file is None else read_header(tile.file)
+    date = said.date if np.isnat(tile.date) else tile.date
+    return _Prepared(tile, pixels, small, date, said.footprint, stamp)
+
+
+def _is_out_of_reach(tile: Tile, error: BaseException) -> bool:
+    """Whether a tile could not be opened at all, as without permission or on a disk that is away."""
+    if tile.unlisted:
+        return True
+    cause: BaseException | None = error
+    while cause is not None:  # of what a decoder says, only the system's own errors have a number
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return True
+        cause = cause.__cause__
+    try:
+        if tile.file is not None:
+            with open(tile.file, "rb") as file:
+                file.read(1)
+    except OSError:
+        return True
+    return False
+
+
+def _stamp(tile: Tile) -> str:
+    """What changes when a tile's picture does; "" where nothing is known."""
+    if tile.file is None:
+        return tile.contents
+    try:
+        status = os.stat(tile.file)
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _all_labels(encoder: Sequence[str], source: Sequence[str]) -> tuple[str, ...]:
+    """The encoder's labels, spelt as it knows them, and behind them those that only the source has."""
+    known = KnownLabels(encoder)
+    return (*encoder, *(name for name in source if known.find(name) is None))
+
+
+def _new_labels(encoder: Sequence[str], source: Sequence[str]) -> list[str]:
+    """Notes on the labels that the encoder was not trained with, which may be misspellings of its own."""
+    known, there, new = KnownLabels(encoder), KnownLabels(source), _all_labels(encoder, source)[len(encoder) :]
+    if not encoder or not new:
+        return []
+    # A twin that is in the source as well stands in the source's own notes.
+    near = [(name, own) for name in new for own in known.near(name, 1, typo=True) if there.find(own) is None]
+    twins = [f"{quoted(name)} beside the encoder's {quoted(own)}: did you mean {quoted(own)}?" for name, own in near]
+    return [f"labels that the encoder was not trained with: {listed(new, 10)}", *twins[:5]]

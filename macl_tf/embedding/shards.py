@@ -1,0 +1,345 @@
+"""Embedded tiles on disk: a folder of Parquet shards that grows, survives a kill, and is read back as one table.
+
+    SHARDS/part-00000.parquet ...   id, path, labels, split, source, date, geometry, embedding, thumbnail, and by what
+                                    a change of the tile is noticed: stamp (of its file) and facts (what was said of it)
+    SHARDS/part-00000.json ...      of which encoder and labels the shard is, the files found bad while it was made,
+                                    the tiles gone since earlier ones were, and its size and SHA-256
+    SHARDS/bad_files.csv            what could not be embedded, and why
+
+A shard is there as a whole or not at all: what stands beside it is written first, and holds from when the Parquet file
+gets its name. No shard ever changes. A tile in a later one takes the place of that with the same id in an earlier one,
+and what a later one calls gone is not read any more. What is finished is known from the finished shards alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.embedding.shard_records import (
+    BadFile,
+    Origin,
+    Record,
+    read_record,
+    remedy,
+    shard_number,
+    shard_path,
+    shard_paths,
+    write_record,
+)
+from macl_tf.files import is_partial, locked, written_whole
+from macl_tf.index.items import Items
+from macl_tf.index.parquet import read_parquet, read_texts, write_parquet
+
+BAD_FILES = "bad_files.csv"
+LOCK = ".lock"  # held by who writes
+_DIGEST = np.dtype([("high", "<u8"), ("low", "<u8")])
+_ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("stamp", "<u8"), ("facts", "<u8"), ("there", "?")])
+
+
+class ShardFolder:
+    """The shards of a folder, to be added to by one process at a time.
+
+    Args:
+        folder: The folder, which exists.
+        origin: Of what is going to be added.
+
+    Raises:
+        ValueError: If a shard is damaged or of another origin.
+
+    Attributes:
+        rows: Tiles that there are now.
+        bad: Files found bad so far, by path.
+    """
+
+    def __init__(self, folder: Path, origin: Origin) -> None:
+        self.folder = folder
+        self.origin = origin
+        self.bad: dict[str, BadFile] = {}
+        for left in folder.iterdir():
+            if is_partial(left) and left.is_file():
+                left.unlink()  # of a process that was killed
+        self._paths = shard_paths(folder)
+        self._next = 0
+        rows = [np.empty(0, _ROW)]
+        for path in self._paths:
+            record = read_record(path)
+            origin.check(record.origin, path)
+            ids, stamps, facts = read_texts(path, ("id", "stamp", "facts"))
+            rows += [_rows_of(record.gone, there=False), _rows_of(ids, stamps, facts)]
+            for name in record.gone:
+                self.bad.pop(name, None)
+            self.bad.update({file.path: file for file in record.bad})
+            self._next = shard_number(path) + 1
+        told = np.concatenate(rows)
+        order = np.lexsort((np.arange(len(told)), told["low"], told["high"]))
+        told = told[order]
+        last = np.ones(len(told), bool)  # of all that was told of an id, the last holds
+        last[:-1] = (told["high"][1:] != told["high"][:-1]) | (told["low"][1:] != told["low"][:-1])
+        told = told[last & told["there"]]
+        # 34 bytes for each tile, in one piece each, to be searched quickly.
+        self._high, self._low = told["high"].copy(), told["low"].copy()
+        self._stamp, self._facts = told["stamp"].copy(), told["facts"].copy()
+        self._there, self._seen = np.ones(len(told), bool), np.zeros(len(told), bool)
+        self.rows = len(told)
+        self.bad = {name: file for name, file in self.bad.items() if not self.holds(name)}  # others were mended
+        self._bad_seen: set[str] = set()
+
+    def holds(self, id: str) -> bool:
+        """Whether there is a tile that was embedded before this process began."""
+        return self._place(id) is not None
+
+    def changes(self, id: str, stamp: str, facts: str) -> bool:
+        """Whether a tile that was embedded before is another now. A stamp that is "" says nothing."""
+        place = self._place(id)
+        if place is None:
+            return True
+        return bool((stamp and self._stamp[place] != _short(stamp)) or self._facts[place] != _short(facts))
+
+    def see(self, id: str, path: str) -> None:
+        """Notes that a tile, or a bad file, is still there."""
+        place = self._place(id)
+        if place is not None:
+            self._seen[place] = True
+        if path in self.bad:
+            self._bad_seen.add(path)
+
+    def unseen(self, below: tuple[str, ...] = ()) -> Iterator[str]:
+        """Ids of tiles, and paths of bad files, that were embedded or found before and not seen since.
+
+        Args:
+            below: Beginnings of ids that are left out, of folders that could not be looked into.
+        """
+        yield from [path for path in self.bad if path not in self._bad_seen and not path.startswith(below)]
+        for path in self._paths if not self._seen.all() else ():
+            for id in read_texts(path, ("id",))[0]:
+                place = self._place(id)
+                if place is not None and not self._seen[place] and not id.startswith(below):
+                    self._seen[place] = True  # not twice, where it is in two shards
+                    yield id
+
+    @property
+    def left(self) -> int:
+        """How many tiles that were embedded before are there, but were not seen again."""
+        return int(np.count_nonzero(self._there & ~self._seen))
+
+    def add(
+        self,
+        items: Items,
+        vectors: NDArray[np.float32],
+        thumbnails: Sequence[bytes | None] | None,
+        bad: Sequence[BadFile],
+        *,
+        stamps: Sequence[str] | None = None,
+        facts: Sequence[str] | None = None,
+        gone: Sequence[str] = (),
+    ) -> None:
+        """Writes the next shard, and the list of bad files.
+
+        Args:
+            items: n tiles, new ones or changed ones.
+            vectors: (n, D) their embeddings.
+            thumbnails: n JPEG files or None.
+            bad: What was found bad meanwhile.
+            stamps: n texts that change with the tile's file, "" where nothing is known.
+            facts: n texts that change with what was said of the tile.
+            gone: Ids of tiles, and paths of bad files, that are not there any more.
+        """
+        path = shard_path(self.folder, self._next)
+        texts = {"stamp": stamps or [""] * len(items), "facts": facts or [""] * len(items)}
+        with written_whole(path) as temporary:
+            write_parquet(temporary, items, vectors, thumbnails, texts)
+            record = Record(self.origin, len(items), thumbnails is not None, tuple(bad), tuple(gone))
+            write_record(path, record, temporary)
+        self._next += 1
+        self.rows += len(items)
+        for id in (*gone, *items.ids):
+            place = self._place(id)
+            if place is not None:
+                self._there[place] = False
+                self.rows -= 1
+        for name in gone:
+            self.bad.pop(name, None)
+        self.bad.update({file.path: file for file in bad})
+        self._bad_seen.update(file.path for file in bad)
+        for name in items.paths:
+            self.bad.pop(name, None)
+        self.write_bad_files()
+
+    def write_bad_files(self) -> None:
+        """Brings bad_files.csv up to date, which it may not be if a process was killed after its last shard."""
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([BadFile._fields[:2], *(file[:2] for file in self.bad.values())])
+        content = text.getvalue().encode("utf-8", "surrogateescape")  # whatever bytes a file name holds
+        path = self.folder / BAD_FILES
+        if not path.is_file() or path.read_bytes() != content:
+            with written_whole(path) as temporary:
+                temporary.write_bytes(content)
+
+    def _place(self, id: str) -> int | None:
+        """Where a tile stands among those embedded before, if it is there."""
+        digest = _digests([id])[0]
+        first, last = (int(np.searchsorted(self._high, digest["high"], side)) for side in ("left", "right"))
+        for place in range(first, last):
+            if self._low[place] == digest["low"]:
+                return place if self._there[place] else None
+        return None
+
+
+def read_origin(folder: str | os.PathLike[str]) -> Origin:
+    """Which encoder and which labels the shards of a folder are of.
+
+    Raises:
+        FileNotFoundError: If there is no shard.
+        ValueError: If a shard is damaged, or shards are of different origins.
+    """
+    return _survey(Path(folder))[1][-1].origin
+
+
+def read_shards(
+    folder: str | os.PathLike[str],
+) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
+    """Reads a folder of shards as one table.
+
+    Args:
+        folder: What `embed_images` wrote.
+
+    Returns:
+        N items, their (N, D) float32 embeddings, and N thumbnails, which are read shard by shard when they are gone
+        through in order; None if no shard has any. Beside the result, one shard at a time is in memory.
+
+    Raises:
+        FileNotFoundError: If there is no shard, or none with a tile.
+        ValueError: If a shard is damaged, or shards are of different origins.
+        BlockingIOError: If `macl embed` is writing there.
+    """
+    folder = Path(folder)
+    busy = f"'{folder}' is being written by `macl embed`. Wait for it to end, then run this again."
+    with locked(folder / LOCK, busy=busy, shared=True):
+        return _read_shards(folder)
+
+
+def _read_shards(folder: Path) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
+    paths, records = _survey(folder)
+    count, dim = sum(record.rows for record in records), records[0].origin.dim
+    vectors = np.empty((count, dim), np.float32)
+    parts: list[Items] = []
+    start = 0
+    for path, record in zip(paths, records, strict=True):
+        rows = read_parquet(path, thumbnails=False)
+        told = (record.rows, dim), record.origin.label_names
+        if rows.vectors is None or (rows.vectors.shape, rows.items.label_names) != told:
+            raise ValueError(f"'{path}' does not hold what '{path.with_suffix('.json').name}' says. {remedy(path)}")
+        if len(set(rows.items.ids)) != record.rows:
+            raise ValueError(f"ids must be unique, but '{path}' holds one twice. {remedy(path)}")
+        vectors[start : start + record.rows] = rows.vectors
+        start += record.rows
+        parts.append(rows.items)
+    living = _living([part.ids for part in parts], records)
+    left = sum(map(len, living))
+    if left == 0:
+        raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {_why_empty(count)}.")
+    if left < count:
+        end = start = 0
+        for number, rows_of in enumerate(living):  # moved together in place: a copy would need the memory twice
+            vectors[end : end + len(rows_of)] = vectors[start + rows_of]
+            start, end = start + len(parts[number]), end + len(rows_of)
+            parts[number] = parts[number].take(rows_of)
+        vectors = vectors[:left]
+    thumbnails = ShardThumbnails(paths, living) if any(record.thumbnails for record in records) else None
+    return Items.concatenate(parts), vectors, thumbnails
+
+
+def _living(ids: Sequence[NDArray[np.object_]], records: Sequence[Record]) -> list[NDArray[np.intp]]:
+    """Rows of each shard that no later one replaces or calls gone."""
+    home: dict[str, int] = {}
+    for number, (there, record) in enumerate(zip(ids, records, strict=True)):
+        for id in record.gone:
+            home.pop(id, None)
+        home.update(dict.fromkeys(there, number))
+    return [
+        np.array([row for row, id in enumerate(there) if home.get(id) == number], np.intp)
+        for number, there in enumerate(ids)
+    ]
+
+
+def _why_empty(count: int) -> str:
+    return "all that were embedded are gone since" if count else "its shards list bad files only"
+
+
+class ShardThumbnails(Sequence[bytes | None]):
+    """The thumbnails of shards, of which one shard's are in memory at a time; quick when gone through in order."""
+
+    def __init__(self, paths: Sequence[Path], rows: Sequence[NDArray[np.intp]]) -> None:
+        self._paths = list(paths)
+        self._rows = list(rows)  # of each shard, those that count
+        self._ends = np.cumsum([len(places) for places in rows])
+        self._at = -1
+        self._held: list[bytes | None] = []
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"there are {len(self)} thumbnails, got position {index}.")
+        shard = int(np.searchsorted(self._ends, position, side="right"))
+        start = int(self._ends[shard - 1]) if shard else 0
+        if shard != self._at:
+            found = read_parquet(self._paths[shard], vectors=False).thumbnails
+            self._held = [found[row] if found else None for row in self._rows[shard]]
+            self._at = shard
+        return self._held[position - start]
+
+
+def _survey(folder: Path) -> tuple[list[Path], list[Record]]:
+    paths = shard_paths(folder) if folder.is_dir() else []
+    if not paths:
+        raise FileNotFoundError(f"'{folder}' holds no shards (part-00000.parquet, ...). `macl embed` writes them.")
+    records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        records[-1].origin.check(record.origin, path)
+    return paths, records
+
+
+def _digests(ids: Iterable[str]) -> NDArray[Any]:
+    """128 bits of each id: of millions of ids they fit into memory, and no two of different ids are the same."""
+    joined = b"".join(hashlib.blake2b(id.encode("utf-8", "surrogateescape"), digest_size=16).digest() for id in ids)
+    return np.frombuffer(joined, _DIGEST)
+
+
+def _short(text: str) -> Any:
+    """64 bits of a text."""
+    return np.frombuffer(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "<u8")[0]
+
+
+def _rows_of(
+    ids: Sequence[str] | NDArray[np.object_],
+    stamps: NDArray[np.object_] | None = None,
+    facts: NDArray[np.object_] | None = None,
+    *,
+    there: bool = True,
+) -> NDArray[Any]:
+    """What is remembered of tiles."""
+    digests = _digests(ids)
+    rows = np.zeros(len(digests), _ROW)
+    rows["high"], rows["low"], rows["there"] = digests["high"], digests["low"], there
+    for name, texts in (("stamp", stamps), ("facts", facts)):
+        if texts is not None:
+            rows[name] = [_short(text) for text in texts]
+    return rows

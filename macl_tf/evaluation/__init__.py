@@ -1,0 +1,1 @@
+"""How well an encoder retrieves: rankings of each query, metrics of them, reports."""

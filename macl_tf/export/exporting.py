@@ -1,0 +1,317 @@
+"""A finished run in, a served folder out: encoder, index, retriever, and the files of a server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from macl_tf.artifacts import open_version, prune, versions
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.matching import shorten
+from macl_tf.datasets.splits import Splits
+from macl_tf.embedding.embedding import embed_images
+from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards
+from macl_tf.embedding.sources import ArchiveSource
+from macl_tf.export.deployment import stable_version, write_deployment
+from macl_tf.export.retriever import EmptyIndexError, build_retriever
+from macl_tf.export.saved_model import ExportedEncoder, export_encoder, exported_version
+from macl_tf.files import PARTIAL, locked
+from macl_tf.index.index import Index, build_index
+from macl_tf.index.items import Items
+from macl_tf.training.run_directory import archive_of, finished_run
+
+_NAMED = 3  # sources that stand in the name of an archive
+
+
+def export_run(
+    run_dir: str | os.PathLike[str],
+    served: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] = "",
+    table: str | os.PathLike[str] = "",
+    descriptor: str | None = None,
+    with_index: bool = True,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    thumbnail_size: int = 128,
+    discard_changes: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Writes everything that serves a run: `encoder/`, `index/`, `retriever/` and `deploy/`.
+
+    What is there already and made from the same run, archive and settings is kept, so the same command after an
+    interruption goes on; embedded tiles are not embedded again. Each part appears whole or not at all.
+
+    Args:
+        run_dir: A finished run.
+        served: Folder to write to.
+        data_dir: Where the run's archive lies, if not where it lay when the run was trained. What became of its tiles
+            since is counted and named on standard error.
+        table: Its label table, if it is a folder and the table lies elsewhere too.
+        descriptor: What retrieval compares, one that the run reported; None for what its settings say.
+        with_index: Whether to embed and index the run's archive.
+        kind: Of the index: "auto", "brute_force", "hashing" or "tree".
+        recall_target: Recall@10 against exact search that the index is tuned to, in (0, 1].
+        keep: Versions to keep of each part, 0 for all.
+        thumbnail_size: Longest side in pixels of the small pictures that the index holds; 0 for none.
+        discard_changes: Whether a new index may leave out upserts and deletes made on the old one.
+        progress: Whether to show bars and what was written.
+
+    Returns:
+        `served`.
+
+    Raises:
+        FileNotFoundError: If the run is not finished, or its archive is not there.
+        ValueError: If the archive is another one, upserts or deletes would be lost, those included that are made while
+            this works, or a setting is out of range.
+        BlockingIOError: If another process exports to `served` or indexes there. Then nothing was written.
+    """
+    run, served = finished_run(run_dir), Path(served).expanduser()
+    say: Callable[[str], None] = print if progress else lambda *_: None
+    archive = archive_of(run, data_dir, table)[0] if with_index else None
+    splits = None if archive is None else Splits.read(run, archive)
+    for line in () if splits is None else splits.changes:
+        print(line, file=sys.stderr)
+    (served / "encoder").mkdir(parents=True, exist_ok=True)
+    with publishing_alone(served):
+        if archive is not None and exported_version(run, served, descriptor=descriptor) is None:
+            check_changes(served / "index", discard_changes)  # the index will be new: before a new encoder shows
+        # Old ones go at the end, when it is known who needs them.
+        path = export_encoder(run, served, descriptor=descriptor)
+        encoder = ExportedEncoder.load(served, int(path.name))
+        say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
+        if archive is not None:
+            info = {
+                "encoder": encoder_identity(served, encoder.version),
+                "archive": archive_identity(archive),
+                "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
+            }
+            root = served / "index"
+            # Beside the index and not in it: a build that is killed leaves them, and the next one goes on.
+            key = f"{info['encoder']['uuid'][:8]}-{info['archive']['sha256'][:8]}-{thumbnail_size}"
+            shards = served / f"{PARTIAL}shards-{key}"
+            if is_up_to_date(root, info):
+                say(f"index      {root / str(versions(root)[-1])}: up to date")
+            else:
+                check_changes(root, discard_changes)
+                source = ArchiveSource(archive, splits)
+                report = embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
+                if report.bad:  # the shards, with their list of bad files, are removed when the index is there
+                    lines = (shards / BAD_FILES).read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]
+                    print(
+                        f"{report.bad:,} tiles cannot be read and are not in the index: {shorten(lines)}",
+                        file=sys.stderr,
+                    )
+                items, vectors, thumbnails = read_shards(shards)
+                path = build_index(
+                    root,
+                    items,
+                    vectors,
+                    info=info,
+                    thumbnails=thumbnails if thumbnail_size else None,
+                    kind=kind,
+                    recall_target=recall_target,
+                    keep=keep,
+                    progress=progress,
+                    check=lambda: check_changes(root, discard_changes),
+                )
+                say(describe_index(path))
+            shutil.rmtree(shards, ignore_errors=True)  # also what an export left that was killed at this very place
+            write_retriever(served, keep, say)
+        say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
+        used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
+                for version in versions(served / "index")}  # fmt: skip
+        prune(served / "encoder", keep, {*used, stable_version(served)})
+    return served
+
+
+def index_shards(
+    served: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
+    *,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    discard_changes: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Builds a new version of the index from shards that `embed_images` wrote.
+
+    Args:
+        served: What `export_run` wrote.
+        shards: Folder of the shards.
+        kind: As in `export_run`.
+        recall_target: As in `export_run`.
+        keep: As in `export_run`.
+        discard_changes: As in `export_run`.
+        progress: Whether to show bars and what was written.
+
+    Returns:
+        Folder of the new version.
+
+    Raises:
+        ValueError: If the shards are of another encoder, or upserts or deletes would be lost, those included that are
+            made while this works.
+        BlockingIOError: If another process embeds into the shards, exports to `served` or indexes there. Then nothing
+            was written.
+    """
+    served, root = Path(served), Path(served) / "index"
+    with publishing_alone(served):
+        check_changes(root, discard_changes)
+        info = {
+            "encoder": encoder_of_shards(served, Path(shards)),
+            "built": {
+                "kind": kind,
+                "recall_target": recall_target,
+                "thumbnail_size": read_origin(shards).thumbnail_size,
+            },
+        }
+        items, vectors, thumbnails = read_shards(Path(shards))
+        if archive := archive_of_items(items):
+            info["archive"] = archive
+        path = build_index(
+            root,
+            items,
+            vectors,
+            info=info,
+            thumbnails=thumbnails,
+            kind=kind,
+            recall_target=recall_target,
+            keep=keep,
+            progress=progress,
+            check=lambda: check_changes(root, discard_changes),
+        )
+        return after_build(served, path, keep, progress)
+
+
+def compact_index(
+    served: str | os.PathLike[str],
+    *,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    progress: bool = True,
+) -> Path:
+    """Builds a new version of the index with its upserts and deletes folded in; arguments as in `export_run`."""
+    served = Path(served)
+    with publishing_alone(served):
+        index = Index.open(served / "index")
+        path = index.compact(kind=kind, recall_target=recall_target, keep=keep, progress=progress)
+        return after_build(served, path, keep, progress)
+
+
+@contextmanager
+def publishing_alone(served: Path) -> Iterator[None]:
+    """Held by the one process that exports to a served folder or indexes there, from its beginning to its end.
+
+    Each part has a lock of its own, but an export is made of many parts: two at once would embed twice, and leave a
+    retriever or a list of versions that is of neither.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    busy = (
+        f"'{served}' is being written by another `macl export` or `macl index`. Wait for its end, then run this again."
+    )
+    folder = served / "encoder"
+    with locked(folder / ".publishing", busy=busy) if folder.is_dir() else nullcontext():
+        yield
+
+
+def after_build(served: Path, path: Path, keep: int, progress: bool) -> Path:
+    """Brings the retriever, where there is one, up to a new index, and says what there is."""
+    if progress:
+        print(describe_index(path))
+    if versions(served / "retriever"):
+        write_retriever(served, keep, print if progress else lambda *_: None)
+    return path
+
+
+def write_retriever(served: Path, keep: int, say: Callable[[str], None]) -> None:
+    """Brings the retriever up to the newest index, where there is ScaNN to do it with and a tile in it."""
+    try:
+        say(f"retriever  {build_retriever(served, keep=keep)}: pictures in, ids and scores out")
+    except (ImportError, EmptyIndexError) as error:  # the index is whole without it
+        say(f"retriever  left out: {error}")
+
+
+def encoder_identity(served: Path, version: int) -> dict[str, Any]:
+    """What tells an encoder from all others, for the index that is made with it."""
+    _, manifest = open_version(served / "encoder", "encoder", version, verify=False)
+    return {"version": version, "uuid": manifest["uuid"]}
+
+
+def encoder_of_shards(served: Path, shards: Path) -> dict[str, Any]:
+    """The version of the encoder that shards were made with.
+
+    Raises:
+        ValueError: If `served` does not hold it.
+    """
+    origin = read_origin(shards)
+    for version in reversed(versions(served / "encoder")):
+        _, manifest = open_version(served / "encoder", "encoder", version, verify=False)
+        info = manifest["info"]
+        if (info["encoder_sha256"], info["descriptor"]) == (origin.encoder, origin.descriptor):
+            return encoder_identity(served, version)
+    raise ValueError(
+        f"'{shards}' was made with an encoder that '{served}' does not hold: {origin}. Embed the folder again with "
+        "`macl embed`, into another folder."
+    )
+
+
+def archive_identity(archive: Archive) -> dict[str, Any]:
+    """What tells an archive from others: its name, size, and a hash over names, labels and, where known, pixels."""
+    digest = hashlib.sha256("\0".join((*archive.label_names, *archive.file_names)).encode("utf-8", "surrogateescape"))
+    digest.update(archive.labels.tobytes())
+    digest.update("".join(archive.contents or ()).encode())
+    return {"name": archive.name, "tiles": len(archive), "sha256": digest.hexdigest()}
+
+
+def archive_of_items(items: Items) -> dict[str, Any] | None:
+    """The same of embedded tiles, as far as they tell: the folders that they come from, by name and never by path.
+
+    Example:
+        >>> archive_of_items(Items.of(("sea",), ["a", "b", "c"], sources=["north", "south", "north"]))
+        {'name': 'north, south', 'tiles': 3}
+    """
+    names = [name for name in dict.fromkeys(items.sources.tolist()) if name]
+    if not names:
+        return None
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return {"name": ", ".join(names[:_NAMED]) + more, "tiles": len(items)}
+
+
+def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
+    """Whether the newest index was built from the same encoder and archive, with the same settings."""
+    if not versions(root):
+        return False
+    _, manifest = open_version(root, "index", verify=False)
+    return all(manifest["info"].get(key) == value for key, value in info.items())
+
+
+def check_changes(root: Path, discard: bool) -> None:
+    """Raises a ValueError if a new index would leave out upserts and deletes of the present one."""
+    if discard or not versions(root):
+        return
+    index = Index.open(root, exact=True, verify=False)
+    if changes := index.num_changes + index.info.get("folded_changes", 0):
+        raise ValueError(
+            f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "
+            "--discard-changes if they are not needed any more (the present version stays beside the new one)."
+        )
+
+
+def describe_index(path: Path) -> str:
+    """One line about a version of the index."""
+    _, manifest = open_version(path.parent, "index", int(path.name), verify=False)
+    info = manifest["info"]
+    recall = info["recall"]
+    measured = "exact" if info["kind"] == "brute_force" else f"recall@{recall['k']} {recall['measured']:.3f}"
+    return f"index      {path}: {info['count']:,} tiles, {info['kind']}, {measured}"

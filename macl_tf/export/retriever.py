@@ -1,0 +1,123 @@
+"""Encoder and ScaNN in one SavedModel: image bytes in, ids and scores out.
+
+For a process that has ScaNN's operations: `import scann` before loading, or a server image built with them (stock
+TensorFlow Serving has not). It is a snapshot of one published index: changes made since are not in it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from macl_tf.artifacts import ArtifactError, open_version, publish, versions
+from macl_tf.index.parquet import read_items
+from macl_tf.index.searchers.scann_searcher import scann_module, search_module
+
+KIND = "retriever"
+MAX_K = 100
+Tensor = Any
+
+
+class EmptyIndexError(ValueError):
+    """An index without a tile, of which no retriever can be made."""
+
+
+def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
+    """Writes the next version of SERVED/retriever from the newest index and the encoder that it was made with.
+
+    Its only signature, `serving_default`, takes `image_bytes` (B,) string and `k` () int32, and gives `ids` (B, K)
+    string and `scores` (B, K) float32, best first, and `valid` (B,) bool. K is the least of k, 100 and the items of the
+    index. The row of an image that cannot be decoded, and places for which ScaNN found nothing, hold "" and 0.
+
+    Args:
+        served: What `macl export` wrote.
+        keep: Versions to keep, 0 for all.
+
+    Returns:
+        Folder of the version; of the newest one there is if it is of this index and encoder already.
+
+    Raises:
+        ArtifactError: If index or encoder is missing or damaged, or they do not belong together.
+        ImportError: If ScaNN's operations cannot be loaded.
+        EmptyIndexError: If the index is empty.
+    """
+    served = Path(served)
+    index, index_manifest = open_version(served / "index", "index")
+    info = index_manifest["info"]
+    encoder, encoder_manifest = open_version(served / "encoder", "encoder", info["encoder"]["version"])
+    if encoder_manifest["uuid"] != info["encoder"]["uuid"]:
+        raise ArtifactError(
+            f"'{index}' was made with another encoder than '{encoder}': vectors of two encoders cannot be compared. "
+            "Copy both from one export, or export again."
+        )
+    made_of = {"index": index_manifest["uuid"], "encoder": encoder_manifest["uuid"]}
+    root = served / KIND
+    if versions(root):
+        with suppress(ArtifactError):  # one that is damaged is no reason not to write a whole one
+            path, manifest = open_version(root, KIND)
+            if all(manifest["info"].get(key) == value for key, value in made_of.items()):
+                return path
+    if info["count"] < 1:
+        raise EmptyIndexError(
+            f"'{index}' must hold at least one item to build a retriever, got none. Add tiles with `macl upsert`, then "
+            "run `macl index`."
+        )
+    vectors = np.load(index / "vectors.npy", mmap_mode="r")
+    ids = read_items(index / "items.parquet").ids
+    parameters = {"kind": info["kind"], "size": len(vectors), "dim": vectors.shape[1], "k": info["recall"]["k"]}
+    with publish(root, KIND, keep=keep) as staging:
+        staging.info.update(made_of, count=len(ids), kind=info["kind"], max_k=MAX_K)
+        save_retriever(encoder, np.asarray(vectors), ids, parameters | info["parameters"], staging.path)
+    return Path(staging.published or root)
+
+
+def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, parameters: dict[str, Any], path: Path) -> None:
+    """Writes the SavedModel.
+
+    Args:
+        encoder: Folder of the encoder's SavedModel.
+        vectors: (N, D) float32 of unit norm, N >= 1.
+        ids: N ids.
+        parameters: Of the index, as `ScannSearcher.parameters`.
+        path: Folder to write into.
+    """
+    module = tf.Module(name="retriever")
+    module.encoder = tf.saved_model.load(os.fspath(encoder))
+    module.index = scann_module(vectors, parameters)
+    # A variable and not a constant: graphs end at 2 GB, and 20 million ids are as large.
+    module.ids = tf.Variable(tf.constant(list(ids), tf.string), trainable=False, name="ids")
+    depth = min(MAX_K, len(ids))
+    embed = module.encoder.signatures["serving_default"]
+
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec((None,), tf.string, name="image_bytes"),
+            tf.TensorSpec((), tf.int32, name="k"),
+        ],
+    )
+    def serving_default(image_bytes: Tensor, k: Tensor) -> dict[str, Tensor]:
+        found = embed(image_bytes=image_bytes)
+        count, valid = tf.shape(image_bytes)[0], found["valid"]
+        rows = tf.maximum(count, 1)  # ScaNN is not asked for nothing
+        queries = tf.pad(found["embedding"], [[0, rows - count], [0, 0]])
+        # Made inside the function: made outside, saving fails with "untracked resource".
+        scores, positions = search_module(module.index, parameters, queries, depth)
+        scores, positions = scores[:count, :k], positions[:count, :k]
+        there = valid[:, None] & ~tf.math.is_nan(scores)
+        names = tf.gather(module.ids, tf.where(there, positions, 0))
+        return {
+            "ids": tf.where(there, names, ""),
+            "scores": tf.where(there, scores, 0.0),
+            "valid": valid,
+        }
+
+    module.serve = serving_default
+    options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"])
+    signatures = {"serving_default": serving_default}
+    tf.saved_model.save(module, os.fspath(path), signatures=signatures, options=options)

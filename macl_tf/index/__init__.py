@@ -1,0 +1,1 @@
+"""The index beside an exported encoder: items, vectors, filters, a journal of changes. No TensorFlow."""

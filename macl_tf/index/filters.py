@@ -1,0 +1,192 @@
+"""Which items a search may return: by labels, place, date and split."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.datasets.label_lists import separators, split_names
+from macl_tf.datasets.label_names import known_labels
+from macl_tf.index.items import Items
+
+_HELP = (
+    "A filter reads like 'any=water,trees; none=cars; bbox=5,45,10,50; date=2020-01-01..2020-12-31; split=test'. "
+    "What holds ';' stands in quotes: none=\"rock; gravel\"."
+)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions that an item must all meet. Without any, every item does.
+
+    Args:
+        any_of: Labels of which the item holds at least one.
+        all_of: Labels that it holds all of.
+        none_of: Labels that it holds none of.
+        bbox: (west, south, east, north) in degrees, WGS 84: the box around the item's footprint touches it. With west
+            greater than east it crosses the antimeridian. Items without a footprint never match.
+        since: The first day, a date or "2020-01-01". Items without a date never match.
+        until: The last day, itself included.
+        splits: Names of splits of which the item's is one.
+
+    Raises:
+        ValueError: For a box or dates that cannot be.
+
+    Example:
+        >>> items = Items.of(("sea", "sand"), ["a", "b"], [[1, 0], [1, 1]], splits=["train", "test"])
+        >>> Filter(all_of=["sea"], none_of=["sand"]).mask(items).tolist()
+        [True, False]
+        >>> Filter.parse("any=sea; split=test").mask(items).tolist()
+        [False, True]
+        >>> Filter.parse("any=Beaches, dunes, sands, sea", ("sea", "Beaches, dunes, sands")).any_of
+        ('Beaches, dunes, sands', 'sea')
+    """
+
+    any_of: tuple[str, ...] = ()
+    all_of: tuple[str, ...] = ()
+    none_of: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    since: np.datetime64 | None = None
+    until: np.datetime64 | None = None
+    splits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("any_of", "all_of", "none_of", "splits"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        if self.bbox is not None:
+            object.__setattr__(self, "bbox", _box(self.bbox))
+        for name in ("since", "until"):
+            object.__setattr__(self, name, _day(name, getattr(self, name)))
+        if self.since is not None and self.until is not None and self.since > self.until:
+            raise ValueError(f"since must not be after until, got {self.since} and {self.until}.")
+
+    @classmethod
+    def parse(cls, text: str, label_names: Sequence[str] | None = None) -> Filter:
+        """Reads the text form.
+
+        Args:
+            text: Conditions with semicolons between them, each `name=value`: any, all, none (labels, see
+                `macl_tf.datasets.label_names`), bbox (west,south,east,north), date (a day, or first..last, where one
+                may be left out) and split (names). The empty text is the filter that all items pass.
+            label_names: The labels that there are. With them a label with commas needs no quotes, and may be spelled
+                with other case, blanks, hyphens and underscores.
+
+        Raises:
+            ValueError: If it cannot be read, or names a label that there is not. The message shows how it should look.
+        """
+        given: dict[str, Any] = {}
+        ends = [*separators(text, ";", "=,|"), len(text)]
+        for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False):
+            part = text[start:end]
+            if not part.strip():
+                continue
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals or not value or key not in _READERS:
+                raise ValueError(
+                    f"each condition must be one of {', '.join(_READERS)}, then = and a value; got {part.strip()!r}. "
+                    f"{_HELP}"
+                )
+            found = _READERS[key](value)
+            if label_names is not None and key in _OF_LABELS:
+                found = {
+                    field: known_labels(tuple(label_names)).choose(value) or names for field, names in found.items()
+                }
+            if given.keys() & found.keys():
+                raise ValueError(f"{key} must be given once, got it twice in {text!r}. {_HELP}")
+            given |= found
+        return cls(**given)
+
+    def mask(self, items: Items) -> NDArray[np.bool_]:
+        """(N,) whether each item matches.
+
+        Raises:
+            UnknownLabelError: If a label is not one of the items' `label_names`.
+        """
+        known = known_labels(items.label_names)
+        known.places((*self.any_of, *self.all_of, *self.none_of))  # all that are unknown, in one error
+        matches = np.ones(len(items), bool)
+
+        def held(names: tuple[str, ...]) -> Iterable[NDArray[np.bool_]]:
+            return (items.labels[:, place] != 0 for place in known.places(names))
+
+        if self.any_of:
+            matches &= np.logical_or.reduce(list(held(self.any_of)))
+        for column in held(self.all_of):
+            matches &= column
+        for column in held(self.none_of):
+            matches &= ~column
+        if self.splits:
+            matches &= np.logical_or.reduce([np.asarray(items.splits == name, bool) for name in self.splits])
+        if self.since is not None:
+            matches &= items.dates >= self.since  # NaT is on no side of any day
+        if self.until is not None:
+            matches &= items.dates <= self.until
+        if self.bbox is not None:
+            matches &= _touches(items.bounds, self.bbox)
+        return matches
+
+
+def _touches(bounds: NDArray[np.float64], box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    """(N,) whether each box (N, 4) meets `box`; edges count, NaN meets nothing."""
+    west, south, east, north = box
+    east += 360.0 * (west > east)
+    between = (bounds[:, 0] <= east) & (bounds[:, 2] >= west)
+    for turn in (-360.0, 360.0):  # the same meridian has several names
+        between |= (bounds[:, 0] <= east + turn) & (bounds[:, 2] >= west + turn)
+    return between & (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
+
+
+def _names(field: str, names: Iterable[str]) -> tuple[str, ...]:
+    found = (names,) if isinstance(names, str) else tuple(names)
+    if not all(isinstance(name, str) and name for name in found):
+        raise ValueError(f"{field} must be non-empty names, got {found}.")
+    return found
+
+
+def _box(box: Iterable[float]) -> tuple[float, float, float, float]:
+    try:
+        west, south, east, north = (float(value) for value in box)
+    except (TypeError, ValueError):
+        raise ValueError(f"bbox must be four numbers, west, south, east and north, got {box!r}.") from None
+    on_earth = abs(west) <= 180 and abs(east) <= 180 and -90 <= south <= north <= 90
+    if not on_earth or not all(map(math.isfinite, (west, south, east, north))):
+        raise ValueError(
+            "bbox must be west, south, east, north in degrees, with longitudes in [-180, 180] and "
+            f"-90 <= south <= north <= 90, got {west:g}, {south:g}, {east:g}, {north:g}."
+        )
+    return west, south, east, north
+
+
+def _day(field: str, day: Any) -> np.datetime64 | None:
+    if day is None:
+        return None
+    try:
+        # A date and not just np.datetime64, which takes "2020" and means its first of January.
+        text = str(np.datetime64(day, "D")) if not isinstance(day, str) else day
+        return np.datetime64(datetime.date.fromisoformat(text), "D")
+    except ValueError:
+        raise ValueError(f"{field} must be a date like 2020-01-01, got {day!r}.") from None
+
+
+def _range(value: str) -> dict[str, Any]:
+    first, dots, last = (piece.strip() for piece in value.partition(".."))
+    if dots and not first and not last:
+        raise ValueError(f"date must have a first or a last day, got {value!r}. {_HELP}")
+    return {"since": first or None, "until": (last or None) if dots else first}
+
+
+_OF_LABELS = ("any", "all", "none")
+_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "any": lambda value: {"any_of": split_names(value)},
+    "all": lambda value: {"all_of": split_names(value)},
+    "none": lambda value: {"none_of": split_names(value)},
+    "bbox": lambda value: {"bbox": value.split(",")},
+    "date": _range,
+    "split": lambda value: {"splits": split_names(value)},
+}

@@ -1,0 +1,314 @@
+"""The index: search by vector or id, with filters, beside upserts and deletes that survive a crash.
+
+A published version never changes. What is written since goes to its journal, on disk before it is acknowledged, and is
+held in memory beside it: added rows are searched exactly, replaced and deleted ones are masked. `compact` folds it all
+into a new version.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from macl_tf.artifacts import ArtifactError, versions
+from macl_tf.files import locked
+from macl_tf.index.build import build_index, publishing
+from macl_tf.index.filters import Filter
+from macl_tf.index.items import Items
+from macl_tf.index.journal import Change, Delete, Upsert, append, encode, journal_path
+from macl_tf.index.snapshot import Hit, Snapshot
+from macl_tf.index.version import Stored, lock_path, write_version
+
+__all__ = ["Hit", "Index", "Snapshot", "build_index"]
+
+
+class Index:
+    """An opened index; `Index.open` opens it.
+
+    Searches may run in any number of threads beside writes: each sees one state, `snapshot`. Several processes may
+    search and write; each sees what the others wrote when it writes itself or calls `refresh`.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> root = tempfile.mkdtemp()
+        >>> items = Items.of(("sea", "sand"), ["a", "b", "c"], [[1, 0], [0, 1], [1, 1]])
+        >>> path = build_index(root, items, [[1, 0], [0, 1], [0.6, 0.8]] @ np.eye(2), info={}, progress=False)
+        >>> index = Index.open(root)
+        >>> [(hit.id, round(hit.score, 2)) for hit in index.search([[0, 1]], k=2)[0]]
+        [('b', 1.0), ('c', 0.8)]
+        >>> [hit.id for hit in index.search(ids=["a"], filter=Filter.parse("any=sea"))[0]]
+        ['c']
+        >>> index.delete(["c"]), len(index)
+        (1, 2)
+    """
+
+    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool) -> None:
+        self._root = root
+        self._wanted = version
+        self._exact = exact
+        self._verify = verify
+        self._mutex = threading.Lock()
+        self._snapshot = self._open()
+
+    @classmethod
+    def open(
+        cls, root: str | os.PathLike[str], version: int | None = None, *, exact: bool = False, verify: bool = True
+    ) -> Index:
+        """Opens an index, with all changes that were acknowledged.
+
+        Args:
+            root: Folder of the versions, "served/index".
+            version: Its number, which cannot be written to then. By default the newest, also after `refresh`.
+            exact: Whether to compare with every item always, and not load ScaNN.
+            verify: Whether to read every file and compare its SHA-256 first; sizes are compared always.
+
+        Raises:
+            ArtifactError: If there is none, or it is damaged. The message says which file and what to do.
+        """
+        return cls(Path(root), version, exact, verify)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The present state, which never changes: for several questions that must agree with each other."""
+        return self._snapshot
+
+    @property
+    def items(self) -> Items:
+        """The items there are now, by position. What was added since the version was published stands at the end."""
+        return self._snapshot.items
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C label names."""
+        return self._snapshot.stored.items.label_names
+
+    @property
+    def version(self) -> int:
+        """Number of the published version."""
+        return self._snapshot.stored.version
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The facts in its manifest: encoder, dim, count, label_names, kind, parameters, recall."""
+        return self._snapshot.stored.info
+
+    @property
+    def kind(self) -> str:
+        """How the version is searched: brute_force, hashing or tree."""
+        return str(self.info["kind"])
+
+    @property
+    def recall(self) -> dict[str, Any]:
+        """Recall@k against exact search as it was measured at the build: target, measured, k, queries."""
+        return dict(self.info["recall"])
+
+    @property
+    def dim(self) -> int:
+        """D, the dimensions of the vectors."""
+        return self._snapshot.dim
+
+    @property
+    def num_changes(self) -> int:
+        """How many items were added, replaced or deleted since the version was published."""
+        return self._snapshot.num_changes
+
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
+    def describe(self, item: int | str) -> dict[str, Any]:
+        """Everything known about an item, by id or position. Positions change with writes, ids do not.
+
+        Raises:
+            ValueError: If there is no such item.
+        """
+        return self._snapshot.describe(item)
+
+    def thumbnail(self, item: int | str) -> bytes | None:
+        """Small JPEG picture of an item, by id or position; None where there is none.
+
+        Raises:
+            ValueError: If there is no such item.
+        """
+        return self._snapshot.thumbnail(item)
+
+    def search(
+        self,
+        vectors: ArrayLike | None = None,
+        k: int = 10,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The k nearest items of each query.
+
+        Args:
+            vectors: (Q, D) finite, not zero, of any norm.
+            k: At least 1.
+            ids: Q ids instead: an item's own vector is the query, and the item itself is not found.
+            filter: Which items may be found.
+            exact: Whether to compare with every item this time.
+
+        Returns:
+            For each query its hits, best first, ties by position: k, or as many as there are.
+
+        Raises:
+            ValueError: For k < 1, an unknown id or label, vectors that are zero, not finite or of another width, or not
+                exactly one of vectors and ids.
+        """
+        return self._snapshot.search(vectors, k, ids=ids, filter=filter, exact=exact)
+
+    def upsert(
+        self,
+        items: Items,
+        vectors: ArrayLike,
+        thumbnails: Iterable[bytes | None] | None = None,
+        *,
+        encoder: Any = None,
+        missing: Mapping[str, Sequence[bool]] | None = None,
+    ) -> int:
+        """Adds items, and replaces those whose ids are there already: all of them, or after an error none.
+
+        When it returns they are on disk and survive a crash. Many items in one call are much faster than many calls.
+
+        Args:
+            items: n items with labels of the index.
+            vectors: (n, D) finite and not zero.
+            thumbnails: n small JPEG pictures, None or b"" where there is none.
+            encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
+            missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
+                given: an item that is replaced keeps there what it has at that moment, whoever wrote it.
+
+        Returns:
+            How many of them replaced another.
+
+        Raises:
+            ValueError: If something does not fit. Then nothing was changed.
+            OSError: If it cannot be written, as on a full disk. Then nothing was changed.
+        """
+
+        def change(now: Snapshot) -> Upsert | None:
+            if encoder not in (None, now.stored.info.get("encoder")):
+                raise ArtifactError("vectors must be of the newest index's encoder, which is another now: embed again.")
+            known = now.keeping(items.aligned(now.stored.items.label_names), missing or {})
+            upsert = Upsert.of(known, vectors, thumbnails, now.stored.items.label_names, now.dim)
+            replaced.extend(id_ for id_ in items.ids if now.holds(id_))
+            return upsert if len(items) else None
+
+        replaced: list[str] = []
+        self._write(change)
+        return len(replaced)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Takes items away; when it returns, that survives a crash.
+
+        Args:
+            ids: Their ids. Those that are not there do not matter.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            OSError: If it cannot be written, as on a full disk. Then nothing was changed.
+        """
+        wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
+        found: list[str] = []
+
+        def change(now: Snapshot) -> Delete | None:
+            found.extend(id_ for id_ in wanted if now.holds(id_))
+            return Delete(tuple(found)) if found else None
+
+        self._write(change)
+        return len(found)
+
+    def compact(
+        self,
+        *,
+        kind: str = "auto",
+        recall_target: float = 0.95,
+        keep: int = 2,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> Path:
+        """Publishes a new version with all changes folded in, while searches and writes go on.
+
+        The arguments are those of `build_index`.
+
+        Returns:
+            Folder of the new version, which this index shows from then on.
+        """
+        self._check_writable()
+        now = self._snapshot
+        with publishing(self._root, keep, lambda: now) as staging:
+            self.refresh()  # here nobody else publishes: what is newest now stays it
+            now = self._snapshot
+            write_version(
+                staging,
+                now.items,
+                now.blocks(),
+                now.dim,
+                info=now.stored.info | {"folded_changes": now.stored.info.get("folded_changes", 0) + now.num_changes},
+                thumbnails=now.thumbnails(),
+                kind=kind,
+                recall_target=recall_target,
+                seed=seed,
+                progress=progress,
+            )
+        self.refresh()
+        return Path(staging.published or self._root)
+
+    def refresh(self) -> None:
+        """Takes in what other processes wrote or published since.
+
+        Raises:
+            ArtifactError: If that is damaged. Then this index stays as it was.
+        """
+        with self._mutex:
+            self._snapshot = self._newest()
+
+    def _write(self, change: Callable[[Snapshot], Change | None]) -> None:
+        """Makes one change durable, then visible. `change` sees the newest state and checks everything first."""
+        self._check_writable()
+        with locked(lock_path(self._root)), self._mutex:
+            now = self._snapshot = self._newest()
+            made = change(now)
+            if made is not None:
+                path = journal_path(self._root, now.stored.version)
+                end = append(path, now.stored.uuid, encode(made), now.end)
+                self._snapshot = now.after([made], end)
+
+    def _check_writable(self) -> None:
+        if self._wanted is not None:
+            raise ValueError(
+                f"an index opened at version {self._wanted} cannot be written to: open it without a version, which "
+                "opens the newest."
+            )
+
+    def _newest(self) -> Snapshot:
+        """The present state, or a newer one."""
+        now = self._snapshot
+        if self._wanted is None and not now.stored.is_newest(self._root):
+            return self._open()
+        try:
+            return now.caught_up(self._root)
+        except ArtifactError:
+            return self._open()  # a writer may have taken back what it could not finish while we read
+
+    def _open(self) -> Snapshot:
+        while True:
+            newest = versions(self._root)[-1:]
+            try:
+                stored = Stored.open(self._root, self._wanted, exact=self._exact, verify=self._verify)
+                state = Snapshot.of(stored).caught_up(self._root)
+            except (ArtifactError, FileNotFoundError):
+                if versions(self._root)[-1:] == newest:
+                    raise
+            else:
+                # A version that was superseded meanwhile may have lost its journal: look again.
+                if versions(self._root)[-1:] == newest:
+                    return state

@@ -1,0 +1,317 @@
+"""One state of an index: a published version and the changes made to it. It never changes, so threads may share it.
+
+Rows are numbered twice. A row is where a vector lies: 0 to N - 1 in the version, from N on what was added since, the
+dead among them. A position is a place in `items`, which holds the living only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from macl_tf.index.filters import Filter
+from macl_tf.index.items import Items
+from macl_tf.index.journal import Change, Delete, Upsert, journal_path, read_changes
+from macl_tf.index.searchers.exact import ExactSearcher, check_k
+from macl_tf.index.vectors import cosines, unit_rows
+from macl_tf.index.version import Stored
+
+# With so few rows left to choose from, or so many candidates to fetch, looking at all of them is the faster way.
+_FEW_ROWS, _MANY_CANDIDATES = 20_000, 2_000
+_SPARE = 1_000  # dead rows that were added since and are not worth tidying away
+
+
+class Hit(NamedTuple):
+    """An item that was found: its id, its cosine with the query, and its position in the `items` of that state."""
+
+    id: str
+    score: float
+    position: int
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """A state of an index. `Index.snapshot` gives the present one; its answers stay consistent beside writes.
+
+    Attributes:
+        stored: The published version.
+        end: Where in its journal the changes end that are in this state.
+        alive: (N,) which rows of the version are neither deleted nor replaced.
+        added: M items that were upserted since.
+        added_vectors: (M, D).
+        added_thumbnails: M.
+        added_alive: (M,) which of them are neither deleted nor replaced.
+        added_rows: Place among the M of each id that lives there.
+    """
+
+    stored: Stored
+    end: int
+    alive: NDArray[np.bool_]
+    added: Items
+    added_vectors: NDArray[np.float32]
+    added_thumbnails: tuple[bytes | None, ...]
+    added_alive: NDArray[np.bool_]
+    added_rows: dict[str, int]
+
+    @classmethod
+    def of(cls, stored: Stored) -> Snapshot:
+        """The version as it was published."""
+        nothing = np.zeros(0, np.intp)
+        empty, vectors = stored.items.take(nothing), np.empty((0, stored.vectors.shape[1]), np.float32)
+        return cls(stored, 0, np.ones(len(stored.items), bool), empty, vectors, (), np.zeros(0, bool), {})
+
+    def caught_up(self, root: Path) -> Snapshot:
+        """This state and all that stands in the journal after it.
+
+        Raises:
+            ArtifactError: If the journal is damaged.
+        """
+        path = journal_path(root, self.stored.version)
+        return self.after(*read_changes(path, self.stored.uuid, self.stored.items.label_names, self.end))
+
+    def after(self, changes: Sequence[Change], end: int) -> Snapshot:
+        """The state after `changes`, which end at `end` in the journal."""
+        if not changes:
+            return replace(self, end=end)
+        upserts = [change for change in changes if isinstance(change, Upsert)]
+        alive, rows, place = self.alive.copy(), dict(self.added_rows), len(self.added)
+        added_alive = np.concatenate([self.added_alive, np.ones(sum(len(change.items) for change in upserts), bool)])
+        for change in changes:
+            ids = change.ids if isinstance(change, Delete) else change.items.ids
+            for id_ in ids:
+                if (row := rows.pop(id_, None)) is not None:
+                    added_alive[row] = False
+                elif (row := self.stored.rows.get(id_)) is not None:
+                    alive[row] = False
+            if isinstance(change, Upsert):
+                rows.update(zip(ids, range(place, place + len(ids)), strict=True))
+                place += len(ids)
+        added = Items.concatenate([self.added, *(change.items for change in upserts)])
+        vectors = np.concatenate([self.added_vectors, *(change.vectors for change in upserts)])
+        thumbnails = sum((change.thumbnails for change in upserts), self.added_thumbnails)
+        if 2 * np.count_nonzero(added_alive) + _SPARE < len(added):
+            living = np.flatnonzero(added_alive)
+            added, vectors, added_alive = added.take(living), vectors[living], np.ones(len(living), bool)
+            thumbnails = tuple(thumbnails[row] for row in living)
+            rows = {id_: row for row, id_ in enumerate(added.ids)}
+        return Snapshot(self.stored, end, alive, added, vectors, thumbnails, added_alive, rows)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.alive)) + len(self.added_rows)
+
+    @property
+    def dim(self) -> int:
+        """D, the dimensions of the vectors."""
+        return self.stored.vectors.shape[1]
+
+    @cached_property
+    def num_changes(self) -> int:
+        """Items in which this state differs from the published version: added, replaced or deleted."""
+        replaced = sum(id_ in self.stored.rows for id_ in self.added_rows)
+        return len(self.added_rows) + int(np.count_nonzero(~self.alive)) - replaced
+
+    @cached_property
+    def items(self) -> Items:
+        """The living items: those of the version in its order, then those added since in theirs."""
+        if self._all_alive and not len(self.added):
+            return self.stored.items
+        return Items.concatenate([self.stored.items.take(self.alive), self.added.take(self.added_alive)])
+
+    def holds(self, id_: str) -> bool:
+        """Whether there is an item with this id."""
+        if id_ in self.added_rows:
+            return True
+        row = self.stored.rows.get(id_)
+        return row is not None and bool(self.alive[row])
+
+    def id_of(self, name: str) -> str | None:
+        """The id that somebody means who writes a name as results show it.
+
+        Args:
+            name: An id, or the end of one after a slash, as cards show it, or after "…", as contact sheets do.
+
+        Returns:
+            The id; None where no id is it or ends so.
+
+        Raises:
+            ValueError: If several ids end so, naming them.
+        """
+        if self.holds(name):
+            return name
+        found = self.ids_ending(name)
+        if len(found) > 1:
+            more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+            raise ValueError(
+                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: "
+                f"{', '.join(map(repr, found[:5]))}{more}. Write the whole id."
+            )
+        return found[0] if found else None
+
+    def ids_ending(self, name: str) -> list[str]:
+        """Ids that end so after a slash, or, after "…", anywhere; see `id_of`."""
+        end = name[1:] if name.startswith("…") else f"/{name}"
+        return [id_ for id_ in self.items.ids if id_.endswith(end)] if name.strip("…/") else []
+
+    def keeping(self, items: Items, missing: Mapping[str, Sequence[bool]]) -> Items:
+        """Items of an upsert, with what was not given for them as the items with the same ids here have it.
+
+        Args:
+            items: n items with the labels of the index.
+            missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
+                given.
+        """
+        columns: dict[str, Any] = {}
+        size = len(self.alive)
+        rows = {place: self._row(id_) for place, id_ in enumerate(items.ids) if self.holds(id_)}
+        for name, unknown in missing.items():
+            columns[name] = getattr(items, name).copy()
+            for place, row in rows.items():
+                if unknown[place]:
+                    old = self.stored.items if row < size else self.added
+                    columns[name][place] = getattr(old, name)[row if row < size else row - size]
+        return replace(items, **columns)
+
+    def describe(self, item: int | str) -> dict[str, Any]:
+        """Everything known about the item of a position or an id; see `Items.describe`.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        row = self._row(item)
+        size = len(self.alive)
+        return self.stored.items.describe(row) if row < size else self.added.describe(row - size)
+
+    def thumbnail(self, item: int | str) -> bytes | None:
+        """Small JPEG picture of the item of a position or an id, None where it has none.
+
+        Raises:
+            ValueError: If there is no such item.
+        """
+        row = self._row(item)
+        size = len(self.alive)
+        if row >= size:
+            return self.added_thumbnails[row - size]
+        return None if self.stored.thumbnails is None else self.stored.thumbnails[row]
+
+    def thumbnails(self) -> Iterator[bytes | None]:
+        """Small pictures of all living items, in order."""
+        return (self.thumbnail(position) for position in range(len(self)))
+
+    def blocks(self, size: int = 65_536) -> Iterator[NDArray[np.float32]]:
+        """Vectors of all living items, in order, as blocks."""
+        for start in range(0, len(self.alive), size):
+            yield self.stored.vectors[start : start + size][self.alive[start : start + size]]
+        yield self.added_vectors[self.added_alive]
+
+    def search(
+        self,
+        vectors: ArrayLike | None = None,
+        k: int = 10,
+        *,
+        ids: Sequence[str] | None = None,
+        filter: Filter | None = None,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """As `Index.search`."""
+        check_k(k)
+        if (vectors is None) == (ids is None):
+            raise ValueError("search needs vectors or ids, one of them, got " + ("none." if ids is None else "both."))
+        own: NDArray[np.int64] | None = None
+        if ids is not None:
+            own = np.array([self._row(id_) for id_ in ([ids] if isinstance(ids, str) else ids)], np.int64)
+            queries = self._vectors(own)
+        else:
+            given = np.asarray(vectors)
+            queries = unit_rows(given if given.size else np.empty((0, self.dim)), self.dim, "queries")
+        allowed: NDArray[np.bool_] | None = None if filter is None and self._all_alive else self.alive
+        added_allowed = self.added_alive
+        if filter is not None:
+            allowed = self.alive & filter.mask(self.stored.items)
+            added_allowed = added_allowed & filter.mask(self.added)
+        wanted = k if own is None else k + 1
+        scores, rows = self._search_version(queries, wanted, allowed, exact)
+        if added_allowed.any():
+            more_scores, more = ExactSearcher(self.added_vectors, check=False).search(
+                queries, wanted, allowed=added_allowed
+            )
+            scores = np.concatenate([scores, more_scores], axis=1)
+            rows = np.concatenate([rows, more + len(self.alive)], axis=1)
+            order = np.argsort(-scores, axis=1, kind="stable")  # of equals, those of the version stand first
+            scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        return [
+            self._hits(*pair, k, None if own is None else own[query])
+            for query, pair in enumerate(zip(scores, rows, strict=True))
+        ]
+
+    def _search_version(
+        self, queries: NDArray[np.float32], wanted: int, allowed: NDArray[np.bool_] | None, exact: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best of the version's rows, best first, ties by row."""
+        stored, size = self.stored, len(self.alive)
+        count = size if allowed is None else int(np.count_nonzero(allowed))
+        wanted = min(wanted, count)
+        # Half as many again and ten as the share of rows that may be found asks for: neighbours are not spread evenly.
+        fetched = wanted if allowed is None else math.ceil(1.5 * wanted * size / max(count, 1)) + 10
+        if stored.approximate is None or exact or count <= _FEW_ROWS or fetched > _MANY_CANDIDATES:
+            if not wanted:
+                return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+            return stored.exact.search(queries, wanted, allowed=allowed)
+        _, rows = stored.approximate.search(queries, fetched, unit=True)
+        usable, places = rows >= 0, np.maximum(rows, 0)
+        if allowed is not None:
+            usable &= allowed[places]
+        # ScaNN's own scores are sums in float32: scored as exact search does it, equal vectors tie wherever they lie.
+        found = np.where(usable, cosines(queries, stored.vectors, places), -np.inf)
+        order = np.lexsort((rows, -found), axis=1)[:, :wanted]
+        each = np.arange(len(queries))[:, None]
+        scores, rows = found[each, order], rows[each, order]
+        short = np.flatnonzero(usable.sum(axis=1) < wanted)
+        if short.size:
+            scores[short], rows[short] = stored.exact.search(queries[short], wanted, allowed=allowed)
+        return scores, rows
+
+    def _hits(self, scores: NDArray[np.float32], rows: NDArray[np.int64], k: int, own: int | None) -> list[Hit]:
+        if own is not None:
+            scores, rows = scores[rows != own], rows[rows != own]
+        rows = rows[:k]
+        positions = rows if self._living is None else np.searchsorted(self._living, rows)
+        size, ids, added = len(self.alive), self.stored.items.ids, self.added.ids
+        found = zip(rows.tolist(), scores.tolist(), positions.tolist(), strict=False)  # scores may be one longer
+        return [Hit(ids[row] if row < size else added[row - size], score, place) for row, score, place in found]
+
+    @cached_property
+    def _all_alive(self) -> bool:
+        return bool(self.alive.all())
+
+    @cached_property
+    def _living(self) -> NDArray[np.int64] | None:
+        """Rows of the living, ascending; None where that is all of them."""
+        if self._all_alive and self.added_alive.all():
+            return None
+        return np.flatnonzero(np.concatenate([self.alive, self.added_alive]))
+
+    def _row(self, item: int | str) -> int:
+        """Row of an id or a position."""
+        if isinstance(item, str):
+            if not self.holds(item):
+                raise ValueError(f"ids must be of items in the index, got {item!r}, which is not there.")
+            row = self.added_rows.get(item)
+            return self.stored.rows[item] if row is None else len(self.alive) + row
+        if not 0 <= item < len(self):
+            raise ValueError(f"position must be in [0, {len(self)}), got {item}.")
+        return int(item if self._living is None else self._living[item])
+
+    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        size = len(self.alive)
+        vectors = np.empty((len(rows), self.dim), np.float32)
+        added = rows >= size
+        vectors[~added] = self.stored.vectors[rows[~added]]
+        vectors[added] = self.added_vectors[rows[added] - size]
+        return vectors

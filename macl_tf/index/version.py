@@ -1,0 +1,213 @@
+"""A published version of an index: what its folder holds, how it is written, and how it is opened.
+
+vectors.npy                                 float32 (N, D), unit norm
+items.parquet                               the id table
+thumbnails.bin, thumbnail_offsets.npy       where the archive has small pictures
+scann/                                      where the kind is hashing or tree
+manifest.json                               sizes, SHA-256, and facts: dim, count, label_names, kind, parameters, recall
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, versions
+from macl_tf.files import read_json
+from macl_tf.index.items import Items
+from macl_tf.index.parquet import read_items, write_parquet
+from macl_tf.index.searchers.exact import ExactSearcher
+from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_thumbnails
+from macl_tf.index.vectors import read_vectors, write_vectors
+
+if TYPE_CHECKING:
+    from macl_tf.index.searchers.scann_searcher import ScannSearcher
+
+KIND = "index"
+KINDS = ("auto", "brute_force", "hashing", "tree")
+_VECTORS, _ITEMS, _SCANN = "vectors.npy", "items.parquet", "scann"
+_RECALL_K = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An opened version. Nothing in it ever changes.
+
+    Attributes:
+        version: Its number.
+        uuid: What tells it from every other index.
+        info: The facts in its manifest.
+        items: N items.
+        vectors: (N, D) float32 of unit norm, mapped from disk.
+        exact: Exact search over them.
+        approximate: ScaNN, where the kind is hashing or tree and it was asked for.
+        thumbnails: Small pictures, where there are some.
+    """
+
+    version: int
+    uuid: str
+    info: dict[str, Any]
+    items: Items
+    vectors: NDArray[np.float32]
+    exact: ExactSearcher
+    approximate: ScannSearcher | None
+    thumbnails: Thumbnails | None
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each id. Made when first needed: a million ids take a quarter of a second."""
+        return {id_: row for row, id_ in enumerate(self.items.ids)}
+
+    @property
+    def thumbnail_size(self) -> int:
+        """Longest side in pixels of the small pictures that it was made with, 0 for none; 128 where it does not say."""
+        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
+
+    def is_newest(self, root: Path) -> bool:
+        """Whether this is the newest version; its number does not tell, where a folder was removed and made anew."""
+        try:
+            uuid = read_json(root / str(self.version) / MANIFEST)["uuid"]
+        except (OSError, ValueError, KeyError):
+            return False
+        return versions(root)[-1:] == [self.version] and uuid == self.uuid
+
+    @classmethod
+    def open(cls, root: Path, version: int | None, *, exact: bool, verify: bool) -> Stored:
+        """Opens a version, the newest by default.
+
+        Args:
+            root: Folder of the versions.
+            version: Its number.
+            exact: Whether to leave ScaNN out.
+            verify: Whether to read every file and compare its SHA-256.
+
+        Raises:
+            ArtifactError: If it is missing or damaged, or its parts do not fit together.
+        """
+        path, manifest = open_version(root, KIND, version, verify=verify)
+        info = manifest["info"]
+        try:
+            items = read_items(path / _ITEMS)
+            vectors = read_vectors(path / _VECTORS)
+            thumbnails = Thumbnails(path) if (path / OFFSETS).is_file() else None
+            found = {
+                "count": {len(items), len(vectors), len(items if thumbnails is None else thumbnails)},
+                "dim": {vectors.shape[1]},
+                "label_names": {items.label_names},
+            }
+            said = {"count": info["count"], "dim": info["dim"], "label_names": tuple(info["label_names"])}
+            wrong = [name for name, values in found.items() if values != {said[name]}]
+            if wrong or info["kind"] not in KINDS[1:] or info["recall"]["k"] < 1:
+                raise ValueError(f"{', '.join(wrong) or 'kind'} of the manifest does not fit the files")
+            approximate = None
+            if info["kind"] != "brute_force" and not exact:
+                from macl_tf.index.searchers.scann_searcher import ScannSearcher
+
+                approximate = ScannSearcher.load(path / _SCANN, info["parameters"])
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            raise ArtifactError(
+                f"'{path}' is not a whole index: {error}. Copy it anew from where it is whole, or remove the folder "
+                "and make it again with `macl export`."
+            ) from error
+        searcher = ExactSearcher(vectors, check=False)  # they were checked when they were written
+        return cls(int(path.name), manifest["uuid"], info, items, vectors, searcher, approximate, thumbnails)
+
+
+def write_version(
+    staging: Staging,
+    items: Items,
+    blocks: Iterable[NDArray[np.float32]],
+    dim: int,
+    *,
+    info: dict[str, Any],
+    thumbnails: Iterable[bytes | None] | None,
+    kind: str,
+    recall_target: float,
+    seed: int,
+    progress: bool,
+) -> None:
+    """Writes all files of a version but the manifest, and the facts that go into it.
+
+    Args:
+        staging: The version in the making.
+        items: N items.
+        blocks: Their vectors, as blocks of unit rows.
+        dim: D.
+        info: Facts to keep beside ours.
+        thumbnails: Their small pictures.
+        kind: One of `KINDS`.
+        recall_target: As in `build_index`.
+        seed: As in `build_index`.
+        progress: As in `build_index`.
+    """
+    count = len(items)
+    with tqdm(
+        total=count, desc="writing index", unit="item", unit_scale=True, disable=not progress, leave=False
+    ) as bar:
+
+        def counted() -> Iterable[NDArray[np.float32]]:
+            for block in blocks:
+                yield block
+                bar.update(len(block))
+
+        write_vectors(staging.path / _VECTORS, counted(), count, dim)
+    write_parquet(staging.path / _ITEMS, items)
+    if thumbnails is not None:
+        write_thumbnails(staging.path, thumbnails, count)
+    parameters: dict[str, Any] = {}
+    measured, queries = 1.0, 0
+    kind = resolved(kind, count)
+    if kind != "brute_force":
+        from macl_tf.index.searchers.scann_searcher import ScannSearcher
+
+        searcher = ScannSearcher.build(
+            read_vectors(staging.path / _VECTORS),
+            kind=kind,
+            recall_target=recall_target,
+            k=_RECALL_K,
+            seed=seed,
+            progress=progress,
+        )
+        kind, parameters = searcher.kind, searcher.parameters  # brute force, where no setting reaches the target
+        if kind != "brute_force":
+            (staging.path / _SCANN).mkdir()
+            try:
+                searcher.save(staging.path / _SCANN, vectors=f"../{_VECTORS}")  # kept once, not twice
+            except RuntimeError as error:  # all that ScaNN says of a full disk
+                raise OSError(errno.ENOSPC, f"ScaNN could not write its files ({error})", str(staging.path)) from error
+            measured, queries = float(searcher.recall or 0.0), int(parameters["queries"])
+    staging.info |= info | {
+        "dim": dim,
+        "count": count,
+        "label_names": list(items.label_names),
+        "kind": kind,
+        "parameters": parameters,
+        "recall": {"target": recall_target, "measured": measured, "k": _RECALL_K, "queries": queries},
+    }
+
+
+def resolved(kind: str, count: int) -> str:
+    """The kind that "auto" stands for; ScaNN has nothing to train on with less than two vectors."""
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if count < 2:
+        return "brute_force"
+    if kind != "auto":
+        return kind
+    from macl_tf.index.searchers.scann_searcher import kind_for
+
+    return kind_for(count)
+
+
+def lock_path(root: str | os.PathLike[str]) -> Path:
+    """The lock of whoever writes to a journal under `root`, or hands one over to a new version."""
+    return Path(root) / "journal.lock"

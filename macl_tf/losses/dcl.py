@@ -1,0 +1,175 @@
+"""DCL, the distribution consistency loss: hard positives by sample balance, hard classes by ranking consistency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from macl_tf.losses.batch_loss import check_range
+from macl_tf.losses.margin import MarginLoss, along_rows, count, distances, related, root, rows_of
+from macl_tf.losses.pairwise import not_self
+from macl_tf.losses.ranked_list import weighted_violation
+
+Tensor = Any
+
+
+def dcl(
+    labels: Tensor,
+    embeddings: Tensor,
+    all_labels: Tensor,
+    all_embeddings: Tensor,
+    offset: Tensor,
+    *,
+    boundary: float = 1.2,
+    margin: float = 0.4,
+    weight_temperature: float = 10.0,
+    num_hard: int = 5,
+    min_overlap: float = 0.0,
+) -> Tensor:
+    """`DCL` per anchor: (b,) values whose mean over the global batch is the loss.
+
+    What is compared is chosen from distances without gradient; the few distances of the result are computed
+    anew from the chosen rows, so that the backward pass is of size b x num_hard x D.
+    """
+    positive, _ = rows_of(labels, all_labels, offset, *related(all_labels, min_overlap))
+    size = ops.shape(all_labels)[0]
+    shared = ops.matmul(labels, ops.transpose(all_labels)) > 0
+    stranger = ops.logical_and(ops.logical_not(shared), not_self(ops.shape(labels)[0], size, offset))
+    apart = distances(ops.stop_gradient(embeddings), ops.stop_gradient(all_embeddings))
+
+    # Sample balance: the farthest of the positives beyond boundary - margin.
+    hard = ops.logical_and(positive, apart > boundary - margin)
+    share_hard = count(hard, apart.dtype, axis=1) / ops.maximum(count(positive, apart.dtype, axis=1), 1.0)
+    images = ops.arange(size, dtype="int32")
+    farthest, found = first_of_groups(-apart, hard, images, num_hard)
+    beyond = distances_to(embeddings, all_embeddings, farthest) - (boundary - margin)
+    mean_beyond = ops.sum(ops.where(found, beyond, 0.0), axis=1) / ops.maximum(count(found, apart.dtype, axis=1), 1.0)
+
+    # Ranking consistency: the nearest sample of each of the nearest classes.
+    nearest, found = first_of_groups(apart, stranger, label_sets(all_labels), num_hard)
+    inside = boundary - distances_to(embeddings, all_embeddings, nearest)
+    found = ops.logical_and(found, along_rows(apart, nearest) < boundary)
+    return share_hard * mean_beyond + weighted_violation(inside, found, weight_temperature)
+
+
+def label_sets(labels: Tensor) -> Tensor:
+    """(B,) the class of each image in DCL's reading: the number of the first row that holds exactly its labels."""
+    shared = ops.matmul(labels, ops.transpose(labels))
+    held = ops.sum(labels, axis=1)
+    same = ops.logical_and(shared == held[:, None], shared == held)
+    none = np.iinfo("int32").max
+    return ops.min(ops.where(same, ops.arange(ops.shape(labels)[0], dtype="int32"), none), axis=1, initial=none)
+
+
+def first_of_groups(values: Tensor, mask: Tensor, groups: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """The smallest entry of each group of columns, for the groups with the smallest ones.
+
+    Args:
+        values: (b, B).
+        mask: (b, B) boolean, the entries that count.
+        groups: (B,) int32, >= 0, the group of each column.
+        number: How many groups.
+
+    Returns:
+        Columns (b, number), by rising value, and boolean (b, number), whether there is one: a row may have fewer
+        groups.
+    """
+    nothing = float("inf")
+    # A spare column, never chosen: an empty batch too has something to reduce over.
+    left = ops.pad(ops.where(mask, values, nothing), ((0, 0), (0, 1)), constant_values=nothing)
+    groups = ops.pad(groups, ((0, 1),), constant_values=-1)
+    columns, found = [], []
+    for _ in range(number):
+        column = ops.argmin(left, axis=1)
+        columns.append(column)
+        found.append(along_rows(left, column[:, None])[:, 0] < nothing)
+        left = ops.where(groups == ops.take(groups, column)[:, None], nothing, left)
+    return ops.stack(columns, axis=1), ops.stack(found, axis=1)
+
+
+def distances_to(anchors: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
+    """(b, K) distances from anchors (b, D) to the rows `columns` (b, K) of keys (B, D)."""
+    return root(ops.sum(ops.square(anchors[:, None, :] - ops.take(keys, columns, axis=0)), axis=2))
+
+
+@keras.saving.register_keras_serializable("macl_tf")
+class DCL(MarginLoss):
+    """Distribution consistency loss.
+
+    With d_ij = ||z_i - z_j||, a = `boundary`, m = `margin`, the positives P(i) of an anchor and the hard ones
+    among them, H_i = { p in P(i) : d_ip > a - m }:
+
+        SB_i = |H_i| / |P(i)| * mean over the `num_hard` farthest of H_i of (d_ip - (a - m))     sample balance
+        RC_i = sum_k v_k (a - d_ik) / sum_k v_k,  v_k = exp(T (a - d_ik))                     ranking consistency
+               over the nearest sample k of each other class, of the `num_hard` nearest classes with d_ik < a
+        DCL  = mean over all i of (SB_i + RC_i)
+
+    A term without samples is 0. Multi-label reading: a positive shares a label with i (or has a Jaccard overlap
+    of at least `min_overlap`), a negative shares none, and the class of a negative is its exact label set. With
+    one label per image this is the single-label loss. The gradient is that of this value, through v too.
+
+    Batches should hold several images of each of several classes (`class_sampling`).
+
+    Args:
+        boundary: a > 0, the distance within which another class counts as too near.
+        margin: m in [0, boundary].
+        weight_temperature: T >= 0, how much more the nearest classes weigh.
+        num_hard: Hard positives and hard classes per anchor, >= 1.
+        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1].
+            Pairs that share labels but less are neither positive nor negative. 0: any shared label.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
+        dtype: Precision of the computation, float32 by default, under mixed precision too.
+
+    Raises:
+        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
+            not (B, C) and (B, D).
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
+        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
+        >>> round(float(DCL()(labels, z)), 3)
+        0.931
+
+    Reference:
+        Fan, Zhao, Zhao, Distribution Consistency Loss for Large-Scale Remote Sensing Image Retrieval, Remote
+        Sensing 2020, 12(1), 175, for the ideas: five hard samples on either side, balance by the share of hard
+        samples, hard classes at distances of their own. The equations are this project's formulation of them.
+    """
+
+    def __init__(
+        self,
+        boundary: float = 1.2,
+        margin: float = 0.4,
+        weight_temperature: float = 10.0,
+        num_hard: int = 5,
+        *,
+        min_overlap: float = 0.0,
+        name: str = "dcl",
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
+        check_range("boundary", boundary, "> 0", boundary > 0)
+        check_range("margin", margin, f"in [0, boundary = {boundary}]", 0 <= margin <= boundary)
+        check_range("weight_temperature", weight_temperature, ">= 0", weight_temperature >= 0)
+        check_range("num_hard", num_hard, "an integer >= 1", num_hard >= 1 and num_hard == int(num_hard))
+        self.boundary = float(boundary)
+        self.margin = float(margin)
+        self.weight_temperature = float(weight_temperature)
+        self.num_hard = int(num_hard)
+
+    def rows(self, *batch: Tensor) -> Tensor:
+        """As in `BatchLoss`."""
+        return dcl(
+            *batch,
+            boundary=self.boundary,
+            margin=self.margin,
+            weight_temperature=self.weight_temperature,
+            num_hard=self.num_hard,
+            min_overlap=self.min_overlap,
+        )

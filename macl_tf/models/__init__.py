@@ -1,0 +1,1 @@
+"""Encoders and what trains them: backbones, descriptors, pretrained weights, cached gradients."""

@@ -1,0 +1,128 @@
+"""Descriptors: what retrieval compares, as models that share an encoder's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES
+from macl_tf.models.encoders import rescaled, sum_of_maps
+
+SCALES = (1.0, 0.75, 0.5)
+SMALLEST = 32  # pixels: ResNet-18 halves an image five times
+SHARE = 0.5  # of the unit-norm probabilities beside another descriptor; chosen on UC Merced's training tiles
+
+
+def descriptors_of(encoder: keras.Model) -> tuple[str, ...]:
+    """The names that `descriptor_model` knows for this encoder; the first is what the loss sees."""
+    names = {layer.name for layer in encoder.layers}
+    head = "spoc" if "trunk" in names else "projection"
+    return DESCRIPTORS[head] + (OF_CLASSIFIER[head] if "logits" in names else ())
+
+
+def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> keras.Model:
+    """The encoder with the output that retrieval compares.
+
+    Args:
+        encoder: A model of `build_encoder` or `spoc_encoder`, with or without proxies or a classifier behind it, or
+            any model with a layer called `features`.
+        descriptor: Of `build_encoder`: "projection", what the loss sees, or "backbone", the pooled features before it.
+            Of `spoc_encoder`: "spoc", what the loss sees, or "multi-scale", its sum over the scales 1, 0.75 and 0.5
+            as far as they leave 32 pixels. Of `classified`: "probabilities" too, p, those of the labels as the
+            classifier sees them, and "projection+probabilities", "backbone+probabilities" or
+            "spoc+probabilities", two beside each other, whose similarity is (z . z' + p . p' / 4) / 1.25 for the
+            first, z, and p of unit norm. None for what the loss sees.
+
+    Returns:
+        Model of the same weights from pixels to (B, D), (B, F), (B, C), (B, D + C) or (B, F + C), unit norm, float32.
+
+    Raises:
+        ValueError: For another descriptor.
+    """
+    known = descriptors_of(encoder)
+    if descriptor not in (None, *known):
+        raise ValueError(f"descriptor must be one of {', '.join(known)} for this encoder, got '{descriptor}'.")
+    if descriptor in (None, known[0]):
+        embedding = next((layer.output for layer in encoder.layers if layer.name == "embedding"), encoder.outputs[0])
+        is_last = embedding is encoder.outputs[0]
+        return encoder if is_last else keras.Model(encoder.input, embedding, name="encoder")
+    if descriptor == "multi-scale":
+        size = encoder.input_shape[1]
+        return multi_scale_descriptor(encoder, [scale for scale in SCALES if round(size * scale) >= SMALLEST])
+    first, beside, _ = descriptor.partition("+")
+    if beside or descriptor == PROBABILITIES:
+        logits = encoder.get_layer("logits").output
+        features = layers.Activation("sigmoid", dtype="float32", name=PROBABILITIES)(logits)
+        if beside:
+            unit = layers.UnitNormalization(dtype="float32", name="unit_probabilities")(features)
+            share = layers.Rescaling(SHARE, dtype="float32", name="share")(unit)
+            both = [descriptor_model(encoder, first).outputs[0], share]
+            features = layers.Concatenate(dtype="float32", name="beside")(both)
+    else:
+        features = encoder.get_layer("features").output
+    last = "descriptor_of_two" if "+" in descriptor else "descriptor"  # the backbone's own is in the model already
+    unit = layers.UnitNormalization(dtype="float32", name=last)(features)
+    return keras.Model(encoder.input, unit, name="descriptor")
+
+
+def searchable(model: keras.Model) -> keras.Model:
+    """A trained model without what only training needs: its proxies. A classifier stays, since one can search by it.
+
+    Args:
+        model: The model that `fit` saw.
+
+    Returns:
+        Model of the same weights from pixels to the embedding (B, D), and behind it the logits (B, C) where there are
+        such. It holds layers of Keras and of `macl_tf.models.fast_layers` alone.
+    """
+    encoder = descriptor_model(model)
+    if PROBABILITIES not in descriptors_of(model):
+        return encoder
+    both = [encoder.outputs[0], model.get_layer("logits").output]
+    return keras.Model(model.inputs, layers.Concatenate(dtype="float32")(both), name="encoder")
+
+
+def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALES) -> keras.Model:
+    """The encoder's descriptor summed over several sizes of the image, for retrieval after training.
+
+        z = g / ||g||,  g = sum over scales of the unit-norm descriptor of the image at that scale
+
+    Args:
+        encoder: A model of `spoc_encoder`; the weights are shared.
+        scales: Factors of the side, > 0; each resized side must be at least 32 pixels. The cost is the sum of
+            their squares.
+
+    Returns:
+        Model from pixels (B, S, S, 3) to (B, F), unit norm, float32.
+
+    Raises:
+        ValueError: For no scales, one that makes the image too small, or a model without the layer `trunk`.
+
+    Example:
+        >>> import numpy as np
+        >>> from macl_tf.models.encoders import spoc_encoder
+        >>> model = multi_scale_descriptor(spoc_encoder(64), scales=(1.0, 0.5))
+        >>> model.predict(np.zeros((2, 64, 64, 3), "uint8"), verbose=0).shape
+        (2, 512)
+    """
+    if not set(DESCRIPTORS["spoc"]) <= set(descriptors_of(encoder)):
+        raise ValueError("encoder must be a model of spoc_encoder, got one without a layer called 'trunk'.")
+    size = encoder.input_shape[1]
+    sides = [round(size * scale) for scale in scales]
+    if not sides or min(sides) < SMALLEST:
+        raise ValueError(
+            f"scales must be one or more factors that leave a side of at least 32 pixels, got {tuple(scales)} "
+            f"for images of {size}."
+        )
+    trunk = encoder.get_layer("trunk")
+    pixels = keras.Input(encoder.input_shape[1:], name="pixels")
+    descriptors = []
+    for side in sides:
+        resized = rescaled(pixels)
+        if side != size:
+            resized = layers.Resizing(side, side, antialias=True)(resized)
+        descriptors.append(layers.UnitNormalization(dtype="float32")(sum_of_maps(trunk(resized))))
+    total = descriptors[0] if len(descriptors) == 1 else layers.Add(dtype="float32")(descriptors)
+    return keras.Model(pixels, layers.UnitNormalization(dtype="float32", name="descriptor")(total), name="descriptor")

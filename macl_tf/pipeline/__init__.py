@@ -1,0 +1,1 @@
+"""Archives to batches: label-aware sampling, augmentation, tf.data."""

@@ -1,0 +1,288 @@
+"""From an archive to training batches: decode, resize, draw, augment, in views.
+
+Everything random is a function of (seed, epoch, step): there is no state to save, and a run that is started
+again at an epoch goes on with the very batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.images import resize_image
+from macl_tf.pipeline.augmentation import augment_images
+from macl_tf.pipeline.class_sampling import class_batches, label_set_classes
+from macl_tf.pipeline.sampling import draw_epoch, label_aware_weights, repeat_by_factor, repeat_factors, stateless_seed
+
+SAMPLERS = ("weighted", "repeat", "uniform", "classes")
+
+# What helps where no image can be drawn: not a smaller batch.
+_LABEL_MORE = {False: "Label some.", True: "Label some alike, or use sampler='weighted'."}
+# Images are kept a little larger than they are used, so that a crop is not a blown-up half of one.
+_MARGIN = 1.25
+# A pass of the repeat sampler may run short of its epoch by chance; then further passes, each with a
+# number of its own, fill it up.
+_MAX_PASSES = 1024
+# Batches of classes show rare classes more often; how much, an average over this many epochs tells well enough.
+_EPOCHS_COUNTED = 20
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches for `fit`, and what a user should know about them.
+
+    Args:
+        dataset: Yields (images, labels): float32 (views * B, S, S, 3) in 0..255 and float32 (views * B, C),
+            from the first epoch asked for to the last. With two views, rows b and B + b show one image.
+        steps_per_epoch: Batches in an epoch; `fit` needs it, since the data set runs through all epochs.
+        cached: Whether the decoded images are held in memory.
+        weights: (N,) share of the draws of each image of the training set, in the order of `indices`.
+        num_not_drawn: Images that are never drawn because they have no label or, in batches of classes, because no
+            other image has the same labels.
+    """
+
+    dataset: tf.data.Dataset
+    steps_per_epoch: int
+    cached: bool
+    weights: np.ndarray
+    num_not_drawn: int
+
+
+def load_images(
+    archive: Archive, indices: np.ndarray, size: int, *, workers: int = 2, progress: bool = True
+) -> np.ndarray:
+    """Decodes and resizes images, without augmentation: what evaluation sees.
+
+    Args:
+        archive: Where the images are.
+        indices: (n,) positions in the archive.
+        size: Side in pixels, >= 1.
+        workers: Threads, >= 1.
+        progress: Whether to show a bar.
+
+    Returns:
+        (n, size, size, 3) uint8.
+
+    Raises:
+        ValueError: If an image cannot be read, with its name, or an argument breaks its rule.
+
+    Example:
+        >>> tile, names = np.zeros((9, 9, 3), np.uint8), ("a.png", "b.png")
+        >>> archive = Archive("mine", ("sea", "sand"), names, np.eye(2), lambda index: tile)
+        >>> load_images(archive, np.array([1]), 4, progress=False).shape
+        (1, 4, 4, 3)
+    """
+    indices = _check_indices(archive, indices)
+    _check_at_least(1, size=size, workers=workers)
+    images = np.empty((len(indices), size, size, 3), np.uint8)
+
+    def load(row: int) -> None:
+        images[row] = _read(archive, int(indices[row]), size)
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(load, range(len(indices)))
+        try:
+            for _ in tqdm(done, f"read {archive.name}", len(indices), unit="img", disable=not progress):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error, do not first read the rest
+    return images
+
+
+def training_dataset(
+    archive: Archive,
+    indices: np.ndarray,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    epochs: int,
+    initial_epoch: int = 0,
+    sampler: str = "weighted",
+    sampler_power: float = 0.5,
+    images_per_class: int = 8,
+    views: int = 1,
+    augment: bool = True,
+    crop_scale: tuple[float, float] = (0.5, 1.0),
+    colour: float = 0.2,
+    cache_bytes: int = 4 * 2**30,
+    steps_per_epoch: int | None = None,
+    workers: int = 2,
+    progress: bool = True,
+) -> TrainingData:
+    """Builds the batches of a training run.
+
+    Args:
+        archive: Images and labels.
+        indices: (N,) positions of the training images in the archive.
+        image_size: S, side of the images in pixels.
+        batch_size: B, images drawn per step over all replicas; at most the number of labelled images.
+        seed: Any integer.
+        epochs: Epoch at which the data set ends, as in `fit`.
+        initial_epoch: Epoch at which it starts, 0 <= initial_epoch <= epochs.
+        sampler: "weighted" draws in proportion to `label_aware_weights` with the least variance; "repeat"
+            is repeat-factor sampling, as for streams; "uniform" draws every labelled image alike; "classes"
+            puts the same number of images of each of B / images_per_class classes into a batch (`class_batches`),
+            where a class is an exact label set.
+        sampler_power: Exponent of the weights, >= 0, for "weighted" and "repeat".
+        images_per_class: K >= 2, for "classes"; divides B.
+        views: 1, or 2 for two augmentations of each image.
+        augment: False gives the plain resize, and so two equal views.
+        crop_scale: Smallest and largest share of the image's area that a random crop covers, in (0, 1].
+        colour: Strength of brightness, contrast and saturation changes, in [0, 1); each factor is drawn from
+            [1 - colour, 1 + colour].
+        cache_bytes: Decoded images are kept in memory if they take no more than this, else decoded anew at
+            every draw.
+        steps_per_epoch: Batches in an epoch; by default labelled images // B.
+        workers: Threads that fill the cache.
+        progress: Whether to show a bar meanwhile.
+
+    Returns:
+        The data set and its description.
+
+    Raises:
+        ValueError: If an argument breaks its rule, no image has a label, or an image cannot be read.
+
+    Example:
+        >>> tile, names = np.zeros((9, 9, 3), np.uint8), ("a.png", "b.png")
+        >>> archive = Archive("mine", ("sea", "sand"), names, np.eye(2), lambda index: tile)
+        >>> settings = {"image_size": 8, "batch_size": 2, "seed": 0, "epochs": 30, "progress": False}
+        >>> data = training_dataset(archive, np.arange(2), **settings)
+        >>> images, labels = next(iter(data.dataset))
+        >>> images.shape, labels.shape, data.steps_per_epoch
+        (TensorShape([2, 8, 8, 3]), TensorShape([2, 2]), 1)
+
+        And then `model.fit(data.dataset, epochs=30, steps_per_epoch=data.steps_per_epoch, shuffle=False)`.
+    """
+    indices = _check_indices(archive, indices)
+    _check_at_least(1, image_size=image_size, batch_size=batch_size, epochs=epochs)
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
+    if views not in (1, 2):
+        raise ValueError(f"views must be 1 or 2, got {views}.")
+    if not 0 <= initial_epoch <= epochs:
+        raise ValueError(f"initial_epoch must be between 0 and epochs={epochs}, got {initial_epoch}.")
+    if sampler == "classes":
+        classes = label_set_classes(archive.labels[indices])
+        if batch_size % images_per_class:
+            raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
+    else:
+        weights = label_aware_weights(archive.labels[indices], 0.0 if sampler == "uniform" else sampler_power)
+    drawable = drawable_rows(archive.labels[indices], sampler)
+    if batch_size > len(drawable):
+        raise ValueError(
+            f"batch_size must be at most the number of labelled training images, got {batch_size} and "
+            f"{len(drawable)} {'with a companion' if sampler == 'classes' else 'labelled'} of {len(indices)}. "
+            f"{'Lower batch_size.' if len(drawable) else _LABEL_MORE[sampler == 'classes']}"
+        )
+    steps = len(drawable) // batch_size if steps_per_epoch is None else steps_per_epoch
+    _check_at_least(1, steps_per_epoch=steps)
+
+    def of_classes(epoch: np.ndarray) -> np.ndarray:
+        width = batch_size // images_per_class
+        return class_batches(classes[drawable], width, images_per_class, seed=seed, epoch=int(epoch), num_batches=steps)
+
+    if sampler == "classes":
+        drawn = np.concatenate([of_classes(np.array(epoch)).ravel() for epoch in range(min(epochs, _EPOCHS_COUNTED))])
+        weights = np.zeros(len(indices))
+        weights[drawable] = np.bincount(drawn, minlength=len(drawable)) / len(drawn)
+    pool, labels, shares = indices[drawable], archive.labels[indices[drawable]], weights[drawable]
+    decoded_size = math.ceil(_MARGIN * image_size) if augment else image_size
+    cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
+    read: Callable[[np.ndarray], np.ndarray]
+    if cached:
+        read = load_images(archive, pool, decoded_size, workers=workers, progress=progress).__getitem__
+    else:
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            return np.stack([_read(archive, int(pool[row]), decoded_size) for row in rows])
+
+    def draw(epoch: tf.Tensor) -> tf.data.Dataset:
+        if sampler == "repeat":
+            rows = (
+                tf.data.Dataset.range(epoch * _MAX_PASSES, (epoch + 1) * _MAX_PASSES)
+                .flat_map(lambda number: _one_pass(repeat_factors(shares), seed, number))
+                .batch(batch_size, drop_remainder=True)
+                .take(steps)
+            )
+        elif sampler == "classes":
+            drawn = tf.numpy_function(of_classes, [epoch], tf.int64, stateful=False)
+            rows = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, (steps, batch_size)))
+        else:
+            drawn = draw_epoch(shares, steps * batch_size, seed=seed, epoch=epoch)
+            rows = tf.data.Dataset.from_tensor_slices(tf.reshape(drawn, (steps, batch_size)))
+        return rows.enumerate().map(lambda step, row: (epoch, step, row))
+
+    def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Through NumPy, since a tensor that a tf.data function captures is copied into its graph, which must
+        # stay below 2 GB. Declared stateless, or op determinism would take the parallelism away.
+        images = tf.numpy_function(read, [rows], tf.uint8, stateful=False)
+        images = tf.ensure_shape(images, (batch_size, decoded_size, decoded_size, 3))
+        if augment:
+            key = stateless_seed(seed, epoch, step)
+            images = augment_images(images, key, image_size, views=views, crop_scale=crop_scale, colour=colour)
+        else:
+            images = tf.tile(tf.cast(images, tf.float32), (views, 1, 1, 1))
+        return images, tf.tile(tf.cast(tf.gather(labels, rows), tf.float32), (views, 1))
+
+    options = tf.data.Options()
+    options.deterministic = True
+    dataset = (
+        tf.data.Dataset.range(initial_epoch, epochs)
+        .flat_map(draw)
+        .apply(tf.data.experimental.assert_cardinality((epochs - initial_epoch) * steps))
+        .map(make, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(options)
+    )
+    return TrainingData(dataset, steps, cached, weights, len(indices) - len(drawable))
+
+
+def drawable_rows(labels: np.ndarray, sampler: str) -> np.ndarray:
+    """Rows (n,) of (N, C) labels that a sampler draws: with a label; for "classes", held by another row just so."""
+    if sampler != "classes":
+        return np.flatnonzero(labels.any(axis=1))
+    classes = label_set_classes(labels)
+    companions = np.bincount(classes[classes >= 0], minlength=1)
+    return np.flatnonzero((classes >= 0) & (companions[classes] > 1))
+
+
+def _one_pass(factors: np.ndarray, seed: int, number: tf.Tensor) -> tf.data.Dataset:
+    """Row numbers as one pass of repeat-factor sampling emits them."""
+    stream = tf.data.Dataset.range(len(factors))
+    return repeat_by_factor(stream, factors, buffer_size=2 * len(factors), seed=seed, epoch=number)
+
+
+def _read(archive: Archive, index: int, size: int) -> np.ndarray:
+    try:
+        return resize_image(archive.read_image(index), size)
+    except Exception as error:  # whatever a reader raises, the user needs the name of the file
+        name = archive.file_names[index]
+        raise ValueError(f"Could not read image {name!r} of archive {archive.name!r}: {error}") from error
+
+
+def _check_indices(archive: Archive, indices: np.ndarray) -> np.ndarray:
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or indices.size == 0 or not np.issubdtype(indices.dtype, np.integer):
+        raise ValueError(
+            f"indices must be a vector of at least one integer, got shape {indices.shape} of {indices.dtype}."
+        )
+    if indices.min() < 0 or indices.max() >= len(archive):
+        raise ValueError(
+            f"indices must be between 0 and {len(archive) - 1}, the last image of {archive.name!r}, "
+            f"got {indices.min()} to {indices.max()}."
+        )
+    return indices
+
+
+def _check_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}, got {value}.")

@@ -1,0 +1,1 @@
+"""A query to ranked items: by id, vector or image, within filters."""

@@ -1,0 +1,127 @@
+"""Requests that come at the same time go through the encoder together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.server.errors import busy
+
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class Batcher:
+    """A thread that takes pictures from a queue, as many as there are, and embeds them in one call.
+
+    While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced
+    by `coming` and are still being decoded, and never longer than `wait`: a single client never waits.
+
+    Args:
+        embed: From pixels (B, S, S, 3) uint8 to (B, D).
+        size: Pictures in a batch, at most.
+        wait: Seconds.
+        backlog: Pictures in the queue, at most.
+        observe: Called with the size of each batch and its seconds.
+
+    Example:
+        >>> batcher = Batcher(lambda pixels: pixels.mean(axis=(1, 2)))
+        >>> batcher.submit(np.full((4, 4, 3), 7, np.uint8)).result().tolist()
+        [7.0, 7.0, 7.0]
+        >>> batcher.close()
+    """
+
+    def __init__(
+        self,
+        embed: Embed,
+        *,
+        size: int = 64,
+        wait: float = 0.005,
+        backlog: int = 256,
+        observe: Callable[[int, float], None] = lambda size, seconds: None,
+    ) -> None:
+        if size < 1 or backlog < 1 or wait < 0:
+            raise ValueError(f"size and backlog must be >= 1 and wait >= 0, got {size}, {backlog} and {wait}.")
+        self._embed, self._size, self._wait, self._backlog, self._observe = embed, size, wait, backlog, observe
+        self._queue: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
+        self._coming = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes pictures."""
+        return self._thread.is_alive() and not self._closed
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """Announces a picture for the time that it is being decoded; refused at once where the queue is full.
+
+        Raises:
+            Refused: 503.
+        """
+        with self._changed:
+            if len(self._queue) + self._coming >= self._backlog:
+                raise busy()
+            self._coming += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._coming -= 1
+                self._changed.notify()
+
+    def submit(self, pixels: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
+        """The embedding (D,) of pixels (S, S, 3), when it is there.
+
+        Raises:
+            Refused: 503 where the queue is full, or the service ends.
+        """
+        future: Future[NDArray[np.float32]] = Future()
+        with self._changed:
+            if self._closed or len(self._queue) >= self._backlog:
+                raise busy()
+            self._queue.append((pixels, future))
+            self._changed.notify()
+        return future
+
+    def close(self) -> None:
+        """Embeds what is in the queue and ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _take(self) -> list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            full = time.monotonic() + self._wait
+            while self._coming and len(self._queue) < self._size and (left := full - time.monotonic()) > 0:
+                self._changed.wait(left)
+            return [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
+
+    def _work(self) -> None:
+        while batch := self._take():
+            batch = [(pixels, future) for pixels, future in batch if future.set_running_or_notify_cancel()]
+            if not batch:
+                continue
+            begin = time.perf_counter()
+            try:
+                vectors = self._embed(np.stack([pixels for pixels, _ in batch]))
+                if len(vectors) != len(batch):
+                    raise ValueError(f"the encoder must give {len(batch)} vectors, got {len(vectors)}.")
+            except BaseException as error:  # whoever waits must hear of it, and the next batch must be served
+                for _, future in batch:
+                    future.set_exception(error)
+                continue
+            self._observe(len(batch), time.perf_counter() - begin)
+            for (_, future), vector in zip(batch, vectors, strict=True):
+                future.set_result(vector)

@@ -1,0 +1,141 @@
+"""The encoder of an index: in this process, or in a TensorFlow Serving elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.artifacts import ArtifactError, open_version
+from macl_tf.server.pictures import png
+
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder that answers.
+
+    Attributes:
+        version: Of SERVED/encoder.
+        info: What its manifest says: descriptor, dim, image_size, dataset, figures, sha256.
+        embed: From pixels (B, S, S, 3) uint8 to (B, D) of unit norm.
+    """
+
+    version: int
+    info: dict[str, Any]
+    embed: Embed
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.info["dim"])
+
+    @property
+    def image_size(self) -> int:
+        """S."""
+        return int(self.info["image_size"])
+
+
+def encoder_facts(served: Path, made_with: Mapping[str, Any], *, verify: bool = True) -> dict[str, Any]:
+    """The manifest's facts about the encoder that an index was made with.
+
+    Raises:
+        ArtifactError: If it is missing, damaged, or another one under the same number.
+    """
+    _, manifest = open_version(served / "encoder", "encoder", made_with["version"], verify=verify)
+    if manifest["uuid"] != made_with["uuid"]:
+        raise ArtifactError(
+            f"The index of '{served}' was made with another encoder than its version {made_with['version']} is. Copy "
+            "both from one export, or export again."
+        )
+    return dict(manifest["info"])
+
+
+def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = None) -> Encoder:
+    """The encoder that an index was made with, ready to answer.
+
+    Args:
+        served: What `macl export` wrote.
+        made_with: What the index's manifest says about its encoder.
+        url: Of the model in a TensorFlow Serving, "http://HOST:8501/v1/models/encoder"; None to load it here.
+
+    Raises:
+        ArtifactError: If it is missing or damaged.
+        ConnectionError: If the server does not answer.
+        ValueError: If the server holds another encoder.
+    """
+    facts, version = encoder_facts(served, made_with), int(made_with["version"])
+    if url is not None:
+        remote = RemoteEncoder(url, version)
+        if (held := remote.info().get("sha256")) != facts["sha256"]:
+            raise ValueError(
+                f"the encoder at {url} must be version {version} of this export, got another (sha256 {held}). Give "
+                "the server the same folder."
+            )
+        encoder = Encoder(version, facts, remote.embed_pixels)
+    else:
+        from macl_tf.export.saved_model import ExportedEncoder
+
+        encoder = Encoder(version, facts, ExportedEncoder.load(served, version).embed_pixels)
+    size = encoder.image_size
+    encoder.embed(np.zeros((1, size, size, 3), np.uint8))  # the first one takes longer: nobody should wait for it
+    return encoder
+
+
+class RemoteEncoder:
+    """A version of the encoder behind TensorFlow Serving's REST. One call at a time.
+
+    Args:
+        url: Of the model, "http://HOST:8501/v1/models/encoder".
+        version: Which one.
+        timeout: Seconds for an answer.
+
+    Raises:
+        ValueError: For a URL of another kind.
+    """
+
+    def __init__(self, url: str, version: int, timeout: float = 30.0) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or not parts.path.strip("/"):
+            raise ValueError(f"the encoder's URL must be like http://HOST:8501/v1/models/encoder, got {url!r}.")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=timeout)
+        self._path = f"{parts.path.rstrip('/')}/versions/{version}:predict"
+
+    def info(self) -> dict[str, Any]:
+        """What the encoder says about itself."""
+        (text,) = self._predict({"signature_name": "model_info", "instances": [""]})
+        return dict(json.loads(text))
+
+    def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings (B, D) of pixels (B, S, S, 3), which travel as PNG: smaller than JSON's numbers, and as exact."""
+        instances = [{"image_bytes": {"b64": base64.b64encode(png(image)).decode()}} for image in pixels]
+        rows = self._predict({"instances": instances})
+        if len(rows) != len(pixels) or not all(row["valid"] for row in rows):
+            raise ConnectionError(f"The encoder's server must answer {len(pixels)} valid rows, got others.")
+        return np.array([row["embedding"] for row in rows], np.float32)
+
+    def _predict(self, request: dict[str, Any]) -> list[Any]:
+        body = json.dumps(request)
+        for again in (True, False):
+            try:
+                self._connection.request("POST", self._path, body, {"Content-Type": "application/json"})
+                response = self._connection.getresponse()
+                data = response.read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()  # it may have been closed for idleness: the next try opens it anew
+                if not again:
+                    raise ConnectionError(f"The encoder's server does not answer: {error}.") from error
+        if response.status != 200:
+            raise ConnectionError(f"The encoder's server answered {response.status}: {data[:200]!r}.")
+        return list(json.loads(data)["predictions"])

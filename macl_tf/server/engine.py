@@ -1,0 +1,228 @@
+"""The versions that can be searched, each with its encoder, and how a new one takes the place of the old."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from macl_tf.artifacts import ArtifactError, open_version, versions
+from macl_tf.index.index import Index, Snapshot
+from macl_tf.server.batching import Batcher
+from macl_tf.server.encoders import Encoder, encoder_facts, load_encoder
+from macl_tf.server.errors import Refused
+
+Load = Callable[[Path, dict[str, Any], str | None], Encoder]
+
+_log = logging.getLogger(__name__)
+_OLDER = 3  # older versions that are held open at a time
+_RETIRED = 120.0  # seconds after which no request can still want an encoder that no version uses
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a request works on from beginning to end, whatever is written or published meanwhile.
+
+    Attributes:
+        snapshot: The index.
+        encoder: The encoder that it was made with.
+        batcher: The way to that encoder.
+        newest: Whether it was the newest version when the request began.
+    """
+
+    snapshot: Snapshot
+    encoder: Encoder
+    batcher: Batcher
+    newest: bool
+
+    @property
+    def index_version(self) -> int:
+        """Number of the index's version."""
+        return self.snapshot.stored.version
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What the index says about its encoder."""
+        return dict(self.snapshot.stored.info["encoder"])
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The versions that stand in every answer."""
+        return {"model_version": self.encoder.version, "index_version": self.index_version}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the encoder is asked.
+
+    Args:
+        encoder_url: Of the model in a TensorFlow Serving; None for the encoder in this process.
+        batch_size: Pictures that go through the encoder together, at most.
+        batch_wait: Seconds that a batch waits for pictures that are being decoded.
+        backlog: Pictures that may wait.
+        observe: Called with the size and the seconds of each batch.
+    """
+
+    encoder_url: str | None = None
+    batch_size: int = 64
+    batch_wait: float = 0.005
+    backlog: int = 256
+    observe: Callable[[int, float], None] = lambda size, seconds: None
+
+
+class Engine:
+    """A served folder, open for searches and writes. Any number of threads may use it.
+
+    Args:
+        served: What `macl export` wrote.
+        options: How the encoder is asked.
+        load: Loads the encoder that an index was made with.
+
+    Raises:
+        ArtifactError: If the index or its encoder is missing or damaged.
+        ConnectionError: If the encoder's server does not answer.
+    """
+
+    def __init__(
+        self,
+        served: Path,
+        options: Options | None = None,
+        load: Load = load_encoder,
+    ) -> None:
+        if not served.is_dir():
+            raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
+        self.served = served
+        self._options = options or Options()
+        self._load = load
+        self._index = Index.open(served / "index")
+        self._mutex = threading.Lock()  # of what follows; the newest state is read without it
+        self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
+        self._older: OrderedDict[int, State] = OrderedDict()
+        self._idle_since: dict[str, float] = {}
+        self._newest = self._state_of(self._index.snapshot, newest=True)
+
+    @property
+    def newest(self) -> State:
+        """The newest version, with everything written to it."""
+        state, snapshot = self._newest, self._index.snapshot
+        # While the encoder of a version just published is being loaded, the version before it answers.
+        return replace(state, snapshot=snapshot) if snapshot.stored is state.snapshot.stored else state
+
+    def held(self, version: int | None) -> State | None:
+        """A version that need not be opened first; the newest for None."""
+        newest = self.newest
+        return newest if version in (None, newest.index_version) else self._older.get(version or 0)
+
+    def opened(self, version: int) -> State:
+        """A version, which is opened if need be: that takes seconds.
+
+        Raises:
+            Refused: 404 for one that is not there, 503 for one that is damaged.
+        """
+        with self._mutex:
+            state = self.held(version)
+            if state is None:
+                there = [entry["version"] for entry in self.searchable()]
+                if version not in there:
+                    raise Refused(
+                        404, f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
+                    )
+                try:
+                    snapshot = Index.open(self.served / "index", version).snapshot
+                    state = self._state_of(snapshot, newest=False)
+                except (OSError, ValueError) as error:
+                    _log.warning("version %d of the index cannot be opened: %s", version, error)
+                    raise Refused(
+                        503, "the version is damaged", version, "Search another version; the server's log says more."
+                    ) from error
+                self._older[version] = state
+                while len(self._older) > _OLDER:
+                    self._older.popitem(last=False)
+            return state
+
+    def searchable(self) -> list[dict[str, Any]]:
+        """Versions of the index whose encoder is there: version, encoder_version, descriptor, count, archive."""
+        newest, found = self.newest, []
+        for version in versions(self.served / "index"):
+            if version == newest.index_version:
+                info, count, facts = newest.made_with, len(newest.snapshot), newest.encoder.info
+                archive = newest.snapshot.stored.info.get("archive")
+            else:
+                try:
+                    _, manifest = open_version(self.served / "index", "index", version, verify=False)
+                    info, count = manifest["info"]["encoder"], manifest["info"]["count"]
+                    archive = manifest["info"].get("archive")
+                    facts = encoder_facts(self.served, info, verify=False)
+                except (OSError, ValueError, KeyError):
+                    continue  # it is being removed, or never was whole
+            found.append({"version": version, "encoder_version": info["version"],
+                          "descriptor": facts["descriptor"], "count": count,
+                          "archive": archive["name"] if archive else None})  # fmt: skip
+        return found
+
+    def write(self, change: Callable[[Index], Any]) -> tuple[State, Any]:
+        """Makes a change durable; the state that has it, and what `change` returned."""
+        result = change(self._index)
+        return self.newest, result
+
+    def refresh(self) -> None:
+        """Takes in what other processes wrote or published. Requests that began before go on with what they have.
+
+        Raises:
+            ArtifactError: If that is damaged. Then all stays as it was.
+        """
+        self._index.refresh()
+        with self._mutex:
+            snapshot = self._index.snapshot
+            if snapshot.stored is not self._newest.snapshot.stored:
+                self._newest = self._state_of(snapshot, newest=True)
+                _log.info("serving index version %d", self._newest.index_version)
+                there = set(versions(self.served / "index")) - {self._newest.index_version}
+                for version in [*self._older]:
+                    if version not in there:
+                        del self._older[version]
+            self._retire()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the newest version can be searched by picture."""
+        return self._newest.batcher.alive
+
+    def close(self) -> None:
+        """Ends the encoders' threads, after what they were given."""
+        for _, batcher in self._batchers.values():
+            batcher.close()
+
+    def _state_of(self, snapshot: Snapshot, *, newest: bool) -> State:
+        made_with = snapshot.stored.info.get("encoder")
+        if not made_with:
+            raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
+        if made_with["uuid"] not in self._batchers:
+            options = self._options
+            encoder = self._load(self.served, made_with, options.encoder_url)
+            batcher = Batcher(
+                encoder.embed,
+                size=options.batch_size,
+                wait=options.batch_wait,
+                backlog=options.backlog,
+                observe=options.observe,
+            )
+            self._batchers[made_with["uuid"]] = encoder, batcher
+        snapshot.holds("")  # makes the table of ids, for which no request should wait
+        return State(snapshot, *self._batchers[made_with["uuid"]], newest)
+
+    def _retire(self) -> None:
+        """Lets go of encoders that no version has used for a while."""
+        used = {state.made_with["uuid"] for state in [self._newest, *self._older.values()]}
+        now = time.monotonic()
+        for key in [*self._batchers]:
+            if key in used:
+                self._idle_since.pop(key, None)
+            elif now - self._idle_since.setdefault(key, now) > _RETIRED:
+                self._batchers.pop(key)[1].close()
+                del self._idle_since[key]

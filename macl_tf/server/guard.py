@@ -1,0 +1,234 @@
+"""What stands before the routes: who may ask, how much and how slowly; headers of every answer; counting."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from macl_tf.server.auth import Access
+from macl_tf.server.errors import Refused, busy, mebibytes
+from macl_tf.server.limits import Limits
+from macl_tf.server.metrics import METHODS, Metrics
+from macl_tf.server.paths import HEALTH, Paths, Place
+from macl_tf.server.refusals import failure
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+_AROUND = 1 << 16  # bytes of a body beside the image and the vectors
+_UPLOADS = 64  # images of full size that one client may send at a time
+_NUMBER = 32  # bytes of a number in JSON, generously
+_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+class Guard:
+    """An ASGI application around another.
+
+    What holds for every route is said here once: a HEAD is answered as a GET without the body, OPTIONS with what the
+    path takes, and paths and methods that there are not with 404 and 405, whoever asks.
+
+    Args:
+        app: What answers the requests that are let through.
+        paths: Which there are.
+        access: Who may ask.
+        limits: How much, and how slowly.
+        metrics: Where requests are counted.
+        dim: D, for the size of queries in JSON.
+    """
+
+    def __init__(self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int) -> None:
+        self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
+        self._json_bytes = _AROUND + limits.batch * dim * _NUMBER
+        self._of_client: Counter[str] = Counter()
+        self._bytes_of_client: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, method = dict(scope["headers"]), scope["method"]
+        place = self._paths.place(scope["path"], headers.get(b"x-forwarded-prefix", b"").decode("latin-1"))
+
+        def count(status: int) -> None:
+            self._metrics.requests.labels(method if method in METHODS else "other", place.route, status).inc()
+
+        waiting = headers.get(b"expect", b"").lower() == b"100-continue"
+        answer = _Answer(send, count, text=not place.for_machines, head=method == "HEAD", waiting=waiting)
+        self._metrics.in_flight.inc()
+        try:
+            if scope.get("overloaded"):
+                raise busy({"Connection": "close"})
+            self._check_host(scope, place)
+            place.check(method)
+            if place.to_folder and method in ("GET", "HEAD"):
+                query = b"?" + scope["query_string"] if scope["query_string"] else b""
+                await answer.empty(308, [(b"location", f"{place.prefix}/".encode() + query)])
+            elif method == "OPTIONS":
+                await answer.empty(204, [(b"allow", place.allowed.encode())])
+            else:
+                self._access.check(method, place.path, headers)
+                place.check_query(method, scope["query_string"])
+                await self._pass_on(scope, place, headers, receive, answer)
+        except Refused as refused:
+            await answer.refuse(refused)
+        except Exception:
+            _log.exception("%s %s failed", method, scope["path"])
+            await answer.refuse(failure())
+        finally:
+            self._metrics.in_flight.dec()
+            if not answer.begun:
+                count(0)  # the client is gone
+
+    def _check_host(self, scope: Scope, place: Place) -> None:
+        """Names under which the server may be asked; whoever checks its health may call it anything."""
+        names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(names) > 1 or (not names and scope.get("http_version", "1.1") != "1.0"):
+            raise Refused(400, "a request has one header Host", len(names), "Send it once.")
+        # Without the header, it is a machine's HTTP/1.0: a browser, whom a web page could send here, has it always.
+        if names and place.path not in HEALTH:
+            self._access.check_host(names[0])
+
+    async def _pass_on(
+        self, scope: Scope, place: Place, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
+    ) -> None:
+        client = str((scope.get("client") or ("",))[0])
+        kind = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+        if kind != "identity" and scope["method"] in ("POST", "PUT"):
+            raise Refused(
+                415, "a body is sent as it is", kind, "Leave out compression and the header Content-Encoding."
+            )
+        upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
+        most = self._json_bytes + (self._limits.bytes if upload else 0)
+        image = self._limits.bytes if upload else None
+        answer.body = body = _Body(receive, most, image, headers, self._limits.body_seconds)
+        full_path = place.prefix + place.path
+        inner = {
+            **scope,
+            "method": "GET" if scope["method"] == "HEAD" else scope["method"],
+            "path": full_path,
+            "raw_path": full_path.encode("utf-8", "surrogateescape"),
+            "root_path": place.prefix,
+            # Everything is small: a part of it is nothing that anybody needs, and all of it is a right answer.
+            "headers": [(name, value) for name, value in scope["headers"] if name != b"range"],
+        }
+        with self._counted(client, body.announced if upload else 0):
+            await self._app(inner, body, answer)
+
+    @contextmanager
+    def _counted(self, client: str, size: int) -> Iterator[None]:
+        """Counts a request and the bytes of its upload, which may come to lie on disk."""
+        for counter, more, most, what in (
+            (self._of_client, 1, self._limits.per_client, "requests"),
+            (self._bytes_of_client, size, _UPLOADS * self._limits.bytes, "bytes in uploads"),
+        ):
+            if counter[client] + more > most:
+                rule = f"a client has at most {most} {what} at a time"
+                remedy = "Wait for answers before asking more."
+                raise Refused(429, rule, counter[client] + more, remedy, {"Retry-After": "1"})
+        self._of_client[client] += 1
+        self._bytes_of_client[client] += size
+        try:
+            yield
+        finally:
+            self._bytes_of_client[client] -= size
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client], self._bytes_of_client[client]
+
+
+class _Body:
+    """The body of a request, as long as it keeps to the limits."""
+
+    def __init__(
+        self, receive: Receive, most: int, image: int | None, headers: dict[bytes, bytes], seconds: float
+    ) -> None:
+        self._receive, self._most, self._image, self._seconds = receive, most, image, seconds
+        self._read, self._whole = 0, False
+        self.begun = False
+        self._until = asyncio.get_running_loop().time() + seconds
+        length = headers.get(b"content-length", b"0")[:20]
+        self.announced = most if b"transfer-encoding" in headers or not length.isdigit() else int(length)
+        if self.announced > most:
+            raise self._too_large(self.announced)
+
+    async def __call__(self) -> Message:
+        self.begun = True
+        if self._whole:
+            return await self._receive()  # says when the client is gone
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            rule = f"a request must arrive within {self._seconds:g} seconds"
+            raise Refused(408, rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
+        self._whole = not message.get("more_body", False)
+        self._read += len(message.get("body", b""))
+        if self._read > self._most:
+            raise self._too_large(self._read)
+        return message
+
+    def _too_large(self, got: int) -> Refused:
+        rule = f"a request has at most {self._most} bytes"
+        if self._image is None:
+            return Refused(413, rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
+        rule = f"an image has at most {self._image} bytes ({mebibytes(self._image)}), and {rule}"
+        return Refused(413, rule, got, "Make the image smaller: scale it down, or cut it into tiles.")
+
+
+class _Answer:
+    """The way back, with our headers; `count` is told the status."""
+
+    def __init__(self, send: Send, count: Callable[[int], None], *, text: bool, head: bool, waiting: bool) -> None:
+        self._send, self._count, self._text, self._head, self._waiting = send, count, text, head, waiting
+        self.begun = False
+        self.body: _Body | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            self._count(message["status"])  # before the client can look
+            headers = [header for header in message.get("headers", []) if header[0] != b"accept-ranges"]
+            headers += HEADERS
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-cache"))  # a new page at once; what is missing may come
+            if self._waiting and not (self.body and self.body.begun):
+                headers.append((b"connection", b"close"))  # whether the body follows all the same, nobody knows
+            message = {**message, "headers": headers}
+        elif self._head:
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    async def empty(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Sends an answer without a body."""
+        length = [] if status == 204 else [(b"content-length", b"0")]
+        await self({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
+        await self({"type": "http.response.body", "body": b""})
+
+    async def refuse(self, refused: Refused) -> None:
+        """Sends an error, if nothing was sent yet: JSON to programs, a line of text where the page would be."""
+        if self.begun:
+            return
+        body = refused.text() if self._text else refused.body()
+        kind = b"text/plain; charset=utf-8" if self._text else b"application/json"
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        headers += [(name.lower().encode(), value.encode()) for name, value in (refused.headers or {}).items()]
+        await self({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await self({"type": "http.response.body", "body": body})

@@ -1,0 +1,156 @@
+"""Which paths there are and what each takes, under whatever prefix a proxy gives them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from macl_tf.server.errors import Refused
+
+HEALTH = ("/healthz", "/readyz")
+FOR_MACHINES = (*HEALTH, "/metrics")  # beside the API
+_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a request leads.
+
+    Attributes:
+        prefix: What stands before the path outside, "" or "/tiles".
+        path: The path behind it.
+        methods: Names of the query parameters by method; None for a path that leads nowhere.
+        to_folder: Whether the path is the prefix itself, without the slash that the page's links need.
+    """
+
+    prefix: str
+    path: str
+    methods: Mapping[str, frozenset[str]] | None
+    to_folder: bool = False
+
+    @property
+    def for_machines(self) -> bool:
+        """Whether programs ask there, who get JSON; what is left is the page."""
+        return self.path == "/api" or self.path.startswith("/api/") or self.path in FOR_MACHINES
+
+    @property
+    def route(self) -> str:
+        """What figures call it: one name for all of the page, and one for all that leads nowhere."""
+        if self.methods is None:
+            return "other"
+        return self.path if self.for_machines else "page"
+
+    @property
+    def allowed(self) -> str:
+        """The value of the header Allow."""
+        methods = {*(self.methods or ()), "OPTIONS"}
+        return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+
+    def check(self, method: str) -> None:
+        """Lets a request through.
+
+        Raises:
+            Refused: 404 for a path that leads nowhere, 405 for a method that it does not take.
+        """
+        if self.methods is None:
+            what = "API is described at {}/api/v1/openapi.json" if self.for_machines else "page is at {}/"
+            raise Refused(404, "Not found", self.path, f"The {what.format(self.prefix)}.")
+        if method not in self.allowed.split(", "):
+            raise Refused(
+                405, f"{self.path} takes {self.allowed}", method, "Use one of these methods.", {"Allow": self.allowed}
+            )
+
+    def check_query(self, method: str, query: bytes) -> None:
+        """Refuses query parameters that would be passed over in silence, or of which one would win.
+
+        Raises:
+            Refused: 422.
+        """
+        if self.methods is None or not self.path.startswith("/api/") or not query:
+            return
+        known = self.methods.get("GET" if method == "HEAD" else method, frozenset())
+        given = [name for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)]
+        for name in given:
+            if name not in known:
+                takes = f"the query parameters {', '.join(sorted(known))}" if known else "no query parameters"
+                remedy = "Leave it out." if method in ("GET", "HEAD") else "Send it in the body, or leave it out."
+                raise Refused(422, f"{method} {self.path} takes {takes}", name, remedy)
+            if given.count(name) > 1:
+                raise Refused(422, f"the query parameter {name} is given once", given.count(name), "Give one of them.")
+
+
+def check_prefix(root_path: str) -> str:
+    """A prefix without a slash at its end; "" for none.
+
+    Raises:
+        ValueError: For one that cannot be.
+    """
+    prefix = root_path.rstrip("/")
+    if prefix and not _PREFIX.fullmatch(prefix):
+        raise ValueError(
+            f"--root-path must be like /tiles, of letters, digits, '-', '_', '.' and '~', got {root_path!r}."
+        )
+    return prefix
+
+
+class Paths:
+    """All paths of a server.
+
+    Args:
+        description: The API's, in OpenAPI.
+        page: Names of the page's files.
+        root_path: Prefix under which a proxy shows the server, like /tiles, whether the proxy takes it off or not.
+
+    Raises:
+        ValueError: For a prefix that cannot be.
+
+    Example:
+        >>> paths = Paths({"paths": {"/api/v1/items": {"get": {}, "put": {}}}}, ["index.html"], "/tiles")
+        >>> paths.place("/tiles/api/v1/items/").allowed
+        'GET, HEAD, OPTIONS, PUT'
+        >>> paths.place("/").route, paths.place("/nothing").route
+        ('page', 'other')
+    """
+
+    def __init__(self, description: Mapping[str, Any], page: Iterable[str], root_path: str = "") -> None:
+        self._root = check_prefix(root_path)
+        reading = {"GET": frozenset[str]()}
+        self._methods: dict[str, Mapping[str, frozenset[str]]] = {
+            path: {
+                method.upper(): frozenset(
+                    parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"
+                )
+                for method, operation in operations.items()
+            }
+            for path, operations in description["paths"].items()
+        }
+        self._methods |= dict.fromkeys(("/api/v1/openapi.json", *FOR_MACHINES), reading)
+        self._methods |= {f"/{name}": reading for name in ("", *page)} | {"*": {}}  # the server as a whole
+
+    def place(self, path: str, forwarded: str = "") -> Place:
+        """Where a path leads.
+
+        Args:
+            path: As it was asked for; a slash at its end does not matter to programs.
+            forwarded: The header X-Forwarded-Prefix, "" without one; what `root_path` says goes before it.
+        """
+        prefix = self._root
+        if not prefix and _PREFIX.fullmatch(forwarded := forwarded.rstrip("/")):
+            prefix = forwarded
+        inner = path
+        if prefix and self._known(path) is None:  # else the proxy took it off
+            if path == prefix:
+                return Place(prefix, "/", self._methods["/"], to_folder=True)
+            if path.startswith(f"{prefix}/"):
+                inner = path.removeprefix(prefix)
+        known = self._known(inner)
+        return Place(prefix, known or inner, None if known is None else self._methods[known])
+
+    def _known(self, path: str) -> str | None:
+        if path in self._methods:
+            return path
+        short = Place("", path.removesuffix("/"), None)
+        return short.path if short.for_machines and short.path in self._methods else None

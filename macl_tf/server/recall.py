@@ -1,0 +1,51 @@
+"""Live recall: some of the queries that come are searched again exactly, in the background."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from macl_tf.index.index import Snapshot
+
+K = 10
+
+
+class RecallSample:
+    """Queries that wait to be checked, and what the last checks found.
+
+    Args:
+        waiting: Queries that are kept until the next check; of more, the oldest go.
+        window: Checked queries that the figure is the mean of.
+    """
+
+    def __init__(self, waiting: int = 16, window: int = 256) -> None:
+        self._waiting: deque[NDArray[np.float32]] = deque(maxlen=waiting)
+        self._found: deque[float] = deque(maxlen=window)
+        self._mutex = threading.Lock()
+
+    def add(self, vector: NDArray[np.float32]) -> None:
+        """Takes a query in."""
+        self._waiting.append(vector)
+
+    def check(self, snapshot: Snapshot) -> tuple[float, int]:
+        """Searches the waiting queries both ways.
+
+        Returns:
+            Recall@10 over the window, NaN while there is nothing in it, and how many queries were checked now.
+        """
+        checked = 0
+        while self._waiting:
+            vector = self._waiting.popleft()
+            if len(vector) != snapshot.dim or not len(snapshot):
+                continue
+            near, true = (
+                {hit.id for hit in snapshot.search(vector[None], k=K, exact=exact)[0]} for exact in (False, True)
+            )
+            checked += 1
+            with self._mutex:
+                self._found.append(len(near & true) / len(true))
+        with self._mutex:
+            return (float(np.mean(self._found)) if self._found else float("nan")), checked

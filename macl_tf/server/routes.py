@@ -1,0 +1,228 @@
+"""The routes of the API: from HTTP to `Service` and back."""
+
+from __future__ import annotations
+
+import datetime
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
+from fastapi.security import HTTPBearer
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from macl_tf.datasets.tile_facts import footprint_of
+from macl_tf.server import archive_facts, queries, schemas
+from macl_tf.server.auth import Access
+from macl_tf.server.engine import State
+from macl_tf.server.errors import SEE, Refused
+from macl_tf.server.refusals import invalid_input
+from macl_tf.server.service import Service, Upload
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorAnswer, "description": words}
+    for status, words in {
+        400: "The request cannot be read.",
+        401: "The token is missing or wrong.",
+        403: "The server takes no writes.",
+        404: "There is no such item or version.",
+        405: "The path does not take the method.",
+        408: "The request came too slowly.",
+        413: "Too many bytes or pixels.",
+        415: "Not an image of a known format, or another type of body.",
+        422: "The request breaks a rule.",
+        429: "Too many requests of one client at a time.",
+        503: "Try again in a moment.",
+    }.items()
+}
+_JPEG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
+    304: {"description": "The one that If-None-Match names."},
+}
+_LABELS: dict[int | str, dict[str, Any]] = {304: {"description": "Those that If-None-Match names."}}
+_GEOJSON: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/geo+json": {"schema": {"type": "object"}}}, "description": "Results, best first."}
+}
+
+Id = Annotated[str, Query(alias="id", min_length=1, max_length=512, description="Of an item in the index.")]
+Version = Annotated[int | None, Query(ge=1, description="A version of the index; the newest by default.")]
+Image = Annotated[UploadFile, File(description="A picture: JPEG, PNG, TIFF, BMP, GIF or WebP.")]
+
+
+_UPSERT_FIELDS = ("image", "id", "labels", "date", "source", "bounds", "split")
+
+
+def api(service: Service, access: Access) -> APIRouter:
+    """All routes under /api/v1.
+
+    Args:
+        service: What answers.
+        access: Who may ask, as the API's description says it; `Guard` sees to it.
+    """
+    bearer = [Security(HTTPBearer(auto_error=False, description="The server's token."))]
+    reads = bearer if access.protect_reads else []
+    router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
+
+    @router.get("/info", response_model=schemas.InfoAnswer, dependencies=reads)
+    async def info() -> Response:
+        """What is served: versions, figures of the encoder, limits."""
+        writable = access.token is not None
+        return _json(await service.look(lambda: archive_facts.info(service.engine, service.limits, writable)))
+
+    @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
+    async def labels(request: Request) -> Response:
+        """All labels that a tile may hold with the number of tiles that do, and which are rare."""
+        state = service.engine.newest
+        headers = {"ETag": f'"{state.snapshot.stored.uuid}-{state.snapshot.end:x}"', "Cache-Control": "no-cache"}
+        if _knows(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        answer = _json(await service.look(lambda: archive_facts.labels(state)))
+        answer.headers.update(headers)
+        return answer
+
+    @router.post("/search", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
+    async def search(query: Annotated[schemas.Query, Body()]) -> Response:
+        """The tiles most like the positive and least like the negative examples."""
+        return _json(await service.search(query))
+
+    @router.post("/search/image", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
+    async def search_image(
+        request: Request,
+        image: Image,
+        query: Annotated[str, Form(description="JSON as for /search. The image is one more positive example.")] = "{}",
+    ) -> Response:
+        """The tiles most like an uploaded picture."""
+        await _sent_fields(request, ("image", "query"))
+        try:
+            parsed = schemas.Query.model_validate_json(query)
+        except ValidationError as error:
+            raise invalid_input(error.errors(include_url=False), "query") from None
+        return _json(await service.search(parsed, _reader(image)))
+
+    @router.get("/items", response_model=schemas.ItemAnswer, dependencies=reads)
+    async def item(id_: Id, index: Version = None) -> Response:
+        """What is known about a tile."""
+        state = await service.state(index)
+        return _json({**state.versions, "item": queries.describe(state, id_)})
+
+    @router.get("/thumbnail", response_class=Response, responses=_JPEG, dependencies=reads)
+    async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
+        """The small picture of a tile."""
+        state = await service.state(index)
+        return _thumbnail(state, id_, request, private=access.protect_reads)
+
+    @router.put("/items", response_model=schemas.WrittenAnswer, dependencies=bearer)
+    async def upsert(
+        request: Request,
+        image: Image,
+        id_: Annotated[
+            str | None,
+            Form(alias="id", min_length=1, max_length=512, description="By default made of the file's SHA-256."),
+        ] = None,
+        labels: Annotated[
+            list[Annotated[str, Field(max_length=200)]] | None,
+            Form(max_length=1000, description="One field for each."),
+        ] = None,
+        date: Annotated[datetime.date | None, Form()] = None,
+        source: Annotated[str, Form(max_length=200)] = "",
+        bounds: Annotated[str | None, Form(max_length=200, description="west,south,east,north in degrees")] = None,
+        split: Annotated[str, Form(max_length=200)] = "",
+    ) -> Response:
+        """Adds a tile, or replaces the one with that id. It is on disk when this returns.
+
+        Date and place that are not given are read from the file's header. What is neither given nor told there stays
+        as it is in the tile that is replaced; an empty field says that there is none.
+        """
+        sent = await _sent_fields(request, _UPSERT_FIELDS, several=("labels",))
+        for name, text in (("id", id_ or ""), ("source", source), ("split", split)):
+            if not text.isprintable():
+                raise Refused(422, f"{name} has printable letters only", text, "Leave out line breaks and the like.")
+        upload = Upload(
+            _reader(image),
+            id_,
+            None if "labels" not in sent else tuple(label for label in labels or () if label),
+            None if "date" not in sent else "" if date is None else date.isoformat(),
+            None if "source" not in sent else source,
+            None if "bounds" not in sent else _footprint(bounds or ""),
+            None if "split" not in sent else split,
+        )
+        return _json(await service.upsert(upload))
+
+    @router.delete("/items", response_model=schemas.DeletedAnswer, dependencies=bearer)
+    async def delete(id_: Id) -> Response:
+        """Takes a tile away. That is on disk when this returns."""
+        return _json(await service.delete(id_))
+
+    return router
+
+
+def _reader(image: UploadFile) -> Callable[[], bytes]:
+    """Reads an uploaded file, in whatever thread it is called in."""
+
+    def read() -> bytes:
+        image.file.seek(0)
+        return image.file.read()
+
+    return read
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    kind = "application/geo+json" if answer.get("type") == "FeatureCollection" else "application/json"
+    return Response(orjson.dumps(answer), media_type=kind)
+
+
+def _knows(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names the answer: in a list, as a weak one, or by a star."""
+    tags = [tag.strip() for line in request.headers.getlist("if-none-match") for tag in line.split(",")]
+    return "*" in tags or etag in [tag.removeprefix("W/") for tag in tags]
+
+
+def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Response:
+    if not state.snapshot.holds(id_):
+        raise queries.unknown(id_)
+    picture = state.snapshot.thumbnail(id_)
+    if picture is None:
+        remedy = "Send its image by PUT to /api/v1/items: it gets one."
+        if not state.snapshot.stored.thumbnail_size:
+            remedy = "The index was made without; make one with: macl export --thumbnail 128"
+        raise Refused(404, "the item has no small picture", id_, remedy)
+    headers = {
+        "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
+        "Cache-Control": f"{'private' if private else 'public'}, max-age=60",
+        "X-Model-Version": str(state.encoder.version),
+        "X-Index-Version": str(state.index_version),
+    }
+    if _knows(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(picture, headers=headers, media_type="image/jpeg")
+
+
+async def _sent_fields(request: Request, known: Sequence[str], several: Sequence[str] = ()) -> set[str]:
+    """Names of the fields of a form, the empty ones among them.
+
+    Raises:
+        Refused: 422 for a field that is not known, or one that is sent twice.
+    """
+    form = await request.form()
+    names = [name for name, _ in form.multi_items()]
+    for name in names:
+        if name not in known:
+            raise Refused(422, f"the form's fields are among {', '.join(known)}", name, SEE)
+        if names.count(name) > 1 and name not in several:
+            raise Refused(422, f"{name} is given once", names.count(name), "Send one request for each tile.")
+    return set(names)
+
+
+def _footprint(bounds: str) -> NDArray[np.float64]:
+    try:
+        return footprint_of(bounds.split(",") if bounds else ())
+    except ValueError:
+        raise Refused(
+            422,
+            "bounds are west,south,east,north in degrees, less than 180 degrees wide, on Earth",
+            bounds,
+            "Write them like 5.9,45.8,6.1,46.0.",
+        ) from None

@@ -1,0 +1,234 @@
+"""What requests and answers look like, for checking the former and describing both."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from macl_tf.server.limits import DEPTH
+
+Id = Annotated[str, Field(min_length=1, max_length=512, description="Of an item in the index.")]
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Box = Annotated[
+    list[Number],
+    Field(min_length=4, max_length=4, description="West, south, east, north in degrees (WGS 84). West may be greater "
+          "than east: the box then crosses the antimeridian."),
+]  # fmt: skip
+# 5.0 is a whole number in JSON, "5" and true are not.
+Whole = Annotated[
+    int, BeforeValidator(lambda value: int(value) if isinstance(value, float) and value % 1 == 0 else value)
+]
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", json_schema_extra={"format": "date"})]
+
+
+class Strict(BaseModel):
+    """A request: what is not known is an error, and nothing is turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Example(Strict):
+    """What results should, or should not, be like: an item by its id, or a vector of the encoder."""
+
+    id: Id | None = None
+    vector: list[Number] | None = Field(
+        default=None, min_length=1, max_length=8192, description="D numbers, of any norm."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Example:
+        if (self.id is None) == (self.vector is None):
+            raise ValueError("an example has an id or a vector, one of them")
+        return self
+
+
+class Condition(Strict):
+    """What results must fulfil: all of what is given."""
+
+    any_of: list[Label] = Field(default=[], max_length=1000, description="Labels of which a result holds at least one.")
+    all_of: list[Label] = Field(default=[], max_length=1000, description="Labels that it holds all of.")
+    none_of: list[Label] = Field(default=[], max_length=1000, description="Labels that it holds none of.")
+    box: Box | None = Field(default=None, description="Which the box around its footprint touches.")
+    since: Day | None = Field(default=None, description="The first day.")
+    until: Day | None = Field(default=None, description="The last day, itself included.")
+
+
+class Query(Strict):
+    """A search. Results are ranked by cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors."""
+
+    positive: list[Example] = Field(
+        default=[], description="What results should be like. An uploaded image is one more."
+    )
+    negative: list[Example] = Field(default=[], description="What they should not be like.")
+    k: Whole = Field(default=20, ge=1, description="Results in the answer, at most the limit that /info tells.")
+    offset: Whole = Field(default=0, ge=0, le=DEPTH, description="Results to leave out, for the next page.")
+    filter: Condition = Condition()
+    index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
+    format: Literal["json", "geojson"] = "json"
+    preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
+
+
+class Error(BaseModel):
+    """Why a request was refused."""
+
+    rule: str
+    value: Any
+    remedy: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer with a status of 400 or more."""
+
+    error: Error
+
+
+class Versions(BaseModel):
+    """Which encoder and index an answer comes from."""
+
+    model_version: int
+    index_version: int
+
+
+class Item(BaseModel):
+    """What is known about a tile."""
+
+    id: str
+    labels: list[str]
+    split: str | None
+    source: str | None
+    date: str | None
+    bounds: list[float] | None
+    thumbnail: str | None = Field(description="Where its small picture is: an address relative to /api/v1/.")
+
+
+class Result(Item):
+    """A tile that was found."""
+
+    rank: int
+    score: float
+    shared: list[str]
+
+
+class QueryInfo(BaseModel):
+    """What was searched for."""
+
+    vector: list[float]
+    labels: list[str] | None
+    preview: str | None = Field(
+        description="Where asked for: the uploaded image, a JPEG of at most 40 pixels a side, base64."
+    )
+
+
+class Milliseconds(BaseModel):
+    """Where the time went."""
+
+    decode: float
+    encode: float
+    search: float
+
+
+class SearchAnswer(Versions):
+    """Results, best first."""
+
+    k: int
+    offset: int
+    more: bool
+    query: QueryInfo
+    ms: Milliseconds
+    results: list[Result]
+
+
+class ItemAnswer(Versions):
+    """One tile."""
+
+    item: Item
+
+
+class WrittenAnswer(Versions):
+    """An upsert that is on disk."""
+
+    id: str
+
+
+class DeletedAnswer(Versions):
+    """A delete that is on disk."""
+
+    deleted: int
+
+
+class LabelCount(BaseModel):
+    """How many tiles hold a label; rare are the third of the labels with the fewest."""
+
+    name: str
+    count: int
+    rare: bool
+
+
+class LabelsAnswer(Versions):
+    """All labels that a tile may hold, also those that none does, in the index's order."""
+
+    labels: list[LabelCount]
+    total: int
+
+
+class ModelInfo(BaseModel):
+    """The encoder of the newest index."""
+
+    version: int
+    sha256: str
+    dim: int
+    image_size: int
+    descriptor: str
+    dataset: dict[str, Any] = Field(description="What it was trained on, with its licence: not what is searched.")
+    figures: dict[str, Any] = Field(description="On the test tiles of what it was trained on.")
+
+
+class ArchiveInfo(BaseModel):
+    """What an index was built from."""
+
+    name: str = Field(description="Of the archive, or of the folder that was embedded.")
+    tiles: int = Field(description="How many it had then.")
+
+
+class IndexInfo(BaseModel):
+    """The newest index."""
+
+    version: int
+    count: int
+    archive: ArchiveInfo | None = Field(description="null for an index that does not say.")
+    kind: str
+    recall: dict[str, Any]
+
+
+class VersionInfo(BaseModel):
+    """A version of the index that can be searched."""
+
+    version: int
+    encoder_version: int
+    descriptor: str
+    count: int
+    archive: str | None
+
+
+class LimitsInfo(BaseModel):
+    """What a request may ask for at most."""
+
+    bytes: int
+    pixels: int
+    k: int
+    batch: int
+    formats: list[str]
+
+
+class InfoAnswer(BaseModel):
+    """What is served."""
+
+    model: ModelInfo
+    index: IndexInfo
+    versions: list[VersionInfo]
+    labels: int = Field(description="How many are held by a tile.")
+    has_places: bool
+    writable: bool
+    limits: LimitsInfo

@@ -1,0 +1,145 @@
+"""The process: opens the folder, listens, keeps up with what others publish, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from threadpoolctl import threadpool_limits
+
+from macl_tf.server.app import build_app
+from macl_tf.server.auth import Access
+from macl_tf.server.connections import guarded_protocol
+from macl_tf.server.encoders import load_encoder
+from macl_tf.server.engine import Engine, Load, Options
+from macl_tf.server.guard import App
+from macl_tf.server.limits import Limits
+from macl_tf.server.metrics import Metrics
+from macl_tf.server.paths import check_prefix
+from macl_tf.server.service import Service
+
+_log = logging.getLogger(__name__)
+_REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
+
+
+def open_app(
+    served: Path,
+    access: Access,
+    limits: Limits,
+    options: Options,
+    *,
+    refresh: float = _REFRESH,
+    load: Load = load_encoder,
+    root_path: str = "",
+) -> App:
+    """Opens a served folder and builds the application that answers for it.
+
+    Args:
+        served: What `macl export` wrote.
+        access: Who may ask.
+        limits: What a request may ask for.
+        options: How the encoder is asked.
+        refresh: Seconds between looks for what other processes wrote or published.
+        load: Loads the encoder that an index was made with.
+        root_path: Prefix under which a proxy shows it, like /tiles.
+
+    Raises:
+        ArtifactError: If the index or its encoder is missing or damaged.
+        ConnectionError: If the encoder's server does not answer.
+        ValueError: For a prefix that cannot be.
+    """
+    check_prefix(root_path)  # before anything is loaded
+    metrics = Metrics()
+    engine = Engine(served, replace(options, observe=metrics.observe_batch), load)
+    service = Service(engine, limits, metrics)
+
+    def check() -> None:
+        metrics.observe_recall(*service.sample.check(engine.newest.snapshot))
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        jobs = [(refresh, engine.refresh), (_CHECK, check)]
+        tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(service.close)
+
+    return build_app(service, access, lifespan, root_path)
+
+
+async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(job)
+        except Exception as error:  # what was there before is still served
+            metrics.failures.inc()
+            _log.warning("%s: %s", job.__name__, error)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address; port 0 is a free one. Made before all that takes time: it may be taken.
+
+    Raises:
+        ValueError: For a port that cannot be.
+        OSError: If the address cannot be had.
+    """
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"port must be in [0, 65535], got {port}.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(
+            f"{host}, port {port}, cannot be listened at: {error}. Choose others by --host and --port."
+        ) from error
+
+
+class Server(uvicorn.Server):
+    """Answers at a socket; `run` does so until the process is told to end, and then ends what has begun.
+
+    Args:
+        app: What `open_app` gave.
+        listener: What `listen` gave.
+        limits: What a connection may do.
+        said: Told the URL once it can be asked.
+    """
+
+    def __init__(self, app: App, listener: socket.socket, limits: Limits, said: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=guarded_protocol(limits),
+                ws="none",
+                lifespan="on",
+                access_log=False,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=10,
+            )
+        )
+        self._listener, self._said = listener, said
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers until the process is told to end.
+
+        BLAS gets one thread meanwhile: requests are what runs side by side, and OpenBLAS's idle threads spin.
+        """
+        with threadpool_limits(1, user_api="blas"):
+            super().run(sockets or [self._listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says where it listens, once it does."""
+        name, port = self._listener.getsockname()[:2]
+        await super().startup(sockets)
+        if self.started:
+            self._said(f"http://{f'[{name}]' if ':' in name else name}:{port}/")

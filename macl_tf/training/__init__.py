@@ -1,0 +1,1 @@
+"""From settings to a finished run: training, checkpoints, the run's directory."""

@@ -1,0 +1,256 @@
+"""The directory of a run: what is in it, whose it is, and what it was made with."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from macl_tf.datasets import load_archive
+from macl_tf.datasets.archives import Archive, by_scene
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.evaluation.report import RetrievalReport
+from macl_tf.files import is_partial, locked, read_json, sha256_of, write_json, write_text
+from macl_tf.labels import LabelStatistics
+from macl_tf.training.checkpoint import STATE
+from macl_tf.training.settings import Settings, load_settings
+
+SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
+VERSIONS, UNTRAINED, LOCK = "versions.json", "untrained.json", ".lock"
+# Where the archive lies, which is not what it is: splits.json tells whether it is the run's.
+PLACES = ("data_dir", "table")
+
+
+def default_run_dir(settings: Settings) -> Path:
+    """runs/<dataset>-<what the settings hash to>: the same command finds its run again."""
+    digest = hashlib.sha256(settings.to_toml().encode()).hexdigest()[:8]
+    return Path("runs") / f"{settings.dataset}-{digest}"
+
+
+def placed(settings: Settings) -> Settings:
+    """The same settings, with paths that hold from every working directory.
+
+    Paths are absolute; the label table is told from `data_dir` where it lies in there, so that both may be moved.
+    """
+    data_dir = _absolute(settings.data_dir)
+    table, root = settings.table, Path(data_dir)
+    if table and not (root / table).is_file() and os.path.isfile(_absolute(table)):
+        table = _absolute(table)
+    if table and os.path.isabs(table) and data_dir and Path(table).is_relative_to(root):
+        table = Path(table).relative_to(root).as_posix()
+    weights = settings.weights if settings.weights == "imagenet" else _absolute(settings.weights)
+    return dataclasses.replace(settings, data_dir=data_dir, table=table, weights=weights)
+
+
+def moved(settings: Settings, data_dir: str | os.PathLike[str], table: str | os.PathLike[str] = "") -> Settings:
+    """The settings of a run whose archive is looked for at `data_dir`; where they say so if that is empty.
+
+    Its label table is the one that is named, else the run's own where that lies in the archive, else what is found.
+    """
+    if not data_dir:
+        return placed(dataclasses.replace(settings, table=os.fspath(table) or settings.table))
+    own = settings.table if not os.path.isabs(settings.table) else ""
+    there = _absolute(data_dir)
+    kept = own if own and Path(there, own).is_file() else ""
+    return placed(dataclasses.replace(settings, data_dir=there, table=os.fspath(table) or kept))
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.path.expanduser(path)) if os.fspath(path) else ""
+
+
+def check_run(settings: Settings, run: Path) -> None:
+    """Raises a ValueError if a directory holds a run with other settings, or anything but a run."""
+    path = run / SETTINGS
+    if has_progress(run):
+        before = run_settings(run)
+        changed = [
+            f"{field.name} ({getattr(before, field.name)!r} there, {getattr(settings, field.name)!r} now)"
+            for field in dataclasses.fields(Settings)
+            if field.name not in PLACES and getattr(before, field.name) != getattr(settings, field.name)
+            if field.name != "weights" or not _began_from(run, settings.weights)
+        ]
+        if changed:
+            raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
+    elif run.is_dir() and not path.is_file() and any(not _is_ours(entry) for entry in run.iterdir()):
+        raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
+
+
+def _is_ours(entry: Path) -> bool:
+    return is_partial(entry) or entry.name == LOCK
+
+
+def _began_from(run: Path, weights: str) -> bool:
+    """Whether a run began from weights that lie elsewhere now: the same bytes."""
+    before = read_run(run, VERSIONS).get("weights_sha256") if (run / VERSIONS).is_file() else None
+    return before is not None and os.path.isfile(weights) and before == sha256_of(weights)
+
+
+@contextmanager
+def occupied(run: Path) -> Iterator[None]:
+    """Holds a run directory, which is made if need be, for one process that trains in it.
+
+    Raises:
+        BlockingIOError: If another one does. Then nothing was written.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    busy = f"'{run}' is being trained by another process. Wait for it to end, or use another --run-dir."
+    with locked(run / LOCK, busy=busy):
+        yield
+
+
+def has_progress(run: Path) -> bool:
+    """Whether a directory holds a run with something to lose: a finished epoch or figures."""
+    return (run / STATE).is_file() or (run / METRICS).is_file()
+
+
+def describe_run(settings: Settings, run: Path) -> None:
+    """Writes what a run is made from and with: settings.toml and versions.json."""
+    if has_progress(run):  # only the place of the archive may be another one
+        write_text(run / SETTINGS, settings.to_toml())
+        return
+    packages = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
+    versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    if os.path.isfile(settings.weights):
+        versions["weights_sha256"] = sha256_of(settings.weights)
+    write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
+    write_json(run / VERSIONS, versions)
+
+
+def run_settings(run: Path) -> Settings:
+    """The settings that a run was made with.
+
+    Raises:
+        FileNotFoundError: If they are not there.
+        ValueError: If their file is damaged.
+    """
+    path = run / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not there. {_remedy(SETTINGS)}")
+    try:
+        return load_settings(path)
+    except ValueError as error:
+        raise ValueError(f"'{path}' is damaged or of another macl_tf ({error}). {_remedy(SETTINGS)}") from error
+
+
+def read_run(run: Path, name: str) -> dict[str, Any]:
+    """One of the JSON files of a run, with all that is read of it.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is damaged.
+    """
+    path = run / name
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not there. {_remedy(name)}")
+    try:
+        content: dict[str, Any] = read_json(path)
+        reports = [content] if name == UNTRAINED else []
+        if name == METRICS:
+            reports = [content[part] for part in ("untrained", "trained")]
+            content["split"], content["best_epoch"]
+        if name == LABELS:
+            LabelStatistics.from_config(content)
+        for report in (report for part in reports for report in part.values()):
+            RetrievalReport.from_dict(report)
+        content.get("")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"'{path}' is damaged ({type(error).__name__}: {error}). {_remedy(name)}"
+        raise ValueError(text) from error
+    return content
+
+
+def _remedy(name: str) -> str:
+    """What to do about a file of a run that is damaged or gone."""
+    if name in (METRICS, ENCODER):
+        return "Remove it, and the `macl train` command of the run writes it anew from the last epoch."
+    return "Put the file back as the run wrote it, or train again with another --run-dir."
+
+
+def read_encoder(run: Path) -> Any:
+    """The encoder of a run, a Keras model.
+
+    Raises:
+        ValueError: If Keras cannot read it.
+    """
+    try:
+        return keras.saving.load_model(run / ENCODER, compile=False)
+    except Exception as error:  # of many kinds, by what is broken
+        raise ValueError(f"'{run / ENCODER}' cannot be read as a Keras model: {error}. {_remedy(ENCODER)}") from error
+
+
+def open_archive(settings: Settings) -> Archive:
+    """The archive that the settings name, with the labels that they ask for."""
+    archive = load_archive(
+        settings.dataset,
+        settings.data_dir or None,
+        seed=settings.seed,
+        num_tiles=settings.num_tiles if settings.dataset == "synthetic" else None,
+        table=settings.table or None,
+        min_area=settings.min_area,
+    )
+    return by_scene(archive) if settings.labels == "scene" else archive
+
+
+def finished_run(run_dir: str | os.PathLike[str]) -> Path:
+    """The directory of a finished run.
+
+    Raises:
+        FileNotFoundError: If it holds none.
+    """
+    run = Path(run_dir).expanduser()
+    if not (run / ENCODER).is_file():
+        raise FileNotFoundError(
+            f"'{run}' holds no finished run ({ENCODER} is not there). The `macl train` command of the run makes it."
+        )
+    return run
+
+
+def archive_of(
+    run: Path, data_dir: str | os.PathLike[str] = "", table: str | os.PathLike[str] = ""
+) -> tuple[Archive, Settings]:
+    """The archive of a run, where it lay at the training or lies now, and the run's settings with its place.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    settings = moved(run_settings(run), data_dir, table)
+    try:
+        return open_archive(settings), settings
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}\nIf the archive of '{run}' lies elsewhere now, say --data-dir DIR; if its label table does, "
+            "--table FILE."
+        ) from error
+
+
+def with_labels_of(statistics: LabelStatistics, archive: Archive) -> tuple[Archive, tuple[str, ...]]:
+    """The tiles of an archive with the labels that a run knows, in its order, and lines about what that changed.
+
+    A label that no tile holds any more is a column of zeros; one that came later is left out.
+    """
+    names = statistics.label_names or archive.label_names
+    if names == archive.label_names:
+        return archive, ()
+    known, none = KnownLabels(archive.label_names), np.zeros(len(archive), np.uint8)
+    columns = [known.find(name) for name in names]
+    labels = np.stack([none if column is None else archive.labels[:, column] for column in columns], axis=1)
+    gone = [name for name, column in zip(names, columns, strict=True) if column is None]
+    came = [name for column, name in enumerate(archive.label_names) if column not in columns]
+    lines = [f"labels of the run that no tile of the archive holds now: {listed(gone)}"] if gone else []
+    lines += [f"labels that the run does not know, left out: {listed(came)}"] if came else []
+    return dataclasses.replace(archive, label_names=tuple(names), labels=labels, label_areas=None), tuple(lines)

@@ -1,0 +1,105 @@
+"""The pictures of a run directory, drawn from what the run knows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.splits import Splits
+from macl_tf.evaluation.retrieval import RetrievalReport, embed, nearest
+from macl_tf.figures import contact_sheet, plot_history, plot_label_frequencies, plot_per_label
+from macl_tf.labels import LabelStatistics
+from macl_tf.models.descriptors import descriptor_model
+from macl_tf.pipeline.sampling import expected_frequencies
+
+QUERIES, NEIGHBOURS = 8, 6
+
+
+def draw_run(
+    run: Path,
+    *,
+    archive: Archive,
+    splits: Splits,
+    statistics: LabelStatistics,
+    draw_weights: np.ndarray,
+    history: Mapping[str, Sequence[float]],
+    monitor: str,
+    encoder: keras.Model,
+    descriptor: str,
+    test_images: np.ndarray,
+    reports: Mapping[str, RetrievalReport],
+) -> None:
+    """Draws history.png, label_frequencies.png, per_label.png and neighbours.png into a run directory.
+
+    A picture that cannot be drawn is said on standard error: it does not cost the run.
+    """
+    names, rarest = archive.label_names, statistics.rarest()
+    rows = archive.labels[splits.train]
+
+    def history_png(path: Path) -> None:
+        plot_history(history, path, monitor=monitor)
+
+    def label_frequencies_png(path: Path) -> None:
+        plot_label_frequencies(names, rows.mean(axis=0), expected_frequencies(rows, draw_weights), path, rarest=rarest)
+
+    def per_label_png(path: Path) -> None:
+        average_precision = {name: per_label(report) for name, report in reports.items()}
+        plot_per_label(names, statistics.counts, average_precision, path, rarest=rarest)
+
+    def neighbours_png(path: Path) -> None:
+        labels = archive.labels[splits.test]
+        if len(labels) < 2:
+            raise ValueError("there is one test tile only")
+        queries = varied_queries(labels, statistics, QUERIES)
+        embeddings = embed(descriptor_model(encoder, descriptor), test_images, progress=False)
+        scores, found = nearest(
+            embeddings[queries],
+            embeddings,
+            min(NEIGHBOURS, len(labels) - 1),
+            query_ids=queries,
+            database_ids=np.arange(len(labels)),
+        )
+        contact_sheet(
+            test_images[queries],
+            labels[queries],
+            test_images[found],
+            labels[found],
+            scores,
+            path,
+            label_names=names,
+            rare=rarest,
+        )
+
+    for draw in (history_png, label_frequencies_png, per_label_png, neighbours_png):
+        name = draw.__name__.replace("_png", ".png")
+        try:
+            draw(run / name)
+        except Exception as error:  # whatever it is: hours of training stand behind these pictures
+            print(f"{name} was not drawn: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def per_label(report: RetrievalReport) -> np.ndarray:
+    """(C,) average precision by label, NaN for a label without a query."""
+    return np.array([np.nan if row["ap"] is None else row["ap"] for row in report.to_dict()["per_label"]])
+
+
+def varied_queries(labels: np.ndarray, statistics: LabelStatistics, count: int) -> np.ndarray:
+    """Indices of tiles to show: one for each label in turn, rarest first, then frequent ones.
+
+    No look is taken at how well they are found. Half are for rare labels and half for frequent ones. Where the labels
+    give too few, the first tiles follow.
+    """
+    order = statistics.rarest(1.0)
+    half = count // 2
+    chosen: list[int] = []
+    for label in [*order[:half], *order[half:][::-1]]:
+        holders = [int(i) for i in np.flatnonzero(labels[:, label]) if int(i) not in chosen]
+        if holders and len(chosen) < count:
+            chosen.append(holders[len(holders) // 2])
+    chosen += [index for index in range(len(labels)) if index not in chosen][: count - len(chosen)]
+    return np.array(chosen, np.int64)

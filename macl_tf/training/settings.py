@@ -1,0 +1,278 @@
+"""The settings of a run: flat, typed, frozen; from defaults, a TOML file, and `--set key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER
+
+LOSSES = (
+    "macl", "wmacl", "infonce", "supcon-any", "supcon-all", "jaccard", "multisupcon", "mulsupcon",
+    "similarity-dissimilarity", "n-pairs", "triplet-semi-hard", "triplet-hard", "contrastive", "lifted-structure",
+    "multi-similarity", "ranked-list", "proxy-anchor", "dcl", "bce",
+)  # fmt: skip
+# Settings that no loss but MACL, weighted or not, reads.
+MACL_ALONE = ("reweighting_power", "overlap_power", "overlap_scale", "rarity_scale", "min_temperature")
+# Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
+# do, and batches of several tiles a class. Whatever is said explicitly wins.
+BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
+    ("head", "spoc", {"descriptor": "multi-scale"}),
+    ("loss", "bce", {"descriptor": "backbone"}),
+)
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    at_least: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+    one_of: tuple[str, ...] | None = None,
+) -> Any:
+    """A field with its help text and the rule that its value must keep."""
+    rule = {"at_least": at_least, "below": below, "above": above, "one_of": one_of}
+    return dataclasses.field(default=default, metadata={"help": text, **rule})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a run computes. Each field is a key of configs/*.toml and of `--set`.
+
+    Raises:
+        ValueError: For a value that breaks the rule of its field.
+    """
+
+    # The archive and its parts
+    dataset: str = setting("synthetic", "the archive", one_of=("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "folder"))
+    data_dir: str = setting("", "folder of the archive; synthetic needs none")
+    table: str = setting("", "label table of a folder archive; found by itself if there is only one")
+    num_tiles: int = setting(1200, "tiles of the synthetic archive", at_least=20)
+    labels: str = setting(
+        "all",
+        "all labels of a tile, or its scene class alone, which brings head=spoc and sampler=classes",
+        one_of=("all", "scene"),
+    )
+    min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
+    split: str = setting(
+        "auto",
+        "parts: by blocks of neighbouring tiles, by seed, as published, or what suits the archive",
+        one_of=("auto", "blocks", "random", "official"),
+    )
+    validation: float = setting(0.15, "share of the tiles for validation", above=0, below=1)
+    test: float = setting(0.2, "share of the tiles for the test", above=0, below=1)
+    gap: float = setting(
+        0.0, "share left out between training and validation in a split by blocks", at_least=0, below=1
+    )
+    # The encoder
+    image_size: int = setting(64, "side to which tiles are resized, pixels", at_least=32)
+    width: int = setting(
+        64, "channels of the encoder's first stage: 64 is ResNet-18, 32 trains three times as fast", at_least=8
+    )
+    embedding_dim: int = setting(128, "dimensions of the projection", at_least=2)
+    head: str = setting(
+        "projection",
+        "what follows the feature maps: a projection, or their sum alone, which brings descriptor=multi-scale",
+        one_of=tuple(DESCRIPTORS),
+    )
+    descriptor: str = setting(
+        "projection",
+        "what retrieval compares: projection and backbone with head=projection, spoc and multi-scale with head=spoc, "
+        "and with a classifier its probabilities, alone or beside others",
+        one_of=tuple(
+            dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
+        ),
+    )
+    weights: str = setting(
+        "", "weights to start from: encoder.keras of another run, a .weights.h5 file, or imagenet (extra 'hub')"
+    )
+    # The loss
+    loss: str = setting(
+        "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=LOSSES
+    )
+    classification_weight: float = setting(
+        0.0, "weight of multi-label classification (mean binary cross-entropy) beside the loss", at_least=0
+    )
+    temperature: float = setting(0.1, "base temperature, of the losses that have one", above=0)
+    margin: float = setting(0.0, "margin, of the losses that have one; 0 is the loss's own", at_least=0)
+    final_temperature: float = setting(0.0, "where a cosine takes the temperature; 0 keeps it", at_least=0)
+    reweighting_power: float = setting(1.0, "how strongly rare labels and large overlaps weigh", at_least=0)
+    overlap_power: float = setting(2.0, "how strongly large overlaps weigh beside rarity", at_least=0)
+    overlap_scale: float = setting(0.0, "rise of the temperature with label overlap", at_least=0)
+    rarity_scale: float = setting(0.3, "fall of the temperature with the anchor's rarity", at_least=0, below=1)
+    min_temperature: float = setting(0.01, "floor of the temperature", above=0)
+    # The batches
+    batch_size: int = setting(128, "tiles a step, over all devices", at_least=2)
+    microbatch: int = setting(
+        0, "tiles that the encoder sees at a time, in less memory, with the whole batch's gradient; 0: all", at_least=0
+    )
+    views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, below=3)
+    sampler: str = setting(
+        "weighted",
+        "weighted draws, repeat factors over a stream, every tile once, or several tiles of each class in a batch",
+        one_of=("weighted", "repeat", "uniform", "classes"),
+    )
+    images_per_class: int = setting(8, "tiles of a class (an exact label set) in a batch of classes", at_least=2)
+    sampler_power: float = setting(0.5, "0 draws tiles alike, 1 by the inverse frequency of labels", at_least=0)
+    augment: bool = setting(True, "random crops, flips, quarter turns and mild colour changes")
+    crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, below=1.000001)
+    cache_gib: float = setting(4.0, "memory for decoded tiles, GiB; beyond it they are decoded again", at_least=0)
+    # The optimizer
+    epochs: int = setting(30, "passes over the training tiles", at_least=1)
+    learning_rate: float = setting(1e-3, "peak of AdamW's learning rate", above=0)
+    weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
+    warmup_epochs: float = setting(2.0, "epochs of linear warm-up before the cosine decay", at_least=0)
+    early_stopping: int = setting(0, "stop after this many epochs without a better validation; 0 never", at_least=0)
+    precision: str = setting("float32", "of layers", one_of=("float32", "mixed_float16", "mixed_bfloat16"))
+    seed: int = setting(0, "of the archive, split, weights, draws and augmentation", at_least=0)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_value(field, getattr(self, field.name))
+        if self.descriptor not in self.descriptors:
+            known = " or ".join(self.descriptors)
+            raise ValueError(f"descriptor must be {known} with head={self.head}, got '{self.descriptor}'.")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a classifier is trained, alone or beside the loss."""
+        return self.loss == "bce" or self.classification_weight > 0
+
+    @property
+    def descriptors(self) -> tuple[str, ...]:
+        """What retrieval can compare in such a run; the first is what the loss sees."""
+        return DESCRIPTORS[self.head] + (OF_CLASSIFIER[self.head] if self.classifies else ())
+
+    def to_toml(self) -> str:
+        """All settings as a TOML file that `load_settings` reads back."""
+        return "".join(f"{key} = {toml_value(value)}\n" for key, value in dataclasses.asdict(self).items())
+
+
+def check_value(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raises a ValueError that gives rule and value where a value breaks its field's rule."""
+    rule, name = field.metadata, field.name
+    if rule["one_of"] is not None and value not in rule["one_of"]:
+        raise ValueError(f"{name} must be one of {', '.join(rule['one_of'])}, got '{value}'.")
+    if rule["at_least"] is not None and not value >= rule["at_least"]:
+        raise ValueError(f"{name} must be at least {rule['at_least']}, got {value}.")
+    if rule["above"] is not None and not value > rule["above"]:
+        raise ValueError(f"{name} must be above {rule['above']}, got {value}.")
+    if rule["below"] is not None and not value < rule["below"]:
+        raise ValueError(f"{name} must be below {rule['below']:g}, got {value}.")
+
+
+def typed(key: str, value: Any) -> Any:
+    """`value`, text from the command line or a value from TOML, as the type of the setting `key`.
+
+    Raises:
+        ValueError: For an unknown key, listing the known ones, or a value of another type.
+    """
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings)}
+    if key not in kinds:
+        near = difflib.get_close_matches(key, kinds, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"There is no setting '{key}'.{hint} The settings are: {', '.join(sorted(kinds))}.")
+    kind = kinds[key]
+    if kind is bool and isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    wrong_number = isinstance(value, bool) or (kind is int and isinstance(value, float))
+    try:
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError
+        if kind is str and not isinstance(value, str):
+            raise ValueError
+        if kind in (int, float) and wrong_number:
+            raise ValueError
+        return kind(value)
+    except ValueError:
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise ValueError(f"{key} must be {words[kind]}, got '{value}'.") from None
+
+
+def config_file(dataset: str) -> Path | None:
+    """The file that comes with macl_tf for an archive: configs/ of a checkout, macl_tf/configs/ of a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (path := folder / f"{dataset}.toml").is_file():
+            return path
+    return None
+
+
+def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (), **given: str) -> Settings:
+    """Settings from defaults, then a TOML file, then `key=value` texts, then named values; the later wins.
+
+    `labels=scene` and `head=spoc` change some defaults (`BRINGS`); what is said in any of these places wins.
+
+    Args:
+        file: TOML file of flat `key = value` lines. None: the file that comes for the archive asked for.
+        assignments: Texts such as "epochs=30".
+        given: Values by name, as the flags of the command line give them.
+
+    Returns:
+        The settings.
+
+    Raises:
+        FileNotFoundError: For a file that is not there.
+        ValueError: For a file that is not TOML, an unknown key, or a bad value.
+    """
+    overrides: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be key=value, got '{text}'. For example --set epochs=30.")
+        overrides[key.strip()] = typed(key.strip(), value.strip())
+    overrides.update({key: typed(key, value) for key, value in given.items()})
+    if file is None:
+        dataset = overrides.get("dataset", "synthetic")
+        check_value(next(field for field in fields(Settings) if field.name == "dataset"), dataset)
+        file = config_file(dataset)
+    values = {} if file is None else read_toml(Path(file))
+    values |= overrides
+    for key, value, brought in BRINGS:
+        if values.get(key) == value:
+            values = {**brought, **values}
+    return Settings(**values)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings that a TOML file gives, checked."""
+    if not path.is_file():
+        ours = config_file("synthetic")
+        hint = f" Those of macl_tf are in '{ours.parent}'; without --config the archive's own is taken." if ours else ""
+        raise FileNotFoundError(f"The configuration '{path}' is not there.{hint}")
+    try:
+        values: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"The configuration '{path}' is not TOML: {error}.") from error
+    try:
+        return {key: typed(key, value) for key, value in values.items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def toml_value(value: Any) -> str:
+    """A flat value as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def settings_help() -> str:
+    """One line for each setting: key, default, what it does, what is allowed."""
+    lines = []
+    for field in fields(Settings):
+        allowed = field.metadata["one_of"]
+        default = toml_value(field.default)
+        choices = f" ({', '.join(allowed)})" if allowed else ""
+        lines.append(f"  {f'{field.name} = {default}':<28}  {field.metadata['help']}{choices}")
+    return "\n".join(lines)

@@ -1,0 +1,458 @@
+"""Settings in, a trained and evaluated run directory out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.datasets.matching import shorten
+from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
+from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
+from macl_tf.files import write_json, written_whole
+from macl_tf.labels import LabelStatistics
+from macl_tf.models.descriptors import descriptor_model, descriptors_of, searchable
+from macl_tf.models.fast_layers import plain
+from macl_tf.models.pretrained import check_weights
+from macl_tf.pipeline.pipeline import TrainingData, drawable_rows, load_images, training_dataset
+from macl_tf.training.build import (
+    LearningRateLog,
+    check_microbatch,
+    follows_schedule,
+    make_encoder,
+    make_loss,
+    make_optimizer,
+    temperature_schedule,
+    trained_model,
+)
+from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
+from macl_tf.training.checkpoint import Checkpoint, without_optimizer
+from macl_tf.training.run_directory import (
+    ENCODER,
+    LABELS,
+    METRICS,
+    UNTRAINED,
+    archive_of,
+    check_run,
+    describe_run,
+    finished_run,
+    has_progress,
+    occupied,
+    open_archive,
+    placed,
+    read_encoder,
+    read_run,
+    with_labels_of,
+)
+from macl_tf.training.run_figures import draw_run
+from macl_tf.training.settings import Settings
+
+MONITOR = "val_ndcg@100_jaccard"
+
+
+def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+    """Trains an encoder and evaluates it on tiles that it never saw; goes on where an earlier call stopped.
+
+    Args:
+        settings: What to do.
+        run_dir: Where everything is written: settings, versions, parts, history, weights, figures, pictures.
+        progress: Whether to show bars. What is lost, or not as asked for, is said on standard error all the same.
+
+    Returns:
+        What `metrics.json` holds: figures of the untrained and the trained encoder, for each of its descriptors.
+
+    Raises:
+        ValueError: If the run directory holds a run with other settings, naming them, or on another archive; a setting
+            does not suit the archive; or nothing can be learned from it.
+        FileNotFoundError: If the archive or the weights are not there.
+        BlockingIOError: If another process trains in the run directory.
+    """
+    run, asked = Path(run_dir).expanduser(), placed(settings)
+    check_run(asked, run)
+    if (run / METRICS).is_file() and (run / ENCODER).is_file():
+        return read_run(run, METRICS)
+    with ExitStack() as stack:
+        if held := run.is_dir():
+            stack.enter_context(occupied(run))
+        # A directory that is not there yet is made when it is known that there is something to train.
+        return _train(asked, run, nullcontext() if held else occupied(run), stack, progress=progress)
+
+
+def _train(
+    asked: Settings, run: Path, to_hold: AbstractContextManager[None], stack: ExitStack, *, progress: bool
+) -> dict[str, Any]:
+    """What `train` does in a directory that no other process trains in."""
+    begun = has_progress(run)
+    if not begun and asked.weights not in ("", "imagenet"):
+        check_weights(Path(asked.weights))  # before an archive is prepared
+    say = print if progress else lambda *_: None
+    tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(asked.seed)
+    keras.config.set_dtype_policy(asked.precision)
+
+    archive = open_archive(asked)
+    for note in archive.notes:
+        tell(note)
+    changes: tuple[str, ...] = ()
+    if begun:  # the parts and the labels are what they were
+        splits = Splits.read(run, archive)
+        statistics = LabelStatistics.from_config(read_run(run, LABELS))
+        archive, lines = with_labels_of(statistics, archive)
+        changes = (*splits.changes, *lines)
+        for line in changes:
+            tell(line)
+        check_parts(run, splits)
+    else:
+        splits = split_archive(
+            archive,
+            asked.split,
+            validation=asked.validation,
+            test=asked.test,
+            gap=asked.gap,
+            seed=asked.seed,
+        )
+        statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
+    say(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
+    settings = with_fitting_batches(asked, archive.labels[splits.train])
+    check_learnable(settings, archive, splits)
+    make_loss(settings, statistics)  # what it refuses is refused before anything is written
+    stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
+    if has_progress(run) != begun:
+        raise BlockingIOError(
+            f"another process has begun a run in '{run}' meanwhile. The same command goes on with it."
+        )
+    describe_run(asked, run)
+    if not begun:
+        splits.write(run, archive)
+        write_json(run / LABELS, statistics.get_config())
+    if (report := getattr(archive, "report", None)) is not None:
+        report.write(run / "archive_report.csv")
+
+    size = settings.image_size
+    validation_images = load_images(archive, splits.validation, size, progress=progress)
+    test_images = load_images(archive, splits.test, size, progress=progress)
+
+    # Again: preparing an archive, which only its first run does, draws random numbers too.
+    keras.utils.set_random_seed(settings.seed)
+    with strategy_scope():
+        # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
+        encoder = make_encoder(settings if not begun else without_weights(settings))
+        model = trained_model(encoder, settings, len(archive.label_names))
+        if begun:
+            untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_run(run, UNTRAINED).items()}
+        else:
+            searched = model if settings.classifies else encoder  # by the probabilities of labels too
+            test_labels = archive.labels[splits.test]
+            untrained = evaluate_encoder(searched, test_images, test_labels, statistics, progress=progress)
+            write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
+        steps = steps_per_epoch(archive, splits, settings)
+        model.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
+        model.optimizer.build(model.trainable_variables)
+        checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
+        done = checkpoint.restore(model)
+
+    data = training_data(archive, splits, settings, done, steps, progress=progress)
+    if data.num_not_drawn:
+        why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
+        tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
+    if done:
+        say(f"Going on after epoch {done} of {settings.epochs}.")
+    if done < settings.epochs and not checkpoint.finished_early:
+        validation = RetrievalEvaluation(
+            validation_images,
+            archive.labels[splits.validation],
+            label_statistics=statistics,
+            descriptor=settings.descriptor,
+        )
+        schedule = TemperatureSchedule(temperature_schedule(settings, settings.epochs * steps))
+        model.fit(
+            data.dataset,
+            epochs=settings.epochs,
+            initial_epoch=done,
+            steps_per_epoch=data.steps_per_epoch,
+            shuffle=False,  # the draws are shuffled
+            callbacks=[
+                *([schedule] if follows_schedule(settings) else []),
+                LearningRateLog(),
+                validation,
+                keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
+                checkpoint,
+            ],
+            verbose=1 if progress else 0,
+        )
+
+    model = without_optimizer(model)
+    if checkpoint.best_epoch is not None:
+        checkpoint.restore_best(model)
+    encoder = searchable(model)
+    trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
+    with written_whole(run / ENCODER) as path:
+        plain(encoder).save(path)  # loads without this package
+    draw_run(
+        run,
+        archive=archive,
+        splits=splits,
+        statistics=statistics,
+        draw_weights=data.weights,
+        history=checkpoint.columns(),
+        monitor=MONITOR,
+        encoder=encoder,
+        descriptor=settings.descriptor,
+        test_images=test_images,
+        reports={"untrained": untrained[settings.descriptor], "trained": trained[settings.descriptor]},
+    )
+    best = checkpoint.best_epoch
+    result = {
+        "split": splits.note,
+        "leaks": splits.leaks,
+        "descriptor": settings.descriptor,
+        "best_epoch": None if best is None else best + 1,
+        "batch_size": settings.batch_size,
+        "changes": list(changes),
+        "untrained": {name: report.to_dict() for name, report in untrained.items()},
+        "trained": {name: report.to_dict() for name, report in trained.items()},
+    }
+    write_json(run / METRICS, result)  # last: a run that has it is finished
+    return result
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_run` found.
+
+    Attributes:
+        tiles: Which tiles were searched, in words.
+        reports: A report for each descriptor.
+    """
+
+    tiles: str
+    reports: dict[str, RetrievalReport]
+
+
+def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", progress: bool = True) -> Evaluation:
+    """Evaluates the encoder of a finished run again, on its own test tiles or on another archive.
+
+    What is not as it was at the training, tiles gone, new or with other labels, is counted and named on standard
+    error; figures are of the test tiles that are left.
+
+    Args:
+        run_dir: A finished run.
+        data_dir: Where the run's archive lies now, whose test tiles are used; or another archive of the same kind
+            and with the same labels: all its tiles are used, but for exact copies of tiles that the run trained on.
+            Empty for where the archive lay at the training.
+        table: Label table of that archive, if it is a folder.
+        progress: Whether to show bars.
+
+    Returns:
+        The reports, and which tiles they are of.
+
+    Raises:
+        FileNotFoundError: If the run directory holds no finished run, or the archive is not there.
+        ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
+    """
+    run = finished_run(run_dir)
+    statistics = LabelStatistics.from_config(read_run(run, LABELS))
+    archive, settings = archive_of(run, data_dir, table)
+    try:
+        splits = Splits.read(run, archive)
+    except ValueError:
+        if not data_dir:
+            raise
+        check_labels(statistics, archive)
+        seen = seen_before(run, archive)
+        if len(seen):
+            names = shorten([archive.file_names[index] for index in seen])
+            tell(f"{len(seen)} tiles are exact copies of tiles that the run trained on, left out: {names}")
+        indices = np.setdiff1d(np.arange(len(archive)), seen)
+        tiles = f"all {len(indices)} tiles of {data_dir}"
+        archive, _ = with_labels_of(statistics, archive)
+    else:
+        archive, lines = with_labels_of(statistics, archive)
+        for line in (*splits.changes, *lines):
+            tell(line)
+        indices, tiles = splits.test, f"the {len(splits.test)} test tiles of {run}"
+    if not len(indices):
+        raise ValueError(
+            f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
+        )
+    encoder = read_encoder(run)
+    images = load_images(archive, indices, settings.image_size, progress=progress)
+    return Evaluation(tiles, evaluate_encoder(encoder, images, archive.labels[indices], statistics, progress=progress))
+
+
+def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
+    """Raises a ValueError that names the odd ones if an archive has other labels than a run."""
+    known = KnownLabels(archive.label_names)
+    names = statistics.label_names or archive.label_names
+    places = [known.find(name) for name in names]
+    odd = [name for name, place in zip(names, places, strict=True) if place is None]
+    odd += [name for place, name in enumerate(archive.label_names) if place not in places]
+    if odd:
+        raise ValueError(
+            f"The archive must have the labels that the encoder was trained with; these are in only one of "
+            f"the two: {listed(sorted(odd))}."
+        )
+
+
+def check_parts(run: Path, splits: Splits) -> None:
+    """Raises a ValueError if a part that a run needs to go on has no tile left."""
+    for part in PARTS:
+        if not len(getattr(splits, part)):
+            raise ValueError(
+                f"'{run}' must have a {part} tile to go on, but none is in the archive any more. Put them back, or "
+                "use another --run-dir."
+            )
+
+
+def check_learnable(settings: Settings, archive: Archive, splits: Splits) -> None:
+    """Refuses an archive from which nothing can be learned, and says what cannot be judged.
+
+    Raises:
+        ValueError: If a loss of pairs finds none: no two training tiles share a label.
+    """
+    counts = archive.labels[splits.train].sum(axis=0, dtype=np.int64)
+    if settings.loss != "bce" and settings.views == 1 and counts.max(initial=0) < 2:
+        raise ValueError(
+            f"two training tiles must share a label for {settings.loss} to learn from, but none of the "
+            f"{len(counts)} labels is on two of the {len(splits.train)}. Label more tiles alike, or train a classifier "
+            "alone: --set loss=bce"
+        )
+    for part, lost in (("validation", "the last epoch's weights are kept"), ("test", "its figures stay empty")):
+        if archive.labels[getattr(splits, part)].sum(axis=0, dtype=np.int64).max(initial=0) < 2:
+            tell(f"No two {part} tiles share a label, so that retrieval among them cannot be judged: {lost}.")
+
+
+def with_fitting_batches(settings: Settings, labels: np.ndarray) -> Settings:
+    """The settings with batches that the training tiles can fill, and a line about it where they are smaller.
+
+    Args:
+        settings: What was asked for.
+        labels: (N, C) of the training tiles.
+
+    Raises:
+        ValueError: If microbatches do not divide the batch, or there are too few tiles for any batch.
+    """
+    rows, batch, classes = drawable_rows(labels, settings.sampler), settings.batch_size, settings.sampler == "classes"
+    drawable = len(rows)
+    # A batch holds no class twice.
+    most = min(drawable, len(np.unique(labels[rows], axis=0)) * settings.images_per_class) if classes else drawable
+    check_microbatch(settings)
+    if batch <= most:
+        return settings
+    per_class = settings.images_per_class if classes else 1
+    unit = math.lcm(
+        len(training_devices()),
+        per_class,
+        settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1,
+    )
+    fitting = most // unit * unit
+    least = 2 * per_class if classes else 2
+    if fitting < max(least, unit):
+        raise ValueError(too_few(settings, max(least, unit), rows, labels))
+    tell(f"batch_size is {fitting} instead of {batch}: only {drawable} training tiles can be drawn.")
+    return dataclasses.replace(settings, batch_size=fitting)
+
+
+def too_few(settings: Settings, least: int, rows: np.ndarray, labels: np.ndarray) -> str:
+    """What is wrong, and what helps, where the training tiles fill no batch; `rows` of the labels can be drawn."""
+    if settings.sampler == "classes":
+        classes = len(np.unique(labels[rows], axis=0)) if len(rows) else 0
+        found = f"{len(rows)} of {len(labels)}, in {classes} classes"
+        if classes < 2 or len(rows) < 4:  # no smaller batch of classes would do
+            return (
+                f"a batch of classes needs two classes of two training tiles or more with just the same labels, got "
+                f"{found}. Label more tiles alike, or draw tiles one by one: --set sampler=weighted"
+            )
+        smaller = "Lower images_per_class (2 at least)" + (" or set microbatch=0" if settings.microbatch else "")
+        return f"a batch needs {least} training tiles with others of the same labels, got {found}. {smaller}."
+    smaller = "Lower microbatch (0: none), or label" if settings.microbatch and len(rows) > 1 else "Label"
+    return f"a batch needs {least} training tiles with a label, got {len(rows)} of {len(labels)}. {smaller} more tiles."
+
+
+def without_weights(settings: Settings) -> Settings:
+    """The same encoder without weights from a file, whose network is ours."""
+    return settings if settings.weights == "imagenet" else dataclasses.replace(settings, weights="")
+
+
+def tell(line: str) -> None:
+    """Says what is lost or not as asked for, which --quiet does not hide."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def evaluate_encoder(
+    encoder: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    statistics: LabelStatistics,
+    *,
+    progress: bool = True,
+) -> dict[str, RetrievalReport]:
+    """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
+    return {
+        name: evaluate(
+            embed(descriptor_model(encoder, name), images, progress=progress),
+            labels,
+            label_names=statistics.label_names,
+            label_counts=statistics.counts,
+        )
+        for name in descriptors_of(encoder)
+    }
+
+
+def strategy_scope() -> AbstractContextManager[Any]:
+    """The scope of a MirroredStrategy over all devices of the best kind, or none for a single device."""
+    devices = training_devices()
+    return nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope()
+
+
+def training_devices() -> list[str]:
+    """Names of all devices of the best kind."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
+def steps_per_epoch(archive: Archive, splits: Splits, settings: Settings) -> int:
+    """Whole batches in the labelled training tiles."""
+    return len(drawable_rows(archive.labels[splits.train], "weighted")) // settings.batch_size
+
+
+def training_data(
+    archive: Archive, splits: Splits, settings: Settings, initial_epoch: int, steps: int, *, progress: bool
+) -> TrainingData:
+    """The batches that the settings ask for, from an epoch on."""
+    return training_dataset(
+        archive,
+        splits.train,
+        image_size=settings.image_size,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        epochs=settings.epochs,
+        initial_epoch=initial_epoch,
+        sampler=settings.sampler,
+        sampler_power=settings.sampler_power,
+        images_per_class=settings.images_per_class,
+        views=settings.views,
+        augment=settings.augment,
+        crop_scale=(settings.crop_area, 1.0),
+        cache_bytes=int(settings.cache_gib * 2**30),
+        steps_per_epoch=steps,
+        progress=progress,
+    )
+
+
+def reports(result: Mapping[str, Any], descriptor: str) -> dict[str, RetrievalReport]:
+    """The two reports of a result that `train` returned, for one descriptor."""
+    return {name: RetrievalReport.from_dict(result[name][descriptor]) for name in ("untrained", "trained")}

@@ -1,0 +1,89 @@
+import tomllib
+
+import pytest
+
+from macl_tf.datasets import NAMES
+from macl_tf.training import settings as config
+from macl_tf.training.settings import Settings, load_settings
+
+
+@pytest.mark.parametrize("dataset", NAMES)
+def test_every_archive_has_its_file(dataset):
+    path = config.config_file(dataset)
+    assert path.read_text(encoding="utf-8").startswith("# python train.py")
+    assert load_settings(dataset=dataset).dataset == dataset
+    assert tomllib.loads(path.read_text(encoding="utf-8"))["dataset"] == dataset
+
+
+def test_the_file_for_pretraining_is_of_a_plain_classifier():
+    settings = load_settings(config.config_file("synthetic").with_name("pretraining.toml"))
+    assert (settings.dataset, settings.loss, settings.descriptor) == ("synthetic", "bce", "backbone")
+
+
+def test_later_sources_win(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('epochs = 3\nlearning_rate = 1\ndataset = "folder"\n', encoding="utf-8")
+    settings = load_settings(file, ["epochs=4", "augment=false"], data_dir="tiles")
+    assert (settings.epochs, settings.learning_rate, settings.dataset) == (4, 1.0, "folder")
+    assert (settings.augment, settings.data_dir, settings.batch_size) == (False, "tiles", Settings.batch_size)
+
+
+def test_toml_round_trip(tmp_path):
+    settings = Settings(data_dir='a "b" \\c', temperature=1e-7, augment=False, epochs=7)
+    (tmp_path / "s.toml").write_text(settings.to_toml(), encoding="utf-8")
+    assert load_settings(tmp_path / "s.toml") == settings
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("epoch=3", "There is no setting 'epoch'. Did you mean epochs?.*batch_size, "),
+        ("epochs", "--set must be key=value, got 'epochs'"),
+        ("epochs=ten", "epochs must be a whole number, got 'ten'"),
+        ("epochs=2.5", "epochs must be a whole number, got '2.5'"),
+        ("epochs=0", "epochs must be at least 1, got 0"),
+        ("temperature=0", "temperature must be above 0, got 0.0"),
+        ("temperature=nan", "temperature must be above 0, got nan"),
+        ("rarity_scale=1", "rarity_scale must be below 1, got 1.0"),
+        ("augment=maybe", "augment must be true or false, got 'maybe'"),
+        ("sampler=none", "sampler must be one of weighted, repeat, uniform, classes, got 'none'"),
+    ],
+)
+def test_bad_settings_name_the_valid_ones(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        load_settings(None, [assignment])
+
+
+def test_scenes_bring_the_defaults_of_single_label_retrieval_and_what_is_said_wins(tmp_path):
+    def parts(*assignments):
+        settings = load_settings(None, assignments)
+        return settings.head, settings.descriptor, settings.sampler
+
+    assert parts() == ("projection", "projection", "weighted")
+    assert parts("labels=scene") == ("spoc", "multi-scale", "classes")
+    assert parts("head=spoc") == ("spoc", "multi-scale", "weighted")
+    assert parts("labels=scene", "sampler=uniform", "descriptor=spoc") == ("spoc", "spoc", "uniform")
+    assert parts("labels=scene", "head=projection") == ("projection", "projection", "classes")
+    (tmp_path / "mine.toml").write_text('labels = "scene"\nsampler = "repeat"\n', encoding="utf-8")
+    assert load_settings(tmp_path / "mine.toml").sampler == "repeat"
+    with pytest.raises(ValueError, match="descriptor must be projection or backbone with head=projection, got 'spoc'"):
+        parts("descriptor=spoc")
+
+
+def test_bad_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Those of macl_tf are in"):
+        load_settings(tmp_path / "none.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("epochs: 3", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\.toml' is not TOML"):
+        load_settings(bad)
+    bad.write_text("epochs = true", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\.toml: epochs must be a whole number, got 'True'"):
+        load_settings(bad)
+    with pytest.raises(ValueError, match="dataset must be one of synthetic, ucm"):
+        load_settings(dataset="imagenet")
+
+
+def test_help_names_every_setting():
+    text = config.settings_help()
+    assert all(f"  {name} = " in text for name in Settings.__dataclass_fields__)
