@@ -20,7 +20,9 @@ import tensorflow_datasets as tfds
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, find_table, match_rows, read_rows, visible_entries
+from macl_tf.datasets.sources import Source, find_table, match_table
+from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.walk import visible_entries
 
 # The colour of each label in the masks; label i has the raw value i + 1.
 COLOURS = {
@@ -82,7 +84,12 @@ class Dlrsd(ArchiveBuilder):
         """Return the archive's folder, then the folders beside it that may hold the pictures of UC Merced."""
         root = cls.SOURCE.locate(data_dir)
         given = Path(data_dir or root).expanduser().resolve()
-        beside = [path for place in {given, root.resolve().parent} for path in visible_entries(place) if path.is_dir()]
+        beside = [
+            place / name
+            for place in {given, root.resolve().parent}
+            for name, is_folder in visible_entries(place)
+            if is_folder
+        ]
         named = {path for path in beside if any(part in bare_name(path.name) for part in _PICTURE_FOLDERS)}
         return root, *sorted(path for path in named if not root.resolve().is_relative_to(path))
 
@@ -119,7 +126,7 @@ def list_records(roots: Sequence[Path]) -> Listing:
         raise SOURCE.missing(
             roots[0], f"{len(images)} pictures are there, but no mask of 17 labels and no multilabels.csv"
         )
-    matched, more_notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
+    matched, more_notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
     if not matched:
         raise SOURCE.missing(roots[0], f"no picture has a row in {table.name}")
     records = [Record(images[stem], row) for stem, row in sorted(matched.items())]

@@ -20,7 +20,9 @@ import tensorflow_datasets as tfds
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, match_table
+from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.walk import image_paths
 
 LABEL_NAMES = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
@@ -98,8 +100,8 @@ class Mlaid(ArchiveBuilder):
 
 def list_records(root: Path, table: Path) -> Listing:
     """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
-    images, _ = choose_by_stem(list_images(root), lambda path: _split_of(path, root) is None)
-    matched, notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
+    images, _ = choose_by_stem(image_paths(root), lambda path: _split_of(path, root) is None)
+    matched, notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
     if not matched:
         raise SOURCE.missing(root, f"no image has a row in {table.name}")
     splits = {stem: _split_of(images[stem], root) for stem in matched}

@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from macl_tf.datasets.archives import Archive, normalise_stem
 from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.records import Listing, Record, stored_picture
-from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
+from macl_tf.datasets.sources import Source, count_note, fingerprint, scene_and_number
+from macl_tf.datasets.walk import CACHE_SIGNATURE, CACHE_TAG
 from macl_tf.files import locked
 
 

@@ -23,7 +23,9 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, match_table
+from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.walk import image_paths
 
 LABEL_NAMES = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
@@ -127,9 +129,9 @@ class Ucm(ArchiveBuilder):
 
 def list_records(root: Path, table: Path) -> Listing:
     """Join the images below a folder with the rows of a table; of two images with one stem a PNG comes last."""
-    images, _ = choose_by_stem(list_images(root), lambda path: path.suffix.lower() == ".png")
-    rows = _read_mat(table) if table.suffix.lower() == ".mat" else read_rows(table, LABEL_NAMES)
-    matched, notes = match_rows(images, rows, table.name)
+    images, _ = choose_by_stem(image_paths(root), lambda path: path.suffix.lower() == ".png")
+    rows = _read_mat(table) if table.suffix.lower() == ".mat" else read_label_table(table).choose(LABEL_NAMES)
+    matched, notes = match_table(images, rows)
     if table.suffix.lower() == ".mat":
         notes.append(f"labels are from {table.name}, which differs from the published text table in one cell")
     if not matched:
@@ -137,7 +139,7 @@ def list_records(root: Path, table: Path) -> Listing:
     return Listing([Record(images[stem], row) for stem, row in sorted(matched.items())], notes)
 
 
-def _read_mat(path: Path) -> dict[str, np.ndarray]:
+def _read_mat(path: Path) -> LabelTable:
     """The matrix without names: 17 x 2100, in the order of the scenes and of the numbers 00 to 99."""
     try:
         import scipy.io
@@ -150,9 +152,8 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         labels = labels.T
     if labels.shape != (100 * len(SCENES), len(LABEL_NAMES)):
         raise ValueError(f"{path} must hold 'labels' of 17 x 2100, got an array of shape {labels.shape}.")
-    return {
-        f"{scene}{number:02d}": labels[100 * row + number] for row, scene in enumerate(SCENES) for number in range(100)
-    }
+    names = tuple(f"{scene}{number:02d}" for scene in SCENES for number in range(100))
+    return LabelTable(path, names, tuple(range(1, 2101)), LABEL_NAMES, labels, scenes=None, splits=None, notes=())
 
 
 def _download(dl_manager: tfds.download.DownloadManager) -> tuple[Path, Path]:

@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, find_table, match_rows, read_rows
+from macl_tf.datasets.sources import Source, find_table, match_table
+from macl_tf.datasets.tables import read_label_table
 
 # Name lists in the wild are alphabetical and do not match the raw values, so only the colours are believed.
 COLOURS = {
@@ -94,7 +95,7 @@ def list_records(root: Path) -> Listing:
             root,
             f"{len(images)} pictures are there, but no mask in the six colours (grey ones do not say which is which)",
         )
-    matched, more_notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
+    matched, more_notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
     if not matched:
         raise SOURCE.missing(root, f"no picture has a row in {table.name}")
     records = [Record(images[stem], row) for stem, row in sorted(matched.items())]

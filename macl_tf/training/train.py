@@ -18,8 +18,8 @@ import tensorflow as tf
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
-from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
+from macl_tf.datasets.walk import shorten
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.files import write_json, written_whole
 from macl_tf.labels import LabelStatistics
