@@ -17,7 +17,7 @@ from macl_tf.datasets.archives import bare_name, normalise_stem
 from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.matching import match_rows
 from macl_tf.datasets.tables import LabelTable
-from macl_tf.datasets.walk import CACHE_TAG, find_tables, list_files, list_images, visible_entries
+from macl_tf.datasets.walk import CACHE_TAG, find_tables, list_files, list_images, subfolders
 
 _NAMED_IN_NOTES = 5
 # Folders inside an archive: given one of these, the archive is the folder around it.
@@ -34,6 +34,9 @@ class Source:
         folders: parts of folder names by which the archive is found in a larger tree, as `bare_name` gives them.
         layout: what its folder looks like, as a line or several.
         origin: where to get it.
+        homepage: its page, for TFDS.
+        description: what it holds, for TFDS.
+        citation: BibTeX.
     """
 
     name: str
@@ -41,6 +44,9 @@ class Source:
     folders: tuple[str, ...]
     layout: str
     origin: str
+    homepage: str = ""
+    description: str = ""
+    citation: str = ""
 
     def missing(self, looked_in: str | os.PathLike[str] | None, lacking: str) -> FileNotFoundError:
         """Return the one error for an archive that is not there: what was looked for, where, and where to get it."""
@@ -74,17 +80,13 @@ class Source:
         queue, seen = deque([given]), set()
         while queue:
             folder = queue.popleft()
-            try:
-                entries = visible_entries(folder)
-            except OSError:
-                continue
             real = os.path.realpath(folder)  # of a link in a circle no end would be found
-            if real in seen or (CACHE_TAG, False) in entries:
+            if real in seen:
                 continue
             seen.add(real)
-            if any(part in bare_name(folder.name) for part in self.folders):
+            if not (folder / CACHE_TAG).exists() and any(part in bare_name(folder.name) for part in self.folders):
                 return folder
-            queue.extend(folder / name for name, is_folder in entries if is_folder)
+            queue.extend(subfolders(folder))
         return None
 
 

@@ -72,6 +72,15 @@ def visible_entries(folder: Path) -> list[tuple[str, bool]]:
         return sorted((name, is_folder) for name, is_folder in kinds if is_folder is not None)
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted; none where it cannot be listed or holds derived data (CACHEDIR.TAG)."""
+    try:
+        entries = visible_entries(folder)
+    except OSError:
+        return []
+    return [] if (CACHE_TAG, False) in entries else [folder / name for name, is_folder in entries if is_folder]
+
+
 def list_files(root: Path, suffixes: tuple[str, ...] = ("",)) -> list[str]:
     """Paths of all files below a folder, relative to it, with one of the suffixes in any case; see `walk`."""
     names = (name for name, error in walk(root) if error is None)
