@@ -121,6 +121,12 @@ def test_draw_frequencies_match_the_weights():
     assert 0.5 < np.std((counts - epochs * expected)[weights > 0] / deviation[weights > 0]) < 1.5
 
 
+def test_a_single_draw_is_in_proportion_too():
+    """Neither the order alone nor a fixed place of the points would ever draw the light one of two."""
+    light = sum(int(drawn[0]) == 0 for drawn in draw_epochs(np.array([1.0, 3.0]), 1, seed=0, epochs=400))
+    assert abs(light - 100) < 4 * np.sqrt(400 * 3 / 16)
+
+
 def test_equal_weights_and_as_many_draws_as_images_draw_each_once():
     for num_images in (1, 7, 100, 1000):
         drawn = draw_epoch(np.full(num_images, 0.3), num_images, seed=1, epoch=5)
@@ -177,6 +183,12 @@ def test_epochs_of_every_sampler(name):
     assert len({rows.tobytes() for rows in [*epochs, other.rows(0)]}) == 4
     assert sampler.weights.sum() == pytest.approx(1) and (sampler.weights[sampler.drawable] > 0).all()
     assert make_sampler(name, labels, 8, seed=3, images_per_class=2).steps == len(sampler.drawable) // 8
+
+
+def test_passes_within_an_epoch_are_shuffled_anew():
+    labels = np.eye(4, dtype=np.uint8)[np.arange(12) % 4]
+    rows = make_sampler("repeat", labels, 12, seed=0, steps=3).rows(0)  # factors of 1: a batch is a pass
+    assert len({tuple(batch) for batch in rows}) == 3 and all(set(batch) == set(range(12)) for batch in rows)
 
 
 def test_samplers_need_no_backend(run_python):
