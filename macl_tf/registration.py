@@ -15,7 +15,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 # Every module with a class that `register_keras_serializable` marks, by the backend that it needs (a test compares).
-MODULES = {"macl_tf.losses": "", "macl_tf.models.fast_layers": "", "macl_tf.models.cached_gradients": "tensorflow"}
+MODULES = {
+    "macl_tf.losses": "",
+    "macl_tf.evaluation.retrieval_metrics": "",
+    "macl_tf.models.fast_layers": "",
+    "macl_tf.models.cached_gradients": "tensorflow",
+}
 
 
 def register_with_keras() -> None:
@@ -31,6 +36,10 @@ def _import_modules() -> None:
     for module, needs in MODULES.items():
         if needs in ("", backend):
             importlib.import_module(module)
+    # `compile(loss="macl")`: Keras looks a text up in this table alone, not among what is registered.
+    by_name = sys.modules[sys.modules["keras"].losses.get.__module__].__dict__.get("ALL_OBJECTS_DICT", {})
+    for name, entry in importlib.import_module("macl_tf.losses.registry").BY_NAME.items():
+        by_name.setdefault(name, entry.load())
 
 
 class _WhenKerasComes(importlib.abc.MetaPathFinder):

@@ -113,7 +113,7 @@ for name in names:
     np.savez(f"{folder}/{name}.npz", *values, loss=loss)
 """
 NAMES = (
-    "MACL", "SupCon", "JaccardSupCon", "MultiSupCon", "MulSupCon", "SimilarityDissimilarity", "MultiLabelNPairs",
+    "MACL", "SupCon", "JaccardSupCon", "MultiSupCon", "MulSupCon", "SimilarityDissimilarity", "NPairs",
     "TripletSemiHard", "TripletHard", "MarginContrastive", "LiftedStructure", "MultiSimilarity", "RankedList", "DCL",
 )  # fmt: skip
 
