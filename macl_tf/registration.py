@@ -36,10 +36,8 @@ def _import_modules() -> None:
     for module, needs in MODULES.items():
         if needs in ("", backend):
             importlib.import_module(module)
-    # `compile(loss="macl")`: Keras looks a text up in this table alone, not among what is registered.
-    by_name = sys.modules[sys.modules["keras"].losses.get.__module__].__dict__.get("ALL_OBJECTS_DICT", {})
-    for name, entry in importlib.import_module("macl_tf.losses.registry").BY_NAME.items():
-        by_name.setdefault(name, entry.load())
+    for entry in importlib.import_module("macl_tf.losses.registry").BY_NAME.values():
+        importlib.import_module(f"macl_tf.losses.{entry.home}")  # or is being imported just now
 
 
 class _WhenKerasComes(importlib.abc.MetaPathFinder):

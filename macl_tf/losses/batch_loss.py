@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import keras
 from keras import ops
 
 from macl_tf.labels import LabelStatistics, check_multi_hot
+from macl_tf.losses.registry import BY_NAME
 
 Tensor = Any
 
@@ -107,6 +109,16 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return (traced if tf.executing_eagerly() else function)(*args, **kwargs)
 
     return call
+
+
+def known_to_keras(kind: type[keras.losses.Loss]) -> type[keras.losses.Loss]:
+    """The class, which Keras then finds in saved models, and by its name in `compile(loss="macl")`."""
+    # Keras looks a text up in this table of its own alone, not among what is registered.
+    by_name = vars(sys.modules[keras.losses.get.__module__]).get("ALL_OBJECTS_DICT", {})
+    for name, entry in BY_NAME.items():
+        if entry.kind == kind.__name__:
+            by_name.setdefault(name, kind)
+    return keras.saving.register_keras_serializable("macl_tf")(kind)
 
 
 def check_range(name: str, value: float, rule: str, holds: bool) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from macl_tf.losses.batch_loss import Batch, check_range
+from macl_tf.losses.batch_loss import Batch, check_range, known_to_keras
 from macl_tf.losses.margin import along_rows, count, distances, root
 from macl_tf.losses.pairwise import not_self
 from macl_tf.losses.ranked_list import BoundaryLoss, weighted_violation
@@ -56,7 +55,7 @@ def distances_to(anchors: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
     return root(ops.sum(ops.square(anchors[:, None, :] - ops.take(keys, columns, axis=0)), axis=2))
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class DCL(BoundaryLoss):
     """Distribution consistency loss.
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 from keras import ops
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses.batch_loss import check_range
+from macl_tf.losses.batch_loss import check_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY, Target
 
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MACL(PairwiseLoss):
     """Multi-Label Adaptive Contrastive Learning, for `model.compile(loss=macl_tf.MACL())`.
 

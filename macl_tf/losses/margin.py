@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, check_range
+from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, check_range, known_to_keras
 from macl_tf.losses.pairwise import not_self
 from macl_tf.losses.targets import label_overlap
 
@@ -109,7 +108,7 @@ class HingeLoss(PairLoss):
         return {**super().get_config(), "margin": self.margin}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MarginContrastive(HingeLoss):
     """Contrastive loss with a margin, over all pairs of the global batch.
 
@@ -144,7 +143,7 @@ class MarginContrastive(HingeLoss):
         return ops.sum(pairs, axis=1) / ops.cast(ops.maximum(batch.size - 1, 1), pairs.dtype)
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class LiftedStructure(HingeLoss):
     """Lifted structured loss: each positive pair against all negatives of both its images.
 

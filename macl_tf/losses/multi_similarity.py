@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, check_range
+from macl_tf.losses.batch_loss import MASKED, Batch, check_range, known_to_keras
 from macl_tf.losses.margin import PairLoss
 
 Tensor = Any
@@ -18,7 +17,7 @@ def log_one_plus_sum(logits: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
     return ops.softplus(ops.logsumexp(ops.where(mask, logits, MASKED), axis=axis))
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MultiSimilarity(PairLoss):
     """Multi-Similarity loss with its pair mining.
 

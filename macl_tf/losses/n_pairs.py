@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from macl_tf.losses import targets
-from macl_tf.losses.batch_loss import Batch, check_range
+from macl_tf.losses.batch_loss import Batch, check_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class InfoNCE(PairwiseLoss):
     """Contrastive learning without labels: the other views of an image are its positives.
 
@@ -65,7 +64,7 @@ class InfoNCE(PairwiseLoss):
         return {**super().get_config(), "views": self.views}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class NPairs(PairwiseLoss):
     """Multi-label N-pairs loss: cross-entropy between similarities and shared labels.
 

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import Batch, BatchLoss, check_range
+from macl_tf.losses.batch_loss import Batch, BatchLoss, check_range, known_to_keras
 from macl_tf.losses.margin import count
 from macl_tf.losses.multi_similarity import log_one_plus_sum
 
@@ -85,7 +85,7 @@ class ProxyHead(keras.layers.Layer):
         }
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class ProxyAnchor(BatchLoss):
     """Proxy-Anchor loss over the cosines that `ProxyHead` gives.
 

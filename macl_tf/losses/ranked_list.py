@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, check_range
+from macl_tf.losses.batch_loss import MASKED, Batch, check_range, known_to_keras
 from macl_tf.losses.margin import PairLoss, count, distances
 
 Tensor = Any
@@ -38,7 +37,7 @@ class BoundaryLoss(PairLoss):
         return {**super().get_config(), **own}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class RankedList(BoundaryLoss):
     """Ranked List Loss (RLL).
 

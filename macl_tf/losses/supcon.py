@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from macl_tf.losses import targets
-from macl_tf.losses.batch_loss import check_range
+from macl_tf.losses.batch_loss import check_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.targets import Target
 
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class SupCon(PairwiseLoss):
     """Supervised contrastive learning, its positives read from label sets in one of two ways.
 
@@ -60,7 +59,7 @@ class SupCon(PairwiseLoss):
         return {**super().get_config(), "positives": self.positives}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class JaccardSupCon(PairwiseLoss):
     """Supervised contrastive learning with positives weighed by the overlap of their labels.
 
@@ -80,7 +79,7 @@ class JaccardSupCon(PairwiseLoss):
         super().__init__(name=name, **kwargs)
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MultiSupCon(PairwiseLoss):
     """Supervised contrastive learning over the pairs whose labels overlap enough.
 
@@ -113,7 +112,7 @@ class MultiSupCon(PairwiseLoss):
         return {**super().get_config(), "min_overlap": self.min_overlap}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MulSupCon(PairwiseLoss):
     """One supervised contrastive loss per label and image, averaged over them all.
 
@@ -141,7 +140,7 @@ class MulSupCon(PairwiseLoss):
         return {"batch_counts": ops.sum(all_labels, axis=0)}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class SimilarityDissimilarity(PairwiseLoss):
     """Supervised contrastive learning, positives weighed by what they share and by what they add.
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch
+from macl_tf.losses.batch_loss import MASKED, Batch, known_to_keras
 from macl_tf.losses.margin import DISTANCES, HingeLoss, along_rows, count, distances, mean_over, related, rows_of
 
 Tensor = Any
@@ -52,7 +52,7 @@ class TripletLoss(HingeLoss):
         return {**super().get_config(), "distance_metric": self.distance_metric}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class TripletSemiHard(TripletLoss):
     """Triplet loss, each positive pair against its semi-hard negative.
 
@@ -92,7 +92,7 @@ class TripletSemiHard(TripletLoss):
         return mean_over(total, ops.sum(ops.where(valid, ops.maximum(gaps + self.margin, 0.0), 0.0), axis=1), batch)
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class TripletHard(TripletLoss):
     """Triplet loss, each anchor's farthest positive against its nearest negative.
 
