@@ -34,7 +34,8 @@ from benchmarks.circumstances import circumstances, settings_without_places, wit
 from benchmarks.judging import LEADING, leading_mean
 from benchmarks.trainings import at_once, in_process, run_directory, train
 from macl_tf.files import read_json, write_json
-from macl_tf.training.settings import MACL_ALONE, load_settings
+from macl_tf.losses.registry import OF_MACL
+from macl_tf.training.settings import load_settings
 
 TUNING_SEED = 1000  # of trials, which no compared run has
 TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
@@ -56,7 +57,7 @@ def grid(loss: str, trials: int) -> list[str]:
 
 def views(loss: str) -> list[str]:
     """InfoNCE finds its positives among views."""
-    return ["--set", "views=2"] if loss == "infonce" else []
+    return ["--set", "views=2"] if loss == "info-nce" else []
 
 
 def tune(options: argparse.Namespace, common: list[str]) -> dict[str, tuple[str, str]]:
@@ -238,7 +239,7 @@ def is_there(options: argparse.Namespace, name: str, seed: int, words: list[str]
     sets = [after for before, after in pairwise(words) if before == "--set"]
     asked = settings_without_places(vars(load_settings(assignments=[*sets, f"seed={seed}"], dataset=options.dataset)))
     found = read_json(path)["settings"]
-    unread = () if asked["loss"] in ("macl", "wmacl") else MACL_ALONE
+    unread = () if asked["loss"] in ("macl", "wmacl") else OF_MACL
     if other := [key for key in found if key in asked and key not in unread and found[key] != asked[key]]:
         differences = "; ".join(f"{key}={found[key]}, not {asked[key]}" for key in other)
         raise SystemExit(f"'{path}' was made with {differences}: choose another --out.")

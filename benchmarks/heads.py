@@ -137,7 +137,7 @@ class Heads:
 
         from macl_tf.labels import LabelStatistics
         from macl_tf.models.descriptors import descriptor_model, descriptors_of, searchable
-        from macl_tf.training.build import make_loss, make_optimizer, trained_model
+        from macl_tf.training.build import make_optimizer, objective, trained_model
 
         keras.utils.clear_session()
         keras.utils.set_random_seed(settings.seed)
@@ -148,8 +148,8 @@ class Heads:
         x = layers.ReLU(name="features")(layers.BatchNormalization(momentum=0.9)(x))
         x = layers.UnitNormalization(name="embedding")(layers.Dense(settings.embedding_dim)(x))
         self.model = trained_model(keras.Model(given, x, name="encoder"), settings, len(tiles.names))
-        optimizer, loss = make_optimizer(settings, STEPS), make_loss(settings, self.statistics)
-        self.model.compile(optimizer, loss=loss, jit_compile=False)
+        optimizer = make_optimizer(settings, STEPS)
+        self.model.compile(optimizer, **objective(settings, self.statistics), jit_compile=False)
         optimizer.build(self.model.trainable_variables)
         encoder = searchable(self.model)
         self.descriptors = {name: descriptor_model(encoder, name) for name in descriptors_of(encoder)}
@@ -179,16 +179,15 @@ class Heads:
     def fit(self, seen: np.ndarray, labels: np.ndarray) -> None:
         """Trains from the beginning on features (1 + VIEWS, n, F) and labels (n, C)."""
         import tensorflow as tf
-        from macl_tf.pipeline.sampling import draw_epoch, label_aware_weights
-
-        from macl_tf.training.build import follows_schedule, temperature_schedule
+        from macl_tf.pipeline.samplers import draw_epoch, label_aware_weights
+        from macl_tf.training.build import follows_schedule, targets, temperature_schedule
         from macl_tf.training.callbacks import TemperatureSchedule
 
         for variable, value in zip(self.state, self.beginning, strict=True):
             variable.assign(value)
         settings, steps = self.settings, self.settings.epochs * STEPS
         weights = label_aware_weights(labels, 0.0 if settings.sampler == "uniform" else settings.sampler_power)
-        drawn = draw_epoch(weights, steps * settings.batch_size, seed=settings.seed, epoch=0).numpy()
+        drawn = draw_epoch(weights, steps * settings.batch_size, seed=settings.seed, epoch=0)
         views = np.random.default_rng(settings.seed).integers(1, 1 + VIEWS, (settings.views, len(drawn)))
 
         def batches() -> Any:
@@ -198,7 +197,8 @@ class Heads:
                 yield chosen, np.tile(labels[drawn[part]], (settings.views, 1)).astype(np.float32)
 
         shapes = tf.TensorSpec((None, seen.shape[2])), tf.TensorSpec((None, labels.shape[1]))
-        data = tf.data.Dataset.from_generator(batches, output_signature=shapes).prefetch(4)
+        data = tf.data.Dataset.from_generator(batches, output_signature=shapes)
+        data = data.map(lambda x, y: (x, targets(y, settings))).prefetch(4)
         schedule = TemperatureSchedule(temperature_schedule(settings, steps))
         callbacks = [schedule] if follows_schedule(settings) else []
         self.model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=callbacks)

@@ -25,8 +25,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 register_with_keras()
 
 if TYPE_CHECKING:
-    from macl_tf import losses, metrics, models
+    from macl_tf import datasets, losses, metrics, models
     from macl_tf.evaluation.retrieval import RetrievalReport, evaluate
+    from macl_tf.evaluation.retrieval_metrics import RetrievalMAP, RetrievalNDCG
     from macl_tf.labels import LabelStatistics
     from macl_tf.losses import MACL
     from macl_tf.models.encoders import build_encoder
@@ -36,20 +37,27 @@ _HOMES = {
     "MACL": "losses",
     "LabelStatistics": "labels",
     "RetrievalEvaluation": "training.callbacks",
+    "RetrievalMAP": "evaluation.retrieval_metrics",
+    "RetrievalNDCG": "evaluation.retrieval_metrics",
     "RetrievalReport": "evaluation.retrieval",
     "TemperatureSchedule": "training.callbacks",
     "build_encoder": "models.encoders",
     "evaluate": "evaluation.retrieval",
 }
-_MODULES = ("losses", "metrics", "models")
+_MODULES = ("datasets", "losses", "metrics", "models")
+__version__ = "0.1.0"
 
 __all__ = [
     "MACL",
     "LabelStatistics",
     "RetrievalEvaluation",
+    "RetrievalMAP",
+    "RetrievalNDCG",
     "RetrievalReport",
     "TemperatureSchedule",
+    "__version__",
     "build_encoder",
+    "datasets",
     "evaluate",
     "losses",
     "metrics",
@@ -68,4 +76,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,12 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 # Every module with a class that `register_keras_serializable` marks, by the backend that it needs (a test compares).
-MODULES = {"macl_tf.losses": "", "macl_tf.models.fast_layers": "", "macl_tf.models.cached_gradients": "tensorflow"}
+MODULES = {
+    "macl_tf.losses": "",
+    "macl_tf.evaluation.retrieval_metrics": "",
+    "macl_tf.models.fast_layers": "",
+    "macl_tf.models.cached_gradients": "tensorflow",
+}
 
 
 def register_with_keras() -> None:
@@ -31,6 +36,8 @@ def _import_modules() -> None:
     for module, needs in MODULES.items():
         if needs in ("", backend):
             importlib.import_module(module)
+    for entry in importlib.import_module("macl_tf.losses.registry").BY_NAME.values():
+        importlib.import_module(f"macl_tf.losses.{entry.home}")  # or is being imported just now
 
 
 class _WhenKerasComes(importlib.abc.MetaPathFinder):

@@ -1,16 +1,21 @@
-"""Refuses combinations of packages that cannot work, each with the one sentence that mends it."""
+"""Refuses combinations of packages that cannot work, each with the one sentence that mends it. Imports none of them."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from importlib import metadata
 
-INSTALL = "pip install 'macl_tf[cpu]' (or 'macl_tf[gpu]')"
 DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
+KERAS, TENSORFLOW, SCANN_TENSORFLOW = (3, 6), (2, 18), (2, 20)
+# The modules that an extra of pyproject.toml brings, and their packages where these are named otherwise.
+_TRAIN = ("PIL", "rasterio", "tqdm", "tensorflow_datasets", "matplotlib")
+EXTRAS: dict[str, tuple[str, ...]] = {"train": _TRAIN, "index": (*_TRAIN, "pyarrow")}
+PACKAGES = {"PIL": "pillow", "tensorflow_datasets": "tensorflow-datasets"}
 
 
 def installed(name: str) -> tuple[int, int] | None:
-    """(major, minor) of an installed distribution, None where there is none. Imports nothing."""
+    """(major, minor) of an installed distribution, None where there is none."""
     try:
         major, minor = metadata.version(name).split(".")[:2]
     except metadata.PackageNotFoundError:
@@ -18,26 +23,29 @@ def installed(name: str) -> tuple[int, int] | None:
     return int(major), int(minor)
 
 
+def installed_tensorflow() -> dict[str, tuple[int, int]]:
+    """The distributions of TensorFlow that are installed, with their versions."""
+    return {name: version for name in DISTRIBUTIONS if (version := installed(name)) is not None}
+
+
 def problem(keras_backend: str, legacy_keras: bool) -> str | None:
     """What is wrong with the installed packages, as one sentence with its remedy; None if nothing is."""
     keras = installed("keras")
-    if keras is None or keras < (3, 12) or legacy_keras:
+    if keras is None or keras < KERAS or legacy_keras:
         found = "TF_USE_LEGACY_KERAS is set" if legacy_keras else "none" if keras is None else str_of(keras)
-        remedy = "unset TF_USE_LEGACY_KERAS" if legacy_keras else "pip install 'keras>=3.12,<3.16'"
-        return f"macl_tf needs Keras 3.12 to 3.15, found {found}: {remedy}."
+        remedy = "unset TF_USE_LEGACY_KERAS" if legacy_keras else f"pip install -U 'keras>={str_of(KERAS)}'"
+        return f"macl_tf needs Keras {str_of(KERAS)} or later, found {found}: {remedy}."
     if keras_backend != "tensorflow":
         return None  # the losses run on JAX and torch; there TensorFlow is not needed
-    found_tf = {name: version for name in DISTRIBUTIONS if (version := installed(name)) is not None}
+    found_tf = installed_tensorflow()
+    old = {name: version for name, version in found_tf.items() if version < TENSORFLOW}
+    if found_tf and not old:
+        return None
+    needed = f"macl_tf needs TensorFlow {str_of(TENSORFLOW)} or later, or KERAS_BACKEND set to jax or torch, found"
     if not found_tf:
-        return f"macl_tf needs TensorFlow 2.20, found none: {INSTALL}."
-    wrong = {name: version for name, version in found_tf.items() if version != (2, 20)}
-    if wrong:
-        name, version = next(iter(wrong.items()))
-        return (
-            f"macl_tf needs TensorFlow 2.20, found {name} {str_of(version)}, with which ScaNN cannot be loaded: "
-            f"pip uninstall -y {' '.join(found_tf)}, then {INSTALL}."
-        )
-    return None
+        return f"{needed} none: pip install tensorflow (or tensorflow-cpu)."
+    name, version = next(iter(old.items()))
+    return f"{needed} {name} {str_of(version)}: pip install -U '{name}>={str_of(TENSORFLOW)}'."
 
 
 def str_of(version: tuple[int, int]) -> str:
@@ -52,3 +60,28 @@ def check() -> None:
     sentence = problem(backend, legacy)
     if sentence is not None:
         raise ImportError(sentence)
+
+
+def check_for_scann() -> None:
+    """Raises an ImportError where ScaNN's TensorFlow operations cannot be loaded: they are built for one TensorFlow."""
+    found = installed_tensorflow()
+    wrong = [f"{name} {str_of(version)}" for name, version in found.items() if version != SCANN_TENSORFLOW]
+    if wrong or not found:
+        needed = str_of(SCANN_TENSORFLOW)
+        removed = f"pip uninstall -y {' '.join(found)}, then " if found else ""
+        raise ImportError(
+            f"ScaNN's TensorFlow operations need TensorFlow {needed}, found {', '.join(wrong) or 'none'}: {removed}"
+            f"pip install 'scann~=1.4.2' 'tensorflow-cpu~={needed}.0' (or tensorflow). Exact search does without."
+        )
+
+
+def need(extra: str) -> None:
+    """Raises an ImportError that names what is not installed of an extra, and how to get it.
+
+    Args:
+        extra: One of `EXTRAS`.
+    """
+    missing = [PACKAGES.get(name, name) for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ImportError(f"{', '.join(missing)} {verb} needed here and not installed: pip install 'macl_tf[{extra}]'.")

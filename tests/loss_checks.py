@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from macl_tf.losses import Batch
+
 RTOL = 1e-5
 
 
@@ -72,9 +74,11 @@ def over_replicas(loss, y, z, sizes):
     with tf.GradientTape() as tape:
         tape.watch(z)
         values, offset = [], 0
+        unit = tf.math.l2_normalize(z, axis=1) if loss.normalize else z
         for size in sizes:
             own = slice(offset, offset + size)
-            values.append(tf.reduce_sum(loss.rows(y[own], z[own], y, z, tf.constant(offset))))
+            batch = Batch(y[own], unit[own], y, unit, tf.constant(offset))
+            values.append(tf.reduce_sum(loss.rows(batch)))
             offset += size
         value = tf.add_n(values) / tf.cast(len(y), z.dtype)
     return float(value), tf.convert_to_tensor(tape.gradient(value, z)).numpy()
@@ -86,8 +90,8 @@ import sys, numpy as np, tensorflow as tf
 count = int(sys.argv[1])
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * count)
-from macl_tf.losses import consistency, margin, multi_similarity, proxy, ranked_list, triplet
-names = {k: v for m in (consistency, margin, multi_similarity, proxy, ranked_list, triplet) for k, v in vars(m).items()}
+from macl_tf import losses
+names = {name: getattr(losses, name) for name in losses.__all__}
 
 def step(loss, y, z):
     with tf.GradientTape() as tape:

@@ -18,7 +18,7 @@ ORACLES = {
     "MultiSupCon": pairwise.multisupcon,
     "MulSupCon": pairwise.mulsupcon,
     "SimilarityDissimilarity": pairwise.similarity_dissimilarity,
-    "MultiLabelNPairs": pairwise.n_pairs,
+    "NPairs": pairwise.n_pairs,
     "MACL": lambda y, z, **settings: contrastive.macl(y, z, **{MACL_NAMES[k]: v for k, v in settings.items()}),
 }
 DEFAULTS = [(name, {}) for name in ORACLES]
@@ -28,11 +28,12 @@ SETTINGS = [
     *MEMBERS,
     ("InfoNCE", {"temperature": 0.5, "views": 3}),
     ("SupCon", {"temperature": 0.2}),
-    ("MultiSupCon", {"threshold": 0.5, "temperature": 0.2}),
-    ("MultiSupCon", {"threshold": 1.0}),
+    ("MultiSupCon", {"min_overlap": 0.5, "temperature": 0.2}),
+    ("MultiSupCon", {"min_overlap": 1.0}),
+    ("MultiSupCon", {"min_overlap": 0.0}),
     ("MulSupCon", {"temperature": 0.01}),
     ("SimilarityDissimilarity", {"temperature": 1.0}),
-    ("MultiLabelNPairs", {"temperature": 0.3}),
+    ("NPairs", {"normalize": True}),
     ("MACL", {"temperature": 0.2, "reweighting_power": 1.0, "overlap_power": 0.0}),
     ("MACL", {"overlap_scale": 0.5, "rarity_scale": 0.3}),
 ]
@@ -40,4 +41,12 @@ SETTINGS = [
 
 def expected(name, y, z, settings):
     """The oracle's value, in float64."""
+    settings = dict(settings)
+    if settings.pop("normalize", name != "NPairs"):
+        z = contrastive.unit(z)
     return ORACLES[name](y, z, **settings)
+
+
+def of(name, /, temperature, **settings):
+    """Settings of a loss with a temperature, where it has one."""
+    return settings if name == "NPairs" else {"temperature": temperature, **settings}

@@ -89,6 +89,28 @@ def test_a_microbatch_must_divide_the_batch():
         model.train_on_batch(*batch())
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_the_scale_of_half_precision_is_taken_out_again(policy):
+    """The optimizer divides gradients by the scale that the loss must have been multiplied by."""
+    weights = []
+    for microbatch in (0, 6):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = encoder()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        start = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
+        model = CachedGradients(model, microbatch) if microbatch else model
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=1024.0)
+        model.compile(optimizer, loss=macl_tf.MACL(), jit_compile=False)
+        model.train_on_batch(*batch())
+        weights.append([keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables])
+    moved = max(np.abs(after - before).max() for before, after in zip(start, weights[0], strict=True))
+    assert moved > 1e-2
+    for whole, parts in zip(*weights, strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=0, atol=(1e-5 if policy == "float32" else 2e-2) * moved)
+
+
 # In float64: what mines its pairs or divides by distances magnifies the rounding of float32 beyond any comparison.
 STEPS = """
 import sys
@@ -113,7 +135,7 @@ for name in names:
     np.savez(f"{folder}/{name}.npz", *values, loss=loss)
 """
 NAMES = (
-    "MACL", "SupCon", "JaccardSupCon", "MultiSupCon", "MulSupCon", "SimilarityDissimilarity", "MultiLabelNPairs",
+    "MACL", "SupCon", "JaccardSupCon", "MultiSupCon", "MulSupCon", "SimilarityDissimilarity", "NPairs",
     "TripletSemiHard", "TripletHard", "MarginContrastive", "LiftedStructure", "MultiSimilarity", "RankedList", "DCL",
 )  # fmt: skip
 

@@ -60,7 +60,7 @@ def test_bad_schedules_are_refused():
         model().fit(x, y, batch_size=16, verbose=0, callbacks=[macl_tf.TemperatureSchedule(lambda s: 0.1 - 0.1 * s)])
     net = model()
     net.compile("sgd", loss="mse")
-    with pytest.raises(ValueError, match="needs a loss with a `temperature` variable, got"):
+    with pytest.raises(ValueError, match="needs one loss with a `temperature` variable, got"):
         net.fit(x, y[:, :3], verbose=0, callbacks=[macl_tf.TemperatureSchedule(lambda step: 0.1)])
 
 

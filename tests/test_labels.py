@@ -43,6 +43,18 @@ def test_rarest_rounds_up_and_leaves_out_labels_without_an_image():
         stats.rarest(0)
 
 
+@pytest.mark.parametrize(("labels", "rarest"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3)])
+def test_a_third_of_the_labels_is_rounded_up(labels, rarest):
+    counts = np.arange(labels) + 1
+    assert LabelStatistics(counts, np.diag(counts), labels).rarest().tolist() == list(range(rarest))
+
+
+def test_a_data_set_with_sample_weights_is_counted_by_its_labels():
+    images, weights = np.zeros((5, 2)), np.eye(5, 4)  # as many columns as labels: they could pass for such
+    stats = LabelStatistics.from_dataset([(images[:2], LABELS[:2], weights[:2]), (images[2:], LABELS[2:], weights[2:])])
+    assert stats == LabelStatistics.from_labels(LABELS)
+
+
 def test_config_round_trip():
     stats = LabelStatistics.from_labels(LABELS, ["a", "b", "c", "d"])
     again = LabelStatistics.from_config(stats.get_config())

@@ -1,266 +1,252 @@
+"""What all losses share: one registry, names, configuration, unit length, and what they say of wrong labels."""
+
+import inspect
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import macl_tf
-from macl_tf.losses.targets import held_pairs, pair_rarity
-from tests.oracles import contrastive as oracle
+from macl_tf.losses.registry import BY_NAME, LOSSES, make, table
+from tests.conftest import ROOT
+from tests.loss_checks import assert_same, drawn, over_replicas, value_and_gradient
 
-RTOL = 1e-5
-
-
-def batch(rows=24, labels=7, width=8, density=0.3, seed=0):
-    rng = np.random.default_rng(seed)
-    y = (rng.random((rows, labels)) < density * np.linspace(1.8, 0.3, labels)).astype("float32")
-    z = rng.normal(size=(rows, width))
-    return y, (z / np.linalg.norm(z, axis=1, keepdims=True)).astype("float32")
-
-
-def statistics(labels=7, seed=1):
-    rng = np.random.default_rng(seed)
-    return macl_tf.LabelStatistics.from_labels(rng.random((300, labels)) < np.linspace(0.6, 0.02, labels))
-
-
-def value_and_gradient(loss, y, z):
-    z = tf.constant(z)
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        value = loss(y, z)
-    return float(value), tape.gradient(value, z).numpy()
+# A value that is no default, for every argument that a loss may have.
+VALUES = {
+    "label_statistics": macl_tf.LabelStatistics.from_labels(np.eye(7, dtype=int)),
+    "temperature": 0.25, "tile_size": 3, "positives": "all", "min_overlap": 0.5, "views": 3, "weighted": True,
+    "reweighting_power": 0.5, "overlap_power": 1.0, "overlap_scale": 0.5, "rarity_scale": 0.1, "min_temperature": 0.02,
+    "margin": 0.125, "soft": True, "distance_metric": "angular", "boundary": 1.5, "weight_scale": 3.0, "num_hard": 2,
+    "balance": 0.5, "positive_scale": 3.0, "negative_scale": 20.0, "base": 0.25, "epsilon": 0.5, "scale": 16.0,
+    "name": "mine", "reduction": "sum", "dtype": "float64",
+}  # fmt: skip
+OWN = sorted(BY_NAME)
+NORMAL = [name for name in OWN if BY_NAME[name].load()().normalize]
+every_loss = pytest.mark.parametrize("name", OWN)
 
 
-SETTINGS = [
-    {},
-    {"temperature": 0.2, "reweighting_power": 1.0},
-    {"overlap_scale": 0.0, "rarity_scale": 0.9, "min_temperature": 0.05},
-    {"overlap_scale": 2.0, "rarity_scale": 0.0, "temperature": 0.01},
-    {"reweighting_power": 0.0, "overlap_scale": 0.0, "rarity_scale": 0.0},
-    {"overlap_power": 0.0},
-    {"overlap_power": 1.7, "reweighting_power": 1.3, "overlap_scale": 0.5, "rarity_scale": 0.3},
-]
-NAMES = {
-    "temperature": "temperature",
-    "reweighting_power": "gamma",
-    "overlap_power": "kappa",
-    "overlap_scale": "alpha",
-    "rarity_scale": "beta",
-    "min_temperature": "floor",
+def arguments(kind):
+    """All that a class takes, through its bases too, and the defaults."""
+    found = {}
+    for base in kind.__mro__[: kind.__mro__.index(keras.losses.Loss)]:
+        for parameter in list(inspect.signature(base.__init__).parameters.values())[1:]:
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD:
+                found.setdefault(parameter.name, parameter)
+        if all(
+            p.kind is not inspect.Parameter.VAR_KEYWORD for p in inspect.signature(base.__init__).parameters.values()
+        ):
+            break
+    return found
+
+
+def batch(name):
+    y, z = drawn()
+    return (y, z[:, :7]) if BY_NAME[name].ends_in == "proxies" else (y, z)
+
+
+def test_one_name_a_loss():
+    for name, entry in LOSSES.items():
+        loss = make(name)
+        assert type(loss).__name__ == entry.kind
+        if name in ("wmacl", "supcon-any", "supcon-all", "bce"):  # a class with settings
+            assert entry.fixed
+        else:
+            assert loss.name == name.replace("-", "_") and not entry.fixed
+    public = {value for name in macl_tf.losses.__all__ if inspect.isclass(value := getattr(macl_tf.losses, name))}
+    losses = {value for value in public if issubclass(value, keras.losses.Loss)}
+    bases = {macl_tf.losses.BatchLoss, macl_tf.losses.PairwiseLoss}
+    assert losses - bases == {entry.load() for entry in BY_NAME.values()}
+    with pytest.raises(AttributeError, match="has no attribute 'Joint'"):
+        macl_tf.losses.Joint  # noqa: B018
+
+
+def test_the_registry_imports_no_keras(run_python):
+    script = "import sys; from macl_tf.losses.registry import table; table(); assert 'keras' not in sys.modules"
+    run_python(script)
+
+
+def test_the_table_of_the_documentation_is_the_registry():
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    assert table() in text, "docs/losses.md must hold what macl_tf.losses.registry.table() gives."
+
+
+@every_loss
+def test_keras_finds_it_by_name_and_only_there_are_defaults(name):
+    loss = keras.losses.get(name)
+    assert type(loss) is BY_NAME[name].load() and loss.name == name
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(7)])
+    model.compile("sgd", loss=name)
+    assert type(model.loss) is str or type(model.loss) is type(loss)
+    x = np.random.default_rng(0).random((24, 3)).astype("float32")
+    assert np.isfinite(model.fit(x, drawn()[0], batch_size=24, verbose=0).history["loss"]).all()
+
+
+@every_loss
+def test_names_are_the_fields_keyword_only_and_of_one_default(name):
+    found = arguments(BY_NAME[name].load())
+    assert set(found) <= {*VALUES, "normalize"}
+    assert found.get("temperature") is None or found["temperature"].default == 0.1
+    for argument, parameter in found.items():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY or argument == "label_statistics"
+
+
+@every_loss
+def test_its_configuration_is_complete(name):
+    kind = BY_NAME[name].load()
+    given = {
+        key: VALUES[key] for key in arguments(kind) if key != "normalize" and (name, key) != ("n_pairs", "temperature")
+    }
+    loss = kind(**given)
+    config = loss.get_config()
+    plain = {key: value.get_config() if key == "label_statistics" else value for key, value in given.items()}
+    assert {**config, **plain} == config
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is kind and again.get_config() == config and again.dtype == "float64"
+    if "normalize" in config:
+        other = kind(normalize=not kind().normalize)
+        assert kind.from_config(other.get_config()).normalize == other.normalize != kind().normalize
+    if getattr(loss, "temperature", None) is not None:
+        loss.temperature.assign(0.125)
+        assert loss.get_config()["temperature"] == 0.125
+
+
+def test_a_subclass_needs_no_init_and_may_take_keywords():
+    @keras.saving.register_keras_serializable("test")
+    class Mine(macl_tf.MACL):
+        def __init__(self, sharper=1.0, **kwargs):
+            super().__init__(**kwargs)
+            self.sharper = sharper
+
+        def get_config(self):
+            return {**super().get_config(), "sharper": self.sharper}
+
+    @keras.saving.register_keras_serializable("test")
+    class Bare(macl_tf.MACL):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+    for loss in (Mine(sharper=2.0, rarity_scale=0.1, name="sharp"), Bare(rarity_scale=0.1)):
+        again = keras.losses.deserialize(keras.losses.serialize(loss))
+        assert type(again) is type(loss) and again.get_config() == loss.get_config()
+        assert again.rarity_scale == 0.1
+        assert float(again(*drawn())) == float(macl_tf.MACL(rarity_scale=0.1)(*drawn()))
+
+
+@pytest.mark.parametrize("name", NORMAL)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_length_of_an_embedding_changes_nothing(name, dtype):
+    y, z = drawn(dtype=dtype)
+    y = y.astype("float32")
+    loss = keras.losses.get(name)
+    value, gradient = value_and_gradient(loss, y, z)
+    for scale in (3, 10):
+        scaled = (z.astype("float64") * scale).astype(dtype)
+        other = value_and_gradient(loss, y, scaled)
+        rtol = 1e-5 if dtype == "float32" else 1e-2
+        np.testing.assert_allclose(other[0], value, rtol=rtol)
+        if dtype == "float32":  # a longer row turns less
+            np.testing.assert_allclose(other[1] * scale, gradient, rtol=1e-3, atol=1e-5 * np.abs(gradient).max())
+    radial = np.sum(gradient * z, axis=1)
+    np.testing.assert_allclose(radial, 0, atol=(1e-5 if dtype == "float32" else 1e-2) * np.abs(gradient).max())
+    long = z.astype("float32") * np.float32(1e20)  # squares beyond float32
+    assert np.isnan(float(loss(y, long)))
+
+
+def test_who_is_of_cosines_normalises():
+    raw = {"n_pairs", "triplet_semi_hard", "triplet_hard", "margin_contrastive", "lifted_structure", "proxy_anchor"}
+    assert set(OWN) - set(NORMAL) == raw
+    for name in raw - {"proxy_anchor"}:
+        y, z = drawn()
+        loss = BY_NAME[name].load()(normalize=True)
+        assert float(loss(y, 3 * z)) == pytest.approx(float(loss(y, z)), rel=1e-5)
+        assert float(BY_NAME[name].load()()(y, 3 * z)) != pytest.approx(float(loss(y, z)), rel=1e-2)
+
+
+def test_a_head_without_a_norm_trains():
+    y = drawn()[0]
+    x = np.random.default_rng(2).random((24, 6)).astype("float32")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(8)])
+    model.compile(keras.optimizers.Adam(0.01), loss="macl")
+    before = macl_tf.evaluate(model.predict(x, verbose=0), y)["map_any"]
+    history = model.fit(x, y, batch_size=24, epochs=40, verbose=0).history["loss"]
+    assert history[-1] < 0.9 * history[0]
+    assert macl_tf.evaluate(model.predict(x, verbose=0), y)["map_any"] > before + 0.1
+
+
+WRONG = {
+    "0.9": lambda y: np.where(y > 0, np.float32(0.9), y),
+    "2": lambda y: 2 * y,
+    "nan": lambda y: np.where(y > 0, np.float32("nan"), y),
+    "-1": lambda y: -y,
 }
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("known", [False, True])
-def test_value_is_the_oracles(settings, weighted, known):
-    y, z = batch()
-    stats = statistics() if known else None
-    loss = macl_tf.MACL(stats, weighted=weighted, **settings)
-    expected = oracle.macl(
-        y,
-        z,
-        *((stats.counts, stats.cooccurrence) if known else (None, None)),
-        weighted=weighted,
-        **{NAMES[key]: value for key, value in settings.items()},
+@every_loss
+def test_wrong_labels_are_said_eagerly_in_graphs_and_are_nan_under_xla(name):
+    y, z = batch(name)
+    loss = keras.losses.get(name)
+    wrong = y.copy()
+    wrong[2, 1] = -1
+    sentence = (
+        r"labels must hold only 0 and 1, got -1(\.0)? in row 2, column 1\. Class indices must be turned into multi-hot"
     )
-    np.testing.assert_allclose(float(loss(y, z)), expected, rtol=RTOL)
+    with pytest.raises(ValueError, match=sentence):
+        loss(wrong, z)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=sentence):
+        tf.function(loss)(tf.constant(wrong), tf.constant(z))
+    if name in ("macl", "dcl"):  # it stands in their base class
+        assert np.isnan(tf.function(loss, jit_compile=True)(tf.constant(wrong), tf.constant(z)).numpy())
+    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(24,\) and \(24, \d\)"):
+        loss(y[:, 0], z)
+    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(23, 7\) and \(24, \d\)"):
+        loss(y[1:], z)
+    broken = z.copy()
+    broken[5, 2] = np.nan
+    assert np.isnan(float(loss(y, broken)))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_gradient_is_the_oracles_finite_difference(weighted):
-    y, z = batch(rows=8, labels=4, width=3)
-    z = z.astype("float64")
-    _, gradient = value_and_gradient(macl_tf.MACL(weighted=weighted, dtype="float64"), y, z)
-    numeric, step = np.zeros(z.shape), 1e-6
-    for index in np.ndindex(*z.shape):
-        shift = np.zeros(z.shape)
-        shift[index] = step
-        up, down = (oracle.macl(y, z + s * shift, weighted=weighted) for s in (1, -1))
-        numeric[index] = (up - down) / (2 * step)
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-6 * np.abs(numeric).max())
+@pytest.mark.parametrize("value", WRONG)
+def test_a_compiled_fit_stops_at_wrong_labels_and_goes_on_with_right_ones(value):
+    y = drawn()[0]
+    x = np.random.default_rng(2).random((24, 6)).astype("float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8)])
+    model.compile("adam", loss="macl", jit_compile=False)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=rf"labels must hold only 0 and 1, got {value} in row 0, column"
+    ):
+        model.fit(x, WRONG[value](y), shuffle=False, verbose=0)
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"][0])
+    with pytest.raises(ValueError, match="Class indices must be turned into multi-hot rows first"):
+        model.fit(x, y.argmax(axis=1), verbose=0)
 
 
-def test_without_powers_and_scales_it_is_jaccard_weighted_supcon():
-    y, z = batch()
-    loss = macl_tf.MACL(temperature=0.1, reweighting_power=0, overlap_scale=0, rarity_scale=0)
-    expected = oracle.supcon(y, z, 0.1, lambda i, j: oracle.overlap(y[i], y[j])[1])
-    np.testing.assert_allclose(float(loss(y, z)), expected, rtol=RTOL)
+def test_top_level_names():
+    assert macl_tf.__version__ == "0.1.0"
+    assert macl_tf.datasets.load_archive
+    assert {"MACL", "losses", "datasets", "metrics", "__version__", "__name__"} <= set(dir(macl_tf))
+    assert {"MACL", "PairwiseLoss", "Target"} <= set(dir(macl_tf.losses))
 
 
-def test_with_uniform_weights_it_is_supcon_any():
-    # Within each of two disjoint label sets all pairs overlap alike, so that w is uniform over positives.
-    y = np.array([[1, 1, 0]] * 4 + [[0, 0, 1]] * 3, "float32")
-    z = batch(rows=7, width=5)[1]
-    loss = macl_tf.MACL(temperature=0.1, overlap_scale=0, rarity_scale=0)
-    np.testing.assert_allclose(float(loss(y, z)), oracle.supcon(y, z, 0.1, lambda i, j: 1.0), rtol=RTOL)
-
-
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
-def test_with_one_label_per_image_it_is_supcon(gamma):
-    y = np.eye(5, dtype="float32")[[0, 1, 2, 0, 1, 0, 3, 0, 2, 1]]  # label 3 occurs once: no positive; label 4 never
-    z = batch(rows=10, width=6)[1]
-    loss = macl_tf.MACL(temperature=0.1, reweighting_power=gamma, overlap_scale=0, rarity_scale=0)
-    np.testing.assert_allclose(float(loss(y, z)), oracle.supcon(y, z, 0.1, lambda i, j: 1.0), rtol=RTOL)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_invariances(weighted):
-    y, z = batch()
-    loss = macl_tf.MACL(weighted=weighted)
-    value = float(loss(y, z))
-    rng = np.random.default_rng(3)
-    rows, columns = rng.permutation(len(y)), rng.permutation(y.shape[1])
-    rotation = np.linalg.qr(rng.normal(size=(z.shape[1],) * 2))[0].astype("float32")
-    for y_other, z_other in ((y[rows], z[rows]), (y[:, columns], z), (y, z @ rotation)):
-        np.testing.assert_allclose(float(loss(y_other, z_other)), value, rtol=RTOL)
-
-
-@pytest.mark.parametrize("known", [False, True])
-def test_labels_that_nobody_has_change_nothing(known):
-    y, z = batch()
-    rows = (np.random.default_rng(5).random((50, 7)) < 0.3).astype(int)
-    wide = np.pad(y, ((0, 0), (0, 3)))
-    stats = [macl_tf.LabelStatistics.from_labels(np.pad(rows, ((0, 0), (0, n)))) if known else None for n in (0, 3)]
-    for weighted in (False, True):
-        narrow_loss, wide_loss = (macl_tf.MACL(s, weighted=weighted) for s in stats)
-        np.testing.assert_allclose(float(wide_loss(wide, z)), float(narrow_loss(y, z)), rtol=RTOL)
-
-
-@pytest.mark.parametrize("y", [np.zeros((5, 3)), np.eye(5), np.ones((1, 3))], ids=["no labels", "all apart", "alone"])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_batch_without_positives_gives_zero_and_zero_gradient(y, weighted):
-    value, gradient = value_and_gradient(macl_tf.MACL(weighted=weighted), y.astype("float32"), batch(rows=len(y))[1])
-    assert value == 0.0
-    np.testing.assert_array_equal(gradient, 0.0)
-
-
-def test_extreme_logits_stay_finite():
-    y, z = batch()
-    z[:] = z[0]  # all similarities 1; at temperature 0.01, exp(100) does not fit float32
-    value, gradient = value_and_gradient(macl_tf.MACL(temperature=0.01, overlap_scale=0), y, z)
-    assert np.isfinite(value) and np.isfinite(gradient).all()
-
-
-def test_call_gives_a_value_per_row_and_sample_weights_count():
-    y, z = batch()
-    y[3] = 0
-    loss = macl_tf.MACL()
-    rows = loss.call(tf.constant(y), tf.constant(z)).numpy()
-    assert rows.shape == (24,) and rows[3] == 0
-    np.testing.assert_allclose(rows.mean(), oracle.macl(y, z), rtol=RTOL)
-    assert float(loss(y, z, sample_weight=np.zeros(24, "float32"))) == 0
-
-
-def test_the_sum_of_shared_pairs_needs_no_cube():
-    y, _ = batch(rows=6)
-    pairs = np.maximum(oracle.counted(y)[1], 1)
-    expected = [
-        [sum(pairs[c, d] ** -0.5 for c in np.flatnonzero(a * b) for d in np.flatnonzero(a * b)) for b in y] for a in y
-    ]
-    held = held_pairs(tf.constant(y))
-    actual = tf.matmul(held * pair_rarity(tf.constant(pairs, "float32"), tf.constant(0.5)), held, transpose_b=True)
-    np.testing.assert_allclose(actual.numpy(), expected, rtol=RTOL)
-
-
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
-def test_graph_and_xla_agree_with_eager(jit):
-    y, z = batch()
-    loss = macl_tf.MACL(statistics())
-    value, gradient = value_and_gradient(loss, y, z)
-    compiled = tf.function(value_tensors, jit_compile=jit)
-    result = compiled(loss, tf.constant(y), tf.constant(z))
-    np.testing.assert_allclose(result[0].numpy(), value, rtol=RTOL)
-    np.testing.assert_allclose(result[1].numpy(), gradient, rtol=1e-4, atol=RTOL * np.abs(gradient).max())
-
-
-def value_tensors(loss, y, z):
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        value = loss(y, z)
-    return value, tape.gradient(value, z)
-
-
-def small_model(policy="float32"):
-    keras.utils.set_random_seed(0)
-    layers = [
-        keras.layers.Flatten(dtype=policy),
-        keras.layers.Dense(8, dtype=policy),
-        keras.layers.UnitNormalization(dtype="float32"),  # in float16 its epsilon overflows
-    ]
-    return keras.Sequential([keras.Input((4, 4, 3)), *layers])
-
-
-def images(rows=24):
-    return np.random.default_rng(2).random((rows, 4, 4, 3)).astype("float32")
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_fit_learns_under_every_precision(policy):
-    y, _ = batch()
-    model = small_model(policy)
-    model.compile(keras.optimizers.Adam(0.01), loss=macl_tf.MACL(), jit_compile=False)
-    history = model.fit(images(), y, batch_size=24, epochs=12, verbose=0).history["loss"]
-    assert np.isfinite(history).all()
-    assert history[-1] < history[0]
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_under_mixed_precision_it_computes_in_float32(policy):
-    y, z = batch()
-    half = tf.cast(z, "float16" if policy == "mixed_float16" else "bfloat16")
-    expected = oracle.macl(y, half.numpy().astype("float64"))
-    np.testing.assert_allclose(float(macl_tf.MACL()(y, half)), expected, rtol=RTOL)
-
-
-def test_saved_model_keeps_statistics_and_the_current_temperature(tmp_path):
-    y, _ = batch()
-    model = small_model()
-    model.compile("adam", loss=macl_tf.MACL(statistics(), rarity_scale=0.2, weighted=True), jit_compile=False)
-    model.fit(images(), y, epochs=1, verbose=0)
-    model.loss.temperature.assign(0.031)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.loss.label_statistics == statistics()
-    assert loaded.loss.get_config() == model.loss.get_config()
-    assert loaded.loss.get_config()["temperature"] == pytest.approx(0.031)
-    assert loaded.evaluate(images(), y, verbose=0) == pytest.approx(model.evaluate(images(), y, verbose=0), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("argument", "value", "rule"),
-    [
-        ("temperature", 0, "> 0"),
-        ("temperature", float("nan"), "> 0"),
-        ("reweighting_power", -1, ">= 0"),
-        ("overlap_power", -0.5, ">= 0"),
-        ("overlap_scale", -0.5, ">= 0"),
-        ("rarity_scale", 1, r"in \[0, 1\)"),
-        ("min_temperature", 0, "> 0"),
-    ],
-)
-def test_bad_hyper_parameters_are_refused(argument, value, rule):
-    with pytest.raises(ValueError, match=f"{argument} must be {rule}.*got {value}"):
-        macl_tf.MACL(**{argument: value})
-
-
-def test_bad_shapes_and_statistics_are_refused():
-    y, z = batch()
-    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(24,\) and \(24, 8\)"):
-        macl_tf.MACL()(np.zeros(24, "float32"), z)
-    with pytest.raises(ValueError, match=r"7 columns of label_statistics, got 3"):
-        macl_tf.MACL(statistics())(y[:, :3], z)
-    with pytest.raises(ValueError, match="label_statistics must be a LabelStatistics, got ndarray"):
-        macl_tf.MACL(np.ones(3))
-
-
-def test_temperature_change_is_seen_by_a_compiled_fit():
-    """Trap: a Python float would be frozen into the graph at the first step."""
-    y, _ = batch()
-    model = small_model()
-    model.compile(keras.optimizers.SGD(0.0), loss=macl_tf.MACL(temperature=0.07), jit_compile=False)
-    first = model.fit(images(), y, batch_size=24, verbose=0).history["loss"][0]
-    model.loss.temperature.assign(0.5)
-    second = model.fit(images(), y, batch_size=24, verbose=0).history["loss"][0]
-    z = model.predict(images(), verbose=0)
-    np.testing.assert_allclose(first, oracle.macl(y, z, temperature=0.07), rtol=RTOL)
-    np.testing.assert_allclose(second, oracle.macl(y, z, temperature=0.5), rtol=RTOL)
+def test_the_documents_own_loss_is_one_of_the_family():
+    text = (ROOT / "docs" / "own_loss.md").read_text(encoding="utf-8")
+    define, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in define.splitlines() if line]) <= 12
+    names = {}
+    exec(define + use, names)
+    kind = names["DiceSupCon"]
+    y, z = drawn(rows=12)
+    expected, unit = [], z / np.linalg.norm(z, axis=1, keepdims=True)
+    for i in range(12):
+        others = [j for j in range(12) if j != i]
+        weights = np.array([2 * (y[i] @ y[j]) / max(y[i].sum() + y[j].sum(), 1) for j in others])
+        logits = np.array([unit[i] @ unit[j] for j in others]) / 0.2
+        if weights.sum():
+            expected.append(-(weights / weights.sum()) @ (logits - np.log(np.exp(logits).sum())))
+    for size in (0, 5):
+        assert float(kind(temperature=0.2, tile_size=size)(y, z)) == pytest.approx(np.mean(expected), rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(kind(temperature=0.2)))
+    assert type(again) is kind and float(again.temperature) == pytest.approx(0.2)
+    assert_same(over_replicas(kind(), y, z, [5, 7]), value_and_gradient(kind(), y, z))

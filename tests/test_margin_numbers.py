@@ -39,12 +39,12 @@ def test_value_and_gradient_are_finite_for_any_labels_and_embeddings(name, argum
     assert value >= 0 and gradient.shape == z.shape
 
 
-@given(batch=batches(), scale=st.sampled_from([1.0, 32.0, 256.0]), delta=st.floats(0, 1))
+@given(batch=batches(), scale=st.sampled_from([1.0, 32.0, 256.0]), margin=st.floats(0, 1))
 @quick
-def test_proxy_anchor_is_finite_for_any_labels_and_cosines(batch, scale, delta):
+def test_proxy_anchor_is_finite_for_any_labels_and_cosines(batch, scale, margin):
     y, _ = batch
     cosines = np.cos(np.arange(y.size).reshape(y.shape)).astype("float32")
-    value, gradient = value_and_gradient(losses.ProxyAnchor(scale, delta), y, cosines)
+    value, gradient = value_and_gradient(losses.ProxyAnchor(scale=scale, margin=margin), y, cosines)
     assert np.isfinite(value) and np.isfinite(gradient).all() and value >= 0
 
 

@@ -70,7 +70,7 @@ def test_ranked_list(z, temperature):
     guarded = oracle.ranked_list(y, z, temperature=temperature, guard=1e-5)
     np.testing.assert_allclose(2 * value, guarded, rtol=1e-9)
     known = 2 * value + oracle.ranked_list(y, z, temperature=temperature) - guarded
-    mine = along_the_sphere(z, *ours(RankedList(weight_temperature=temperature, dtype="float64"), z))
+    mine = along_the_sphere(z, *ours(RankedList(weight_scale=temperature, dtype="float64"), z))
     np.testing.assert_allclose(mine[0], known, rtol=1e-9)
     assert_same(mine, (2 * value, 2 * gradient), rtol=5e-4)  # 14 columns x 1e-5 to weights of 1 and more
 

@@ -8,11 +8,10 @@ import tensorflow as tf
 
 from macl_tf import losses
 from tests.loss_checks import RTOL, assert_same, drawn, finite_difference, one_label, value_and_gradient
-from tests.pairwise_cases import DEFAULTS, MEMBERS, ORACLES, SETTINGS, expected
+from tests.pairwise_cases import DEFAULTS, MEMBERS, SETTINGS, expected
 
 every_setting = pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
 every_member = pytest.mark.parametrize(("name", "settings"), MEMBERS, ids=str)
-every_loss = pytest.mark.parametrize("name", ORACLES)
 
 
 def make(name, /, **settings):
@@ -47,14 +46,14 @@ def test_value_and_gradient_in_float32_are_those_in_float64(name, settings):
 
 def test_with_one_label_per_image_the_supervised_losses_are_one():
     y, z = one_label(), drawn()[1]
-    reference = float(losses.SupCon(temperature=0.1)(y, z))
+    reference = float(losses.SupCon()(y, z))
     same = [
-        losses.SupCon("all", temperature=0.1),
-        losses.JaccardSupCon(temperature=0.1),
-        losses.MultiSupCon(temperature=0.1),
-        losses.MulSupCon(temperature=0.1),
-        losses.SimilarityDissimilarity(temperature=0.1),
-        losses.MACL(temperature=0.1, overlap_scale=0, rarity_scale=0),
+        losses.SupCon(positives="all"),
+        losses.JaccardSupCon(),
+        losses.MultiSupCon(),
+        losses.MulSupCon(),
+        losses.SimilarityDissimilarity(),
+        losses.MACL(overlap_scale=0, rarity_scale=0),
     ]
     for loss in same:
         np.testing.assert_allclose(float(loss(y, z)), reference, rtol=RTOL, err_msg=loss.name)
@@ -65,14 +64,14 @@ def test_info_nce_is_supcon_with_an_image_as_its_own_class():
     twice, thrice = np.tile(np.eye(12), (2, 1)), np.tile(np.eye(8), (3, 1))
     anything = np.zeros((24, 3))  # the labels only fill their place
     for views, y in ((2, twice), (3, thrice)):
-        value = float(losses.InfoNCE(views)(anything, z))
+        value = float(losses.InfoNCE(views=views)(anything, z))
         np.testing.assert_allclose(value, float(losses.SupCon()(y, z)), rtol=RTOL)
 
 
 def test_jaccard_supcon_is_macl_without_powers_and_scales():
     y, z = drawn()
-    plain = losses.MACL(temperature=0.1, reweighting_power=0, overlap_scale=0, rarity_scale=0)
-    both = [value_and_gradient(loss, y, z) for loss in (losses.JaccardSupCon(temperature=0.1), plain)]
+    plain = losses.MACL(reweighting_power=0, overlap_scale=0, rarity_scale=0)
+    both = [value_and_gradient(loss, y, z) for loss in (losses.JaccardSupCon(), plain)]
     assert_same(*both)
 
 
@@ -85,7 +84,7 @@ def test_n_pairs_is_tensorflow_addons():
         y, z = (np.array(batch[key], "float32") for key in ("labels", "embeddings"))
         if not y.any(axis=1).all():
             continue  # 0 / 0 there; named in the docstring
-        value, gradient = value_and_gradient(losses.MultiLabelNPairs(), y, z)
+        value, gradient = value_and_gradient(losses.NPairs(), y, z)
         np.testing.assert_allclose(value, case["value"], rtol=RTOL)
         np.testing.assert_allclose(gradient, case["gradient"], rtol=1e-4, atol=RTOL * np.abs(gradient).max())
         compared += 1
@@ -105,9 +104,7 @@ def test_supcon_is_pytorch_metric_learnings(temperature):
     value = SupConLoss(temperature=temperature)(theirs, torch.tensor(y.argmax(1)))
     value.backward()
     ours = value_and_gradient(losses.SupCon(temperature=temperature, dtype="float64"), y, z.astype("float64"))
-    # Theirs normalises embeddings again: its gradient is ours less the part along z.
-    tangent = ours[1] - z * np.sum(ours[1] * z, axis=1, keepdims=True)
-    assert_same((ours[0], tangent), (value.item(), theirs.grad.numpy()))
+    assert_same(ours, (value.item(), theirs.grad.numpy()))
     views = NTXentLoss(temperature=temperature)(theirs, torch.arange(24) % 12).item()
     np.testing.assert_allclose(float(losses.InfoNCE(temperature=temperature)(y, z)), views, rtol=RTOL)
 
@@ -122,17 +119,6 @@ def test_call_gives_a_value_per_row_and_sample_weights_count(name, settings):
     np.testing.assert_allclose(rows.mean(), expected(name, y, z, settings), rtol=RTOL)
     weights = np.arange(24, dtype="float32")
     np.testing.assert_allclose(float(loss(y, z, sample_weight=weights)), (rows * weights).mean(), rtol=RTOL)
-
-
-@every_loss
-def test_configuration_is_complete(name):
-    loss = make(name, temperature=0.25, tile_size=3, name="other", reduction="sum", dtype="float64")
-    loss.temperature.assign(0.125)
-    config = loss.get_config()
-    again = keras.losses.deserialize(keras.losses.serialize(loss))
-    assert type(again) is type(loss) and again.get_config() == config
-    assert (config["temperature"], config["tile_size"], config["name"]) == (0.125, 3, "other")
-    assert (config["reduction"], again.dtype) == ("sum", "float64")
 
 
 def test_fit_trains_with_every_loss():
@@ -150,35 +136,19 @@ def test_fit_trains_with_every_loss():
     ("name", "argument", "value", "rule"),
     [
         ("SupCon", "positives", "some", "'any' or 'all'"),
-        ("MultiSupCon", "threshold", 0, r"in \(0, 1\]"),
-        ("MultiSupCon", "threshold", 1.1, r"in \(0, 1\]"),
+        ("MultiSupCon", "min_overlap", -0.1, r"in \[0, 1\]"),
+        ("MultiSupCon", "min_overlap", 1.1, r"in \[0, 1\]"),
         ("InfoNCE", "views", 1, "a whole number >= 2"),
         ("InfoNCE", "views", 2.5, "a whole number >= 2"),
-        *((name, "temperature", 0, "> 0") for name in ORACLES),
-        *((name, "tile_size", -1, "None .chosen by size., 0 .dense. or a number of rows >= 1") for name in ORACLES),
+        ("SupCon", "temperature", 0, "> 0"),
+        ("NPairs", "temperature", 0.1, "left out, n-pairs has none"),
+        ("MACL", "tile_size", -1, "None .chosen by size., 0 .dense. or a number of rows >= 1"),
         ("SupCon", "tile_size", 2.5, "None .chosen by size., 0 .dense. or a number of rows >= 1"),
     ],
 )
 def test_bad_arguments_are_refused(name, argument, value, rule):
     with pytest.raises(ValueError, match=f"{argument} must be {rule}, got {value!r}"):
         make(name, **{argument: value})
-
-
-@every_loss
-def test_bad_input_is_refused_or_the_loss_is_nan(name):
-    y, z = drawn()
-    loss = make(name)
-    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(24,\) and \(24, 8\)"):
-        loss(y[:, 0], z)
-    with pytest.raises(ValueError, match=r"labels must be multi-hot .* got \(23, 7\) and \(24, 8\)"):
-        loss(y[1:], z)
-    wrong = y.copy()
-    wrong[2, 1] = -1
-    with pytest.raises(ValueError, match=r"labels must hold only 0 and 1, got -1\.0 in row 2, column 1"):
-        loss(wrong, z)
-    assert np.isnan(tf.function(loss)(tf.constant(wrong), tf.constant(z)).numpy())  # a graph cannot raise
-    z[5, 2] = np.nan
-    assert np.isnan(float(loss(y, z)))
 
 
 def test_info_nce_wants_all_views_of_each_image():

@@ -105,12 +105,13 @@ def test_the_memory_script_measures_the_tiles(run_python):
 
 
 @every_member
-@pytest.mark.parametrize("weights", ["uneven", "none", "one row", "scaled"])
+@pytest.mark.parametrize("weights", ["uneven", "nearly even", "none", "one row", "scaled"])
 def test_rows_may_be_weighed_by_anything(name, settings, weights):
     """Equal weights take the gradient that was prepared on the way forward, others make the tiles again."""
     y, z = drawn(rows=20)
     w = {
         "uneven": np.random.default_rng(3).random(20),
+        "nearly even": 1 + 0.005 * np.random.default_rng(3).random(20),  # a sample weight of 1.005 is not one of 1
         "none": np.zeros(20),
         "one row": np.eye(20)[7],
         "scaled": np.full(20, -3.0),
@@ -134,6 +135,8 @@ def test_the_prepared_gradient_is_used_and_the_other_way_is_there():
     common, factor = tiles.common_factor(upstream, importance, positive)
     assert common and factor == 2
     assert not tiles.common_factor(upstream, tf.ones(4), positive)[0]
+    assert not tiles.common_factor(tf.constant([2.0, 4.0, 0.0, 6.01]), importance, positive)[0]
+    assert tiles.common_factor(tf.constant([2.0, 4.0, 0.0, 6.000001]), importance, positive)[0]  # by rounding
     assert not tiles.common_factor(upstream * float("nan"), importance, positive)[0]
     common, factor = tiles.common_factor(upstream, importance, tf.zeros(4, tf.bool))
     assert common and factor == 0

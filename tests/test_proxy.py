@@ -17,7 +17,7 @@ from tests.loss_checks import (
 )
 from tests.oracles import margins as oracle
 
-SETTINGS = [{}, {"scale": 4.0, "delta": 0.3}, {"delta": 0.0}]
+SETTINGS = [{}, {"scale": 4.0, "margin": 0.3}, {"margin": 0.0}]
 every_setting = pytest.mark.parametrize("arguments", SETTINGS, ids=str)
 
 
@@ -57,12 +57,17 @@ def test_nothing_larger_than_the_cosines_is_held():
     assert largest_tensor(ProxyAnchor(), rows=64, labels=9, width=9) <= 64 * 9
 
 
-@every_setting
-@pytest.mark.parametrize("sizes", [[12, 12], [6, 1, 9, 8]], ids=str)
-def test_rows_of_replicas_add_up_to_the_whole_batch(arguments, sizes):
+def test_rows_of_replicas_add_up_to_the_whole_batch():
     y, s = drawn()[0], cosines()
-    loss = ProxyAnchor(**arguments)
-    assert_same(over_replicas(loss, y, s, sizes), value_and_gradient(loss, y, s))
+    assert_same(over_replicas(ProxyAnchor(), y, s, [6, 1, 9, 8]), value_and_gradient(ProxyAnchor(), y, s))
+
+
+def test_attraction_is_shared_among_the_labels_that_occur():
+    """Two labels of three occur; by hand, one image each."""
+    y, s = np.array([[1, 0, 0], [0, 1, 0]], "float32"), np.zeros((2, 3), "float32")
+    one = np.log1p(np.exp(0.2))  # scale 2, margin 0.1: attraction and repulsion of a cosine of 0
+    expected = 2 * one / 2 + (2 * one + np.log1p(2 * np.exp(0.2))) / 3
+    assert float(ProxyAnchor(scale=2.0, margin=0.1)(y, s)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_replicas_give_loss_and_gradient_of_the_whole_batch(run_python):
@@ -105,7 +110,7 @@ def encoder_and_head(policy="float32"):
 def test_fit_trains_encoder_and_proxies_and_a_saved_model_keeps_them(policy, tmp_path):
     y, images = one_label(), np.random.default_rng(2).random((24, 4, 4, 3)).astype("float32")
     encoder, model = encoder_and_head(policy)
-    model.compile(keras.optimizers.Adam(0.01), loss=ProxyAnchor(delta=0.2), jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.01), loss=ProxyAnchor(margin=0.2), jit_compile=False)
     before = [np.array(w) for w in model.trainable_weights]
     assert len(before) == 3  # kernel, bias, proxies
     history = model.fit(images, y, batch_size=24, epochs=12, verbose=0).history["loss"]
@@ -114,7 +119,7 @@ def test_fit_trains_encoder_and_proxies_and_a_saved_model_keeps_them(policy, tmp
         assert np.abs(np.array(weight) - old).max() > 1e-4
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.loss.get_config() == model.loss.get_config() and loaded.loss.delta == 0.2
+    assert loaded.loss.get_config() == model.loss.get_config() and loaded.loss.margin == 0.2
     np.testing.assert_allclose(loaded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-6)
     assert encoder.predict(images, verbose=0).shape == (24, 8)
 
@@ -156,7 +161,7 @@ def test_proxies_train_alike_on_one_device_and_two(run_python):
     ("make", "message"),
     [
         (lambda: ProxyAnchor(scale=0), "scale must be > 0, got 0"),
-        (lambda: ProxyAnchor(delta=-1), "delta must be >= 0, got -1"),
+        (lambda: ProxyAnchor(margin=-1), "margin must be >= 0, got -1"),
         (lambda: ProxyHead(0), "num_labels must be an integer >= 1, got 0"),
         (lambda: ProxyHead(3, learning_rate_multiplier=0), "learning_rate_multiplier must be > 0, got 0"),
         (lambda: ProxyAnchor()(*drawn()), r"labels and cosines must both be \(B, C\), got \(24, 7\) and \(24, 8\)"),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from macl_tf.cli import index, serve, train
+from macl_tf.versions import need
 
 _MORE = "Close other programs, or use a machine with more of it."
 _LESS_MEMORY = {
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # oneDNN's regret, once in each process, that it has no kernel for uint8 on this processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
+        need("train" if options.command in ("train", "evaluate") else "index")
         return options.run(options)
     except KeyboardInterrupt:
         print(f"\nInterrupted. {options.after_interrupt}".rstrip(), file=sys.stderr)

@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from macl_tf.versions import need
+
 if TYPE_CHECKING:
     from macl_tf.datasets.archives import Archive
 
@@ -49,6 +51,7 @@ def load_archive(
         >>> len(archive), archive.read_image(0).shape
         (8, (96, 96, 3))
     """
+    need("train")
     if name not in NAMES:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}.")
     for option, value, owner in (("num_tiles", num_tiles, "synthetic"), ("table", table, "folder")):

@@ -8,6 +8,8 @@ rounded to float32, so that equal rows tie (`metrics/similarity.py` says how); t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -240,6 +242,8 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _progress(total: int | None, words: str, shown: bool) -> Any:
-    from tqdm import tqdm
-
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:  # not among the base dependencies, and a bar only
+        return nullcontext(SimpleNamespace(update=lambda done: None))
     return tqdm(total=total, desc=words, disable=not shown, leave=False)

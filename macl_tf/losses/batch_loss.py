@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from macl_tf.labels import LabelStatistics, check_multi_hot
+from macl_tf.losses.registry import BY_NAME
 
 Tensor = Any
 
@@ -22,6 +23,35 @@ Tensor = Any
 MASKED = -1e30
 # Reductions that divide by the rows of a replica; only these need the share of an uneven batch.
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+_SHORTEST = 1e-12  # squared norm below which an embedding is not made a unit long, as in TensorFlow
+
+
+class Batch(NamedTuple):
+    """The rows that a loss is computed of; on one device the last three are the whole batch itself and 0.
+
+    Attributes:
+        labels: (b, C) multi-hot labels of this replica.
+        embeddings: (b, D) of this replica, of unit norm where the loss normalises.
+        all_labels: (B, C) labels of the global batch; `labels` itself where there is one replica.
+        all_embeddings: (B, D) of the global batch; `embeddings` itself where there is one replica.
+        offset: Row of the global batch at which this replica's rows begin.
+    """
+
+    labels: Tensor
+    embeddings: Tensor
+    all_labels: Tensor
+    all_embeddings: Tensor
+    offset: Tensor
+
+    @property
+    def whole(self) -> bool:
+        """Whether these rows are all rows of the global batch."""
+        return self.all_embeddings is self.embeddings
+
+    @property
+    def size(self) -> Tensor:
+        """B."""
+        return ops.shape(self.all_labels)[0]
 
 
 def gather_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,6 +111,16 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return call
 
 
+def known_to_keras(kind: type[keras.losses.Loss]) -> type[keras.losses.Loss]:
+    """The class, which Keras then finds in saved models, and by its name in `compile(loss="macl")`."""
+    # Keras looks a text up in this table of its own alone, not among what is registered.
+    by_name = vars(sys.modules[keras.losses.get.__module__]).get("ALL_OBJECTS_DICT", {})
+    for name, entry in BY_NAME.items():
+        if entry.kind == kind.__name__:
+            by_name.setdefault(name, kind)
+    return keras.saving.register_keras_serializable("macl_tf")(kind)
+
+
 def check_range(name: str, value: float, rule: str, holds: bool) -> None:
     """Raises a ValueError that gives rule and value unless the rule holds (NaN holds none)."""
     if not holds:
@@ -103,17 +143,39 @@ def check_shapes(labels: Tensor, embeddings: Tensor, statistics: LabelStatistics
 
 
 def multi_hot_or_nan(labels: Tensor, dtype: Any) -> Tensor:
-    """1 if the labels (B, C) hold only 0 and 1; else an error, or NaN in a compiled step, which cannot raise one."""
+    """1 if the labels (B, C) hold only 0 and 1; else an error, or NaN in a step that cannot raise one (XLA, JAX)."""
     if is_concrete(labels):
         check_multi_hot(ops.convert_to_numpy(labels))
         return ops.ones((), dtype)
     valid = ops.all(ops.logical_or(ops.equal(labels, 0), ops.equal(labels, 1)))
+    if keras.config.backend() == "tensorflow":
+        valid = refused_in_graph(labels, valid)
     return ops.cast(ops.where(valid, 1.0, float("nan")), dtype)
 
 
-def one_or_nan(embeddings: Tensor) -> Tensor:
-    """1 if all embeddings are finite, else NaN: a loss that mines its pairs would pass over a broken row in silence."""
-    return ops.cast(ops.where(ops.all(ops.isfinite(embeddings)), 1.0, float("nan")), embeddings.dtype)
+def refused_in_graph(labels: Tensor, valid: Tensor) -> Tensor:
+    """`valid`, which a TensorFlow graph gets only if it is true, and else stops with what `check_multi_hot` would say.
+
+    What hangs on it, the gradient too, is not computed then: no weight is touched. XLA and TPUs can neither stop nor
+    speak, and get `valid` as it is.
+    """
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        return valid
+    sentence = (
+        "labels must hold only 0 and 1, got {} in row {}, column {}. "
+        "Class indices must be turned into multi-hot rows first."
+    )
+
+    def refuse() -> Any:
+        place = tf.where(tf.logical_not(tf.logical_or(labels == 0, labels == 1)))[0]
+        said = tf.strings.format(sentence, (tf.gather_nd(labels, place), place[0], place[1]))
+        with tf.control_dependencies([tf.debugging.Assert(False, [said])]):
+            return tf.constant(False)
+
+    return tf.cond(valid, lambda: tf.constant(True), refuse)  # the sentence costs nothing unless it is needed
 
 
 def is_concrete(tensor: Tensor) -> bool:
@@ -128,49 +190,62 @@ def is_concrete(tensor: Tensor) -> bool:
 class BatchLoss(keras.losses.Loss):
     """A loss over the rows of the global batch, on one device or several. A subclass writes `rows`.
 
+    `y_true` is multi-hot (B, C), `y_pred` are embeddings (B, D). Under `tf.distribute` the rows of all replicas are
+    gathered: value and gradient are those of the whole global batch on one device.
+
     `call` gives a vector, one value per row of this replica, whose mean over the *global* batch is the loss:
-    Keras divides a vector by the rows and by the replicas, a scalar by neither. A subclass stores each argument
-    of its `__init__` under the argument's own name, for `get_config`.
+    Keras divides a vector by the rows and by the replicas, a scalar by neither. It is NaN if an embedding is not
+    finite: a loss that mines its pairs would pass over a broken row in silence.
+
+    Args:
+        normalize: Whether embeddings are divided by their norm before anything else. True by default where a loss is
+            of cosines or of distances on the sphere; False where it is of raw distances or products, as published.
+        name: Name of the loss.
+        reduction: As in `keras.losses.Loss`.
+        dtype: Precision of the computation, the norm included: float32 by default, under mixed precision too.
+
+    Raises:
+        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are not
+            (B, C) and (B, D), and for labels other than 0 and 1. A compiled step of TensorFlow stops with
+            `InvalidArgumentError` for those; under XLA (`jit_compile=True`, which Keras chooses on GPUs), on TPUs
+            and on JAX nothing can stop it, and the loss is NaN.
     """
 
-    def rows(
-        self, labels: Tensor, embeddings: Tensor, all_labels: Tensor, all_embeddings: Tensor, offset: Tensor
-    ) -> Tensor:
-        """Values (b,) of the rows of this replica, whose mean over the B rows of the global batch is the loss.
+    def __init__(
+        self,
+        *,
+        normalize: bool = True,
+        name: str | None = None,
+        reduction: str = "sum_over_batch_size",
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.normalize = bool(normalize)
 
-        Args:
-            labels: (b, C) multi-hot labels of this replica.
-            embeddings: (b, D) of this replica.
-            all_labels: (B, C) labels of the global batch; `labels` itself where there is one replica.
-            all_embeddings: (B, D) of the global batch; `embeddings` itself where there is one replica.
-            offset: Row of the global batch at which this replica's rows begin.
-        """
+    def rows(self, batch: Batch) -> Tensor:
+        """Values (b,) of the rows of this replica, whose mean over the B rows of the global batch is the loss."""
         raise NotImplementedError
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """Values per row, (B,), whose mean over the global batch is the loss; NaN if an embedding is not finite.
-
-        Args:
-            y_true: (B, C) multi-hot labels.
-            y_pred: (B, D) embeddings.
-        """
-        y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        check_shapes(y_true, y_pred, getattr(self, "label_statistics", None))
-        scale = multi_hot_or_nan(y_true, y_pred.dtype)
-        all_z, all_y, offset, share = gather_batch(y_pred, ops.cast(y_true, y_pred.dtype))
-        own = all_y if all_z is y_pred else ops.cast(y_true, y_pred.dtype)
-        values = self.rows(own, y_pred, all_y, all_z, offset)
-        scale = scale * one_or_nan(all_z)
+        """Values (b,) of the rows; see the class."""
+        y_true, z = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        check_shapes(y_true, z, getattr(self, "label_statistics", None))
+        scale = multi_hot_or_nan(y_true, z.dtype)
+        if self.normalize:
+            # A row beyond the range of squares becomes NaN too.
+            squares = ops.sum(ops.square(z), axis=1, keepdims=True)
+            z = z / ops.sqrt(ops.maximum(squares, _SHORTEST)) * finite_or_nan(squares)
+        y = ops.cast(y_true, z.dtype)
+        all_z, all_y, offset, share = gather_batch(z, y)
+        values = self.rows(Batch(all_y if all_z is z else y, z, all_y, all_z, offset))
+        scale = scale * finite_or_nan(all_z)
         return values * (scale * share if self.reduction in MEANS else scale)
 
     def get_config(self) -> dict[str, Any]:
-        """Everything `__init__` takes, variables with their values now."""
-        arguments = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: plain(getattr(self, name)) for name in arguments}
+        """Everything `__init__` takes, variables with their values now. A subclass adds what its own takes."""
+        return {**super().get_config(), "dtype": self.dtype, "normalize": self.normalize}
 
 
-def plain(value: Any) -> Any:
-    """A constructor's argument as plain lists and numbers."""
-    if isinstance(value, keras.Variable):
-        return float(value)
-    return value.get_config() if isinstance(value, LabelStatistics) else value
+def finite_or_nan(values: Tensor) -> Tensor:
+    """1 if all values are finite, else NaN."""
+    return ops.cast(ops.where(ops.all(ops.isfinite(values)), 1.0, float("nan")), values.dtype)

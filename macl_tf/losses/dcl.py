@@ -4,55 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from macl_tf.losses.batch_loss import check_range
-from macl_tf.losses.margin import MarginLoss, along_rows, count, distances, related, root, rows_of
+from macl_tf.losses.batch_loss import Batch, check_range, known_to_keras
+from macl_tf.losses.margin import along_rows, count, distances, root
 from macl_tf.losses.pairwise import not_self
-from macl_tf.losses.ranked_list import weighted_violation
+from macl_tf.losses.ranked_list import BoundaryLoss, weighted_violation
 
 Tensor = Any
-
-
-def dcl(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    boundary: float = 1.2,
-    margin: float = 0.4,
-    weight_temperature: float = 10.0,
-    num_hard: int = 5,
-    min_overlap: float = 0.0,
-) -> Tensor:
-    """`DCL` per anchor: (b,) values whose mean over the global batch is the loss.
-
-    What is compared is chosen from distances without gradient; the few distances of the result are computed
-    anew from the chosen rows, so that the backward pass is of size b x num_hard x D.
-    """
-    positive, _ = rows_of(labels, all_labels, offset, *related(all_labels, min_overlap))
-    size = ops.shape(all_labels)[0]
-    shared = ops.matmul(labels, ops.transpose(all_labels)) > 0
-    stranger = ops.logical_and(ops.logical_not(shared), not_self(ops.shape(labels)[0], size, offset))
-    apart = distances(ops.stop_gradient(embeddings), ops.stop_gradient(all_embeddings))
-
-    # Sample balance: the farthest of the positives beyond boundary - margin.
-    hard = ops.logical_and(positive, apart > boundary - margin)
-    share_hard = count(hard, apart.dtype, axis=1) / ops.maximum(count(positive, apart.dtype, axis=1), 1.0)
-    images = ops.arange(size, dtype="int32")
-    farthest, found = first_of_groups(-apart, hard, images, num_hard)
-    beyond = distances_to(embeddings, all_embeddings, farthest) - (boundary - margin)
-    mean_beyond = ops.sum(ops.where(found, beyond, 0.0), axis=1) / ops.maximum(count(found, apart.dtype, axis=1), 1.0)
-
-    # Ranking consistency: the nearest sample of each of the nearest classes.
-    nearest, found = first_of_groups(apart, stranger, label_sets(all_labels), num_hard)
-    inside = boundary - distances_to(embeddings, all_embeddings, nearest)
-    found = ops.logical_and(found, along_rows(apart, nearest) < boundary)
-    return share_hard * mean_beyond + weighted_violation(inside, found, weight_temperature)
 
 
 def label_sets(labels: Tensor) -> Tensor:
@@ -95,8 +55,8 @@ def distances_to(anchors: Tensor, keys: Tensor, columns: Tensor) -> Tensor:
     return root(ops.sum(ops.square(anchors[:, None, :] - ops.take(keys, columns, axis=0)), axis=2))
 
 
-@keras.saving.register_keras_serializable("macl_tf")
-class DCL(MarginLoss):
+@known_to_keras
+class DCL(BoundaryLoss):
     """Distribution consistency loss.
 
     With d_ij = ||z_i - z_j||, a = `boundary`, m = `margin`, the positives P(i) of an anchor and the hard ones
@@ -116,24 +76,10 @@ class DCL(MarginLoss):
     Args:
         boundary: a > 0, the distance within which another class counts as too near.
         margin: m in [0, boundary].
-        weight_temperature: T >= 0, how much more the nearest classes weigh.
+        weight_scale: T >= 0, how much more the nearest classes weigh.
         num_hard: Hard positives and hard classes per anchor, >= 1.
-        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1].
-            Pairs that share labels but less are neither positive nor negative. 0: any shared label.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D).
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
-        >>> round(float(DCL()(labels, z)), 3)
-        0.931
+        **kwargs: As in `PairLoss`: min_overlap (pairs that share labels but overlap less are neither positive nor
+            negative), normalize, name, reduction, dtype.
 
     Reference:
         Fan, Zhao, Zhao, Distribution Consistency Loss for Large-Scale Remote Sensing Image Retrieval, Remote
@@ -143,33 +89,45 @@ class DCL(MarginLoss):
 
     def __init__(
         self,
+        *,
         boundary: float = 1.2,
         margin: float = 0.4,
-        weight_temperature: float = 10.0,
+        weight_scale: float = 10.0,
         num_hard: int = 5,
-        *,
-        min_overlap: float = 0.0,
         name: str = "dcl",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
-        check_range("boundary", boundary, "> 0", boundary > 0)
-        check_range("margin", margin, f"in [0, boundary = {boundary}]", 0 <= margin <= boundary)
-        check_range("weight_temperature", weight_temperature, ">= 0", weight_temperature >= 0)
+        super().__init__(boundary=boundary, margin=margin, weight_scale=weight_scale, name=name, **kwargs)
         check_range("num_hard", num_hard, "an integer >= 1", num_hard >= 1 and num_hard == int(num_hard))
-        self.boundary = float(boundary)
-        self.margin = float(margin)
-        self.weight_temperature = float(weight_temperature)
         self.num_hard = int(num_hard)
 
-    def rows(self, *batch: Tensor) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
+        """As in `BatchLoss`.
+
+        What is compared is chosen from distances without gradient; the few distances of the result are computed
+        anew from the chosen rows, so that the backward pass is of size b x num_hard x D.
+        """
+        labels, z, all_labels, all_z, offset = batch
+        positive, _ = self.pairs(batch)
+        shared = ops.matmul(labels, ops.transpose(all_labels)) > 0
+        stranger = ops.logical_and(ops.logical_not(shared), not_self(ops.shape(labels)[0], batch.size, offset))
+        apart = distances(ops.stop_gradient(z), ops.stop_gradient(all_z))
+        outer = self.boundary - self.margin
+
+        # Sample balance: the farthest of the positives beyond boundary - margin.
+        hard = ops.logical_and(positive, apart > outer)
+        share_hard = count(hard, apart.dtype, axis=1) / ops.maximum(count(positive, apart.dtype, axis=1), 1.0)
+        images = ops.arange(batch.size, dtype="int32")
+        farthest, found = first_of_groups(-apart, hard, images, self.num_hard)
+        beyond = ops.where(found, distances_to(z, all_z, farthest) - outer, 0.0)
+        mean_beyond = ops.sum(beyond, axis=1) / ops.maximum(count(found, apart.dtype, axis=1), 1.0)
+
+        # Ranking consistency: the nearest sample of each of the nearest classes.
+        nearest, found = first_of_groups(apart, stranger, label_sets(all_labels), self.num_hard)
+        inside = self.boundary - distances_to(z, all_z, nearest)
+        found = ops.logical_and(found, along_rows(apart, nearest) < self.boundary)
+        return share_hard * mean_beyond + weighted_violation(inside, found, self.weight_scale)
+
+    def get_config(self) -> dict[str, Any]:
         """As in `BatchLoss`."""
-        return dcl(
-            *batch,
-            boundary=self.boundary,
-            margin=self.margin,
-            weight_temperature=self.weight_temperature,
-            num_hard=self.num_hard,
-            min_overlap=self.min_overlap,
-        )
+        return {**super().get_config(), "num_hard": self.num_hard}

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 from keras import ops
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses.batch_loss import check_range
+from macl_tf.losses.batch_loss import check_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY, Target
 
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MACL(PairwiseLoss):
     """Multi-Label Adaptive Contrastive Learning, for `model.compile(loss=macl_tf.MACL())`.
 
@@ -43,13 +42,9 @@ class MACL(PairwiseLoss):
     anchors by a_i. gamma = alpha = beta = 0 is the Jaccard-weighted SupCon; with one label per image as
     well, it is SupCon.
 
-    Under `MirroredStrategy` the rows of all replicas are gathered: value and gradient are those of the
-    whole global batch on one device.
-
     Args:
         label_statistics: `LabelStatistics` of the training set, or None: then n and M
             are counted in each global batch.
-        temperature: tau_0 > 0. It is a `keras.Variable`, so that `TemperatureSchedule` can change it.
         reweighting_power: gamma >= 0. How strongly large overlaps, rare labels and rare pairs of labels weigh.
         overlap_power: kappa >= 0. How strongly large overlaps weigh beside rarity.
         overlap_scale: alpha >= 0. How much the temperature rises with overlap. It must not fall: below 0, the
@@ -57,16 +52,10 @@ class MACL(PairwiseLoss):
         rarity_scale: beta in [0, 1). How much lower the temperature of a rare anchor is.
         min_temperature: tau_min > 0, the floor of tau_ij.
         weighted: W-MACL.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
+        **kwargs: As in `PairwiseLoss`: temperature (tau_0), tile_size, normalize, name, reduction, dtype.
 
     Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D), for labels other than 0 and 1 (in a compiled step the loss is NaN), or for a
-            C that is not that of `label_statistics`.
+        ValueError: As in `BatchLoss`, and when called with a C that is not that of `label_statistics`.
 
     Example:
         >>> import numpy as np, macl_tf
@@ -84,19 +73,16 @@ class MACL(PairwiseLoss):
         self,
         label_statistics: LabelStatistics | None = None,
         *,
-        temperature: float = 0.1,
         reweighting_power: float = 1.0,
         overlap_power: float = 2.0,
         overlap_scale: float = 0.0,
         rarity_scale: float = 0.3,
         min_temperature: float = 0.01,
         weighted: bool = False,
-        tile_size: int | None = None,
         name: str = "macl",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name=name, **kwargs)
         if isinstance(label_statistics, Mapping):  # from a saved model
             label_statistics = LabelStatistics.from_config(label_statistics)
         if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
@@ -134,12 +120,20 @@ class MACL(PairwiseLoss):
         else:
             counts = ops.convert_to_tensor(statistics.counts, dtype=all_labels.dtype)
             pairs = ops.convert_to_tensor(statistics.cooccurrence, dtype=all_labels.dtype)
+        return {"counts": counts, "cooccurrence": pairs, **self.powers()}
+
+    def powers(self) -> dict[str, float]:
+        """The hyper-parameters that the target reads."""
         return {
-            "counts": counts,
-            "cooccurrence": pairs,
             "reweighting_power": self.reweighting_power,
             "overlap_power": self.overlap_power,
             "overlap_scale": self.overlap_scale,
             "rarity_scale": self.rarity_scale,
             "min_temperature": self.min_temperature,
         }
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        statistics = None if self.label_statistics is None else self.label_statistics.get_config()
+        own = {"label_statistics": statistics, **self.powers(), "weighted": self.weighted}
+        return {**super().get_config(), **own}

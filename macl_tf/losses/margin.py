@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, BatchLoss, check_range
+from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, check_range, known_to_keras
 from macl_tf.losses.pairwise import not_self
 from macl_tf.losses.targets import label_overlap
 
@@ -48,11 +47,11 @@ def related(all_labels: Tensor, min_overlap: float = 0.0) -> tuple[Tensor, Tenso
     return ops.logical_and(positive, others), ops.logical_and(ops.logical_not(positive), others)
 
 
-def rows_of(labels: Tensor, all_labels: Tensor, offset: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
+def rows_of(batch: Batch, *matrices: Tensor) -> tuple[Tensor, ...]:
     """Of matrices over the global batch (B, ...), the rows of this replica's anchors; all where there is one."""
-    if labels is all_labels:
+    if batch.labels is batch.all_labels:
         return matrices
-    rows = ops.arange(ops.shape(labels)[0], dtype="int32") + offset
+    rows = ops.arange(ops.shape(batch.labels)[0], dtype="int32") + batch.offset
     return tuple(ops.take(matrix, rows, axis=0) for matrix in matrices)
 
 
@@ -67,67 +66,50 @@ def count(mask: Tensor, dtype: str, axis: int | None = None) -> Tensor:
     return ops.sum(ops.cast(mask, dtype), axis=axis)
 
 
-def mean_over(total: Tensor, values: Tensor, all_labels: Tensor) -> Tensor:
+def mean_over(total: Tensor, values: Tensor, batch: Batch) -> Tensor:
     """Row sums (b,) scaled so that their mean over the B rows of the global batch is their sum over `total`."""
-    size = ops.cast(ops.shape(all_labels)[0], values.dtype)
-    return values * size / ops.maximum(total, 1.0)
+    return values * ops.cast(batch.size, values.dtype) / ops.maximum(total, 1.0)
 
 
-def margin_contrastive(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    margin: float = 1.0,
-    min_overlap: float = 0.0,
-) -> Tensor:
-    """`MarginContrastive` per anchor: (b,) values whose mean over the global batch is the loss."""
-    positive, negative = rows_of(labels, all_labels, offset, *related(all_labels, min_overlap))
-    squares = distances(embeddings, all_embeddings, "squared-L2")
-    short = ops.maximum(margin - root(squares), 0.0)
-    pairs = ops.where(positive, squares, 0.0) + ops.where(negative, ops.square(short), 0.0)
-    others = ops.cast(ops.maximum(ops.shape(all_labels)[0] - 1, 1), pairs.dtype)
-    return ops.sum(pairs, axis=1) / others
+class PairLoss(BatchLoss):
+    """A loss over positive and negative pairs, which `min_overlap` tells apart.
 
-
-def lifted_structure(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    margin: float = 1.0,
-    min_overlap: float = 0.0,
-) -> Tensor:
-    """`LiftedStructure` per anchor: (b,) values whose mean over the global batch is the loss.
-
-    The negatives of both images of a pair count, so that every replica needs the distances of the whole batch.
+    Args:
+        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
+            all other pairs are negative. 0: any shared label.
+        **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
     """
-    positive, negative = related(all_labels, min_overlap)
-    has_negative = ops.any(negative, axis=1)
-    valid = ops.logical_and(positive, ops.logical_or(has_negative[:, None], has_negative))
-    total = count(valid, embeddings.dtype)
-    apart = distances(all_embeddings, all_embeddings)
-    repulsion = ops.logsumexp(ops.where(negative, margin - apart, MASKED), axis=1)
-    valid, apart, own = rows_of(labels, all_labels, offset, valid, apart, repulsion)
-    pairs = ops.maximum(apart + ops.logaddexp(own[:, None], repulsion), 0.0)
-    return mean_over(total, 0.5 * ops.sum(ops.where(valid, ops.square(pairs), 0.0), axis=1), all_labels)
 
-
-class MarginLoss(BatchLoss):
-    """A loss over positive and negative pairs, which `min_overlap` tells apart."""
-
-    def __init__(self, min_overlap: float, *, name: str, reduction: str, dtype: Any) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, *, min_overlap: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         check_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
         self.min_overlap = float(min_overlap)
 
+    def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Positive and negative pairs of this replica's anchors, two boolean (b, B) masks."""
+        positive, negative = rows_of(batch, *related(batch.all_labels, self.min_overlap))
+        return positive, negative
 
-@keras.saving.register_keras_serializable("macl_tf")
-class MarginContrastive(MarginLoss):
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        return {**super().get_config(), "min_overlap": self.min_overlap}
+
+
+class HingeLoss(PairLoss):
+    """A loss over pairs with a margin > 0, of raw distances unless `normalize` is asked for, as published."""
+
+    def __init__(self, *, margin: float, normalize: bool = False, **kwargs: Any) -> None:
+        super().__init__(normalize=normalize, **kwargs)
+        check_range("margin", margin, "> 0", margin > 0)
+        self.margin = float(margin)
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        return {**super().get_config(), "margin": self.margin}
+
+
+@known_to_keras
+class MarginContrastive(HingeLoss):
     """Contrastive loss with a margin, over all pairs of the global batch.
 
     With d_ij = ||z_i - z_j||,
@@ -143,47 +125,26 @@ class MarginContrastive(MarginLoss):
 
     Args:
         margin: Distance, > 0, beyond which a negative pair costs nothing.
-        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
-            all other pairs are negative. 0: any shared label.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D).
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
-        >>> round(float(MarginContrastive()(labels, z)), 3)
-        0.624
+        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Reference:
         Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006.
     """
 
-    def __init__(
-        self,
-        margin: float = 1.0,
-        *,
-        min_overlap: float = 0.0,
-        name: str = "margin_contrastive",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
-        check_range("margin", margin, "> 0", margin > 0)
-        self.margin = float(margin)
+    def __init__(self, *, margin: float = 1.0, name: str = "margin_contrastive", **kwargs: Any) -> None:
+        super().__init__(margin=margin, name=name, **kwargs)
 
-    def rows(self, *batch: Tensor) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
-        return margin_contrastive(*batch, margin=self.margin, min_overlap=self.min_overlap)
+        positive, negative = self.pairs(batch)
+        squares = distances(batch.embeddings, batch.all_embeddings, "squared-L2")
+        short = ops.maximum(self.margin - root(squares), 0.0)
+        pairs = ops.where(positive, squares, 0.0) + ops.where(negative, ops.square(short), 0.0)
+        return ops.sum(pairs, axis=1) / ops.cast(ops.maximum(batch.size - 1, 1), pairs.dtype)
 
 
-@keras.saving.register_keras_serializable("macl_tf")
-class LiftedStructure(MarginLoss):
+@known_to_keras
+class LiftedStructure(HingeLoss):
     """Lifted structured loss: each positive pair against all negatives of both its images.
 
     With d_ij = ||z_i - z_j|| and N(i) the negatives of i,
@@ -199,41 +160,24 @@ class LiftedStructure(MarginLoss):
 
     Args:
         margin: > 0.
-        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
-            all other pairs are negative. 0: any shared label.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D).
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
-        >>> round(float(LiftedStructure()(labels, z)), 3)
-        3.562
+        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Reference:
         Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding,
         CVPR 2016, equation 4.
     """
 
-    def __init__(
-        self,
-        margin: float = 1.0,
-        *,
-        min_overlap: float = 0.0,
-        name: str = "lifted_structure",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
-        check_range("margin", margin, "> 0", margin > 0)
-        self.margin = float(margin)
+    def __init__(self, *, margin: float = 1.0, name: str = "lifted_structure", **kwargs: Any) -> None:
+        super().__init__(margin=margin, name=name, **kwargs)
 
-    def rows(self, *batch: Tensor) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
-        return lifted_structure(*batch, margin=self.margin, min_overlap=self.min_overlap)
+        positive, negative = related(batch.all_labels, self.min_overlap)
+        has_negative = ops.any(negative, axis=1)
+        valid = ops.logical_and(positive, ops.logical_or(has_negative[:, None], has_negative))
+        total = count(valid, batch.embeddings.dtype)
+        apart = distances(batch.all_embeddings, batch.all_embeddings)
+        repulsion = ops.logsumexp(ops.where(negative, self.margin - apart, MASKED), axis=1)
+        valid, apart, own = rows_of(batch, valid, apart, repulsion)
+        pairs = ops.maximum(apart + ops.logaddexp(own[:, None], repulsion), 0.0)
+        return mean_over(total, 0.5 * ops.sum(ops.where(valid, ops.square(pairs), 0.0), axis=1), batch)

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, check_range
-from macl_tf.losses.margin import MarginLoss, related, rows_of
+from macl_tf.losses.batch_loss import MASKED, Batch, check_range, known_to_keras
+from macl_tf.losses.margin import PairLoss
 
 Tensor = Any
-
-
-def multi_similarity(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    positive_scale: float = 2.0,
-    negative_scale: float = 50.0,
-    base: float = 0.5,
-    epsilon: float = 0.1,
-    min_overlap: float = 0.0,
-) -> Tensor:
-    """`MultiSimilarity` per anchor: (b,) values whose mean over the global batch is the loss."""
-    positive, negative = rows_of(labels, all_labels, offset, *related(all_labels, min_overlap))
-    similarities = ops.matmul(embeddings, ops.transpose(all_embeddings))
-    known = ops.stop_gradient(similarities)
-    hardest = ops.max(ops.where(negative, known, MASKED), axis=1, keepdims=True, initial=MASKED)
-    lowest = ops.min(ops.where(positive, known, -MASKED), axis=1, keepdims=True, initial=-MASKED)
-    mined_positive = ops.logical_and(positive, known - epsilon < hardest)
-    mined_negative = ops.logical_and(negative, known + epsilon > lowest)
-    excess = similarities - base
-    attraction = log_one_plus_sum(-positive_scale * excess, mined_positive) / positive_scale
-    return attraction + log_one_plus_sum(negative_scale * excess, mined_negative) / negative_scale
 
 
 def log_one_plus_sum(logits: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
@@ -44,8 +17,8 @@ def log_one_plus_sum(logits: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
     return ops.softplus(ops.logsumexp(ops.where(mask, logits, MASKED), axis=axis))
 
 
-@keras.saving.register_keras_serializable("macl_tf")
-class MultiSimilarity(MarginLoss):
+@known_to_keras
+class MultiSimilarity(PairLoss):
     """Multi-Similarity loss with its pair mining.
 
     With s_ij = z_i . z_j, the positives P(i) sharing a label with i and the negatives N(i), those that
@@ -64,22 +37,7 @@ class MultiSimilarity(MarginLoss):
         negative_scale: b > 0.
         base: l, the similarity that parts positives from negatives.
         epsilon: Slack of the mining; a large one mines every pair.
-        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
-            all other pairs are negative. 0: any shared label.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D).
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
-        >>> round(float(MultiSimilarity()(labels, z)), 3)
-        0.806
+        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Reference:
         Wang, Han, Huang, Dong, Scott, Multi-Similarity Loss with General Pair Weighting for Deep Metric
@@ -88,17 +46,15 @@ class MultiSimilarity(MarginLoss):
 
     def __init__(
         self,
+        *,
         positive_scale: float = 2.0,
         negative_scale: float = 50.0,
         base: float = 0.5,
         epsilon: float = 0.1,
-        *,
-        min_overlap: float = 0.0,
         name: str = "multi_similarity",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(min_overlap, name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name=name, **kwargs)
         check_range("positive_scale", positive_scale, "> 0", positive_scale > 0)
         check_range("negative_scale", negative_scale, "> 0", negative_scale > 0)
         check_range("base", base, "a number", base == base)
@@ -108,13 +64,20 @@ class MultiSimilarity(MarginLoss):
         self.base = float(base)
         self.epsilon = float(epsilon)
 
-    def rows(self, *batch: Tensor) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
-        return multi_similarity(
-            *batch,
-            positive_scale=self.positive_scale,
-            negative_scale=self.negative_scale,
-            base=self.base,
-            epsilon=self.epsilon,
-            min_overlap=self.min_overlap,
-        )
+        positive, negative = self.pairs(batch)
+        similarities = ops.matmul(batch.embeddings, ops.transpose(batch.all_embeddings))
+        known = ops.stop_gradient(similarities)
+        hardest = ops.max(ops.where(negative, known, MASKED), axis=1, keepdims=True, initial=MASKED)
+        lowest = ops.min(ops.where(positive, known, -MASKED), axis=1, keepdims=True, initial=-MASKED)
+        mined_positive = ops.logical_and(positive, known - self.epsilon < hardest)
+        mined_negative = ops.logical_and(negative, known + self.epsilon > lowest)
+        excess = similarities - self.base
+        attraction = log_one_plus_sum(-self.positive_scale * excess, mined_positive) / self.positive_scale
+        return attraction + log_one_plus_sum(self.negative_scale * excess, mined_negative) / self.negative_scale
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        scales = {"positive_scale": self.positive_scale, "negative_scale": self.negative_scale}
+        return {**super().get_config(), **scales, "base": self.base, "epsilon": self.epsilon}

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, BatchLoss, check_range, compiled
+from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, check_range, compiled
 from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
@@ -54,50 +54,29 @@ def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor
     return ops.sum(weights, axis=1) * log_sum - ops.sum(weights * below, axis=1)
 
 
-def dense_rows(
-    target: Target,
-    parameters: Parameters,
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-) -> tuple[Tensor, Tensor]:
+def dense_rows(target: Target, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
     """L_i (b,) and whether anchor i has a positive (b,), with b x B matrices and the backend's own gradient."""
-    anchors, keys = target.describe(labels, parameters), target.describe(all_labels, parameters)
+    anchors, keys = target.describe(batch.labels, parameters), target.describe(batch.all_labels, parameters)
     weights, sharpness = target.compare(anchors, keys, parameters)
-    others = not_self(ops.shape(labels)[0], ops.shape(all_labels)[0], offset)
+    others = not_self(ops.shape(batch.labels)[0], batch.size, batch.offset)
     if target.include_self:
         others = ops.ones_like(others)
     weights = ops.where(others, weights, 0.0)
     counted = weights if target.normalised_by == "sum" else ops.cast(weights > 0, weights.dtype)
     norms = ops.sum(counted, axis=1)
     weights = weights / ops.where(norms > 0, norms, 1.0)[:, None]
-    return row_losses(embeddings, all_embeddings, weights, sharpness, others), norms > 0
+    return row_losses(batch.embeddings, batch.all_embeddings, weights, sharpness, others), norms > 0
 
 
 def pairwise(
-    target: Target,
-    parameters: Parameters,
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    whole: bool = True,
-    tile_size: int | None = None,
+    target: Target, parameters: Parameters, batch: Batch, *, whole: bool = True, tile_size: int | None = None
 ) -> Tensor:
     """A loss of the family per anchor, for anchors that are rows of a larger batch.
 
     Args:
         target: Which loss.
         parameters: Its hyper-parameters and counts, "temperature" among them.
-        labels: (b, C) multi-hot labels of the anchors.
-        embeddings: (b, D) of the anchors.
-        all_labels: (B, C) labels of the global batch, the anchors among them.
-        all_embeddings: (B, D) embeddings of the global batch.
-        offset: Row of the global batch at which the anchors begin.
+        batch: The rows.
         whole: Whether the anchors are the whole batch; then `all_labels` and `all_embeddings` are not read.
         tile_size: As in `PairwiseLoss`.
 
@@ -106,20 +85,19 @@ def pairwise(
         batch with a positive (a = 1, or as the loss says), 0 for an anchor without.
     """
     if whole:
-        all_labels, all_embeddings = labels, embeddings
-    arguments = (target, parameters, labels, embeddings, all_labels, all_embeddings, offset)
-    own = target.importance(labels, parameters)
+        batch = batch._replace(all_labels=batch.labels, all_embeddings=batch.embeddings)
+    own = target.importance(batch.labels, parameters)
     if keras.config.backend() == "tensorflow":
         from macl_tf.losses import tiles
 
-        losses, positive = tiles.rows(*arguments, own, whole=whole, tile_size=tile_size)
-        all_positive = positive if whole else tiles.with_positive(target, parameters, all_labels)
+        losses, positive = tiles.rows(target, parameters, batch, own, whole=whole, tile_size=tile_size)
+        all_positive = positive if whole else tiles.with_positive(target, parameters, batch.all_labels)
     else:
-        losses, positive = dense_rows(*arguments)
+        losses, positive = dense_rows(target, parameters, batch)
         all_positive = positive
-    importance = target.importance(all_labels, parameters)
+    importance = target.importance(batch.all_labels, parameters)
     total = ops.sum(ops.where(all_positive, importance, 0.0))
-    size = ops.cast(ops.shape(all_labels)[0], losses.dtype)
+    size = ops.cast(batch.size, losses.dtype)
     return ops.where(positive, size * own * losses, 0.0) / ops.where(total > 0, total, 1.0)
 
 
@@ -130,35 +108,50 @@ def compiled_pairwise(target: Target, num_labels: int, whole: bool, tile_size: i
 
 
 class PairwiseLoss(BatchLoss):
-    """A loss of the family: its `target`, its temperature, and what else the target asks for (`parameters`)."""
+    """A loss of the family: its `target`, its temperature, and what else the target asks for (`parameters`).
+
+    To write one's own, give the class a `target`: docs/own_loss.md.
+
+    Args:
+        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it. None for a loss that has
+            none: 1.
+        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
+            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
+        **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
+    """
 
     target: ClassVar[Target]
 
-    def __init__(self, temperature: float, *, tile_size: int | None, name: str, reduction: str, dtype: Any) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_range("temperature", temperature, "> 0", temperature > 0)
+    def __init__(self, *, temperature: float | None = 0.1, tile_size: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if tile_size is not None and (isinstance(tile_size, bool) or int(tile_size) != tile_size or tile_size < 0):
             raise ValueError(
                 f"tile_size must be None (chosen by size), 0 (dense) or a number of rows >= 1, got {tile_size}."
             )
         self.tile_size = None if tile_size is None else int(tile_size)
-        self.temperature = keras.Variable(float(temperature), dtype="float32", trainable=False, name="temperature")
+        self.temperature = None
+        if temperature is not None:
+            check_range("temperature", temperature, "> 0", temperature > 0)
+            self.temperature = keras.Variable(float(temperature), dtype="float32", trainable=False, name="temperature")
 
     def choose_target(self) -> Target:
         """Which member of the family this loss is."""
         return self.target
 
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
-        """What the target reads beside the temperature: numbers, and counts of the global batch."""
+        """What the target reads beside the temperature: numbers, and counts of the global batch (B, C)."""
         return {}
 
-    def rows(
-        self, labels: Tensor, embeddings: Tensor, all_labels: Tensor, all_embeddings: Tensor, offset: Tensor
-    ) -> Tensor:
-        """Values (b,) of this replica's rows, as in `BatchLoss.rows`."""
-        values = {"temperature": ops.convert_to_tensor(self.temperature), **self.parameters(all_labels)}
+    def rows(self, batch: Batch) -> Tensor:
+        """As in `BatchLoss`."""
+        temperature = 1.0 if self.temperature is None else ops.convert_to_tensor(self.temperature)
+        values = {"temperature": temperature, **self.parameters(batch.all_labels)}
         # Tensors, not numbers: a new value is no new trace.
-        parameters = {key: ops.cast(value, embeddings.dtype) for key, value in values.items()}
-        whole = all_embeddings is embeddings
-        row_values = compiled_pairwise(self.choose_target(), labels.shape[1], whole, self.tile_size)
-        return row_values(parameters, labels, embeddings, all_labels, all_embeddings, offset)
+        parameters = {key: ops.cast(value, batch.embeddings.dtype) for key, value in values.items()}
+        row_values = compiled_pairwise(self.choose_target(), batch.labels.shape[1], batch.whole, self.tile_size)
+        return row_values(parameters, batch)
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        own = {} if self.temperature is None else {"temperature": float(self.temperature)}
+        return {**super().get_config(), **own, "tile_size": self.tile_size}

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import BatchLoss, check_range
+from macl_tf.losses.batch_loss import Batch, BatchLoss, check_range, known_to_keras
 from macl_tf.losses.margin import count
 from macl_tf.losses.multi_similarity import log_one_plus_sum
 
@@ -85,31 +85,15 @@ class ProxyHead(keras.layers.Layer):
         }
 
 
-def proxy_anchor(labels: Tensor, cosines: Tensor, *, scale: float = 32.0, delta: float = 0.1) -> Tensor:
-    """The Proxy-Anchor loss, a scalar, of a whole batch.
-
-    Args:
-        labels: (B, C) multi-hot.
-        cosines: (B, C) of the embeddings to the proxies.
-        scale: a.
-        delta: Margin.
-    """
-    held = labels > 0
-    present = count(ops.any(held, axis=0), cosines.dtype)
-    attraction = log_one_plus_sum(-scale * (cosines - delta), held, axis=0)
-    repulsion = log_one_plus_sum(scale * (cosines + delta), ops.logical_not(held), axis=0)
-    return ops.sum(attraction) / ops.maximum(present, 1.0) + ops.mean(repulsion)
-
-
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class ProxyAnchor(BatchLoss):
     """Proxy-Anchor loss over the cosines that `ProxyHead` gives.
 
     With s_ic the cosine of image i to the proxy of label c, X+_c the images of the global batch that hold c and
     X-_c the others, P+ the labels that anyone in the batch holds, a = `scale`:
 
-        L = 1/|P+| sum over c in P+ of log(1 + sum over i in X+_c of exp(-a (s_ic - delta)))
-          + 1/C    sum over all c   of log(1 + sum over i in X-_c of exp( a (s_ic + delta)))
+        L = 1/|P+| sum over c in P+ of log(1 + sum over i in X+_c of exp(-a (s_ic - margin)))
+          + 1/C    sum over all c   of log(1 + sum over i in X-_c of exp( a (s_ic + margin)))
 
     Multi-hot labels enter as they are: an image is attracted by the proxy of each of its labels. The values are
     those of pytorch-metric-learning's ProxyAnchorLoss where every image has one label, all that it takes.
@@ -119,10 +103,10 @@ class ProxyAnchor(BatchLoss):
 
     Args:
         scale: a > 0.
-        delta: Margin, >= 0.
+        margin: >= 0, delta in the paper.
         name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
+        reduction: As in `keras.losses.Loss`.
+        dtype: As in `BatchLoss`.
 
     Raises:
         ValueError: For a hyper-parameter outside its range; when called, for labels and cosines that are not
@@ -141,27 +125,36 @@ class ProxyAnchor(BatchLoss):
 
     def __init__(
         self,
-        scale: float = 32.0,
-        delta: float = 0.1,
         *,
+        scale: float = 32.0,
+        margin: float = 0.1,
         name: str = "proxy_anchor",
         reduction: str = "sum_over_batch_size",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(normalize=False, name=name, reduction=reduction, dtype=dtype)  # cosines are
         check_range("scale", scale, "> 0", scale > 0)
-        check_range("delta", delta, ">= 0", delta >= 0)
+        check_range("margin", margin, ">= 0", margin >= 0)
         self.scale = float(scale)
-        self.delta = float(delta)
+        self.margin = float(margin)
 
-    def rows(
-        self, labels: Tensor, embeddings: Tensor, all_labels: Tensor, all_embeddings: Tensor, offset: Tensor
-    ) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
         """The loss of the global batch, once per row of this replica. The embeddings are the cosines."""
-        if labels.shape[1] != embeddings.shape[1]:
+        labels, cosines = batch.all_labels, batch.all_embeddings
+        if labels.shape[1] != cosines.shape[1]:
             raise ValueError(
-                f"labels and cosines must both be (B, C), got {tuple(labels.shape)} and {tuple(embeddings.shape)}. "
-                "The model must end in ProxyHead(C)."
+                "labels and cosines must both be (B, C), got "
+                f"{tuple(batch.labels.shape)} and {tuple(batch.embeddings.shape)}. The model must end in ProxyHead(C)."
             )
-        loss = proxy_anchor(all_labels, all_embeddings, scale=self.scale, delta=self.delta)
-        return ops.ones_like(labels[:, 0]) * loss
+        held = labels > 0
+        present = count(ops.any(held, axis=0), cosines.dtype)
+        attraction = log_one_plus_sum(-self.scale * (cosines - self.margin), held, axis=0)
+        repulsion = log_one_plus_sum(self.scale * (cosines + self.margin), ops.logical_not(held), axis=0)
+        loss = ops.sum(attraction) / ops.maximum(present, 1.0) + ops.mean(repulsion)
+        return ops.ones_like(batch.labels[:, 0]) * loss
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        own = super().get_config()
+        del own["normalize"]
+        return {**own, "scale": self.scale, "margin": self.margin}

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from macl_tf.losses import targets
-from macl_tf.losses.batch_loss import check_range
+from macl_tf.losses.batch_loss import check_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.targets import Target
 
 Tensor = Any
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class SupCon(PairwiseLoss):
     """Supervised contrastive learning, its positives read from label sets in one of two ways.
 
@@ -31,40 +30,22 @@ class SupCon(PairwiseLoss):
 
     Args:
         positives: "any", sharing one label is enough, or "all", the label sets must be identical.
-        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For an argument outside its range; when called, for labels and embeddings that are not
-            (B, C) and (B, D), or for labels other than 0 and 1 (in a compiled step the loss is NaN).
+        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
 
     Example:
         >>> import numpy as np, macl_tf
         >>> labels = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]], "float32")
         >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8]], "float32")
         >>> round(float(macl_tf.losses.SupCon()(labels, z)), 3)
-        2.885
+        2.064
 
     Reference:
         Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, eq. 2. ANY and ALL: Zhang and Wu,
         Multi-Label Supervised Contrastive Learning, AAAI 2024.
     """
 
-    def __init__(
-        self,
-        positives: str = "any",
-        *,
-        temperature: float = 0.07,
-        tile_size: int | None = None,
-        name: str = "supcon",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, *, positives: str = "any", name: str = "supcon", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
         if positives not in ("any", "all"):
             raise ValueError(f"positives must be 'any' or 'all', got {positives!r}.")
         self.positives = positives
@@ -73,31 +54,19 @@ class SupCon(PairwiseLoss):
         """By `positives`."""
         return targets.SUPCON_ANY if self.positives == "any" else targets.SUPCON_ALL
 
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        return {**super().get_config(), "positives": self.positives}
 
-@keras.saving.register_keras_serializable("macl_tf")
+
+@known_to_keras
 class JaccardSupCon(PairwiseLoss):
     """Supervised contrastive learning with positives weighed by the overlap of their labels.
 
         W_ij = J_ij / sum over p in P(i) of J_ip
 
     Args:
-        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For an argument outside its range; when called, for labels and embeddings that are not
-            (B, C) and (B, D), or for labels other than 0 and 1 (in a compiled step the loss is NaN).
-
-    Example:
-        >>> import numpy as np, macl_tf
-        >>> labels = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8]], "float32")
-        >>> round(float(macl_tf.losses.JaccardSupCon()(labels, z)), 3)
-        2.314
+        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
 
     Reference:
         Audibert, Gauffre, Amini, Exploring Contrastive Learning for Long-Tailed Multi-Label Text
@@ -106,46 +75,22 @@ class JaccardSupCon(PairwiseLoss):
 
     target = targets.JACCARD
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.07,
-        tile_size: int | None = None,
-        name: str = "jaccard_supcon",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, *, name: str = "jaccard", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MultiSupCon(PairwiseLoss):
     """Supervised contrastive learning over the pairs whose labels overlap enough.
 
-        W_ij = J_ij / |{p != i : J_ip >= threshold}| where J_ij >= threshold, else 0
+        W_ij = J_ij / |{p in P(i) : J_ip >= min_overlap}| where J_ij >= min_overlap, else 0
 
     The weights of an anchor do not sum to 1: an anchor whose matches are weak pulls weakly. The mean is over
-    the anchors that have a pair above the threshold.
+    the anchors that have such a pair.
 
     Args:
-        threshold: Smallest Jaccard overlap of a positive pair, in (0, 1].
-        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For an argument outside its range; when called, for labels and embeddings that are not
-            (B, C) and (B, D), or for labels other than 0 and 1 (in a compiled step the loss is NaN).
-
-    Example:
-        >>> import numpy as np, macl_tf
-        >>> labels = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8]], "float32")
-        >>> round(float(macl_tf.losses.MultiSupCon()(labels, z)), 3)
-        0.965
+        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1].
+        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
 
     Reference:
         Zaigrajew and Zieba, Contrastive Learning for Supervised Multi-Label Learning, NeurIPS 2022 workshop.
@@ -153,26 +98,21 @@ class MultiSupCon(PairwiseLoss):
 
     target = targets.MULTISUPCON
 
-    def __init__(
-        self,
-        threshold: float = 0.3,
-        *,
-        temperature: float = 0.07,
-        tile_size: int | None = None,
-        name: str = "multisupcon",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
-        check_range("threshold", threshold, "in (0, 1]", 0 < threshold <= 1)
-        self.threshold = float(threshold)
+    def __init__(self, *, min_overlap: float = 0.3, name: str = "multisupcon", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        check_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
+        self.min_overlap = float(min_overlap)
 
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
-        """The threshold."""
-        return {"threshold": self.threshold}
+        """The smallest overlap."""
+        return {"min_overlap": self.min_overlap}
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        return {**super().get_config(), "min_overlap": self.min_overlap}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class MulSupCon(PairwiseLoss):
     """One supervised contrastive loss per label and image, averaged over them all.
 
@@ -184,23 +124,7 @@ class MulSupCon(PairwiseLoss):
     W_ij ~ sum over the shared labels of 1/|P_c(i)|, with anchors weighed by their number of such labels.
 
     Args:
-        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For an argument outside its range; when called, for labels and embeddings that are not
-            (B, C) and (B, D), or for labels other than 0 and 1 (in a compiled step the loss is NaN).
-
-    Example:
-        >>> import numpy as np, macl_tf
-        >>> labels = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8]], "float32")
-        >>> round(float(macl_tf.losses.MulSupCon()(labels, z)), 3)
-        2.73
+        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
 
     Reference:
         Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024.
@@ -208,23 +132,15 @@ class MulSupCon(PairwiseLoss):
 
     target = targets.MULSUPCON
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.1,
-        tile_size: int | None = None,
-        name: str = "mulsupcon",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, *, name: str = "mulsupcon", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
 
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
         """How many images of the batch hold each label."""
         return {"batch_counts": ops.sum(all_labels, axis=0)}
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class SimilarityDissimilarity(PairwiseLoss):
     """Supervised contrastive learning, positives weighed by what they share and by what they add.
 
@@ -233,23 +149,7 @@ class SimilarityDissimilarity(PairwiseLoss):
     The weights of an anchor do not sum to 1, and W_ij is not W_ji.
 
     Args:
-        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For an argument outside its range; when called, for labels and embeddings that are not
-            (B, C) and (B, D), or for labels other than 0 and 1 (in a compiled step the loss is NaN).
-
-    Example:
-        >>> import numpy as np, macl_tf
-        >>> labels = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1], [0, 1, 0]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [-0.6, 0.8]], "float32")
-        >>> round(float(macl_tf.losses.SimilarityDissimilarity()(labels, z)), 3)
-        0.727
+        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
 
     Reference:
         Multi-label contrastive learning with a similarity-dissimilarity loss, arXiv 2410.13439.
@@ -257,13 +157,5 @@ class SimilarityDissimilarity(PairwiseLoss):
 
     target = targets.SIMILARITY_DISSIMILARITY
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.07,
-        tile_size: int | None = None,
-        name: str = "similarity_dissimilarity",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(temperature, tile_size=tile_size, name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, *, name: str = "similarity_dissimilarity", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)

@@ -123,14 +123,14 @@ def jaccard(anchors: Described, keys: Described, parameters: Parameters) -> tupl
 
 
 def overlaps_enough(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
-    """(b, B) boolean: J_ij >= threshold."""
-    return jaccard(anchors, keys, parameters)[0] >= parameters["threshold"]
+    """(b, B) boolean: J_ij >= min_overlap, and not 0."""
+    return multisupcon(anchors, keys, parameters)[0] > 0
 
 
 def multisupcon(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = J_ij where J_ij >= threshold."""
+    """V_ij = J_ij where J_ij >= min_overlap."""
     overlap, sharp = jaccard(anchors, keys, parameters)
-    return ops.where(overlap >= parameters["threshold"], overlap, 0.0), sharp
+    return ops.where(overlap >= parameters["min_overlap"], overlap, 0.0), sharp
 
 
 def mulsupcon(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-from macl_tf.losses.batch_loss import MASKED
+from macl_tf.losses.batch_loss import MASKED, Batch
 from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
@@ -40,11 +40,7 @@ BLOCK_PAIRS = 1 << 22  # of sets that are compared at a time: 16 MiB for each ma
 def rows(
     target: Target,
     parameters: Parameters,
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
+    given: Batch,
     importance: Tensor,
     *,
     whole: bool,
@@ -55,31 +51,26 @@ def rows(
     Args:
         target: Which loss.
         parameters: Its hyper-parameters and counts.
-        labels: (b, C) of the anchors.
-        embeddings: (b, D) of the anchors.
-        all_labels: (B, C) of the keys.
-        all_embeddings: (B, D) of the keys.
-        offset: Key that is the first anchor itself.
+        given: The anchors and the keys.
         importance: (b,) a_i >= 0, what the loss weighs the anchors with; their sum's gradient is prepared.
         whole: Whether the anchors are the keys.
         tile_size: None, 0 or the anchors per tile.
     """
-    batch = (embeddings,) if whole else (embeddings, all_embeddings)
+    batch = (given.embeddings,) if whole else (given.embeddings, given.all_embeddings)
+    of_tile = (parameters, given.labels, given.all_labels, given.offset, importance)
     if tile_size is not None:
-        tile = Tiles(target, parameters, labels, all_labels, offset, importance)
+        tile = Tiles(target, *of_tile)
         return tiled(tile, *batch, width=tile_size) if tile_size else dense(tile, *batch)
-    number, keys = size(labels), size(all_labels)
+    number, keys = size(given.labels), size(given.all_labels)
     if isinstance(number, int) and isinstance(keys, int):
-        tile = Tiles(target, parameters, labels, all_labels, offset, importance)
+        tile = Tiles(target, *of_tile)
         return dense(tile, *batch) if number * keys <= DENSE_PAIRS else tiled(tile, *batch)
 
     # All tensors of a branch must be its own: a gradient that reaches past the branch cannot be built.
-    given = (parameters, labels, all_labels, offset, importance, batch)
-
     def in_branch(form: Callable) -> Callable:
         def branch() -> tuple[Tensor, Tensor]:
-            *of_tile, batch = tf.nest.map_structure(tf.identity, given)
-            return form(Tiles(target, *of_tile), *batch)
+            *own, rows = tf.nest.map_structure(tf.identity, (*of_tile, batch))
+            return form(Tiles(target, *own), *rows)
 
         return branch
 

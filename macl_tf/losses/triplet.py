@@ -7,33 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, check_range
-from macl_tf.losses.margin import DISTANCES, MarginLoss, along_rows, count, distances, mean_over, related, rows_of
+from macl_tf.losses.batch_loss import MASKED, Batch, known_to_keras
+from macl_tf.losses.margin import DISTANCES, HingeLoss, along_rows, count, distances, mean_over, related, rows_of
 
 Tensor = Any
-
-
-def triplet_semi_hard(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    margin: float = 1.0,
-    metric: str = "L2",
-    min_overlap: float = 0.0,
-) -> Tensor:
-    """`TripletSemiHard` per anchor: (b,) values whose mean over the global batch is the loss."""
-    positive, negative = related(all_labels, min_overlap)
-    per_anchor = ops.where(ops.any(negative, axis=1), count(positive, embeddings.dtype, axis=1), 0.0)
-    total = ops.sum(per_anchor)
-    positive, negative = rows_of(labels, all_labels, offset, positive, negative)
-    apart = distances(embeddings, all_embeddings, metric)
-    ranked, semi_hard = semi_hard_negatives(ops.stop_gradient(apart), positive, negative)
-    valid = ops.logical_and(along_rows(positive, ranked), ops.any(negative, axis=1)[:, None])
-    gaps = along_rows(apart, ranked) - along_rows(apart, semi_hard)
-    return mean_over(total, ops.sum(ops.where(valid, ops.maximum(gaps + margin, 0.0), 0.0), axis=1), all_labels)
 
 
 def semi_hard_negatives(apart: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,44 +38,21 @@ def semi_hard_negatives(apart: Tensor, positive: Tensor, negative: Tensor) -> tu
     return ranked, along_rows(negatives, ops.minimum(nearer, last))
 
 
-def triplet_hard(
-    labels: Tensor,
-    embeddings: Tensor,
-    all_labels: Tensor,
-    all_embeddings: Tensor,
-    offset: Tensor,
-    *,
-    margin: float = 1.0,
-    soft: bool = False,
-    metric: str = "L2",
-    min_overlap: float = 0.0,
-) -> Tensor:
-    """`TripletHard` per anchor: (b,) values whose mean over the global batch is the loss."""
-    positive, negative = related(all_labels, min_overlap)
-    valid = ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1))
-    total = count(valid, embeddings.dtype)
-    positive, negative, valid = rows_of(labels, all_labels, offset, positive, negative, valid)
-    apart = distances(embeddings, all_embeddings, metric)
-    farthest = ops.max(ops.where(positive, apart, 0.0), axis=1, initial=0.0)
-    nearest = ops.min(ops.where(negative, apart, -MASKED), axis=1, initial=-MASKED)
-    gap = ops.where(valid, farthest - nearest, 0.0)
-    losses = ops.softplus(gap) if soft else ops.maximum(gap + margin, 0.0)
-    return mean_over(total, ops.where(valid, losses, 0.0), all_labels)
-
-
-class TripletLoss(MarginLoss):
+class TripletLoss(HingeLoss):
     """What the two triplet losses share: a margin and a measure of distance."""
 
-    def __init__(self, margin: float, distance_metric: str, min_overlap: float, **settings: Any) -> None:
-        super().__init__(min_overlap, **settings)
-        check_range("margin", margin, "> 0", margin > 0)
+    def __init__(self, *, distance_metric: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if distance_metric not in DISTANCES:
             raise ValueError(f"distance_metric must be one of {', '.join(DISTANCES)}, got {distance_metric!r}.")
-        self.margin = float(margin)
         self.distance_metric = distance_metric
 
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        return {**super().get_config(), "distance_metric": self.distance_metric}
 
-@keras.saving.register_keras_serializable("macl_tf")
+
+@known_to_keras
 class TripletSemiHard(TripletLoss):
     """Triplet loss, each positive pair against its semi-hard negative.
 
@@ -114,45 +68,31 @@ class TripletSemiHard(TripletLoss):
     Args:
         margin: > 0.
         distance_metric: "L2", "squared-L2" or "angular" (1 - cosine), as in tensorflow-addons.
-        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
-            all other pairs are negative. 0: any shared label.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D).
-
-    Example:
-        >>> import numpy as np
-        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], "float32")
-        >>> z = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.8, -0.6]], "float32")
-        >>> round(float(TripletSemiHard()(labels, z)), 3)
-        0.98
+        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Reference:
         Schroff, Kalenichenko, Philbin, FaceNet, CVPR 2015, section 3.2.
     """
 
     def __init__(
-        self,
-        margin: float = 1.0,
-        distance_metric: str = "L2",
-        *,
-        min_overlap: float = 0.0,
-        name: str = "triplet_semi_hard",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
+        self, *, margin: float = 1.0, distance_metric: str = "L2", name: str = "triplet_semi_hard", **kwargs: Any
     ) -> None:
-        super().__init__(margin, distance_metric, min_overlap, name=name, reduction=reduction, dtype=dtype)
+        super().__init__(margin=margin, distance_metric=distance_metric, name=name, **kwargs)
 
-    def rows(self, *batch: Tensor) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
-        return triplet_semi_hard(*batch, margin=self.margin, metric=self.distance_metric, min_overlap=self.min_overlap)
+        positive, negative = related(batch.all_labels, self.min_overlap)
+        per_anchor = ops.where(ops.any(negative, axis=1), count(positive, batch.embeddings.dtype, axis=1), 0.0)
+        total = ops.sum(per_anchor)
+        positive, negative = rows_of(batch, positive, negative)
+        apart = distances(batch.embeddings, batch.all_embeddings, self.distance_metric)
+        ranked, semi_hard = semi_hard_negatives(ops.stop_gradient(apart), positive, negative)
+        valid = ops.logical_and(along_rows(positive, ranked), ops.any(negative, axis=1)[:, None])
+        gaps = along_rows(apart, ranked) - along_rows(apart, semi_hard)
+        return mean_over(total, ops.sum(ops.where(valid, ops.maximum(gaps + self.margin, 0.0), 0.0), axis=1), batch)
 
 
-@keras.saving.register_keras_serializable("macl_tf")
+@known_to_keras
 class TripletHard(TripletLoss):
     """Triplet loss, each anchor's farthest positive against its nearest negative.
 
@@ -170,15 +110,7 @@ class TripletHard(TripletLoss):
         margin: > 0; `soft` has no use for it.
         soft: The smooth form.
         distance_metric: "L2", "squared-L2" or "angular" (1 - cosine), as in tensorflow-addons.
-        min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1];
-            all other pairs are negative. 0: any shared label.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`; `call` itself returns a vector, one value per row.
-        dtype: Precision of the computation, float32 by default, under mixed precision too.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and embeddings that are
-            not (B, C) and (B, D).
+        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Example:
         >>> import numpy as np
@@ -193,24 +125,29 @@ class TripletHard(TripletLoss):
 
     def __init__(
         self,
+        *,
         margin: float = 1.0,
         soft: bool = False,
         distance_metric: str = "L2",
-        *,
-        min_overlap: float = 0.0,
         name: str = "triplet_hard",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(margin, distance_metric, min_overlap, name=name, reduction=reduction, dtype=dtype)
+        super().__init__(margin=margin, distance_metric=distance_metric, name=name, **kwargs)
         self.soft = bool(soft)
 
-    def rows(self, *batch: Tensor) -> Tensor:
+    def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
-        return triplet_hard(
-            *batch,
-            margin=self.margin,
-            soft=self.soft,
-            metric=self.distance_metric,
-            min_overlap=self.min_overlap,
-        )
+        positive, negative = related(batch.all_labels, self.min_overlap)
+        valid = ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1))
+        total = count(valid, batch.embeddings.dtype)
+        positive, negative, valid = rows_of(batch, positive, negative, valid)
+        apart = distances(batch.embeddings, batch.all_embeddings, self.distance_metric)
+        farthest = ops.max(ops.where(positive, apart, 0.0), axis=1, initial=0.0)
+        nearest = ops.min(ops.where(negative, apart, -MASKED), axis=1, initial=-MASKED)
+        gap = ops.where(valid, farthest - nearest, 0.0)
+        losses = ops.softplus(gap) if self.soft else ops.maximum(gap + self.margin, 0.0)
+        return mean_over(total, ops.where(valid, losses, 0.0), batch)
+
+    def get_config(self) -> dict[str, Any]:
+        """As in `BatchLoss`."""
+        return {**super().get_config(), "soft": self.soft}

@@ -24,7 +24,7 @@ class CachedGradients(keras.Model):
     goes through its own rows by microbatches, and the loss is that of the global batch.
 
     Args:
-        model: A functional model with one output. Layers and weights are shared with it: train this, save either.
+        model: A functional model, of any inputs and outputs. Layers and weights are shared: train this, save either.
         microbatch: Rows that the encoder sees at a time, >= 1. It must divide the rows of a batch on each replica.
 
     Raises:
@@ -47,12 +47,12 @@ class CachedGradients(keras.Model):
     def __init__(self, model: keras.Model, microbatch: int) -> None:
         if microbatch < 1:
             raise ValueError(f"microbatch must be >= 1, got {microbatch}.")
-        super().__init__(model.inputs, model.outputs, name=model.name)
+        super().__init__(model.input, model.output, name=model.name)
         self.microbatch = int(microbatch)
 
     def get_config(self) -> dict[str, Any]:
         """The model and the size of a microbatch, so that a saved trainer loads as one."""
-        model = keras.Model(self.inputs, self.outputs, name=self.name)
+        model = keras.Model(self.input, self.output, name=self.name)
         return {"model": keras.saving.serialize_keras_object(model), "microbatch": self.microbatch}
 
     @classmethod
@@ -64,10 +64,11 @@ class CachedGradients(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         """One optimizer step on a batch of any multiple of `microbatch` rows."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        rows = tf.shape(x)[0]
-        if x.shape[0] is not None and x.shape[0] % self.microbatch:
+        first = tf.nest.flatten(x)[0]
+        rows, known = tf.shape(first)[0], first.shape[0]
+        if known is not None and known % self.microbatch:
             raise ValueError(
-                f"microbatch must divide the rows of a batch on each replica, got {self.microbatch} and {x.shape[0]}."
+                f"microbatch must divide the rows of a batch on each replica, got {self.microbatch} and {known}."
             )
         check = tf.debugging.assert_equal(rows % self.microbatch, 0, "microbatch must divide the rows of a batch.")
         with tf.control_dependencies([check] if check is not None else []):
@@ -80,7 +81,7 @@ class CachedGradients(keras.Model):
             tape.watch(embeddings)
             loss = self.compute_loss(x, y, embeddings, sample_weight, training=True)
             scaled = loss if self.optimizer is None else self.optimizer.scale_loss(loss)
-        cached = tape.gradient(scaled, embeddings)
+        cached = tape.gradient(scaled, embeddings, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         gradients, state = self._carry_back(x, cached, count, trainable, state)
 
         for variable, value in zip(self.non_trainable_variables, state, strict=True):
@@ -89,23 +90,30 @@ class CachedGradients(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self.compute_metrics(x, y, embeddings, sample_weight=sample_weight)
 
+    def _part(self, rows: Any, part: Any) -> Any:
+        """The rows of one microbatch, of every array."""
+        return tf.nest.map_structure(lambda array: array[part * self.microbatch : (part + 1) * self.microbatch], rows)
+
     def _forward(self, x: Any, part: Any, trainable: list[Any], state: list[Any]) -> tuple[Any, list[Any]]:
-        """Embeddings of one microbatch, and what it makes of moving averages and random states."""
-        rows = x[part * self.microbatch : (part + 1) * self.microbatch]
-        embeddings, after = self.stateless_call(trainable, state, rows, training=True)
-        return embeddings, list(after)
+        """Outputs of one microbatch, and what it makes of moving averages and random states."""
+        outputs, after = self.stateless_call(trainable, state, self._part(x, part), training=True)
+        return outputs, list(after)
 
     def _embed(self, x: Any, count: Any, trainable: list[Any], state: list[Any]) -> Any:
-        """All embeddings, keeping nothing else."""
+        """All outputs, keeping nothing else."""
 
-        def step(part: Any, written: Any, now: list[Any]) -> tuple[Any, Any, list[Any]]:
-            embeddings, after = self._forward(x, part, trainable, now)
-            return part + 1, written.write(part, embeddings), after
+        def step(part: Any, written: list[Any], now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+            outputs, after = self._forward(x, part, trainable, now)
+            found = zip(written, tf.nest.flatten(outputs), strict=True)
+            return part + 1, [array.write(part, output) for array, output in found], after
 
-        shape = (self.microbatch, *self.output_shape[1:])
-        empty = tf.TensorArray(self.outputs[0].dtype, size=count, element_shape=shape)
+        empty = [
+            tf.TensorArray(output.dtype, size=count, element_shape=(self.microbatch, *output.shape[1:]))
+            for output in self.outputs
+        ]
         _, written, _ = tf.while_loop(lambda part, *_: part < count, step, (0, empty, state), parallel_iterations=1)
-        return tf.stop_gradient(written.concat())
+        whole = [tf.stop_gradient(array.concat()) for array in written]
+        return tf.nest.pack_sequence_as(self._outputs_struct, whole)
 
     def _carry_back(
         self, x: Any, cached: Any, count: Any, trainable: list[Any], state: list[Any]
@@ -114,9 +122,9 @@ class CachedGradients(keras.Model):
 
         def step(part: Any, sums: list[Any], now: list[Any]) -> tuple[Any, list[Any], list[Any]]:
             with tf.GradientTape() as tape:
-                embeddings, after = self._forward(x, part, trainable, now)
-            upstream = cached[part * self.microbatch : (part + 1) * self.microbatch]
-            found = tape.gradient(embeddings, trainable, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+                outputs, after = self._forward(x, part, trainable, now)
+            upstream = self._part(cached, part)
+            found = tape.gradient(outputs, trainable, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return part + 1, [a + b for a, b in zip(sums, found, strict=True)], after
 
         zeros = [tf.zeros_like(variable) for variable in trainable]

@@ -46,8 +46,8 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
         raise ValueError(f"descriptor must be one of {', '.join(known)} for this encoder, got '{descriptor}'.")
     if descriptor in (None, known[0]):
         embedding = next((layer.output for layer in encoder.layers if layer.name == "embedding"), encoder.outputs[0])
-        is_last = embedding is encoder.outputs[0]
-        return encoder if is_last else keras.Model(encoder.input, embedding, name="encoder")
+        is_all = len(encoder.outputs) == 1 and embedding is encoder.outputs[0]
+        return encoder if is_all else keras.Model(encoder.input, embedding, name="encoder")
     if descriptor == "multi-scale":
         size = encoder.input_shape[1]
         return multi_scale_descriptor(encoder, [scale for scale in SCALES if round(size * scale) >= SMALLEST])
@@ -74,14 +74,13 @@ def searchable(model: keras.Model) -> keras.Model:
         model: The model that `fit` saw.
 
     Returns:
-        Model of the same weights from pixels to the embedding (B, D), and behind it the logits (B, C) where there are
-        such. It holds layers of Keras and of `macl_tf.models.fast_layers` alone.
+        Model of the same weights from pixels to the embedding (B, D), and to the logits (B, C) where there are such.
+        It holds layers of Keras and of `macl_tf.models.fast_layers` alone.
     """
     encoder = descriptor_model(model)
     if PROBABILITIES not in descriptors_of(model):
         return encoder
-    both = [encoder.outputs[0], model.get_layer("logits").output]
-    return keras.Model(model.inputs, layers.Concatenate(dtype="float32")(both), name="encoder")
+    return keras.Model(model.inputs, [encoder.outputs[0], model.get_layer("logits").output], name="encoder")
 
 
 def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALES) -> keras.Model:

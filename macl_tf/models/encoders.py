@@ -123,9 +123,15 @@ def build_encoder(
 
 
 def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) -> keras.Model:
-    """The encoder with a classifier on its features: what `losses.Joint` and `losses.LabelCrossEntropy` train.
+    """The encoder with a classifier on its features, two outputs for two losses.
 
-        output = [z, x],  x = W features + b
+        [z, x],  x = W features + b
+
+        model.compile("adam", loss=[macl_tf.MACL(), keras.losses.BinaryCrossentropy(from_logits=True)],
+                      loss_weights=[1, 20])
+        model.fit(images, [labels, labels])
+
+    The cross-entropy of one label is about 0.3, a contrastive loss about 4: equal shares need a weight of 10 or more.
 
     Args:
         encoder: A model with a layer called `features`; layers and weights are shared.
@@ -133,16 +139,16 @@ def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) ->
         head: What stands in place of the embedding, such as the cosines of a `ProxyHead` on it.
 
     Returns:
-        Model from pixels to (B, D + C) float32: the embedding, and then the logits x, whose layer is called `logits`.
+        Model from pixels to [(B, D), (B, C)] float32: the embedding, and the logits x, whose layer is called `logits`.
 
     Example:
         >>> classified(build_encoder(64, embedding_dim=32), 17).output_shape
-        (None, 49)
+        [(None, 32), (None, 17)]
     """
     features = encoder.get_layer("features").output
     logits = layers.Dense(num_labels, dtype="float32", name="logits")(features)
     first = encoder.outputs[0] if head is None else head
-    return keras.Model(encoder.inputs, layers.Concatenate(dtype="float32")([first, logits]), name=encoder.name)
+    return keras.Model(encoder.inputs, [first, logits], name=encoder.name)
 
 
 def spoc_encoder(

@@ -2,74 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 import keras
 
-from macl_tf import losses
 from macl_tf.labels import LabelStatistics
+from macl_tf.losses import ProxyHead, registry
 from macl_tf.models.cached_gradients import CachedGradients
 from macl_tf.models.encoders import build_encoder, classified, spoc_encoder
 from macl_tf.models.fast_layers import fast
-from macl_tf.training.settings import MACL_ALONE, Settings
-
-# All but MACL and the proxies: the class, and what makes it this loss.
-_WITH_TEMPERATURE: dict[str, tuple[Any, dict[str, Any]]] = {
-    "infonce": (losses.InfoNCE, {}),
-    "supcon-any": (losses.SupCon, {"positives": "any"}),
-    "supcon-all": (losses.SupCon, {"positives": "all"}),
-    "jaccard": (losses.JaccardSupCon, {}),
-    "multisupcon": (losses.MultiSupCon, {}),
-    "mulsupcon": (losses.MulSupCon, {}),
-    "similarity-dissimilarity": (losses.SimilarityDissimilarity, {}),
-}
-_WITH_MARGIN: dict[str, Any] = {
-    "triplet-semi-hard": losses.TripletSemiHard,
-    "triplet-hard": losses.TripletHard,
-    "contrastive": losses.MarginContrastive,
-    "lifted-structure": losses.LiftedStructure,
-    "ranked-list": losses.RankedList,
-    "dcl": losses.DCL,
-}
-_WITHOUT: dict[str, Any] = {
-    "n-pairs": losses.MultiLabelNPairs,  # its temperature is 1, as published
-    "multi-similarity": losses.MultiSimilarity,
-    "proxy-anchor": losses.ProxyAnchor,
-    "bce": losses.LabelCrossEntropy,
-}
+from macl_tf.training.settings import Settings
 
 
-def make_loss(settings: Settings, statistics: LabelStatistics) -> keras.losses.Loss:
-    """The loss that the settings ask for, with classification beside it if they do.
+def make_loss(settings: Settings, statistics: LabelStatistics) -> Any:
+    """The loss that the settings name.
 
     Raises:
         ValueError: If another setting does not suit the loss.
     """
-    loss = basic_loss(settings, statistics)
-    if settings.loss == "bce" or not settings.classification_weight:
-        return loss
-    return losses.Joint(loss, settings.classification_weight)
+    if settings.loss == "info-nce" and settings.views < 2:
+        raise ValueError("info-nce finds the positives of a tile among its other views: add --set views=2.")
+    return registry.make(settings.loss, label_statistics=statistics, **dataclasses.asdict(settings))
 
 
-def basic_loss(settings: Settings, statistics: LabelStatistics) -> Any:
-    """The loss by its name alone."""
-    name = settings.loss
-    if name == "infonce" and settings.views < 2:
-        raise ValueError("infonce finds the positives of a tile among its other views: add --set views=2.")
-    if name in _WITHOUT:
-        return _WITHOUT[name]()
-    if name in _WITH_MARGIN:
-        return _WITH_MARGIN[name](**({"margin": settings.margin} if settings.margin else {}))
-    if name in _WITH_TEMPERATURE:
-        kind, arguments = _WITH_TEMPERATURE[name]
-        return kind(temperature=settings.temperature, **arguments)
-    return losses.MACL(
-        statistics,
-        temperature=settings.temperature,
-        weighted=name == "wmacl",
-        **{setting: getattr(settings, setting) for setting in MACL_ALONE},
-    )
+def objective(settings: Settings, statistics: LabelStatistics) -> dict[str, Any]:
+    """What `compile` is told to minimise: a loss, or those of the embedding and the logits of `classified`."""
+    loss = make_loss(settings, statistics)
+    if not settings.classifies:
+        return {"loss": loss}
+    if settings.loss == "bce":
+        return {"loss": [unjudged, loss]}
+    return {"loss": [loss, registry.make("bce")], "loss_weights": [1.0, settings.classification_weight]}
+
+
+def unjudged(labels: Any, embeddings: Any) -> Any:
+    """0 for each row of embeddings that no loss is asked for; connected to them, so that their gradient is 0 too."""
+    return 0.0 * keras.ops.sum(embeddings, axis=-1)
+
+
+def targets(labels: Any, settings: Settings) -> Any:
+    """The labels as `fit` wants them: once for each output of the model."""
+    return (labels, labels) if settings.classifies else labels
 
 
 def make_encoder(settings: Settings) -> keras.Model:
@@ -91,8 +66,8 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
     """
     check_microbatch(settings)
     model, proxies = encoder, None
-    if settings.loss == "proxy-anchor":
-        proxies = losses.ProxyHead(num_labels)(encoder.outputs[0])
+    if registry.LOSSES[settings.loss].ends_in == "proxies":
+        proxies = ProxyHead(num_labels)(encoder.outputs[0])
         model = keras.Model(encoder.inputs, proxies, name="encoder")
     if settings.classifies:
         model = classified(encoder, num_labels, head=proxies)
@@ -116,9 +91,10 @@ def own_number(loss: str) -> tuple[str, float | None] | None:
 
     That is "margin", or "temperature", for which a loss has no value of its own in a run.
     """
-    if loss in ("macl", "wmacl", *_WITH_TEMPERATURE):
+    reads = registry.LOSSES[loss].reads
+    if "temperature" in reads:
         return "temperature", None
-    return ("margin", float(_WITH_MARGIN[loss]().margin)) if loss in _WITH_MARGIN else None
+    return ("margin", float(registry.make(loss).margin)) if "margin" in reads else None
 
 
 def temperature_schedule(settings: Settings, steps: int) -> Any:

@@ -21,6 +21,11 @@ def read_scalar(variable: Any) -> float:
     return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
+def is_variable(value: Any) -> bool:
+    """Whether a schedule can move a value."""
+    return isinstance(value, keras.Variable)
+
+
 class TemperatureSchedule(keras.callbacks.Callback):
     """Sets the loss's temperature before each step: temperature = schedule(step).
 
@@ -30,8 +35,8 @@ class TemperatureSchedule(keras.callbacks.Callback):
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`, or a function from the step (0, 1, ...)
             to a temperature > 0.
-        loss: The loss whose `temperature` variable follows; by default the loss that the model was
-            compiled with.
+        loss: The loss whose `temperature` variable follows; by default the one that the model was compiled with, or of
+            several the one that has a temperature.
 
     Raises:
         ValueError: In `fit`, if the loss has no temperature, or the schedule gives one that is not > 0.
@@ -71,12 +76,14 @@ class TemperatureSchedule(keras.callbacks.Callback):
                 "TemperatureSchedule needs the TensorFlow or torch backend: on JAX, Keras compiles the temperature "
                 "into the step, and a change would do nothing. Use a constant temperature there."
             )
-        self._target = self.model.loss if self.loss is None else self.loss
-        if not isinstance(getattr(self._target, "temperature", None), keras.Variable):
+        compiled = self.model.loss if self.loss is None else self.loss
+        able = [loss for loss in keras.tree.flatten(compiled) if is_variable(getattr(loss, "temperature", None))]
+        if len(able) != 1:
             raise ValueError(
-                f"TemperatureSchedule needs a loss with a `temperature` variable, got {self._target!r}. "
-                "Compile with macl_tf.MACL(), or give loss=."
+                f"TemperatureSchedule needs one loss with a `temperature` variable, got {compiled!r}. "
+                "Compile with macl_tf.MACL(), or say which by loss=."
             )
+        self._target = able[0]
         self._assign()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:

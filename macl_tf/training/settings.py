@@ -10,15 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER
 
-LOSSES = (
-    "macl", "wmacl", "infonce", "supcon-any", "supcon-all", "jaccard", "multisupcon", "mulsupcon",
-    "similarity-dissimilarity", "n-pairs", "triplet-semi-hard", "triplet-hard", "contrastive", "lifted-structure",
-    "multi-similarity", "ranked-list", "proxy-anchor", "dcl", "bce",
-)  # fmt: skip
-# Settings that no loss but MACL, weighted or not, reads.
-MACL_ALONE = ("reweighting_power", "overlap_power", "overlap_scale", "rarity_scale", "min_temperature")
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
 # do, and batches of several tiles a class. Whatever is said explicitly wins.
 BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -95,13 +89,13 @@ class Settings:
     )
     # The loss
     loss: str = setting(
-        "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=LOSSES
+        "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=tuple(LOSSES)
     )
     classification_weight: float = setting(
         0.0, "weight of multi-label classification (mean binary cross-entropy) beside the loss", at_least=0
     )
-    temperature: float = setting(0.1, "base temperature, of the losses that have one", above=0)
-    margin: float = setting(0.0, "margin, of the losses that have one; 0 is the loss's own", at_least=0)
+    temperature: float = setting(0.1, "base temperature, of the losses that read it (docs/losses.md)", above=0)
+    margin: float = setting(0.0, "margin, of the losses that read it; 0 is the loss's own", at_least=0)
     final_temperature: float = setting(0.0, "where a cosine takes the temperature; 0 keeps it", at_least=0)
     reweighting_power: float = setting(1.0, "how strongly rare labels and large overlaps weigh", at_least=0)
     overlap_power: float = setting(2.0, "how strongly large overlaps weigh beside rarity", at_least=0)

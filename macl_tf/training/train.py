@@ -35,6 +35,8 @@ from macl_tf.training.build import (
     make_encoder,
     make_loss,
     make_optimizer,
+    objective,
+    targets,
     temperature_schedule,
     trained_model,
 )
@@ -160,7 +162,7 @@ def _train(
             untrained = evaluate_encoder(searched, test_images, test_labels, statistics, progress=progress)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         steps = steps_per_epoch(archive, splits, settings)
-        model.compile(make_optimizer(settings, steps), loss=make_loss(settings, statistics))
+        model.compile(make_optimizer(settings, steps), **objective(settings, statistics))
         model.optimizer.build(model.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(model)
@@ -180,7 +182,7 @@ def _train(
         )
         schedule = TemperatureSchedule(temperature_schedule(settings, settings.epochs * steps))
         model.fit(
-            data.dataset,
+            data.dataset.map(lambda images, labels: (images, targets(labels, settings))),
             epochs=settings.epochs,
             initial_epoch=done,
             steps_per_epoch=data.steps_per_epoch,

@@ -5,6 +5,12 @@ import math
 import numpy as np
 
 
+def unit(z):
+    """Rows of norm 1, those of norm below 1e-6 aside."""
+    z = np.asarray(z, np.float64)
+    return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-6)
+
+
 def overlap(a, b):
     shared = sum(1 for x, y in zip(a, b, strict=True) if x and y)
     union = sum(1 for x, y in zip(a, b, strict=True) if x or y)

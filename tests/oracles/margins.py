@@ -105,15 +105,15 @@ def ranked_list(labels, z, boundary=1.2, margin=0.4, temperature=10.0, balance=1
     return mean(losses)
 
 
-def proxy_anchor(labels, similarities, scale=32.0, delta=0.1):
+def proxy_anchor(labels, similarities, scale=32.0, margin=0.1):
     y, s = np.asarray(labels), np.asarray(similarities, np.float64)
     attract, repel = [], []
     for c in range(y.shape[1]):
         holders = [s[i, c] for i in range(len(y)) if y[i, c]]
         others = [s[i, c] for i in range(len(y)) if not y[i, c]]
         if holders:
-            attract.append(math.log1p(sum(math.exp(-scale * (x - delta)) for x in holders)))
-        repel.append(math.log1p(sum(math.exp(scale * (x + delta)) for x in others)))
+            attract.append(math.log1p(sum(math.exp(-scale * (x - margin)) for x in holders)))
+        repel.append(math.log1p(sum(math.exp(scale * (x + margin)) for x in others)))
     return mean(attract) + mean(repel)
 
 

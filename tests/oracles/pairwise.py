@@ -23,7 +23,7 @@ def mean_over_anchors(losses):
     return sum(losses) / len(losses) if losses else 0.0
 
 
-def info_nce(labels, z, temperature=0.07, views=2):
+def info_nce(labels, z, temperature=0.1, views=2):
     """Anchor (image, view) against every other view of the image, averaged over those, then over anchors."""
     z = np.asarray(z, np.float64)
     images = len(z) // views
@@ -35,7 +35,7 @@ def info_nce(labels, z, temperature=0.07, views=2):
     return total / len(z)
 
 
-def supcon(labels, z, temperature=0.07, positives="any"):
+def supcon(labels, z, temperature=0.1, positives="any"):
     y, z = np.asarray(labels, np.int64), np.asarray(z, np.float64)
     sets = [frozenset(np.flatnonzero(row)) for row in y]
 
@@ -49,7 +49,7 @@ def supcon(labels, z, temperature=0.07, positives="any"):
     return mean_over_anchors([anchor(i) for i in range(len(y))])
 
 
-def jaccard_supcon(labels, z, temperature=0.07):
+def jaccard_supcon(labels, z, temperature=0.1):
     y, z = np.asarray(labels, np.int64), np.asarray(z, np.float64)
 
     def anchor(i):
@@ -60,11 +60,11 @@ def jaccard_supcon(labels, z, temperature=0.07):
     return mean_over_anchors([anchor(i) for i in range(len(y))])
 
 
-def multisupcon(labels, z, temperature=0.07, threshold=0.3):
+def multisupcon(labels, z, temperature=0.1, min_overlap=0.3):
     y, z = np.asarray(labels, np.int64), np.asarray(z, np.float64)
 
     def anchor(i):
-        matches = others(y, i, lambda j: overlap(y[i], y[j])[1] >= threshold)
+        matches = others(y, i, lambda j: overlap(y[i], y[j])[1] >= min_overlap)
         terms = [overlap(y[i], y[p])[1] * log_softmax(z, i, p, temperature) for p in matches]
         return -sum(terms) / len(matches) if matches else None
 
@@ -84,7 +84,7 @@ def mulsupcon(labels, z, temperature=0.1):
     return sum(losses) / len(losses) if losses else 0.0
 
 
-def similarity_dissimilarity(labels, z, temperature=0.07):
+def similarity_dissimilarity(labels, z, temperature=0.1):
     y, z = np.asarray(labels, np.int64), np.asarray(z, np.float64)
     sets = [set(np.flatnonzero(row)) for row in y]
 
@@ -99,13 +99,13 @@ def similarity_dissimilarity(labels, z, temperature=0.07):
     return mean_over_anchors([anchor(i) for i in range(len(y))])
 
 
-def n_pairs(labels, z, temperature=1.0):
+def n_pairs(labels, z):
     """Rows with a label only: of one without, the published formula is 0 / 0."""
     y, z = np.asarray(labels, np.int64), np.asarray(z, np.float64)
 
     def anchor(i):
         shared = [overlap(y[i], y[j])[0] for j in range(len(y))]
-        terms = [n * log_softmax(z, i, j, temperature, include_self=True) for j, n in enumerate(shared)]
+        terms = [n * log_softmax(z, i, j, 1.0, include_self=True) for j, n in enumerate(shared)]
         return -sum(terms) / sum(shared) if sum(shared) else None
 
     return mean_over_anchors([anchor(i) for i in range(len(y))])

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from macl_tf.versions import check_for_scann
+
 _HELP = (
     "ScaNN could not be loaded ({error}). It needs Linux, a processor with AVX and FMA (or Arm), and for its "
     "TensorFlow ops TensorFlow 2.20: pip install 'scann~=1.4.2' 'tensorflow-cpu~=2.20.0'. Exact search does without."
@@ -68,6 +70,7 @@ def scann_tensorflow() -> Any:
     Raises:
         ImportError: If ScaNN or TensorFlow is not there, or they do not fit each other, saying what to do.
     """
+    check_for_scann()
     try:
         return importlib.import_module("scann.scann_ops.py.scann_ops")
     except Exception as error:  # an undefined symbol comes as TensorFlow's NotFoundError
