@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Example: search a small archive in Python
 #
-# Train on the built-in synthetic archive with MACL, measure retrieval before and after, and look at what a query for a rare
-# label finds. It takes a minute on two cores and downloads nothing. Every `# %%` begins a cell: editors such as VS Code,
-# Spyder and PyCharm run them one by one, and `python examples/rare_labels.py` runs them all.
+# Train on the built-in synthetic archive with MACL, measure retrieval before and after, and look at the neighbours of
+# tiles with rare labels. It takes half a minute on two cores and downloads nothing. Every `# %%` begins a cell: editors
+# such as VS Code, Spyder and PyCharm run them one by one, and `python examples/rare_labels.py` runs them all.
 
 # %% [markdown]
 # ## An archive, its parts and its labels
@@ -74,8 +74,8 @@ print(compare_table({"untrained": untrained, "trained": trained}))
 # %% [markdown]
 # ## Searching
 #
-# The nearest neighbours of the first test tile of each of the four rarest labels. Labels shared with the query are blue,
-# ★ marks rare ones.
+# The nearest neighbours of the first test tile of each of the four rarest labels. Labels shared with the query are
+# blue, and ★ marks rare ones.
 
 # %%
 queries = [int(np.flatnonzero(labels[:, label])[0]) for label in statistics.rarest()[:4]]
