@@ -31,7 +31,7 @@ def settings_page() -> str:
         MADE + "# Settings",
         "",
         "All settings of `macl train`. Give them as `--set KEY=VALUE`, as lines of a TOML file (`--config`), or as",
-        "arguments of `macl_tf.training.settings.Settings`. Files in `configs/` change some defaults for their archives.",
+        "arguments of `macl_tf.training.settings.Settings`. Files in `configs/` change some of the defaults.",
         "",
         "| setting | default | values | meaning |",
         "|---|---|---|---|",
