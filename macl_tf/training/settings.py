@@ -44,7 +44,7 @@ def setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what a run computes. Each field is a key of configs/*.toml and of `--set`.
+    """All settings of a run. Each field is a key of configs/*.toml and of `--set`.
 
     Raises:
         ValueError: For a value that breaks the rule of its field.
@@ -63,7 +63,7 @@ class Settings:
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
-        "parts: by blocks of neighbouring tiles, by seed, as published, or what suits the archive",
+        "how tiles are divided: by blocks of neighbours, at random by seed, as published, or as suits the archive",
         one_of=("auto", "blocks", "random", "official"),
     )
     validation: float = setting(0.15, "share of the tiles for validation", above=0, below=1)
@@ -84,8 +84,8 @@ class Settings:
     )
     descriptor: str = setting(
         "projection",
-        "what retrieval compares: projection and backbone with head=projection, spoc and multi-scale with head=spoc, "
-        "and with a classifier its probabilities, alone or beside others",
+        "vector that retrieval compares: projection or backbone with head=projection, spoc or multi-scale with "
+        "head=spoc, and with a classifier its probabilities, alone or beside others",
         one_of=tuple(
             dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
         ),
@@ -94,9 +94,7 @@ class Settings:
         "", "weights to start from: encoder.keras of another run, a .weights.h5 file, or imagenet (extra 'hub')"
     )
     # The loss
-    loss: str = setting(
-        "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=LOSSES
-    )
+    loss: str = setting("macl", "the loss; wmacl weighs anchors by rarity, bce is classification alone", one_of=LOSSES)
     classification_weight: float = setting(
         0.0, "weight of multi-label classification (mean binary cross-entropy) beside the loss", at_least=0
     )
@@ -147,7 +145,7 @@ class Settings:
 
     @property
     def descriptors(self) -> tuple[str, ...]:
-        """What retrieval can compare in such a run; the first is what the loss sees."""
+        """Descriptors of such a run; the first is the one that the loss sees."""
         return DESCRIPTORS[self.head] + (OF_CLASSIFIER[self.head] if self.classifies else ())
 
     def to_toml(self) -> str:
