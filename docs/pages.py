@@ -41,8 +41,13 @@ def settings_page() -> str:
             str(field.default).lower() if isinstance(field.default, bool) else repr(field.default).replace("'", '"')
         )
         cells = (f"`{field.name}`", f"`{default}`", rule(field), field.metadata["help"])
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append(row(*cells))
     return "\n".join(lines) + "\n"
+
+
+def row(name: str, *cells: str) -> str:
+    """A row of a table; its text is no Markdown and no HTML."""
+    return "| " + " | ".join([name, *(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)]) + " |"
 
 
 def rule(field: Any) -> str:
@@ -54,7 +59,7 @@ def rule(field: Any) -> str:
         return "`true`, `false`"
     if isinstance(field.default, str):
         return "text"
-    signs = {"at_least": ">=", "above": ">", "below": "<"}
+    signs = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
     bounds = [f"{sign} {allowed[name]:g}" for name, sign in signs.items() if allowed[name] is not None]
     return " ".join(["whole number" if isinstance(field.default, int) else "number", ", ".join(bounds)]).strip()
 
@@ -97,8 +102,7 @@ def table_of(command: argparse.ArgumentParser) -> str:
     for action in sorted(actions, key=lambda action: bool(action.option_strings)):
         name = " ".join([*action.option_strings[-1:], *([] if action.nargs == 0 else [metavar(action)])])
         needed = "; required" if action.option_strings and action.required else ""
-        meaning = f"{action.help or ''}{needed}".replace("|", "\\|").replace("%%", "%")
-        rows.append(f"| `{name}` | {meaning} |")
+        rows.append(row(f"`{name}`", f"{action.help or ''}{needed}".replace("%%", "%")))
     return "\n".join(rows)
 
 

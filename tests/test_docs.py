@@ -188,6 +188,13 @@ def test_every_archive_and_setting_named_exists():
     assert {"loss", "weights", "batch_size"} <= named <= set(Settings.__dataclass_fields__)
 
 
+def test_there_are_as_many_losses_as_it_says():
+    names = Settings.__dataclass_fields__["loss"].metadata["one_of"]
+    assert f"{len(names)} in all" in PAGES["docs/training.md"]
+    assert f"one of {len(names) - 1} other losses" in PAGES["docs/index.md"]
+    assert all(f"| `{name}` |" in PAGES["docs/losses.md"] for name in names)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_it_links_is_there(page):
     targets = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", PAGES[page])
@@ -274,6 +281,19 @@ def test_both_walks_name_files_that_exist():
     assert len(walks) > 20
     for file in walks:
         assert (PACKAGE / file).exists() or list(PACKAGE.rglob(file)), file
+
+
+def test_hooks_and_the_workflow_run_what_is_here():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [repository["repo"] for repository in hooks] == ["local"]  # nothing is fetched
+    assert all(
+        hook["language"] == "system" and hook["entry"].split()[0] in ("ruff", "mypy") for hook in hooks[0]["hooks"]
+    )
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for step in workflow["jobs"]["ci"]["steps"] if "run" in step]
+    assert steps == [".ci/run"] and (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    for form in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert yaml.safe_load(form.read_text(encoding="utf-8"))
 
 
 def test_the_citation_names_this_version():

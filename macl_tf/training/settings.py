@@ -33,12 +33,13 @@ def setting(
     text: str,
     *,
     at_least: float | None = None,
+    at_most: float | None = None,
     below: float | None = None,
     above: float | None = None,
     one_of: tuple[str, ...] | None = None,
 ) -> Any:
     """A field with its help text and the rule that its value must keep."""
-    rule = {"at_least": at_least, "below": below, "above": above, "one_of": one_of}
+    rule = {"at_least": at_least, "at_most": at_most, "below": below, "above": above, "one_of": one_of}
     return dataclasses.field(default=default, metadata={"help": text, **rule})
 
 
@@ -111,7 +112,7 @@ class Settings:
     microbatch: int = setting(
         0, "tiles that the encoder sees at a time, in less memory, with the whole batch's gradient; 0: all", at_least=0
     )
-    views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, below=3)
+    views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, at_most=2)
     sampler: str = setting(
         "weighted",
         "weighted draws, repeat factors over a stream, every tile once, or several tiles of each class in a batch",
@@ -120,7 +121,7 @@ class Settings:
     images_per_class: int = setting(8, "tiles of a class (an exact label set) in a batch of classes", at_least=2)
     sampler_power: float = setting(0.5, "0 draws tiles alike, 1 by the inverse frequency of labels", at_least=0)
     augment: bool = setting(True, "random crops, flips, quarter turns and mild colour changes")
-    crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, below=1.000001)
+    crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, at_most=1)
     cache_gib: float = setting(4.0, "memory for decoded tiles, GiB; beyond it they are decoded again", at_least=0)
     # The optimizer
     epochs: int = setting(30, "passes over the training tiles", at_least=1)
@@ -160,6 +161,8 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(rule['one_of'])}, got '{value}'.")
     if rule["at_least"] is not None and not value >= rule["at_least"]:
         raise ValueError(f"{name} must be at least {rule['at_least']}, got {value}.")
+    if rule["at_most"] is not None and not value <= rule["at_most"]:
+        raise ValueError(f"{name} must be at most {rule['at_most']}, got {value}.")
     if rule["above"] is not None and not value > rule["above"]:
         raise ValueError(f"{name} must be above {rule['above']}, got {value}.")
     if rule["below"] is not None and not value < rule["below"]:
