@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/, made from the committed results: `python -m benchmarks.documents`.
+"""The tables of docs/, made from the committed results: `python -m benchmarks.documents`.
 
 A table stands between `<!-- benchmarks/results/NAME.json ... -->` and `<!-- end -->`. A test compares.
 """
@@ -27,7 +27,7 @@ from benchmarks import (
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/losses.md", "docs/results.md")
+DOCUMENTS = ("docs/losses.md", "docs/results.md", "docs/speed.md")
 BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 
 

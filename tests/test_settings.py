@@ -45,6 +45,8 @@ def test_toml_round_trip(tmp_path):
         ("temperature=0", "temperature must be above 0, got 0.0"),
         ("temperature=nan", "temperature must be above 0, got nan"),
         ("rarity_scale=1", "rarity_scale must be below 1, got 1.0"),
+        ("crop_area=1.5", "crop_area must be at most 1, got 1.5"),
+        ("views=3", "views must be at most 2, got 3"),
         ("augment=maybe", "augment must be true or false, got 'maybe'"),
         ("sampler=none", "sampler must be one of weighted, repeat, uniform, classes, got 'none'"),
     ],

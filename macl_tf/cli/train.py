@@ -10,14 +10,14 @@ from macl_tf.training.settings import Settings, load_settings, settings_help
 
 TRAIN_HELP = """\
 Trains an encoder for retrieval, evaluates it on tiles that it never saw, and writes everything to a run directory.
-The same command again goes on where the last one stopped, or shows the figures of a finished run.
+The same command again resumes the run, or shows the figures of a finished one.
 
 examples:
-  macl train                                                 the embedded default, no download
-  macl train --dataset ucm --data-dir UCMerced_LandUse       UC Merced, from where it lies
+  macl train                                               # the built-in synthetic archive, no download
+  macl train --dataset ucm --data-dir UCMerced_LandUse     # UC Merced, in the folder that was unpacked
   macl train --dataset folder --data-dir TILES --table labels.csv
   macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
-  macl train --config configs/pretraining.toml --run-dir PRE  an encoder to start from, of drawn tiles
+  macl train --config configs/pretraining.toml --run-dir PRE         # an encoder to start from, of synthetic tiles
   macl train --dataset ucm --data-dir UCMerced_LandUse --set weights=PRE/encoder.keras
 """
 
@@ -39,12 +39,14 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
     train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
     train.add_argument("--table", metavar="FILE", help="its label table, if it is a folder that holds several or none")
-    train.add_argument("--run-dir", metavar="RUN", help="where to write; default runs/<dataset>-<hash of settings>")
+    train.add_argument(
+        "--run-dir", metavar="RUN", help="directory of the run; default runs/<dataset>-<hash of settings>"
+    )
     train.add_argument("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
     train.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
     )
-    train.add_argument("--quiet", action="store_true", help="no bars: the closing table, and what was lost")
+    train.add_argument("--quiet", action="store_true", help="no progress bars; the final table and warnings only")
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
     evaluate = commands.add_parser(

@@ -1,4 +1,4 @@
-"""Archives of labelled tiles: one way in, `load_archive`, and one type out, `archives.Archive`."""
+"""Archives of labelled tiles: `load_archive` opens one by name and returns an `archives.Archive`."""
 
 from __future__ import annotations
 

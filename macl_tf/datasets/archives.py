@@ -1,4 +1,4 @@
-"""What an archive of labelled tiles is: the one type that every loader returns."""
+"""`Archive`: labelled tiles, the type that every loader returns."""
 
 from __future__ import annotations
 

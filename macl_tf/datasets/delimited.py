@@ -1,4 +1,4 @@
-"""Rows and cells of a CSV, TSV or other text table, whose delimiter, encoding, line ends and quoting are found out."""
+"""Reads CSV, TSV and other text tables; detects delimiter, encoding, line ends and quoting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a GeoTIFF lies."""
+"""Footprint of a GeoTIFF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: decoded right or refused, resized and made small. The one reader of all who read them.
+"""Images: decoded correctly or refused, resized, made into thumbnails. Everything that reads images uses this.
 
 What is read: grey of 1, 2, 4 or 8 bits, palettes, and 8-bit RGB. `macl_tf.export.image_graph` does the same inside a
 SavedModel for the formats that TensorFlow knows.

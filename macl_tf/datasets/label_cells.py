@@ -1,4 +1,4 @@
-"""The labels in the cells of a column: what separates them is seen from all of its cells."""
+"""Labels in the cells of a column; the separator is inferred from all cells."""
 
 from __future__ import annotations
 

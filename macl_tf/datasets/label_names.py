@@ -1,4 +1,4 @@
-"""Which known label a name means, in whatever spelling and in a list, and which are meant by a misspelled one."""
+"""Matches names to known labels in any spelling, and suggests labels for misspelled names."""
 
 from __future__ import annotations
 

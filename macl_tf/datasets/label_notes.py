@@ -1,4 +1,4 @@
-"""What there is to say about the labels of an archive: how often each occurs, and which look like typos of another."""
+"""Notes on the labels of an archive: how often each occurs, and which look like typos of another."""
 
 from __future__ import annotations
 

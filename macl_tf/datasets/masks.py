@@ -1,4 +1,4 @@
-"""Label masks: told from pictures by what is in them, and turned into the share of the tile that each label covers."""
+"""Label masks: recognised by content, and turned into the share of the tile that each label covers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which image belongs to which row of a label table: the two are joined by name."""
+"""Joins images and rows of a label table by name."""
 
 from __future__ import annotations
 

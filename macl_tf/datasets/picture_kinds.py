@@ -1,4 +1,4 @@
-"""What kinds of pictures are read, how the others are told, and the one sentence that refuses them."""
+"""The kinds of images that are read, and the error for all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the TFDS builders share: records become examples, and a prepared builder becomes an `Archive`."""
+"""Base of the TFDS builders: records become examples, and a prepared builder becomes an `Archive`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures on disk and what is known about each: paired with their masks, and read as they are to be kept."""
+"""Records of a published archive: images with their masks and metadata, as they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published archives on disk: their folder, their label table and its rows, and whether they have changed."""
+"""Published archives on disk: folder, label table and its rows, and a fingerprint that shows changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dividing an archive into training, validation and test images.
+"""Divides an archive into training, validation and test images.
 
 A random split of tiles that were cut from the same picture puts near copies on both sides: the figures are
 then optimistic. `split_archive` therefore knows blocks of neighbouring numbers and official splits, and says

@@ -1,4 +1,4 @@
-"""What each column of a label table is, by its name and by what is in it."""
+"""Recognises the columns of a label table by name and content."""
 
 from __future__ import annotations
 

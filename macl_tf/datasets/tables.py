@@ -1,4 +1,4 @@
-r"""Reading a label table that somebody else wrote: CSV or TSV, from a spreadsheet, a script or a published archive.
+r"""Reads label tables: CSV or TSV, from a spreadsheet, a script or a published archive.
 
 The first row names the columns. Delimiter (tab, comma, semicolon, bar; else runs of spaces), byte order
 mark, line ends and quoting are found out. The image, by name or path, with or without extension, is the column called

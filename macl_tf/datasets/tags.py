@@ -1,4 +1,4 @@
-"""What the header of an image file says besides its pixels: the day it was taken, and whether it has a place."""
+"""Headers of image files: the day an image was taken, and whether it is georeferenced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about a tile besides its picture: the one reader of headers, and of what people write.
+"""Metadata of a tile, from the header of its file or as users write it: date, place, part, source.
 
 For all ways in: `macl embed`, `macl upsert`, `SearchEngine.upsert` and `PUT /items`.
 """

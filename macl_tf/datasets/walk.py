@@ -1,4 +1,4 @@
-"""The one walk through a folder of tiles: which files there are, which of them are pictures, which one is the table."""
+"""Walks through a folder of tiles and finds its images and its label table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of what retrieval can compare, by the head that an encoder has. No Keras: `--help` tells them."""
+"""Names of the descriptors of an encoder, by its head. Imports no Keras, for a quick `--help`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Descriptors: what retrieval compares, as models that share an encoder's weights."""
+"""Descriptors: the vectors that retrieval compares, from models that share an encoder's weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def descriptors_of(encoder: keras.Model) -> tuple[str, ...]:
 
 
 def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> keras.Model:
-    """The encoder with the output that retrieval compares.
+    """The encoder with a descriptor as its output.
 
     Args:
         encoder: A model of `build_encoder` or `spoc_encoder`, with or without proxies or a classifier behind it, or
@@ -68,7 +68,7 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
 
 
 def searchable(model: keras.Model) -> keras.Model:
-    """A trained model without what only training needs: its proxies. A classifier stays, since one can search by it.
+    """A trained model without its proxies, which only training needs. A classifier stays: it is a descriptor.
 
     Args:
         model: The model that `fit` saw.

@@ -1,4 +1,4 @@
-"""Two layers of Keras, computed in ways that train faster on TensorFlow: same weights, same values, same names.
+"""Two layers of Keras that train faster on TensorFlow, with the same weights, values and names.
 
 Outside of training they are the layers of Keras, and so is batch normalisation on other backends. `fast` puts them into
 any functional model; `plain` takes them out again, for a file that loads without this package.

@@ -27,7 +27,7 @@ _MARGIN = 1.25
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Batches for `fit`, and what a user should know about them.
+    """Batches for `fit`, with their number and the share of draws of each image.
 
     Args:
         dataset: Yields (images, labels): float32 (views * B, S, S, 3) in 0..255 and float32 (views * B, C),

@@ -1,4 +1,4 @@
-"""What the settings say of the loss, the temperature, the optimizer and the model that `fit` sees, as Keras objects."""
+"""Builds loss, temperature schedule, optimizer and model from the settings."""
 
 from __future__ import annotations
 

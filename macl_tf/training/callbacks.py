@@ -1,4 +1,4 @@
-"""What happens beside the steps of `fit`: the temperature's schedule, and retrieval on validation tiles."""
+"""Callbacks for `fit`: the temperature schedule, and retrieval on validation tiles."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class TemperatureSchedule(keras.callbacks.Callback):
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
-    """Searches the validation tiles with each other after an epoch, and logs how well that went.
+    """Evaluates retrieval among the validation tiles after an epoch, and logs the figures.
 
     Logs, with the prefix `val_`: `ndcg@100_jaccard`, `map_any`, `map_jaccard50`, `map_rarest_third`
     (see `macl_tf.evaluate`). Put it before callbacks that read logs.

@@ -1,4 +1,4 @@
-"""The state of a run after each finished epoch, from which it goes on bit for bit."""
+"""Checkpoints: the state of a run after each epoch, from which it resumes bit for bit."""
 
 from __future__ import annotations
 

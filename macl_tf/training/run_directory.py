@@ -1,4 +1,4 @@
-"""The directory of a run: what is in it, whose it is, and what it was made with."""
+"""The run directory: its files, its lock, and the settings and versions of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a run directory, drawn from what the run knows."""
+"""Figures of a run directory."""
 
 from __future__ import annotations
 

@@ -27,18 +27,19 @@ def setting(
     text: str,
     *,
     at_least: float | None = None,
+    at_most: float | None = None,
     below: float | None = None,
     above: float | None = None,
     one_of: tuple[str, ...] | None = None,
 ) -> Any:
     """A field with its help text and the rule that its value must keep."""
-    rule = {"at_least": at_least, "below": below, "above": above, "one_of": one_of}
+    rule = {"at_least": at_least, "at_most": at_most, "below": below, "above": above, "one_of": one_of}
     return dataclasses.field(default=default, metadata={"help": text, **rule})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides what a run computes. Each field is a key of configs/*.toml and of `--set`.
+    """All settings of a run. Each field is a key of configs/*.toml and of `--set`.
 
     Raises:
         ValueError: For a value that breaks the rule of its field.
@@ -57,7 +58,7 @@ class Settings:
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
-        "parts: by blocks of neighbouring tiles, by seed, as published, or what suits the archive",
+        "how tiles are divided: by blocks of neighbours, at random by seed, as published, or as suits the archive",
         one_of=("auto", "blocks", "random", "official"),
     )
     validation: float = setting(0.15, "share of the tiles for validation", above=0, below=1)
@@ -78,8 +79,8 @@ class Settings:
     )
     descriptor: str = setting(
         "projection",
-        "what retrieval compares: projection and backbone with head=projection, spoc and multi-scale with head=spoc, "
-        "and with a classifier its probabilities, alone or beside others",
+        "vector that retrieval compares: projection or backbone with head=projection, spoc or multi-scale with "
+        "head=spoc, and with a classifier its probabilities, alone or beside others",
         one_of=tuple(
             dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
         ),
@@ -89,7 +90,7 @@ class Settings:
     )
     # The loss
     loss: str = setting(
-        "macl", "what is minimised; wmacl weighs anchors by rarity, bce is classification alone", one_of=tuple(LOSSES)
+        "macl", "the loss; wmacl weighs anchors by rarity, bce is classification alone", one_of=tuple(LOSSES)
     )
     classification_weight: float = setting(
         0.0, "weight of multi-label classification (mean binary cross-entropy) beside the loss", at_least=0
@@ -107,7 +108,7 @@ class Settings:
     microbatch: int = setting(
         0, "tiles that the encoder sees at a time, in less memory, with the whole batch's gradient; 0: all", at_least=0
     )
-    views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, below=3)
+    views: int = setting(1, "augmented views of each tile in a batch, 1 or 2", at_least=1, at_most=2)
     sampler: str = setting(
         "weighted",
         "weighted draws, repeat factors over a stream, every tile once, or several tiles of each class in a batch",
@@ -116,7 +117,7 @@ class Settings:
     images_per_class: int = setting(8, "tiles of a class (an exact label set) in a batch of classes", at_least=2)
     sampler_power: float = setting(0.5, "0 draws tiles alike, 1 by the inverse frequency of labels", at_least=0)
     augment: bool = setting(True, "random crops, flips, quarter turns and mild colour changes")
-    crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, below=1.000001)
+    crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, at_most=1)
     cache_gib: float = setting(4.0, "memory for decoded tiles, GiB; beyond it they are decoded again", at_least=0)
     # The optimizer
     epochs: int = setting(30, "passes over the training tiles", at_least=1)
@@ -141,7 +142,7 @@ class Settings:
 
     @property
     def descriptors(self) -> tuple[str, ...]:
-        """What retrieval can compare in such a run; the first is what the loss sees."""
+        """Descriptors of such a run; the first is the one that the loss sees."""
         return DESCRIPTORS[self.head] + (OF_CLASSIFIER[self.head] if self.classifies else ())
 
     def to_toml(self) -> str:
@@ -156,6 +157,8 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(rule['one_of'])}, got '{value}'.")
     if rule["at_least"] is not None and not value >= rule["at_least"]:
         raise ValueError(f"{name} must be at least {rule['at_least']}, got {value}.")
+    if rule["at_most"] is not None and not value <= rule["at_most"]:
+        raise ValueError(f"{name} must be at most {rule['at_most']}, got {value}.")
     if rule["above"] is not None and not value > rule["above"]:
         raise ValueError(f"{name} must be above {rule['above']}, got {value}.")
     if rule["below"] is not None and not value < rule["below"]:

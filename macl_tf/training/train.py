@@ -1,4 +1,4 @@
-"""Settings in, a trained and evaluated run directory out."""
+"""Trains and evaluates a run from its settings."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _train(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_run` found.
+    """The result of `evaluate_run`.
 
     Attributes:
         tiles: Which tiles were searched, in words.

@@ -1,4 +1,4 @@
-"""The embedded archive: land-cover tiles drawn by a program, with labels and label masks; nothing is downloaded."""
+"""The built-in archive: synthetic land-cover tiles with labels and label masks; nothing is downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the synthetic tiles show: how each label looks, and how roads, houses, harbours and the rest are drawn."""
+"""Scenes of the synthetic tiles: how each label looks, and how roads, houses, harbours and the rest are drawn."""
 
 from __future__ import annotations
 
