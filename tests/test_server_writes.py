@@ -10,7 +10,7 @@ from PIL import Image
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
 from macl_tf.server.auth import Access
-from macl_tf.server.engine import Engine, Options
+from macl_tf.server.versions import Engine, Options
 from tests.serving_process import (
     COUNT,
     TOKEN,
@@ -308,7 +308,7 @@ def test_old_versions_are_let_go_and_so_are_their_encoders(served, monkeypatch):
     assert engine.opened(1).index_version == 1 and engine.held(1) is not None
     first = engine.held(1).batcher
     publish_index(served, {"version": 2, "uuid": engine.newest.made_with["uuid"]}, "b", keep=1)
-    monkeypatch.setattr("macl_tf.server.engine._RETIRED", -1.0)
+    monkeypatch.setattr("macl_tf.server.versions._RETIRED", -1.0)
     engine.refresh()
     assert engine.held(1) is None and not first.alive and engine.ready
     engine.close()

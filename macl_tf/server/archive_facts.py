@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.server.engine import Engine, State
+from macl_tf.server.versions import Engine, State
 from macl_tf.server.limits import Limits
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")

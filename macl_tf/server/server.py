@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 from macl_tf.server.app import build_app
 from macl_tf.server.auth import Access
 from macl_tf.server.connections import guarded_protocol
-from macl_tf.server.encoders import load_encoder
-from macl_tf.server.engine import Engine, Load, Options
+from macl_tf.search.encoders import load_encoder
+from macl_tf.server.versions import Engine, Load, Options
 from macl_tf.server.guard import App
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics

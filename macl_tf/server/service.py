@@ -21,7 +21,7 @@ from macl_tf.datasets.tile_facts import day_of, read_header
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
 from macl_tf.server import queries
-from macl_tf.server.engine import Engine, State
+from macl_tf.server.versions import Engine, State
 from macl_tf.server.errors import Refused, busy
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
