@@ -40,7 +40,7 @@ def test_the_five_commands_and_the_search_in_code_run_as_they_stand(tmp_path, ru
     arguments = [shlex.split(line, comments=True)[1 + line.startswith("python") * 2 :] for line in commands[1:]]
     arguments[0] = ["export", *arguments[0]]
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "SearchEngine" in block)
-    code = code.replace('filter="any=water"', 'filter="none=ship"')  # what lies in TILES has no labels
+    code = code.replace('filter="any_of=water"', 'filter="none_of=ship"')  # what lies in TILES has no labels
     script = f"""
 import os, sys
 from macl_tf.cli import main

@@ -47,9 +47,9 @@ Finds the tiles most like a picture, or like a tile of the index.
 examples:
   macl search served tile.jpg
   macl search served a.tif b.png -k 20 --sheet found.png
-  macl search served --id harbor/harbor07.jpg --filter "any=ship,dock; none=airplane"
-  macl search served tile.jpg --filter "any=Beaches, dunes, sands, Inland waters"
-  macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; date=2020-01-01..2021-12-31" --json
+  macl search served --id harbor/harbor07.jpg --filter "any_of=ship,dock; none_of=airplane"
+  macl search served tile.jpg --filter "any_of=Beaches, dunes, sands, Inland waters"
+  macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; since=2020-01-01; until=2021-12-31" --json
 """
 
 QUOTES_HELP = (
@@ -59,8 +59,8 @@ QUOTES_HELP = (
 LABELS_HELP = f"separated by commas; {QUOTES_HELP}"
 
 FILTER_HELP = (
-    "conditions that results meet, separated by ';': any=LABEL,... all=LABEL,... none=LABEL,... split=PART,... "
-    "bbox=WEST,SOUTH,EAST,NORTH (degrees) date=FROM..TO (days, inclusive, either may be left out); " + QUOTES_HELP
+    "conditions that results meet, separated by ';': any_of=LABEL,... all_of=LABEL,... none_of=LABEL,... split=PART,... "
+    "bbox=WEST,SOUTH,EAST,NORTH (degrees) since=FROM; until=TO (days, inclusive, either may be left out); " + QUOTES_HELP
 )
 
 UPSERT_HELP = """\

@@ -68,7 +68,7 @@ class SearchEngine:
 
     Example:
         engine = SearchEngine.open("served")
-        for result in engine.search("tile.jpg", k=5, filter="any=water")[0].results:
+        for result in engine.search("tile.jpg", k=5, filter="any_of=water")[0].results:
             print(result.rank, result.score, result.id)
     """
 
@@ -119,7 +119,7 @@ class SearchEngine:
             vectors: (Q, D) embeddings instead.
             ids: Ids of tiles of the index instead; a tile is not found for itself.
             k: Results for each, >= 1; fewer only where no more tiles meet the filter.
-            filter: A `Filter`, or its text form: "any=water,trees; none=cars".
+            filter: A `Filter`, or its text form: "any_of=water,trees; none_of=cars".
             labels: Labels of the pictures, where known, to tell which ones results share: names, or a list as one text,
                 as in `macl_tf.datasets.label_names`.
             exact: Whether to compare with every tile this time.
