@@ -14,11 +14,11 @@ from macl_tf.artifacts import publish
 from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
-from macl_tf.server.auth import LOOPBACK, Access
 from macl_tf.search.encoders import Encoder, encoder_facts
-from macl_tf.server.versions import Engine, Options
+from macl_tf.server.auth import LOOPBACK, Access
 from macl_tf.server.limits import Limits
 from macl_tf.server.server import Server, listen, open_app
+from macl_tf.server.versions import Engine, Options
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder
 

@@ -167,7 +167,9 @@ def test_a_million_items_are_filtered_column_by_column():
     splits = np.array(["train", "test"], object)[generator.integers(0, 2, count)]
     items = Items(NAMES, blank, blank, splits, blank, generator.integers(0, 2, (count, 3), np.uint8), corners,
                   generator.integers(0, 100, count).astype("datetime64[D]"))  # fmt: skip
-    condition = Filter.parse("any_of=water,cars; none_of=trees; bbox=0,0,90,90; since=1970-01-01; until=1970-02-01; split=test")
+    condition = Filter.parse(
+        "any_of=water,cars; none_of=trees; bbox=0,0,90,90; since=1970-01-01; until=1970-02-01; split=test"
+    )
     start = time.perf_counter()
     share = condition.mask(items).mean()
     assert time.perf_counter() - start < 2

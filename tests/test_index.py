@@ -456,7 +456,13 @@ def test_scann_and_exact_search_agree(large):
 @pytest.mark.parametrize("few_rows", [0, 20_000])  # from how many matches on ScaNN is asked for more than k
 @pytest.mark.parametrize(
     "text",
-    ["until=1970-03-31", "split=test", "any_of=sea; none_of=cars", "since=1970-01-03; until=1970-01-03; bbox=0,0,3,3", "since=1980-01-01"],
+    [
+        "until=1970-03-31",
+        "split=test",
+        "any_of=sea; none_of=cars",
+        "since=1970-01-03; until=1970-01-03; bbox=0,0,3,3",
+        "since=1980-01-01",
+    ],
 )
 def test_k_results_whenever_they_exist_with_scann(large, text, few_rows, monkeypatch):
     monkeypatch.setattr("macl_tf.index.snapshot._FEW_ROWS", few_rows)

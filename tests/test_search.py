@@ -244,7 +244,9 @@ def test_an_upsert_reads_date_and_place_and_keeps_what_is_not_given_anew(served,
     for again in (way(tile), way(plain), archive.read_image(3)):
         assert engine.upsert([again], ["t"]) == 1
         assert facts(engine, "t") == ([sea], "2021-07-03", box_of(8), "test", "drone")
-        found = engine.search(again, k=1, filter=f"bbox=8.5,45.2,8.6,45.3; since=2021-07-03; until=2021-07-03; any_of={sea}; split=test")
+        found = engine.search(
+            again, k=1, filter=f"bbox=8.5,45.2,8.6,45.3; since=2021-07-03; until=2021-07-03; any_of={sea}; split=test"
+        )
         assert found[0].results[0].id == "t"
     engine.upsert([way(other)], ["t"])
     assert facts(engine, "t") == ([sea], "2022-01-31", box_of(20), "test", "drone")
@@ -396,7 +398,7 @@ def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, caps
     assert answer["index"] == {"version": 1, "kind": "brute_force"} and answer["encoder"]["version"] == 1
     results = answer["answers"][0]["results"]
     assert [result["rank"] for result in results] == [1, 2, 3]
-    assert all(set(result["shared_labels"]) <= set(result["labels"]) for result in results)
+    assert all(set(result["shared"]) <= set(result["labels"]) for result in results)
     assert macl("search", served, "--id", archive.file_names[4], "-k", "2") == 0
     assert "shared labels" in capsys.readouterr().out
 
@@ -406,7 +408,10 @@ def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, caps
     [
         (["{none}", "tile.png"], "is not there. `macl export"),
         (["{empty}", "tile.png"], "holds no index"),
-        (["{served}"], "Give pictures or --id"),
+        (["{served}"], "Give pictures or --id, one of them, or --positive"),
+        (["{served}", "{tile}", "--id", "x"], "Give pictures or --id, one of them"),
+        (["{served}", "--positive", "nobody"], "nobody"),
+        (["{served}", "{tile}", "--offset", "-1"], "offset must be"),
         (["{served}", "none.png"], "'none.png' is not there"),
         (["{served}", "{text}"], "cannot be read as an image: not a known image format"),
         (["{served}", "{tile}", "-k", "0"], "k must be"),
@@ -489,7 +494,7 @@ def test_labels_with_commas_are_named_on_the_command_line(served, archive, tmp_p
         capsys.readouterr()
         assert macl("search", served, tmp_path / "0.png", "--json", *words) == 0
         results = json.loads(capsys.readouterr().out)["answers"][0]["results"]
-        return {result["id"]: result["shared_labels"] for result in results}
+        return {result["id"]: result["shared"] for result in results}
 
     assert set(found("--filter", f"any_of={beaches}")) == {"0.png"}
     assert set(found("--filter", f"any_of={beaches},SEA; none_of=shipp")) == {"0.png"}

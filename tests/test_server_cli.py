@@ -13,8 +13,8 @@ import pytest
 
 from macl_tf import cli
 from macl_tf.export.exporting import export_run
-from macl_tf.search.engine import SearchEngine
 from macl_tf.search.encoders import load_encoder
+from macl_tf.search.engine import SearchEngine
 from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT

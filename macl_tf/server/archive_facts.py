@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.server.versions import Engine, State
 from macl_tf.server.limits import Limits
+from macl_tf.server.versions import Engine, State
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
 

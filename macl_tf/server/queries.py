@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from macl_tf.datasets.label_names import UnknownLabelError, known_labels
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Snapshot
-from macl_tf.server.versions import State
+from macl_tf.search.places import box_of, geometry_of
 from macl_tf.server.errors import SEE, Refused
 from macl_tf.server.limits import Limits
-from macl_tf.search.places import box_of, geometry_of
 from macl_tf.server.schemas import Condition, Example, Query
+from macl_tf.server.versions import State
 
 NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
 

@@ -17,10 +17,10 @@ from pydantic import Field, ValidationError
 from macl_tf.datasets.tile_facts import footprint_of
 from macl_tf.server import archive_facts, queries, schemas
 from macl_tf.server.auth import Access
-from macl_tf.server.versions import State
 from macl_tf.server.errors import SEE, Refused
 from macl_tf.server.refusals import invalid_input
 from macl_tf.server.service import Service, Upload
+from macl_tf.server.versions import State
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorAnswer, "description": words}

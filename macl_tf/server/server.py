@@ -14,16 +14,16 @@ from typing import Any
 import uvicorn
 from threadpoolctl import threadpool_limits
 
+from macl_tf.search.encoders import load_encoder
 from macl_tf.server.app import build_app
 from macl_tf.server.auth import Access
 from macl_tf.server.connections import guarded_protocol
-from macl_tf.search.encoders import load_encoder
-from macl_tf.server.versions import Engine, Load, Options
 from macl_tf.server.guard import App
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.paths import check_prefix
 from macl_tf.server.service import Service
+from macl_tf.server.versions import Engine, Load, Options
 
 _log = logging.getLogger(__name__)
 _REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall

@@ -21,13 +21,13 @@ from macl_tf.datasets.tile_facts import day_of, read_header
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
 from macl_tf.server import queries
-from macl_tf.server.versions import Engine, State
 from macl_tf.server.errors import Refused, busy
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.pictures import PREVIEW, Picture, read_picture
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Query
+from macl_tf.server.versions import Engine, State
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

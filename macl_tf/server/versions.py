@@ -13,8 +13,8 @@ from typing import Any
 
 from macl_tf.artifacts import ArtifactError, open_version, versions
 from macl_tf.index.index import Index, Snapshot
-from macl_tf.server.batching import Batcher
 from macl_tf.search.encoders import Encoder, encoder_facts, load_encoder
+from macl_tf.server.batching import Batcher
 from macl_tf.server.errors import Refused
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
