@@ -38,17 +38,17 @@ ONLY = {
     "tensorflow_datasets": {"datasets"},
     "scipy": {"datasets"},
     "matplotlib": {"figures"},
-    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding", "server/pictures.py"},
+    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding"},
     "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
     "keras_hub": {"models/pretrained.py"},
     "rasterio": {"datasets/tiff.py"},
     "pyarrow": {"index/parquet.py"},
     "scann": {"index/searchers/scann_library.py"},
-    "fastapi": {"server/app.py", "server/refusals.py", "server/routes.py"},
-    "starlette": {"server/errors.py", "server/refusals.py"},  # whose exceptions those of the framework are
+    "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
+    "starlette": {"server/errors.py", "server/guard.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},
-    "uvicorn": {"server/connections.py", "server/server.py"},
+    "uvicorn": {"server/server.py"},
     "prometheus_client": {"server/metrics.py"},
 }
 # These open and search an index: they must not wait for TensorFlow.

@@ -75,7 +75,8 @@ def test_text_form(text, expected):
 
 
 def test_the_text_form_says_the_same_as_the_arguments():
-    text = "any_of=cars,water; all_of=trees; none_of=cars; bbox=1,-2.5,3e0,4; since=2020-01-01; until=2020-02-01; split=a,b"
+    text = "any_of=cars,water; all_of=trees; none_of=cars; bbox=1,-2.5,3e0,4; "
+    text += "since=2020-01-01; until=2020-02-01; split=a,b"
     assert Filter.parse(text) == Filter(
         ["cars", "water"], "trees", ["cars"], [1, -2.5, 3, 4], "2020-01-01", datetime.date(2020, 2, 1), ["a", "b"]
     )

@@ -75,7 +75,7 @@ def test_the_command_serves_searches_and_writes_and_ends_in_order(served, tiles)
         assert client.upsert(tiles[0], id="mine")["id"] == "mine"
         info = client.get("/api/v1/info").json()
         assert info["index"]["count"] == TILES + 1 and info["model"]["dataset"]["name"] == "synthetic"
-        if (ROOT / "macl_tf" / "service" / "page" / "index.html").is_file():
+        if (ROOT / "macl_tf" / "server" / "page" / "index.html").is_file():
             page = client.get("/")
             assert page.headers["content-type"].startswith("text/html") and page.headers["cache-control"] == "no-cache"
     assert command.process.returncode == 0 and command.errors == ""
@@ -87,7 +87,7 @@ def test_an_encoder_elsewhere_gives_the_same_vectors(served, tiles):
         made_with = SearchEngine.open(served).index.info["encoder"]
         here, there = load_encoder(served, made_with), load_encoder(served, made_with, f"{url}/v1/models/encoder")
         pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-        np.testing.assert_allclose(there.embed(pixels), here.embed(pixels), atol=1e-6)
+        np.testing.assert_allclose(there.embed_pixels(pixels), here.embed_pixels(pixels), atol=1e-6)
         there = "--encoder-url", f"{url}/v1/models/encoder"
         with Served(served, *there) as command, Client(command.url, served) as client:
             assert client.search_image(tiles[7], k=1)["results"][0]["score"] == pytest.approx(1, abs=1e-5)
@@ -100,13 +100,13 @@ def test_an_encoder_that_went_away_is_said_and_found_again(served, tiles):
     def embed(pixels):
         if gone:
             raise ConnectionError("The encoder's server does not answer.")
-        return encoder.embed(pixels)
+        return encoder.embed_pixels(pixels)
 
     encoder = load_encoder(served, made_with)
-    with running(served, load=lambda *_: replace(encoder, embed=embed)) as url, Client(url, served) as client:
+    with running(served, load=lambda *_: replace(encoder, embed_pixels=embed)) as url, Client(url, served) as client:
         assert client.search_image(tiles[7])
         gone = True
-        assert "encoder's server must answer" in client.search_image(tiles[7], status=503)["error"]["rule"]
+        assert "encoder's server does not answer" in client.search_image(tiles[7], status=503)["error"]["rule"]
         gone = False
         assert client.search_image(tiles[7])
 

@@ -76,5 +76,11 @@ def items_of(
         footprints=[NOWHERE if footprint is None else footprint for footprint in corners],
         dates=[UNKNOWN_DAY if day is None else day for day in days],
     )
-    columns = {"labels": held, "dates": days, "footprints": corners, "splits": parts, "sources": origins}
+    columns: dict[str, list[Any]] = {
+        "labels": held,
+        "dates": days,
+        "footprints": corners,
+        "splits": parts,
+        "sources": origins,
+    }
     return items, {name: [value is None for value in values] for name, values in columns.items()}
