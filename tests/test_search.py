@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.generated import photo, save
-from tests.runs import DIM, TILES, make_run
+from tests.runs import DIM, TILES, one_layer
+from tests.runs import make_run as make_any_run
+
+make_run = partial(make_any_run, backbone=one_layer)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,7 @@ def test_scores_are_those_of_the_keras_model(served, run_dir, archive):
     embeddings = encoder.predict(load_images(archive, np.arange(TILES), 32, progress=False), verbose=0)
     expected = embeddings @ embeddings[3]
     found = SearchEngine.open(served).search(archive.read_image(3), k=TILES)[0].results
+    assert len({result.id for result in found}) == TILES
     for result in found:
         assert result.score == pytest.approx(expected[archive.file_names.index(result.id)], abs=1e-5)
 

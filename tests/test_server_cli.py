@@ -20,7 +20,7 @@ from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.loopback import loopback_server
 from tests.pictures import encoded
-from tests.runs import TILES, make_run
+from tests.runs import TILES, make_run, one_layer
 from tests.serving_process import Client, make_served, running
 
 TOKEN = "for-the-tests-of-the-command"
@@ -28,7 +28,7 @@ TOKEN = "for-the-tests-of-the-command"
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "run")
+    return make_run(tmp_path_factory.mktemp("runs") / "run", backbone=one_layer)
 
 
 @pytest.fixture(scope="module")

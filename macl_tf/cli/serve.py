@@ -23,7 +23,6 @@ examples:
 """
 _PACKAGES = {
     "fastapi": "fastapi",
-    "httptools": "httptools",
     "orjson": "orjson",
     "prometheus_client": "prometheus-client",
     "python_multipart": "python-multipart",
