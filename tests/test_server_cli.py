@@ -10,11 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import uvicorn
 
 from macl_tf import cli
 from macl_tf.export.exporting import export_run
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
+from macl_tf.server.limits import Limits
+from macl_tf.server.service import _IN_WORK
+from macl_tf.server.versions import Options
 from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
@@ -142,6 +146,24 @@ def test_an_address_that_is_taken_is_said_at_once(tmp_path, capsys):
         assert cli.main(["serve", str(tmp_path), "--port", str(port)]) == 2
     assert f"127.0.0.1, port {port}, cannot be listened at" in capsys.readouterr().err
     assert cli.main(["serve", str(tmp_path), "--port", "99999"]) == 2
+
+
+def test_what_the_page_on_deploying_says_is_so():
+    """Options that there are, limits as they are, and a proxy that lets pass what the service takes."""
+    text, limits = (ROOT / "docs" / "deploy.md").read_text(), Limits()
+    options = cli.parser()._subparsers._group_actions[0].choices["serve"]._option_string_actions
+    named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text))
+    assert {"--allow-host", "--max-bytes"} <= named <= options.keys()
+    for words in (
+        f"64 examples: 422 | service |\n| seconds for a body to arrive | {limits.body_seconds:g}: 408",
+        f"requests of one address at a time | {limits.per_client}: 429",
+        f"connections of all clients | {limits.connections}: 503",
+        f"{Options().backlog} pictures, {_IN_WORK} requests: 503",
+    ):
+        assert words in text
+    assert limits.batch == 64 and uvicorn.Config(None).timeout_keep_alive == 5
+    (size,) = re.findall(r"client_max_body_size (\d+)m;", text)
+    assert int(size) << 20 > limits.bytes + (1 << 20)
 
 
 def test_missing_packages_are_named(monkeypatch, capsys):

@@ -19,7 +19,7 @@ Reading is free; writing needs a token, from --token-file or the environment var
 examples:
   macl serve served
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
-  macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/
+  macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/: docs/deploy.md
 """
 _PACKAGES = {
     "fastapi": "fastapi",
@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
     serve.add_argument("--protect-reads", action="store_true", help="reads need the token too")
     serve.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME",
-        help="name that clients may ask for; by default any, and on loopback only its own",
+        help="name that clients may ask for, or *.example.org; by default any, and on loopback only its own",
     )  # fmt: skip
     serve.add_argument(
         "--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles"

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.datasets.images import resize_image, thumbnail
-from macl_tf.datasets.label_names import known_labels
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
@@ -143,7 +142,6 @@ class Service:
         self, state: State, read: Callable[[], bytes], id_: str | None, given: dict[str, list[Any]]
     ) -> dict[str, Any]:
         snapshot = state.snapshot
-        known_labels(snapshot.label_names).choose(given.get("labels", [()])[0] or ())  # before anything is embedded
         vector, small = await self._embed(state, read, {}, small=snapshot.thumbnail_size)
 
         def describe() -> tuple[str, Items, dict[str, list[bool]]]:
