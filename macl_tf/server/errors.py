@@ -160,7 +160,8 @@ def refusal_of(error: Exception, request: Request | None = None) -> Refused:
         return kind("The request cannot be read", str(error.detail), SEE, dict(error.headers or {}))
     if isinstance(error, QueryError | UnknownLabelError):
         known = next(kind for of, kind in _OF_SEARCH.items() if isinstance(error, of))
-        return known(error.rule, error.value, error.remedy or "GET api/v1/labels lists them with their counts.")
+        listed = "GET api/v1/labels lists them with their counts." if isinstance(error, UnknownLabelError) else SEE
+        return known(error.rule, error.value, error.remedy or listed)
     return failed()
 
 
