@@ -90,17 +90,17 @@ def find(
     """The tiles most like the positive and least like the negative examples, which are not among them.
 
     Tiles are ranked by their cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors (Rocchio).
+    All else is as for `SearchEngine.search`.
 
     Args:
         snapshot: Where to search.
         queries: For each query its name and its positive examples, at least one.
         negative: Examples that no query's results should be like.
-        k: Results for each query, >= 1; fewer only where no more tiles meet the filter.
-        offset: Results to leave out, >= 0, for the next page.
-        filter: What results meet: a `Filter`, or its text form.
-        labels: Labels of the queries, where known, to tell which ones results share. By default those of the tile,
-            where that is all of a query.
-        exact: Whether to compare with every tile, without ScaNN.
+        k: Results for each query.
+        offset: Results to leave out.
+        filter: What results meet.
+        labels: Labels of the queries. By default those of the tile, where that is all of a query.
+        exact: Whether to compare with every tile.
 
     Returns:
         One answer for each query, in order.

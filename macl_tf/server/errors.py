@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from macl_tf.datasets.label_names import UnknownLabelError
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
 from macl_tf.search.query import NotThereError, QueryError
-from macl_tf.server.limits import Limits, mebibytes
+from macl_tf.server.limits import Limits
 
 SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats
@@ -30,10 +30,19 @@ class Refused(HTTPException):
         value: What was given instead; shortened.
         remedy: What to do.
         headers: More headers of the answer.
+        kind: Of the error, where it is none of the classes below.
     """
 
-    def __init__(self, rule: str, value: Any = None, remedy: str = "", headers: dict[str, str] | None = None) -> None:
-        super().__init__(STATUSES[type(self)][0], rule, headers)
+    def __init__(
+        self,
+        rule: str,
+        value: Any = None,
+        remedy: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        kind: type[Exception] | None = None,
+    ) -> None:
+        super().__init__(STATUSES[kind or type(self)][0], rule, headers)
         self.rule, self.value, self.remedy = rule, shown(value), remedy
 
     def body(self) -> bytes:
@@ -59,10 +68,6 @@ class Forbidden(Refused):
     """What nobody may do."""
 
 
-class Nowhere(Refused):
-    """A path or a tile that there is not."""
-
-
 class WrongMethod(Refused):
     """A method that the path does not take."""
 
@@ -79,10 +84,6 @@ class WrongKind(Refused):
     """Another type of body or picture."""
 
 
-class Broken(Refused):
-    """What breaks a rule of the API."""
-
-
 class TooMany(Refused):
     """Too much of one client at a time."""
 
@@ -95,25 +96,21 @@ class Unavailable(Refused):
     """What cannot be done now and may be a moment later."""
 
 
-STATUSES: dict[type[Refused], tuple[int, str]] = {
+# The first that an error is an instance of says its status, and what the API's description says about it.
+STATUSES: dict[type[Exception], tuple[int, str]] = {
     Unreadable: (400, "The request cannot be read."),
     Unknown: (401, "The token is missing or wrong."),
     Forbidden: (403, "The server takes no writes."),
-    Nowhere: (404, "There is no such item or version."),
+    NotThereError: (404, "There is no such item or version."),
     WrongMethod: (405, "The path does not take the method."),
     TooSlow: (408, "The request came too slowly."),
     TooLarge: (413, "Too many bytes or pixels."),
     WrongKind: (415, "Not an image of a known format, or another type of body."),
-    Broken: (422, "The request breaks a rule."),
+    QueryError: (422, "The request breaks a rule."),
+    UnknownLabelError: (422, "The request breaks a rule."),
     TooMany: (429, "Too many requests of one client at a time."),
     Failed: (500, "Internal server error."),
     Unavailable: (503, "Try again in a moment."),
-}
-# What the search refuses, whoever asks.
-_OF_SEARCH: dict[type[Exception], type[Refused]] = {
-    NotThereError: Nowhere,
-    QueryError: Broken,
-    UnknownLabelError: Broken,
 }
 
 
@@ -145,7 +142,7 @@ def handle_errors(app: FastAPI) -> None:
         refused = refusal_of(error, request)
         return Response(refused.body(), refused.status_code, refused.headers, "application/json")
 
-    for kind in (RequestValidationError, HTTPException, *_OF_SEARCH):
+    for kind in (RequestValidationError, HTTPException, *STATUSES):
         app.add_exception_handler(kind, handle)
 
 
@@ -157,11 +154,11 @@ def refusal_of(error: Exception, request: Request | None = None) -> Refused:
         return (request and _wrong_type(request)) or invalid_input(error.errors())
     if isinstance(error, HTTPException):  # of the framework; paths and methods it never sees unless they are right
         kind = next((kind for kind, (status, _) in STATUSES.items() if status == error.status_code), Unreadable)
-        return kind("The request cannot be read", str(error.detail), SEE, dict(error.headers or {}))
+        return Refused("The request cannot be read", str(error.detail), SEE, dict(error.headers or {}), kind=kind)
     if isinstance(error, QueryError | UnknownLabelError):
-        known = next(kind for of, kind in _OF_SEARCH.items() if isinstance(error, of))
+        kind = next(kind for kind in STATUSES if isinstance(error, kind))
         listed = "GET api/v1/labels lists them with their counts." if isinstance(error, UnknownLabelError) else SEE
-        return known(error.rule, error.value, error.remedy or listed)
+        return Refused(error.rule, error.value, error.remedy or listed, kind=kind)
     return failed()
 
 
@@ -173,26 +170,26 @@ def invalid_input(errors: Any, part: str = "") -> Refused:
         return Unreadable(f"{part or 'the body'} must be JSON: {why}", None, "Mind quotes and brackets.")
     where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part or "the body"
     message = first["msg"].removeprefix("Value error, ")
-    return Broken(f"{where}: {message}", first.get("input"), SEE)
+    return Refused(f"{where}: {message}", first.get("input"), SEE, kind=QueryError)
 
 
-def of_picture(error: PictureError, size: int, limits: Limits) -> Refused:
+def of_picture(error: PictureError, size: int, limits: Limits) -> Exception:
     """Why a picture of `size` bytes is not read."""
     if error.problem == "pixels":
         return TooLarge(
             f"an image has at most {limits.pixels} pixels", error.got, "Cut it into tiles, or make it smaller."
         )
     if error.problem == "kind":
-        return (Broken if error.format in IMAGE_FORMATS else WrongKind)(f"an image {RULE}", error.got, error.remedy)
+        return (QueryError if error.format in IMAGE_FORMATS else WrongKind)(f"an image {RULE}", error.got, error.remedy)
     if error.problem == "format":
         rule = f"an image must be one of {', '.join(limits.formats)}"
         return WrongKind(rule, f"{size} bytes", "Convert it, or check that the file is an image.")
-    return Broken("an image must be whole", f"{size} bytes", "It is broken, or of a rare kind: save it anew.")
+    return QueryError("an image must be whole", f"{size} bytes", "It is broken, or of a rare kind: save it anew.")
 
 
 def too_many_bytes(size: int, limits: Limits, of_request: int | None = None) -> TooLarge:
     """For an image of so many bytes, or for the request that it comes in, which has so many at most."""
-    rule = f"an image has at most {limits.bytes} bytes ({mebibytes(limits.bytes)})"
+    rule = f"an image has at most {limits.bytes} bytes ({round(limits.bytes / (1 << 20), 1):g} MiB)"
     rule += f", and a request has at most {of_request} bytes" if of_request else ""
     return TooLarge(rule, size, "Make the image smaller: scale it down, or cut it into tiles.")
 

@@ -13,13 +13,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from macl_tf.server.auth import Access
 from macl_tf.server.errors import (
+    Failed,
     Refused,
     TooLarge,
     TooMany,
     TooSlow,
     Unreadable,
     WrongKind,
-    failed,
+    refusal_of,
     too_many_bytes,
 )
 from macl_tf.server.limits import Limits
@@ -97,11 +98,11 @@ class Guard:
                 self._access.check(method, place.path, headers)
                 place.check_query(method, scope["query_string"])
                 await self._pass_on(scope, place, headers, receive, answer)
-        except Refused as refused:
+        except Exception as error:
+            refused = refusal_of(error)
+            if isinstance(refused, Failed):
+                _log.exception("%s %s failed", method, scope["path"])
             await answer.refuse(refused)
-        except Exception:
-            _log.exception("%s %s failed", method, scope["path"])
-            await answer.refuse(failed())
         finally:
             self._metrics.in_flight.dec()
             if not answer.begun:

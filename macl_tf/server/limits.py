@@ -45,8 +45,3 @@ class Limits:
     def formats(self) -> tuple[str, ...]:
         """Names of the image formats that are read."""
         return IMAGE_FORMATS
-
-
-def mebibytes(size: int) -> str:
-    """A size as people say it: "16 MiB", "0.2 MiB"."""
-    return f"{round(size / (1 << 20), 1):g} MiB"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from macl_tf.server.errors import Broken, Nowhere, WrongMethod
+from macl_tf.search.query import NotThereError, QueryError
+from macl_tf.server.errors import WrongMethod
 
 HEALTH = ("/healthz", "/readyz")
 FOR_MACHINES = (*HEALTH, "/metrics")  # beside the API
@@ -53,12 +54,12 @@ class Place:
         """Lets a request through.
 
         Raises:
-            Nowhere: For a path that leads nowhere.
+            NotThereError: For a path that leads nowhere.
             WrongMethod: For a method that it does not take.
         """
         if self.methods is None:
             what = "API is described at {}/api/v1/openapi.json" if self.for_machines else "page is at {}/"
-            raise Nowhere("Not found", self.path, f"The {what.format(self.prefix)}.")
+            raise NotThereError("Not found", self.path, f"The {what.format(self.prefix)}.")
         if method not in self.allowed.split(", "):
             rule = f"{self.path} takes {self.allowed}"
             raise WrongMethod(rule, method, "Use one of these methods.", {"Allow": self.allowed})
@@ -67,7 +68,7 @@ class Place:
         """Refuses query parameters that would be passed over in silence, or of which one would win.
 
         Raises:
-            Broken: For such a one.
+            QueryError: For such a one.
         """
         if self.methods is None or not self.path.startswith("/api/") or not query:
             return
@@ -77,9 +78,9 @@ class Place:
             if name not in known:
                 takes = f"the query parameters {', '.join(sorted(known))}" if known else "no query parameters"
                 remedy = "Leave it out." if method in ("GET", "HEAD") else "Send it in the body, or leave it out."
-                raise Broken(f"{method} {self.path} takes {takes}", name, remedy)
+                raise QueryError(f"{method} {self.path} takes {takes}", name, remedy)
             if given.count(name) > 1:
-                raise Broken(f"the query parameter {name} is given once", given.count(name), "Give one of them.")
+                raise QueryError(f"the query parameter {name} is given once", given.count(name), "Give one of them.")
 
 
 def check_prefix(root_path: str) -> str:

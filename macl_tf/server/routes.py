@@ -12,10 +12,10 @@ from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Secur
 from fastapi.security import HTTPBearer
 from pydantic import Field, ValidationError
 
-from macl_tf.search.query import check_there
+from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import SEE, STATUSES, Broken, Nowhere, invalid_input
+from macl_tf.server.errors import SEE, STATUSES, invalid_input
 from macl_tf.server.service import Service
 from macl_tf.server.versions import State
 
@@ -124,7 +124,7 @@ def api(service: Service, access: Access) -> APIRouter:
         sent = await _sent_fields(request, ("image", "id", *_COLUMNS), several=("labels",))
         for name, text in (("id", id_ or ""), ("source", source), ("split", split)):
             if not text.isprintable():
-                raise Broken(f"{name} has printable letters only", text, "Leave out line breaks and the like.")
+                raise QueryError(f"{name} has printable letters only", text, "Leave out line breaks and the like.")
         given: dict[str, list[Any]] = {
             "labels": [[label for label in labels or () if label]],
             "date": [date or ""],
@@ -171,7 +171,7 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
         remedy = "Send its image by PUT to /api/v1/items: it gets one."
         if not state.snapshot.thumbnail_size:
             remedy = "The index was made without; make one with: macl export --thumbnail 128"
-        raise Nowhere("the item has no small picture", id_, remedy)
+        raise NotThereError("the item has no small picture", id_, remedy)
     headers = {
         "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
         "Cache-Control": f"{'private' if private else 'public'}, max-age=60",
@@ -187,13 +187,13 @@ async def _sent_fields(request: Request, known: Sequence[str], several: Sequence
     """Names of the fields of a form, the empty ones among them.
 
     Raises:
-        Broken: For a field that is not known, or one that is sent twice.
+        QueryError: For a field that is not known, or one that is sent twice.
     """
     form = await request.form()
     names = [name for name, _ in form.multi_items()]
     for name in names:
         if name not in known:
-            raise Broken(f"the form's fields are among {', '.join(known)}", name, SEE)
+            raise QueryError(f"the form's fields are among {', '.join(known)}", name, SEE)
         if names.count(name) > 1 and name not in several:
-            raise Broken(f"{name} is given once", names.count(name), "Send one request for each tile.")
+            raise QueryError(f"{name} is given once", names.count(name), "Send one request for each tile.")
     return set(names)
