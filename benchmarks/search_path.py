@@ -56,7 +56,8 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
         is the share of the steps that are not the encoder.
     """
     from macl_tf.datasets.images import resize_image
-    from macl_tf.search.engine import SearchEngine, read_picture
+    from macl_tf.search.engine import SearchEngine
+    from macl_tf.search.pictures import read_picture
 
     engine = SearchEngine.open(served, verify=False)
     size = engine.encoder.image_size

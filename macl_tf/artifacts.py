@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -194,6 +194,31 @@ def open_version(
             raise ArtifactError(f"'{file}' must have {size:,} bytes, got {file.stat().st_size:,}. {remedy}")
         if verify and sha256_of(file) != digest:
             raise ArtifactError(f"'{file}' does not hold the bytes that were written (SHA-256 differs). {remedy}")
+    return path, manifest
+
+
+def open_encoder(
+    served: str | os.PathLike[str], made_with: Mapping[str, Any], *, verify: bool = True
+) -> tuple[Path, dict[str, Any]]:
+    """Finds the encoder that an index was made with.
+
+    Args:
+        served: What `macl export` wrote.
+        made_with: What the index's manifest says about its encoder: version and uuid.
+        verify: As for `open_version`.
+
+    Returns:
+        The folder and its manifest.
+
+    Raises:
+        ArtifactError: If it is missing, damaged, or another one under the same number.
+    """
+    path, manifest = open_version(Path(served) / "encoder", "encoder", made_with["version"], verify=verify)
+    if manifest["uuid"] != made_with["uuid"]:
+        raise ArtifactError(
+            f"The index of '{served}' was made with another encoder than its version {made_with['version']} is: "
+            "vectors of two encoders cannot be compared. Copy both from one export, or export again."
+        )
     return path, manifest
 
 

@@ -16,7 +16,12 @@ from macl_tf.training.train import evaluate_encoder
 TILES, SIZE, DIM = 60, 32, 16
 
 
-def make_run(folder: Path, seed: int = 0, **changes: object) -> Path:
+def one_layer(scaled):
+    """Instead of ResNet-18, where tracing and exporting it would take longest."""
+    return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
+
+
+def make_run(folder: Path, seed: int = 0, *, backbone=None, **changes: object) -> Path:
     """An untrained encoder, with the settings, parts and figures of a run on a small synthetic archive."""
     settings = Settings(
         num_tiles=TILES, test=0.4, image_size=SIZE, embedding_dim=DIM, batch_size=16, epochs=1, seed=seed, **changes
@@ -29,7 +34,7 @@ def make_run(folder: Path, seed: int = 0, **changes: object) -> Path:
     statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
     write_json(folder / LABELS, statistics.get_config())
     keras.utils.set_random_seed(seed)
-    encoder = build_encoder(SIZE, embedding_dim=DIM)
+    encoder = build_encoder(SIZE, embedding_dim=DIM, **({"backbone": backbone} if backbone else {}))
     encoder.save(folder / ENCODER)
     images = load_images(archive, splits.test, SIZE, progress=False)
     reports = evaluate_encoder(encoder, images, archive.labels[splits.test], statistics, progress=False)

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 from macl_tf.index.index import Index
 from macl_tf.server.auth import Access
-from macl_tf.server.engine import Options
 from macl_tf.server.server import Server, listen, open_app
+from macl_tf.server.versions import Options
 from tests.index_kills import Child, acknowledged, run
 from tests.serving_process import SMALL, TOKEN, load_stub, make_served, upload
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from macl_tf.artifacts import publish
+from macl_tf.artifacts import open_encoder, publish
 from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
+from macl_tf.search.encoders import Encoder
 from macl_tf.server.auth import LOOPBACK, Access
-from macl_tf.server.encoders import Encoder, encoder_facts
-from macl_tf.server.engine import Engine, Options
 from macl_tf.server.limits import Limits
 from macl_tf.server.server import Server, listen, open_app
+from macl_tf.server.versions import Options, Versions
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder
 
@@ -109,13 +109,13 @@ def make_served(folder):
 
 def load_stub(served, made_with, url=None, *, pause=0.0, stub=None):
     """Loads the encoder of a folder of `make_served`."""
-    facts = encoder_facts(served, made_with)
+    facts = open_encoder(served, made_with)[1]["info"]
     shift, stub = ord(facts["sha256"][0]), stub or StubEncoder(pause=pause)
     return Encoder(made_with["version"], facts, lambda pixels: np.roll(stub.embed_pixels(pixels), shift, axis=1))
 
 
-def stub_engine(served, options=None, **how):
-    return Engine(Path(served), options or Options(), lambda *arguments: load_stub(*arguments, **how))
+def stub_versions(served, options=None, **how):
+    return Versions(Path(served), options or Options(), lambda *arguments: load_stub(*arguments, **how))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import sys
 import tomllib
 from functools import cache
 from graphlib import TopologicalSorter
+from http import HTTPStatus
 from pathlib import Path
 
 import macl_tf
@@ -38,17 +39,17 @@ ONLY = {
     "tensorflow_datasets": {"datasets"},
     "scipy": {"datasets"},
     "matplotlib": {"figures"},
-    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding", "server/pictures.py"},
+    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding"},
     "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
     "keras_hub": {"models/pretrained.py"},
     "rasterio": {"datasets/tiff.py"},
     "pyarrow": {"index/parquet.py"},
     "scann": {"index/searchers/scann_library.py"},
-    "fastapi": {"server/app.py", "server/refusals.py", "server/routes.py"},
-    "starlette": {"server/errors.py", "server/refusals.py"},  # whose exceptions those of the framework are
+    "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
+    "starlette": {"server/errors.py", "server/guard.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},
-    "uvicorn": {"server/connections.py", "server/server.py"},
+    "uvicorn": {"server/server.py"},
     "prometheus_client": {"server/metrics.py"},
 }
 # These open and search an index: they must not wait for TensorFlow.
@@ -137,6 +138,34 @@ def test_heavy_packages_are_met_where_they_belong():
                 ), f"{name} must not import {package}"
             if name in PURE or room in PURE:
                 assert package not in ("keras", "tensorflow"), f"{name} is pure NumPy"
+
+
+def test_one_file_knows_which_status_an_error_has():
+    """What is wrong is said by exceptions: the search's, which know no HTTP, and the server's, named for what it is."""
+    numbers = {status.value for status in HTTPStatus if status >= 400}
+    found = set()
+    for room, path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            number = room == "server" and isinstance(node, ast.Constant) and node.value in numbers
+            raised = isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+                "HTTPException",
+                "Refused",
+            )
+            if number or raised:
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == {"server/errors.py"}
+
+
+def test_the_server_and_the_search_ask_a_snapshot_and_do_not_look_inside():
+    inside = {"stored", "added", "added_alive", "added_rows", "added_vectors", "added_thumbnails", "end"}
+    looks = {
+        f"{path.name}:{node.lineno}"
+        for room, path in modules()
+        if room in ("search", "server")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in inside
+    }
+    assert not looks
 
 
 def test_opening_an_index_does_not_wait_for_tensorflow(run_python):

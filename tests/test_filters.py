@@ -38,21 +38,21 @@ ITEMS = Items.of(
     [
         ("", "abcde"),
         (" ; ", "abcde"),
-        ("any=water", "cd"),
-        ("any=water,cars", "acd"),
-        ("all=water , trees", "cd"),
-        ("all=water,trees,cars", "d"),
-        ("none=cars", "bce"),
-        ("none=cars,water,trees", "e"),
-        ("any=water,trees; none=cars", "bc"),
-        ("any=trees;all=water;none=cars", "c"),
+        ("any_of=water", "cd"),
+        ("any_of=water,cars", "acd"),
+        ("all_of=water , trees", "cd"),
+        ("all_of=water,trees,cars", "d"),
+        ("none_of=cars", "bce"),
+        ("none_of=cars,water,trees", "e"),
+        ("any_of=water,trees; none_of=cars", "bc"),
+        ("any_of=trees;all_of=water;none_of=cars", "c"),
         ("split=test", "bc"),
         ("split=train,validation", "ae"),
         ("split=none such", ""),
-        ("date=2020-01-01..2020-12-31", "abd"),
-        ("date=2020-06-15", "b"),
-        ("date=2020-06-16..", "de"),
-        ("date=..2020-06-15", "ab"),
+        ("since=2020-01-01; until=2020-12-31", "abd"),
+        ("since=2020-06-15; until=2020-06-15", "b"),
+        ("since=2020-06-16", "de"),
+        ("until=2020-06-15", "ab"),
         ("bbox=5,45,10,50", "a"),
         ("bbox=7,47,8,48", "a"),  # it touches in a corner
         ("bbox=7.001,47,8,48", ""),
@@ -69,8 +69,8 @@ ITEMS = Items.of(
         ("bbox=179.9,-20,-179.2,-10", "b"),
         ("bbox=175,-20,179,-10", ""),
         ("bbox=20,-90,-20,90", "bd"),  # all but the middle
-        ("bbox=-1,1,1,2; date=2021-01-01..", "e"),
-        ("bbox=-1,1,1,2; date=..2020-01-01", ""),
+        ("bbox=-1,1,1,2; since=2021-01-01", "e"),
+        ("bbox=-1,1,1,2; until=2020-01-01", ""),
     ],
 )
 def test_text_form(text, expected):
@@ -78,30 +78,33 @@ def test_text_form(text, expected):
 
 
 def test_the_text_form_says_the_same_as_the_arguments():
-    text = "any=cars,water; all=trees; none=cars; bbox=1,-2.5,3e0,4; date=2020-01-01..2020-02-01; split=a,b"
+    text = "any_of=cars,water; all_of=trees; none_of=cars; bbox=1,-2.5,3e0,4; "
+    text += "since=2020-01-01; until=2020-02-01; split=a,b"
     assert Filter.parse(text) == Filter(
         ["cars", "water"], "trees", ["cars"], [1, -2.5, 3, 4], "2020-01-01", datetime.date(2020, 2, 1), ["a", "b"]
     )
-    assert Filter(until=np.datetime64("2020-02-01T10:00")) == Filter.parse("date=..2020-02-01")
+    assert Filter(until=np.datetime64("2020-02-01T10:00")) == Filter.parse("until=2020-02-01")
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("water", "got 'water'.*reads like 'any=water"),
-        ("some=water", "must be one of any, all, none, bbox, date, split"),
-        ("any=", "got 'any='"),
-        ("any=a,,b", "non-empty"),
-        ("any=a; any=b", "given once"),
+        ("water", "got 'water'.*reads like 'any_of=water"),
+        ("some=water", "must be one of any_of, all_of, none_of, bbox, since, until, split"),
+        ("any_of=", "got 'any_of='"),
+        ("any_of=a,,b", "non-empty"),
+        ("any_of=a; any_of=b", "given once"),
         ("bbox=1,2,3", "four numbers"),
         ("bbox=1,2,3,x", "four numbers"),
         ("bbox=1,2,3,nan", "degrees"),
         ("bbox=1,50,3,40", "south <= north"),
         ("bbox=1,2,181,3", r"\[-180, 180\], got|longitudes"),
-        ("date=2020", "date like 2020-01-01, got '2020'"),
-        ("date=2020-13-01", "date like"),
-        ("date=..", "first or a last day"),
-        ("date=2021-01-01..2020-01-01", "since must not be after until"),
+        ("since=2020", "date like 2020-01-01, got '2020'"),
+        ("until=2020-13-01", "date like"),
+        ("since=", "got 'since='"),
+        ("since=2020-01-01..2020-02-01", "date like"),
+        ("any=water", "got 'any=water'"),  # the words are those of the arguments
+        ("since=2021-01-01; until=2020-01-01", "since must not be after until"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text, message):
@@ -136,7 +139,7 @@ def test_random_filters_against_a_loop():
         first, last = sorted(generator.integers(0, 100, 2))
         condition = Filter(
             **chosen, bbox=(west, south, east, north), since=np.datetime64(int(first), "D"),
-            until=np.datetime64(int(last), "D"), splits=("a",) if generator.random() < 0.5 else (),
+            until=np.datetime64(int(last), "D"), split=("a",) if generator.random() < 0.5 else (),
         )  # fmt: skip
         expected = []
         for n in range(count):
@@ -152,7 +155,7 @@ def test_random_filters_against_a_loop():
                 and held >= set(chosen["all_of"])
                 and meets and corners[0, 1] <= north and corners[2, 1] >= south
                 and not np.isnat(days[n]) and first <= days[n].astype(int) <= last
-                and (not condition.splits or splits[n] == "a")
+                and (not condition.split or splits[n] == "a")
             )  # fmt: skip
         assert condition.mask(items).tolist() == expected
         matched += sum(expected)
@@ -168,7 +171,9 @@ def test_a_million_items_are_filtered_column_by_column():
     splits = np.array(["train", "test"], object)[generator.integers(0, 2, count)]
     items = Items(NAMES, blank, blank, splits, blank, generator.integers(0, 2, (count, 3), np.uint8), corners,
                   generator.integers(0, 100, count).astype("datetime64[D]"))  # fmt: skip
-    condition = Filter.parse("any=water,cars; none=trees; bbox=0,0,90,90; date=1970-01-01..1970-02-01; split=test")
+    condition = Filter.parse(
+        "any_of=water,cars; none_of=trees; bbox=0,0,90,90; since=1970-01-01; until=1970-02-01; split=test"
+    )
     start = time.perf_counter()
     share = condition.mask(items).mean()
     assert time.perf_counter() - start < 2
@@ -179,29 +184,29 @@ def test_a_million_items_are_filtered_column_by_column():
 @pytest.mark.parametrize(
     "text",
     [
-        "any=\"Beaches, dunes, sands\";none='rock; x=y'",
-        "any = 'Beaches, dunes, sands' ; none = \"rock; x=y\"",
-        'none="rock; x=y"; any="Beaches, dunes, sands"',
+        "any_of=\"Beaches, dunes, sands\";none_of='rock; x=y'",
+        "any_of = 'Beaches, dunes, sands' ; none_of = \"rock; x=y\"",
+        'none_of="rock; x=y"; any_of="Beaches, dunes, sands"',
     ],
 )
 def test_quotes_keep_a_label_whole(text):
     assert Filter.parse(text) == Filter(any_of=["Beaches, dunes, sands"], none_of=["rock; x=y"])
-    assert Filter.parse("any='a,b',c; split=\"x;y\",z") == Filter(any_of=["a,b", "c"], splits=["x;y", "z"])
+    assert Filter.parse("any_of='a,b',c; split=\"x;y\",z") == Filter(any_of=["a,b", "c"], split=["x;y", "z"])
 
 
 def test_known_labels_need_no_quotes_and_no_exact_spelling():
     names = ("Beaches, dunes, sands", "Sea", "bare-soil", "नदी", "x=y")
     items = Items.of(names, list("abc"), [[1, 0, 0, 0, 0], [0, 1, 1, 0, 1], [0, 0, 0, 1, 0]])
     for text, expected in (
-        ("any=Beaches, dunes, sands", "a"),
-        ("any=beaches,dunes,sands,Sea", "ab"),
-        ("all=Bare Soil,sea; none=Beaches, dunes, sands", "b"),
-        ("any=नदी", "c"),
-        ("any=x=y", "b"),
+        ("any_of=Beaches, dunes, sands", "a"),
+        ("any_of=beaches,dunes,sands,Sea", "ab"),
+        ("all_of=Bare Soil,sea; none_of=Beaches, dunes, sands", "b"),
+        ("any_of=नदी", "c"),
+        ("any_of=x=y", "b"),
     ):
         assert "".join(items.ids[Filter.parse(text, names).mask(items)]) == expected
     assert items.ids[Filter(any_of="Bare soil").mask(items)] == ["b"]
     with pytest.raises(ValueError, match=r"got 'Beaches, dunes, sandz'\. Did you mean \"Beaches, dunes, sands\"\?"):
-        Filter.parse("any=Beaches, dunes, sandz", names)
+        Filter.parse("any_of=Beaches, dunes, sandz", names)
     with pytest.raises(ValueError, match="any_of must be non-empty names"):
-        Filter.parse("any=,", names)
+        Filter.parse("any_of=,", names)

@@ -126,9 +126,9 @@ def check(index, model, generator, queries=4):
     label, day = str(generator.choice(NAMES)), int(generator.integers(0, 100))
     conditions = {
         "": lambda item: True,
-        f"any={label}": lambda item: label in item["labels"],
-        f"none={label}; split=test": lambda item: label not in item["labels"] and item["split"] == "test",
-        f"date={np.datetime64(day, 'D')}..; bbox=-5,-5,0,5": lambda item: (
+        f"any_of={label}": lambda item: label in item["labels"],
+        f"none_of={label}; split=test": lambda item: label not in item["labels"] and item["split"] == "test",
+        f"since={np.datetime64(day, 'D')}; bbox=-5,-5,0,5": lambda item: (
             item["date"] is not None and item["date"] >= str(np.datetime64(day, "D"))
             and item["footprint"] is not None and -6 <= item["footprint"][0][0] <= 0
             and -6 <= item["footprint"][0][1] <= 5
@@ -456,7 +456,13 @@ def test_scann_and_exact_search_agree(large):
 @pytest.mark.parametrize("few_rows", [0, 20_000])  # from how many matches on ScaNN is asked for more than k
 @pytest.mark.parametrize(
     "text",
-    ["date=..1970-03-31", "split=test", "any=sea; none=cars", "date=1970-01-03; bbox=0,0,3,3", "date=1980-01-01.."],
+    [
+        "until=1970-03-31",
+        "split=test",
+        "any_of=sea; none_of=cars",
+        "since=1970-01-03; until=1970-01-03; bbox=0,0,3,3",
+        "since=1980-01-01",
+    ],
 )
 def test_k_results_whenever_they_exist_with_scann(large, text, few_rows, monkeypatch):
     monkeypatch.setattr("macl_tf.index.snapshot._FEW_ROWS", few_rows)

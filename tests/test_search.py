@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.generated import photo, save
-from tests.runs import DIM, TILES, make_run
+from tests.runs import DIM, TILES, one_layer
+from tests.runs import make_run as make_any_run
+
+make_run = partial(make_any_run, backbone=one_layer)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,7 @@ def test_scores_are_those_of_the_keras_model(served, run_dir, archive):
     embeddings = encoder.predict(load_images(archive, np.arange(TILES), 32, progress=False), verbose=0)
     expected = embeddings @ embeddings[3]
     found = SearchEngine.open(served).search(archive.read_image(3), k=TILES)[0].results
+    assert len({result.id for result in found}) == TILES
     for result in found:
         assert result.score == pytest.approx(expected[archive.file_names.index(result.id)], abs=1e-5)
 
@@ -126,7 +131,7 @@ def test_searching_from_a_tile_leaves_it_out_and_marks_shared_labels(served, arc
 def test_filters_hold_and_give_k_results_where_k_exist(served, archive):
     rare = archive.label_names[int(archive.labels.sum(axis=0).argmin())]
     holders = int(archive.labels[:, archive.label_names.index(rare)].sum())
-    answer = SearchEngine.open(served).search(archive.read_image(0), k=TILES, filter=f"any={rare}")[0]
+    answer = SearchEngine.open(served).search(archive.read_image(0), k=TILES, filter=f"any_of={rare}")[0]
     assert len(answer.results) == holders and all(rare in result.item["labels"] for result in answer.results)
 
 
@@ -147,7 +152,7 @@ def test_written_pictures_are_there_for_the_next_process(served, archive, tmp_pa
     label = archive.label_names[2]
     assert macl("upsert", served, path, "--id", "mine", "--labels", label) == 0
     assert f"1 in the index, which holds {TILES + 1} tiles" in capsys.readouterr().out
-    found = SearchEngine.open(served).search(path, k=2, filter=f"any={label}")[0].results
+    found = SearchEngine.open(served).search(path, k=2, filter=f"any_of={label}")[0].results
     assert found[0].id == "mine" and found[0].item["labels"] == [label]
     assert macl("delete", served, "mine", "nobody") == 0
     assert f"1 taken out of the index, which holds {TILES} tiles; 1 were not in it." in capsys.readouterr().out
@@ -244,7 +249,9 @@ def test_an_upsert_reads_date_and_place_and_keeps_what_is_not_given_anew(served,
     for again in (way(tile), way(plain), archive.read_image(3)):
         assert engine.upsert([again], ["t"]) == 1
         assert facts(engine, "t") == ([sea], "2021-07-03", box_of(8), "test", "drone")
-        found = engine.search(again, k=1, filter=f"bbox=8.5,45.2,8.6,45.3; date=2021-07-03; any={sea}; split=test")
+        found = engine.search(
+            again, k=1, filter=f"bbox=8.5,45.2,8.6,45.3; since=2021-07-03; until=2021-07-03; any_of={sea}; split=test"
+        )
         assert found[0].results[0].id == "t"
     engine.upsert([way(other)], ["t"])
     assert facts(engine, "t") == ([sea], "2022-01-31", box_of(20), "test", "drone")
@@ -396,7 +403,7 @@ def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, caps
     assert answer["index"] == {"version": 1, "kind": "brute_force"} and answer["encoder"]["version"] == 1
     results = answer["answers"][0]["results"]
     assert [result["rank"] for result in results] == [1, 2, 3]
-    assert all(set(result["shared_labels"]) <= set(result["labels"]) for result in results)
+    assert all(set(result["shared"]) <= set(result["labels"]) for result in results)
     assert macl("search", served, "--id", archive.file_names[4], "-k", "2") == 0
     assert "shared labels" in capsys.readouterr().out
 
@@ -406,11 +413,14 @@ def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, caps
     [
         (["{none}", "tile.png"], "is not there. `macl export"),
         (["{empty}", "tile.png"], "holds no index"),
-        (["{served}"], "Give pictures or --id"),
+        (["{served}"], "Give pictures or --id, one of them, or --positive"),
+        (["{served}", "{tile}", "--id", "x"], "Give pictures or --id, one of them"),
+        (["{served}", "--positive", "nobody"], "nobody"),
+        (["{served}", "{tile}", "--offset", "-1"], "offset must be"),
         (["{served}", "none.png"], "'none.png' is not there"),
         (["{served}", "{text}"], "cannot be read as an image: not a known image format"),
         (["{served}", "{tile}", "-k", "0"], "k must be"),
-        (["{served}", "{tile}", "--filter", "any=sae"], "sae"),
+        (["{served}", "{tile}", "--filter", "any_of=sae"], "sae"),
         (["{served}", "{tile}", "--filter", "nonsense"], "nonsense"),
         (["{served}", "--id", "nobody"], "nobody"),
     ],
@@ -489,11 +499,11 @@ def test_labels_with_commas_are_named_on_the_command_line(served, archive, tmp_p
         capsys.readouterr()
         assert macl("search", served, tmp_path / "0.png", "--json", *words) == 0
         results = json.loads(capsys.readouterr().out)["answers"][0]["results"]
-        return {result["id"]: result["shared_labels"] for result in results}
+        return {result["id"]: result["shared"] for result in results}
 
-    assert set(found("--filter", f"any={beaches}")) == {"0.png"}
-    assert set(found("--filter", f"any={beaches},SEA; none=shipp")) == {"0.png"}
-    assert set(found("--filter", f"any='{rock}','{beaches}'")) == {"0.png", "1.png"}
+    assert set(found("--filter", f"any_of={beaches}")) == {"0.png"}
+    assert set(found("--filter", f"any_of={beaches},SEA; none_of=shipp")) == {"0.png"}
+    assert set(found("--filter", f"any_of='{rock}','{beaches}'")) == {"0.png", "1.png"}
     assert found("--labels", f"sea,{beaches}")["0.png"] == [beaches, "Sea"]
     assert macl("upsert", served, tmp_path / "1.png", "--labels", f'{beaches},"{rock}",Bare Soil') == 0
     held = SearchEngine.open(served).search(ids=[str(tmp_path / "1.png")])[0].labels

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from macl_tf.server.app import PAGE
-from macl_tf.server.pictures import PREVIEW
 from macl_tf.server.schemas import InfoAnswer, ItemAnswer, LabelsAnswer, SearchAnswer
+from macl_tf.server.service import PREVIEW
 from tests.serving_process import (
     COUNT,
     LABELS,
@@ -91,8 +91,8 @@ def test_search_by_id_leaves_it_out_and_marks_shared_labels(client):
             key: known[key] for key in ("labels", "split", "date")
         }
         assert result["shared"] == [label for label in known["labels"] if label in own]
-        assert (result["bounds"] is None) == (number % 2 == 1)
-        assert set(result) == {"rank", "id", "score", "labels", "shared", "split", "date", "source", "bounds",
+        assert (result["bbox"] is None) == (number % 2 == 1)
+        assert set(result) == {"rank", "id", "score", "labels", "shared", "split", "date", "source", "bbox",
                                "thumbnail"}  # fmt: skip
 
 
@@ -148,10 +148,11 @@ def test_pages_are_one_list(client):
         ({"any_of": ["snow", "wood"]}, lambda item: {"snow", "wood"} & set(item["labels"])),
         ({"all_of": ["sea", "sand"]}, lambda item: {"sea", "sand"} <= set(item["labels"])),
         ({"none_of": ["sea"]}, lambda item: "sea" not in item["labels"]),
+        ({"split": ["test"], "any_of": ["sea"]}, lambda item: item["split"] == "test" and "sea" in item["labels"]),
         ({"since": "2020-04-01", "until": "2020-06-01"}, lambda item: "2020-04-01" <= item["date"] <= "2020-06-01"),
         ({"any_of": ["sea"], "since": "2020-09-01"}, lambda item: "sea" in item["labels"] and item["date"] > "2020-09"),
-        ({"box": [-100, 0, -60, 5]}, lambda item: item["footprint"] and -101 <= item["footprint"][0][0] <= -60),
-        ({"box": [179.8, 0, -179.9, 5]}, lambda item: item["id"] == name_of(0)),
+        ({"bbox": [-100, 0, -60, 5]}, lambda item: item["footprint"] and -101 <= item["footprint"][0][0] <= -60),
+        ({"bbox": [179.8, 0, -179.9, 5]}, lambda item: item["id"] == name_of(0)),
         ({}, lambda item: True),
     ],
 )  # fmt: skip
@@ -180,9 +181,9 @@ def test_geojson_has_the_results_with_places(client):
 def test_items_and_their_small_pictures(client):
     answer = ItemAnswer.model_validate(client.get("/api/v1/items", params={"id": name_of(2)}).json(), strict=True)
     assert answer.item.labels == ITEMS.describe(2)["labels"] and answer.item.date == "2020-03-01"
-    west, south, east, north = answer.item.bounds
+    west, south, east, north = answer.item.bbox
     assert (west, south, east, north) == pytest.approx((-163, 1, -162, 2))
-    assert client.get("/api/v1/items", params={"id": name_of(0)}).json()["item"]["bounds"] == [179.5, 1, -179.5, 2]
+    assert client.get("/api/v1/items", params={"id": name_of(0)}).json()["item"]["bbox"] == [179.5, 1, -179.5, 2]
     address = f"/api/v1/{answer.item.thumbnail}"
     picture = client.get(address)
     assert picture.headers["content-type"] == "image/jpeg" and picture.content[:2] == b"\xff\xd8"
@@ -248,8 +249,8 @@ VECTOR = {"vector": [1.0] * DIM}
         ({"positive": [], "negative": [VECTOR]}, 422, "at least one positive example"),
         ({"positive": [{}]}, 422, "an id or a vector"),
         ({"positive": [{"id": "a", **VECTOR}]}, 422, "an id or a vector"),
-        ({"positive": [{"id": "nobody"}]}, 404, "an item in the index"),
-        ({"positive": [VECTOR], "negative": [{"id": "nobody"}]}, 404, "an item in the index"),
+        ({"positive": [{"id": "nobody"}]}, 404, "a tile in the index"),
+        ({"positive": [VECTOR], "negative": [{"id": "nobody"}]}, 404, "a tile in the index"),
         ({"positive": [{"vector": [1.0] * (DIM + 1)}]}, 422, f"a vector has {DIM} numbers"),
         ({"positive": [{"vector": [0.0] * DIM}]}, 422, "not zero"),
         ({"positive": [{"vector": [1e300] * DIM}]}, 422, "below 1e30"),
@@ -270,8 +271,13 @@ VECTOR = {"vector": [1.0] * DIM}
         ({"positive": [VECTOR], "filter": {"since": "2020-13-01"}}, 422, "since must be a date like"),
         ({"positive": [VECTOR], "filter": {"since": "yesterday"}}, 422, "filter.since"),
         ({"positive": [VECTOR], "filter": {"since": "2020-02-01", "until": "2020-01-01"}}, 422, "not be after until"),
-        ({"positive": [VECTOR], "filter": {"box": [0, 2, 1, 1]}}, 422, "bbox must be"),
-        ({"positive": [VECTOR], "filter": {"box": [0, 1, 2]}}, 422, "filter.box"),
+        ({"positive": [VECTOR], "filter": {"bbox": [0, 2, 1, 1]}}, 422, "bbox must be"),
+        ({"positive": [VECTOR], "filter": {"bbox": [0, 1, 2]}}, 422, "filter.bbox"),
+        ({"positive": [VECTOR], "filter": {"box": [0, 1, 2, 3]}}, 422, "filter.box: Extra inputs"),
+        ({"positive": [VECTOR], "filter": {"split": [""]}}, 422, "filter.split"),
+        ({"positive": [VECTOR], "filter": {"split": "test"}}, 422, "filter.split"),
+        ({"positive": [VECTOR], "labels": ["sae"]}, 422, "labels must be among sea, sand"),
+        ({"positive": [VECTOR], "exact": "yes"}, 422, "exact: "),
         ([], 422, ""),
         ("text", 422, ""),
     ],
@@ -307,7 +313,7 @@ def test_the_query_beside_a_picture_is_checked_as_well(client):
         ("{", 400, "query must be JSON"),
         ('{"k": 99}', 422, "k is at most"),
         ('{"nonsense": 1}', 422, "nonsense"),
-        ('{"positive": [{"id": "nobody"}]}', 404, "an item"),
+        ('{"positive": [{"id": "nobody"}]}', 404, "a tile"),
         ("[]", 422, ""),
     ):
         answer = client.post("/api/v1/search/image", files={"image": ("a", upload(1))}, data={"query": query})
@@ -361,7 +367,7 @@ def test_what_a_refusal_advises_works(client):
     name = client.get("/api/v1/labels").json()["labels"][0]["name"]
     assert client.search(VECTOR, filter={"any_of": [name]})["results"]
 
-    assert "query.vector of an answer" in refused(422, {"vector": [1.0, 2.0]})
+    assert "vector of an answer" in refused(422, {"vector": [1.0, 2.0]})
     vector = client.search_image(upload(5), k=1)["query"]["vector"]
     assert ids(client.search({"vector": vector}, k=1)) == [name_of(5)]
 

@@ -10,17 +10,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import uvicorn
 
 from macl_tf import cli
 from macl_tf.export.exporting import export_run
+from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
-from macl_tf.server.encoders import load_encoder
+from macl_tf.server.limits import Limits
+from macl_tf.server.service import _IN_WORK
+from macl_tf.server.versions import Options
 from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.loopback import loopback_server
 from tests.pictures import encoded
-from tests.runs import TILES, make_run
+from tests.runs import TILES, make_run, one_layer
 from tests.serving_process import Client, make_served, running
 
 TOKEN = "for-the-tests-of-the-command"
@@ -28,7 +32,7 @@ TOKEN = "for-the-tests-of-the-command"
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "run")
+    return make_run(tmp_path_factory.mktemp("runs") / "run", backbone=one_layer)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,7 @@ def test_the_command_serves_searches_and_writes_and_ends_in_order(served, tiles)
         assert client.upsert(tiles[0], id="mine")["id"] == "mine"
         info = client.get("/api/v1/info").json()
         assert info["index"]["count"] == TILES + 1 and info["model"]["dataset"]["name"] == "synthetic"
-        if (ROOT / "macl_tf" / "service" / "page" / "index.html").is_file():
+        if (ROOT / "macl_tf" / "server" / "page" / "index.html").is_file():
             page = client.get("/")
             assert page.headers["content-type"].startswith("text/html") and page.headers["cache-control"] == "no-cache"
     assert command.process.returncode == 0 and command.errors == ""
@@ -87,7 +91,7 @@ def test_an_encoder_elsewhere_gives_the_same_vectors(served, tiles):
         made_with = SearchEngine.open(served).index.info["encoder"]
         here, there = load_encoder(served, made_with), load_encoder(served, made_with, f"{url}/v1/models/encoder")
         pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
-        np.testing.assert_allclose(there.embed(pixels), here.embed(pixels), atol=1e-6)
+        np.testing.assert_allclose(there.embed_pixels(pixels), here.embed_pixels(pixels), atol=1e-6)
         there = "--encoder-url", f"{url}/v1/models/encoder"
         with Served(served, *there) as command, Client(command.url, served) as client:
             assert client.search_image(tiles[7], k=1)["results"][0]["score"] == pytest.approx(1, abs=1e-5)
@@ -100,13 +104,13 @@ def test_an_encoder_that_went_away_is_said_and_found_again(served, tiles):
     def embed(pixels):
         if gone:
             raise ConnectionError("The encoder's server does not answer.")
-        return encoder.embed(pixels)
+        return encoder.embed_pixels(pixels)
 
     encoder = load_encoder(served, made_with)
-    with running(served, load=lambda *_: replace(encoder, embed=embed)) as url, Client(url, served) as client:
+    with running(served, load=lambda *_: replace(encoder, embed_pixels=embed)) as url, Client(url, served) as client:
         assert client.search_image(tiles[7])
         gone = True
-        assert "encoder's server must answer" in client.search_image(tiles[7], status=503)["error"]["rule"]
+        assert "encoder's server does not answer" in client.search_image(tiles[7], status=503)["error"]["rule"]
         gone = False
         assert client.search_image(tiles[7])
 
@@ -142,6 +146,24 @@ def test_an_address_that_is_taken_is_said_at_once(tmp_path, capsys):
         assert cli.main(["serve", str(tmp_path), "--port", str(port)]) == 2
     assert f"127.0.0.1, port {port}, cannot be listened at" in capsys.readouterr().err
     assert cli.main(["serve", str(tmp_path), "--port", "99999"]) == 2
+
+
+def test_what_the_page_on_deploying_says_is_so():
+    """Options that there are, limits as they are, and a proxy that lets pass what the service takes."""
+    text, limits = (ROOT / "docs" / "deploy.md").read_text(), Limits()
+    options = cli.parser()._subparsers._group_actions[0].choices["serve"]._option_string_actions
+    named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text))
+    assert {"--allow-host", "--max-bytes"} <= named <= options.keys()
+    for words in (
+        f"64 examples: 422 | service |\n| seconds for a body to arrive | {limits.body_seconds:g}: 408",
+        f"requests of one address at a time | {limits.per_client}: 429",
+        f"connections of all clients | {limits.connections}: 503",
+        f"{Options().backlog} pictures, {_IN_WORK} requests: 503",
+    ):
+        assert words in text
+    assert limits.batch == 64 and uvicorn.Config(None).timeout_keep_alive == 5
+    (size,) = re.findall(r"client_max_body_size (\d+)m;", text)
+    assert int(size) << 20 > limits.bytes + (1 << 20)
 
 
 def test_missing_packages_are_named(monkeypatch, capsys):

@@ -62,7 +62,7 @@ def narrowed(description):
     for name in ("any_of", "all_of", "none_of"):
         schemas["Condition"]["properties"][name]["items"] = {"enum": list(LABELS)}
     condition = schemas["Condition"]["properties"]
-    condition["box"] = {"enum": [None, [-180, -90, 180, 90], [170, 0, -170, 5]]}
+    condition["bbox"] = {"enum": [None, [-180, -90, 180, 90], [170, 0, -170, 5]]}
     condition["since"], condition["until"] = {"enum": [None, "2020-01-01"]}, {"enum": [None, "2020-06-30"]}
     schemas["Query"]["required"] = ["positive"]
     query = schemas["Query"]["properties"]

@@ -12,7 +12,7 @@ from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
 from macl_tf.server.auth import LOOPBACK, Access
 from macl_tf.server.limits import Limits
-from macl_tf.server.pictures import PREVIEW
+from macl_tf.server.service import PREVIEW
 from tests.browser import chromium, until
 from tests.serving_process import (
     COUNT,
@@ -338,7 +338,7 @@ def test_footprints_lie_on_a_map(open_page):
     assert page.locator(".example .name").get_attribute("title") == name_of(6)
 
     # On both sides of the antimeridian, 17 degrees from each other: from 179.5 and from -163 degrees on.
-    moved(page, lambda: page.goto(f"{page.url.split('#')[0]}{SECOND}&map&k=48&box=170,0,-150,3"))
+    moved(page, lambda: page.goto(f"{page.url.split('#')[0]}{SECOND}&map&k=48&bbox=170,0,-150,3"))
     assert set(shown(page)) == {name_of(0), name_of(2)}
     left = {id_: page.locator(f'#map [data-id="{id_}"]').bounding_box()["x"] for id_ in shown(page)}
     assert 0 < left[name_of(2)] - left[name_of(0)] < 500
@@ -442,7 +442,7 @@ UNNAMED = """() => [...document.querySelectorAll("button, input, select, a, img"
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_can_be_read_and_has_a_name(open_page, scheme):
     """WCAG 2.2: contrast of at least 4.5 (1.4.3), a name for each control (4.1.2)."""
-    page = open_page(f"{FIRST}&none=sand&map", color_scheme=scheme)
+    page = open_page(f"{FIRST}&none_of=sand&map", color_scheme=scheme)
     page.locator(".tile .right").first.click()
     page.locator(".tile .wrong").nth(1).click()
     page.set_input_files("#file", picture(0, "notes.jpg", b"not a picture"))
@@ -486,7 +486,7 @@ def test_links_survive_what_people_do_to_them(open_page):
             const vector = link.encodeVector([0.5, -0.25, 1e-3]);
             const search = {...link.EMPTY,
                 like: [{encoder: "1.projection", vector, picture: "_-A"}, {id: "a/b~c&=#%é+x y.jpg"}],
-                unlike: [{id: "z,z"}], any: ["a,b", "c;d"], none: ["e"], box: [170, -10.5, -170, 3],
+                unlike: [{id: "z,z"}], any_of: ["a,b", "c;d"], none_of: ["e"], bbox: [170, -10.5, -170, 3],
                 since: "2020-02-29", k: 48, index: 1, versus: 2, map: true, seed: 3};
             const back = link.fromFragment(link.toFragment(search));
             return JSON.stringify(back) === JSON.stringify(search) && link.decodeVector(vector)[1] === -0.25;
@@ -496,8 +496,8 @@ def test_links_survive_what_people_do_to_them(open_page):
     for wrong in (
         "#picture=1~AA",
         "#picture=1~%00~",
-        "#box=1,2,3",
-        "#box=0,9,1,-9",
+        "#bbox=1,2,3",
+        "#bbox=0,9,1,-9",
         "#k=-1",
         "#since=x&until=",
         "#=&&%",
@@ -555,7 +555,7 @@ def test_an_archive_without_labels_lists_none(open_page, tmp_path):
         assert page.locator(".labels li").count() == 0 and page.locator("#filters").is_hidden()
         assert page.locator("#legend").is_hidden() and len(shown(page)) == 9
         # What a link asks for can be taken back.
-        page = open_page("#any=sea", at=client)
+        page = open_page("#any_of=sea", at=client)
         assert page.locator(".labels li").count() == 1 and "No tile meets the filter" in page.inner_text("#lists")
         moved(page, lambda: page.click('[data-key="with sea"]'))
         assert len(shown(page)) == 9
@@ -648,7 +648,7 @@ STICKING_OUT = """() => {
 @pytest.mark.parametrize("width", [360, 390, 768, 1024, 1440, 2560])
 def test_nothing_sticks_out(open_page, own, width, scheme):
     views = ("", "#like=first/tile.tif&k=48&map", "#like=other/tile.tif&k=48&versus=1", "#like=nobody",
-             "#like=first/tile.tif&versus=1&none=a%3Bb",
+             "#like=first/tile.tif&versus=1&none_of=a%3Bb",
              f"#like={'deep/' * 60}tile.png&unlike={'x' * 300}")  # fmt: skip
     page = open_page(at=own, viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.evaluate("filters.open = true")

@@ -10,7 +10,7 @@ from PIL import Image
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
 from macl_tf.server.auth import Access
-from macl_tf.server.engine import Engine, Options
+from macl_tf.server.versions import Options, Versions
 from tests.serving_process import (
     COUNT,
     TOKEN,
@@ -22,7 +22,7 @@ from tests.serving_process import (
     publish_encoder,
     publish_index,
     running,
-    stub_engine,
+    stub_versions,
     upload,
     uuid_of,
     vectors_of,
@@ -37,7 +37,7 @@ def served(tmp_path):
 def test_what_was_written_is_found_at_once_and_after_a_restart(served):
     with running(served) as url, Client(url, served) as client:
         written = client.upsert(upload(90), id="new/north ü.png", labels=["sea", "snow"], date="2021-05-06",
-                                source="drone", bounds="179.5,1,-179.5,2")  # fmt: skip
+                                source="drone", bbox="179.5,1,-179.5,2")  # fmt: skip
         assert written == {"id": "new/north ü.png", "model_version": 1, "index_version": 1}
         found = client.search_image(upload(90), k=1)["results"][0]
         assert found["id"] == "new/north ü.png" and found["score"] == pytest.approx(1, abs=1e-5)
@@ -49,10 +49,10 @@ def test_what_was_written_is_found_at_once_and_after_a_restart(served):
     with running(served) as url, Client(url, served) as client:
         item = client.get("/api/v1/items", params={"id": "new/north ü.png"}).json()["item"]
         assert item["labels"] == ["sea", "snow"] and item["date"] == "2021-05-06" and item["source"] == "drone"
-        assert item["bounds"] == [179.5, 1, -179.5, 2]
+        assert item["bbox"] == [179.5, 1, -179.5, 2]
         assert client.get(f"/api/v1/{item['thumbnail']}").content[:2] == b"\xff\xd8"
         assert client.search({"id": name_of(3)}, status=404)
-        assert client.search({"id": "new/north ü.png"}, k=50, filter={"box": [170, 0, 180, 3]})["results"]
+        assert client.search({"id": "new/north ü.png"}, k=50, filter={"bbox": [170, 0, 180, 3]})["results"]
 
 
 def test_an_id_is_replaced_and_the_file_s_name_is_never_used(served):
@@ -76,7 +76,7 @@ def test_facts_of_the_header_are_read_and_what_is_not_sent_is_kept(served, tmp_p
 
     def told(id_):
         item = client.get("/api/v1/items", params={"id": id_}).json()["item"]
-        return [item[name] for name in ("labels", "date", "bounds", "split", "source")]
+        return [item[name] for name in ("labels", "date", "bbox", "split", "source")]
 
     with running(served) as url, Client(url, served) as client:
         client.upsert(path.read_bytes(), id="t", labels=["sea", "dock"], split="test", source="drone")
@@ -84,15 +84,15 @@ def test_facts_of_the_header_are_read_and_what_is_not_sent_is_kept(served, tmp_p
         assert told("t") == whole
         client.upsert(upload(90), id="t")
         assert told("t") == whole
-        found = client.search_image(upload(90), filter={"box": [8.5, 45.2, 8.6, 45.3], "since": "2021-07-03"})[
+        found = client.search_image(upload(90), filter={"bbox": [8.5, 45.2, 8.6, 45.3], "since": "2021-07-03"})[
             "results"
         ]
         assert [result["id"] for result in found] == ["t"]
-        client.upsert(path.read_bytes(), id="t", date="2020-02-29", bounds="1,2,3,4")
+        client.upsert(path.read_bytes(), id="t", date="2020-02-29", bbox="1,2,3,4")
         assert told("t") == [["sea", "dock"], "2020-02-29", [1, 2, 3, 4], "test", "drone"]
         client.upsert(upload(91), id="t", labels="", date="", split="")
         assert told("t") == [[], None, [1, 2, 3, 4], None, "drone"]
-        client.upsert(path.read_bytes(), id="t", bounds="", source="")
+        client.upsert(path.read_bytes(), id="t", bbox="", source="")
         assert told("t") == [[], "2021-07-03", None, None, None]
         before = told(name_of(4))
         client.upsert(upload(92), id=name_of(4))
@@ -106,9 +106,9 @@ def test_facts_of_the_header_are_read_and_what_is_not_sent_is_kept(served, tmp_p
             "PUT",
             "items",
             {"label": "sea"},
-            "the form's fields are among image, id, labels, date, source, bounds, split",
+            "the form's fields are among image, id, labels, date, source, bbox, split",
         ),
-        ("PUT", "items", {"bbox": "1,2,3,4"}, "the form's fields are among image, id,"),
+        ("PUT", "items", {"bounds": "1,2,3,4"}, "the form's fields are among image, id,"),
         ("PUT", "items", {"date": ["2020-01-01", "2021-01-01"]}, "date is given once"),
         ("POST", "search/image", {"k": "5"}, "the form's fields are among image, query"),
     ],
@@ -158,10 +158,10 @@ def test_an_upsert_beside_an_index_with_other_labels_is_checked_against_these(se
         ({"split": "a\tb"}, "split has printable letters only"),
         ({"labels": ["sae"]}, "labels must be among sea"),
         ({"date": "soon"}, "date: "),
-        ({"bounds": "1,2,3"}, "bounds are"),
-        ({"bounds": "0,10,1,5"}, "bounds are"),
-        ({"bounds": "-100,0,100,5"}, "less than 180 degrees"),
-        ({"bounds": "nan,0,1,1"}, "bounds are"),
+        ({"bbox": "1,2,3"}, "a box must be west, south, east, north"),
+        ({"bbox": "0,10,1,5"}, "a box must be west, south, east, north"),
+        ({"bbox": "-100,0,100,5"}, "less than 180 degrees"),
+        ({"bbox": "nan,0,1,1"}, "a box must be west, south, east, north"),
     ],
 )
 def test_a_refused_upsert_changes_nothing(served, fields, words):
@@ -292,26 +292,26 @@ def test_an_upsert_never_brings_a_vector_of_the_old_encoder_into_a_new_index(ser
 
 
 def test_a_damaged_new_version_leaves_the_old_one_serving(served):
-    engine = stub_engine(served)
+    versions = stub_versions(served)
     publish_index(served, publish_encoder(served, "b"), "b")
     (served / "index" / "2" / "vectors.npy").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="must have"):
-        engine.refresh()
-    assert engine.newest.index_version == 1 and engine.ready
-    engine.close()
+        versions.refresh()
+    assert versions.newest.index_version == 1 and versions.ready
+    versions.close()
 
 
 def test_old_versions_are_let_go_and_so_are_their_encoders(served, monkeypatch):
-    engine = stub_engine(served)
+    versions = stub_versions(served)
     publish_index(served, publish_encoder(served, "b"), "b")
-    engine.refresh()
-    assert engine.opened(1).index_version == 1 and engine.held(1) is not None
-    first = engine.held(1).batcher
-    publish_index(served, {"version": 2, "uuid": engine.newest.made_with["uuid"]}, "b", keep=1)
-    monkeypatch.setattr("macl_tf.server.engine._RETIRED", -1.0)
-    engine.refresh()
-    assert engine.held(1) is None and not first.alive and engine.ready
-    engine.close()
+    versions.refresh()
+    assert versions.opened(1).index_version == 1 and versions.held(1) is not None
+    first = versions.held(1).batcher
+    publish_index(served, {"version": 2, "uuid": versions.newest.made_with["uuid"]}, "b", keep=1)
+    monkeypatch.setattr("macl_tf.server.versions._RETIRED", -1.0)
+    versions.refresh()
+    assert versions.held(1) is None and not first.alive and versions.ready
+    versions.close()
 
 
 def test_a_full_disk_is_said_and_changes_nothing(served, monkeypatch):
@@ -337,18 +337,18 @@ def test_while_a_new_encoder_is_loaded_the_version_before_it_answers_whole(serve
             assert loaded.wait(20)
         return load_stub(folder, made_with, url)
 
-    engine = Engine(served, Options(), load)
+    versions = Versions(served, Options(), load)
     publish_index(served, publish_encoder(served, "b"), "b", numbers=range(9))
-    thread = threading.Thread(target=engine.refresh)
+    thread = threading.Thread(target=versions.refresh)
     thread.start()
     try:
         assert loading.wait(20)
-        state = engine.newest
+        state = versions.newest
         assert (state.index_version, state.encoder.version, len(state.snapshot)) == (1, 1, COUNT)
-        assert engine.write(lambda index: None)[0].versions == {"model_version": 1, "index_version": 1}
+        assert versions.write(lambda index: None)[0].versions == {"model_version": 1, "index_version": 1}
     finally:
         loaded.set()
         thread.join()
-    state = engine.newest
+    state = versions.newest
     assert (state.index_version, state.encoder.version, len(state.snapshot)) == (2, 2, 9)
-    engine.close()
+    versions.close()

@@ -42,14 +42,16 @@ with its upserts and deletes folded in. One `macl index` or `macl export` works 
 """
 
 SEARCH_HELP = """\
-Finds the tiles most like a picture, or like a tile of the index.
+Finds the tiles most like a picture, or like a tile of the index, and least like others. Every picture and every --id is
+a query of its own; --positive and --negative are examples for all of them, or, alone, one query.
 
 examples:
   macl search served tile.jpg
+  macl search served --positive harbor07.jpg --positive harbor12.jpg --negative pier03.jpg -k 20 --offset 20
   macl search served a.tif b.png -k 20 --sheet found.png
-  macl search served --id harbor/harbor07.jpg --filter "any=ship,dock; none=airplane"
-  macl search served tile.jpg --filter "any=Beaches, dunes, sands, Inland waters"
-  macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; date=2020-01-01..2021-12-31" --json
+  macl search served --id harbor/harbor07.jpg --filter "any_of=ship,dock; none_of=airplane"
+  macl search served tile.jpg --filter "any_of=Beaches, dunes, sands, Inland waters"
+  macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; since=2020-01-01; until=2021-12-31" --json
 """
 
 QUOTES_HELP = (
@@ -59,8 +61,8 @@ QUOTES_HELP = (
 LABELS_HELP = f"separated by commas; {QUOTES_HELP}"
 
 FILTER_HELP = (
-    "conditions that results meet, separated by ';': any=LABEL,... all=LABEL,... none=LABEL,... split=PART,... "
-    "bbox=WEST,SOUTH,EAST,NORTH (degrees) date=FROM..TO (days, inclusive, either may be left out); " + QUOTES_HELP
+    "conditions that results meet, separated by ';': any_of=LABEL,... all_of=LABEL,... none_of=LABEL,... "
+    "bbox=WEST,SOUTH,EAST,NORTH (degrees) since=DAY until=DAY (inclusive) split=PART,...; " + QUOTES_HELP
 )
 
 UPSERT_HELP = """\
@@ -137,7 +139,11 @@ def add_commands(commands: Any) -> None:
     search.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
     search.set_defaults(more="images")
     search.add_argument("--id", action="append", default=[], metavar="ID", help=f"search from a tile: {ID_HELP}")
+    example = f"{ID_HELP}; or a picture"
+    search.add_argument("--positive", action="append", default=[], metavar="ID", help=f"find more like it: {example}")
+    search.add_argument("--negative", action="append", default=[], metavar="ID", help=f"find less like it: {example}")
     search.add_argument("-k", type=int, default=10, help="results for each (10)")
+    search.add_argument("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
     search.add_argument("--filter", default="", help=FILTER_HELP)
     search.add_argument(
         "--labels",
@@ -251,16 +257,25 @@ def run_index(options: argparse.Namespace) -> int:
 
 def run_search(options: argparse.Namespace) -> int:
     """`macl search`."""
-    if bool(options.images) == bool(options.id):
-        raise ValueError("Give pictures or --id, and not both: macl search SERVED tile.jpg")
+    if (options.images and options.id) or not (options.images or options.id or options.positive):
+        raise ValueError("Give pictures or --id, one of them, or --positive: macl search SERVED tile.jpg")
     from macl_tf.search.engine import SearchEngine
     from macl_tf.search.showing import as_json, as_table, draw_sheet
 
     engine = SearchEngine.open(options.served, exact=options.exact)
+    state = engine.index.snapshot
+
+    def example(name: str) -> str | Path:
+        id_ = state.id_of(name)
+        return Path(name) if id_ is None and Path(name).is_file() else id_ or name
+
     answers = engine.search(
         [Path(name) for name in options.images],
-        ids=[engine.index.snapshot.id_of(name) or name for name in options.id],
+        ids=[state.id_of(name) or name for name in options.id],
+        positive=[example(name) for name in options.positive],
+        negative=[example(name) for name in options.negative],
         k=options.k,
+        offset=options.offset,
         filter=options.filter,
         labels=options.labels,
     )

@@ -19,11 +19,10 @@ Reading is free; writing needs a token, from --token-file or the environment var
 examples:
   macl serve served
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
-  macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/
+  macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/: docs/deploy.md
 """
 _PACKAGES = {
     "fastapi": "fastapi",
-    "httptools": "httptools",
     "orjson": "orjson",
     "prometheus_client": "prometheus-client",
     "python_multipart": "python-multipart",
@@ -48,7 +47,7 @@ def add_commands(commands: Any) -> None:
     serve.add_argument("--protect-reads", action="store_true", help="reads need the token too")
     serve.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME",
-        help="name that clients may ask for; by default any, and on loopback only its own",
+        help="name that clients may ask for, or *.example.org; by default any, and on loopback only its own",
     )  # fmt: skip
     serve.add_argument(
         "--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles"
@@ -68,9 +67,9 @@ def run_serve(options: argparse.Namespace) -> int:
     if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
-    from macl_tf.server.engine import Options
     from macl_tf.server.limits import Limits
     from macl_tf.server.server import Server, listen, open_app
+    from macl_tf.server.versions import Options
 
     hosts = tuple(name.lower() for name in options.allow_host)
     if is_loopback(options.host):

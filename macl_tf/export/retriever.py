@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from macl_tf.artifacts import ArtifactError, open_version, publish, versions
+from macl_tf.artifacts import ArtifactError, open_encoder, open_version, publish, versions
 from macl_tf.index.parquet import read_items
 from macl_tf.index.searchers.scann_searcher import scann_module, search_module
 
@@ -49,12 +49,7 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
     served = Path(served)
     index, index_manifest = open_version(served / "index", "index")
     info = index_manifest["info"]
-    encoder, encoder_manifest = open_version(served / "encoder", "encoder", info["encoder"]["version"])
-    if encoder_manifest["uuid"] != info["encoder"]["uuid"]:
-        raise ArtifactError(
-            f"'{index}' was made with another encoder than '{encoder}': vectors of two encoders cannot be compared. "
-            "Copy both from one export, or export again."
-        )
+    encoder, encoder_manifest = open_encoder(served, info["encoder"])
     made_of = {"index": index_manifest["uuid"], "encoder": encoder_manifest["uuid"]}
     root = served / KIND
     if versions(root):

@@ -16,8 +16,8 @@ from macl_tf.datasets.label_names import known_labels
 from macl_tf.index.items import Items
 
 _HELP = (
-    "A filter reads like 'any=water,trees; none=cars; bbox=5,45,10,50; date=2020-01-01..2020-12-31; split=test'. "
-    "What holds ';' stands in quotes: none=\"rock; gravel\"."
+    "A filter reads like 'any_of=water,trees; none_of=cars; bbox=5,45,10,50; since=2020-01-01; until=2020-12-31; "
+    "split=test'. What holds ';' stands in quotes: none_of=\"rock; gravel\"."
 )
 
 
@@ -33,7 +33,7 @@ class Filter:
             greater than east it crosses the antimeridian. Items without a footprint never match.
         since: The first day, a date or "2020-01-01". Items without a date never match.
         until: The last day, itself included.
-        splits: Names of splits of which the item's is one.
+        split: Names of splits of which the item's is one.
 
     Raises:
         ValueError: For a box or dates that cannot be.
@@ -42,9 +42,9 @@ class Filter:
         >>> items = Items.of(("sea", "sand"), ["a", "b"], [[1, 0], [1, 1]], splits=["train", "test"])
         >>> Filter(all_of=["sea"], none_of=["sand"]).mask(items).tolist()
         [True, False]
-        >>> Filter.parse("any=sea; split=test").mask(items).tolist()
+        >>> Filter.parse("any_of=sea; split=test").mask(items).tolist()
         [False, True]
-        >>> Filter.parse("any=Beaches, dunes, sands, sea", ("sea", "Beaches, dunes, sands")).any_of
+        >>> Filter.parse("any_of=Beaches, dunes, sands, sea", ("sea", "Beaches, dunes, sands")).any_of
         ('Beaches, dunes, sands', 'sea')
     """
 
@@ -54,10 +54,10 @@ class Filter:
     bbox: tuple[float, float, float, float] | None = None
     since: np.datetime64 | None = None
     until: np.datetime64 | None = None
-    splits: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("any_of", "all_of", "none_of", "splits"):
+        for name in ("any_of", "all_of", "none_of", "split"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if self.bbox is not None:
             object.__setattr__(self, "bbox", _box(self.bbox))
@@ -71,9 +71,9 @@ class Filter:
         """Reads the text form.
 
         Args:
-            text: Conditions with semicolons between them, each `name=value`: any, all, none (labels, see
-                `macl_tf.datasets.label_names`), bbox (west,south,east,north), date (a day, or first..last, where one
-                may be left out) and split (names). The empty text is the filter that all items pass.
+            text: Conditions with semicolons between them, each `name=value` with the names above: any_of, all_of,
+                none_of (labels, see `macl_tf.datasets.label_names`), bbox (west,south,east,north), since, until (days)
+                and split (names). The empty text is the filter that all items pass.
             label_names: The labels that there are. With them a label with commas needs no quotes, and may be spelled
                 with other case, blanks, hyphens and underscores.
 
@@ -92,14 +92,11 @@ class Filter:
                     f"each condition must be one of {', '.join(_READERS)}, then = and a value; got {part.strip()!r}. "
                     f"{_HELP}"
                 )
-            found = _READERS[key](value)
-            if label_names is not None and key in _OF_LABELS:
-                found = {
-                    field: known_labels(tuple(label_names)).choose(value) or names for field, names in found.items()
-                }
-            if given.keys() & found.keys():
+            if key in given:
                 raise ValueError(f"{key} must be given once, got it twice in {text!r}. {_HELP}")
-            given |= found
+            given[key] = _READERS[key](value)
+            if label_names is not None and key in _OF_LABELS:
+                given[key] = known_labels(tuple(label_names)).choose(value) or given[key]
         return cls(**given)
 
     def mask(self, items: Items) -> NDArray[np.bool_]:
@@ -121,8 +118,8 @@ class Filter:
             matches &= column
         for column in held(self.none_of):
             matches &= ~column
-        if self.splits:
-            matches &= np.logical_or.reduce([np.asarray(items.splits == name, bool) for name in self.splits])
+        if self.split:
+            matches &= np.logical_or.reduce([np.asarray(items.splits == name, bool) for name in self.split])
         if self.since is not None:
             matches &= items.dates >= self.since  # NaT is on no side of any day
         if self.until is not None:
@@ -174,19 +171,11 @@ def _day(field: str, day: Any) -> np.datetime64 | None:
         raise ValueError(f"{field} must be a date like 2020-01-01, got {day!r}.") from None
 
 
-def _range(value: str) -> dict[str, Any]:
-    first, dots, last = (piece.strip() for piece in value.partition(".."))
-    if dots and not first and not last:
-        raise ValueError(f"date must have a first or a last day, got {value!r}. {_HELP}")
-    return {"since": first or None, "until": (last or None) if dots else first}
-
-
-_OF_LABELS = ("any", "all", "none")
-_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "any": lambda value: {"any_of": split_names(value)},
-    "all": lambda value: {"all_of": split_names(value)},
-    "none": lambda value: {"none_of": split_names(value)},
-    "bbox": lambda value: {"bbox": value.split(",")},
-    "date": _range,
-    "split": lambda value: {"splits": split_names(value)},
+_OF_LABELS = ("any_of", "all_of", "none_of")
+_READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(_OF_LABELS, split_names),
+    "bbox": lambda value: value.split(","),
+    "since": str,
+    "until": str,
+    "split": split_names,
 }

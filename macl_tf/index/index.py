@@ -41,7 +41,7 @@ class Index:
         >>> index = Index.open(root)
         >>> [(hit.id, round(hit.score, 2)) for hit in index.search([[0, 1]], k=2)[0]]
         [('b', 1.0), ('c', 0.8)]
-        >>> [hit.id for hit in index.search(ids=["a"], filter=Filter.parse("any=sea"))[0]]
+        >>> [hit.id for hit in index.search(ids=["a"], filter=Filter.parse("any_of=sea"))[0]]
         ['c']
         >>> index.delete(["c"]), len(index)
         (1, 2)

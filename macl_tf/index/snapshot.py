@@ -111,6 +111,55 @@ class Snapshot:
         """D, the dimensions of the vectors."""
         return self.stored.vectors.shape[1]
 
+    @property
+    def version(self) -> int:
+        """Number of the published version."""
+        return self.stored.version
+
+    @property
+    def uuid(self) -> str:
+        """What tells the published version from every other."""
+        return self.stored.uuid
+
+    @property
+    def revision(self) -> str:
+        """What tells this state from every other."""
+        return f"{self.stored.uuid}-{self.end:x}"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The facts in the version's manifest; see `Index.info`."""
+        return self.stored.info
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C label names."""
+        return self.stored.items.label_names
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """(N, C) multi-hot labels of the living items, in order."""
+        return np.concatenate([self.stored.items.labels[self.alive], self.added.labels[self.added_alive]])
+
+    @property
+    def has_places(self) -> bool:
+        """Whether any living item has a footprint."""
+        parts = [(self.stored.items.footprints, self.alive), (self.added.footprints, self.added_alive)]
+        return any(bool((~np.isnan(footprints[:, 0, 0]) & alive).any()) for footprints, alive in parts)
+
+    @property
+    def thumbnail_size(self) -> int:
+        """Longest side of the small pictures that the index keeps, in pixels; 0 for none."""
+        return self.stored.thumbnail_size
+
+    def vectors_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """(n, D) unit vectors of items.
+
+        Raises:
+            ValueError: If there is no item of an id.
+        """
+        return self._vectors(np.array([self._row(id_) for id_ in ids], np.int64))
+
     @cached_property
     def num_changes(self) -> int:
         """Items in which this state differs from the published version: added, replaced or deleted."""

@@ -13,7 +13,9 @@ from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.label_lists import listed
 from macl_tf.figures import contact_sheet
 from macl_tf.labels import LabelStatistics
-from macl_tf.search.engine import Answer, SearchEngine, read_picture
+from macl_tf.search.engine import SearchEngine
+from macl_tf.search.pictures import read_picture
+from macl_tf.search.query import Answer
 
 
 def as_table(answers: Sequence[Answer]) -> str:
@@ -52,12 +54,13 @@ def as_json(engine: SearchEngine, answers: Sequence[Answer]) -> dict[str, Any]:
             {
                 "query": answer.query,
                 "labels": None if answer.labels is None else list(answer.labels),
+                "more": answer.more,
                 "results": [
                     {
                         "rank": result.rank,
                         "score": result.score,
                         **result.item,
-                        "shared_labels": list(result.shared) if answer.labels is not None else None,
+                        "shared": list(result.shared) if answer.labels is not None else None,
                     }
                     for result in answer.results
                 ],

@@ -13,11 +13,10 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import Refused
+from macl_tf.server.errors import Unavailable, handle_errors
 from macl_tf.server.guard import App, Guard
 from macl_tf.server.metrics import CONTENT_TYPE
 from macl_tf.server.paths import Paths
-from macl_tf.server.refusals import handle_errors
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
 
@@ -60,13 +59,13 @@ def build_app(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        if not service.engine.ready:
-            raise Refused(503, "The encoder is not ready", None, "Retry in a moment; the server's log may say more.")
-        return JSONResponse({"status": "ready", **service.engine.newest.versions})
+        if not service.versions.ready:
+            raise Unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
+        return JSONResponse({"status": "ready", **service.versions.newest.versions})
 
     @app.get("/metrics", include_in_schema=False)
     async def figures() -> Response:
-        state, metrics = service.engine.newest, service.metrics
+        state, metrics = service.versions.newest, service.metrics
         metrics.show(len(state.snapshot), state.snapshot.num_changes, **state.versions)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
@@ -76,4 +75,4 @@ def build_app(
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     paths = Paths(app.openapi(), page, root_path)
-    return Guard(app, paths, access, service.limits, service.metrics, service.engine.newest.snapshot.dim)
+    return Guard(app, paths, access, service.limits, service.metrics, service.versions.newest.snapshot.dim)

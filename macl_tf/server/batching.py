@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.server.errors import busy
+from macl_tf.server.errors import overloaded
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -66,11 +66,11 @@ class Batcher:
         """Announces a picture for the time that it is being decoded; refused at once where the queue is full.
 
         Raises:
-            Refused: 503.
+            Unavailable: Where the queue is full.
         """
         with self._changed:
             if len(self._queue) + self._coming >= self._backlog:
-                raise busy()
+                raise overloaded()
             self._coming += 1
         try:
             yield
@@ -83,12 +83,12 @@ class Batcher:
         """The embedding (D,) of pixels (S, S, 3), when it is there.
 
         Raises:
-            Refused: 503 where the queue is full, or the service ends.
+            Unavailable: Where the queue is full, or the service ends.
         """
         future: Future[NDArray[np.float32]] = Future()
         with self._changed:
             if self._closed or len(self._queue) >= self._backlog:
-                raise busy()
+                raise overloaded()
             self._queue.append((pixels, future))
             self._changed.notify()
         return future

@@ -1,34 +1,49 @@
-"""What the service refuses, said in three parts: the rule, the value that broke it, and what to do."""
+"""What is refused, in three parts: rule, value and remedy. The one file that knows HTTP's numbers for errors."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+
+from macl_tf.datasets.label_names import UnknownLabelError
+from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
+from macl_tf.search.query import NotThereError, QueryError
+from macl_tf.server.limits import Limits
 
 SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats
 
 
 class Refused(HTTPException):
-    """A request that is answered with an error.
+    """A request that is answered with an error; its class says which, and `STATUSES` its number.
 
     An HTTPException of the framework, since that is what it lets through while it reads a body.
 
     Args:
-        status: HTTP status, 4xx or 503.
-        rule: What must hold.
+        rule: What must hold, or what is wrong.
         value: What was given instead; shortened.
         remedy: What to do.
         headers: More headers of the answer.
+        kind: Of the error, where it is none of the classes below.
     """
 
     def __init__(
-        self, status: int, rule: str, value: Any = None, remedy: str = "", headers: dict[str, str] | None = None
+        self,
+        rule: str,
+        value: Any = None,
+        remedy: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        kind: type[Exception] | None = None,
     ) -> None:
-        super().__init__(status, rule, headers)
-        self.status, self.rule, self.value, self.remedy = status, rule, shown(value), remedy
+        super().__init__(STATUSES[kind or type(self)][0], rule, headers)
+        self.rule, self.value, self.remedy = rule, shown(value), remedy
 
     def body(self) -> bytes:
         """The JSON of the answer."""
@@ -39,6 +54,157 @@ class Refused(HTTPException):
         """The same as a line for people."""
         given = "" if self.value is None else f": {self.value}"
         return f"{self.rule}{given}. {self.remedy}\n".encode()
+
+
+class Unreadable(Refused):
+    """What is no request."""
+
+
+class Unknown(Refused):
+    """Who does not show the token."""
+
+
+class Forbidden(Refused):
+    """What nobody may do."""
+
+
+class WrongMethod(Refused):
+    """A method that the path does not take."""
+
+
+class TooSlow(Refused):
+    """What takes too long to arrive."""
+
+
+class TooLarge(Refused):
+    """Too many bytes or pixels."""
+
+
+class WrongKind(Refused):
+    """Another type of body or picture."""
+
+
+class TooMany(Refused):
+    """Too much of one client at a time."""
+
+
+class Failed(Refused):
+    """A fault of ours."""
+
+
+class Unavailable(Refused):
+    """What cannot be done now and may be a moment later."""
+
+
+# The first that an error is an instance of says its status, and what the API's description says about it.
+STATUSES: dict[type[Exception], tuple[int, str]] = {
+    Unreadable: (400, "The request cannot be read."),
+    Unknown: (401, "The token is missing or wrong."),
+    Forbidden: (403, "The server takes no writes."),
+    NotThereError: (404, "There is no such item or version."),
+    WrongMethod: (405, "The path does not take the method."),
+    TooSlow: (408, "The request came too slowly."),
+    TooLarge: (413, "Too many bytes or pixels."),
+    WrongKind: (415, "Not an image of a known format, or another type of body."),
+    QueryError: (422, "The request breaks a rule."),
+    UnknownLabelError: (422, "The request breaks a rule."),
+    TooMany: (429, "Too many requests of one client at a time."),
+    Failed: (500, "Internal server error."),
+    Unavailable: (503, "Try again in a moment."),
+}
+
+
+def failed() -> Refused:
+    """For a fault of ours."""
+    return Failed("Internal server error", None, "See the server log.")
+
+
+def overloaded() -> Refused:
+    """For more than the server can do at a time."""
+    return Unavailable("Server overloaded", None, "Retry after 1 s.", {"Retry-After": "1"})
+
+
+@contextmanager
+def refusing(value: Any) -> Iterator[None]:
+    """Says what a date or box breaks as an error of the query or upsert; `value` is what was given."""
+    try:
+        yield
+    except (QueryError, UnknownLabelError):
+        raise
+    except ValueError as error:
+        raise QueryError(str(error).rstrip("."), value, SEE) from error
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Makes every error of an application a JSON of rule, value and remedy."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        refused = refusal_of(error, request)
+        return Response(refused.body(), refused.status_code, refused.headers, "application/json")
+
+    for kind in (RequestValidationError, HTTPException, *STATUSES):
+        app.add_exception_handler(kind, handle)
+
+
+def refusal_of(error: Exception, request: Request | None = None) -> Refused:
+    """What an error is answered with; one that nobody foresaw is ours."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, RequestValidationError):
+        return (request and _wrong_type(request)) or invalid_input(error.errors())
+    if isinstance(error, HTTPException):  # of the framework; paths and methods it never sees unless they are right
+        kind = next((kind for kind, (status, _) in STATUSES.items() if status == error.status_code), Unreadable)
+        return Refused("The request cannot be read", str(error.detail), SEE, dict(error.headers or {}), kind=kind)
+    if isinstance(error, QueryError | UnknownLabelError):
+        kind = next(kind for kind in STATUSES if isinstance(error, kind))
+        listed = "GET api/v1/labels lists them with their counts." if isinstance(error, UnknownLabelError) else SEE
+        return Refused(error.rule, error.value, error.remedy or listed, kind=kind)
+    return failed()
+
+
+def invalid_input(errors: Any, part: str = "") -> Refused:
+    """The first thing that is wrong with a request."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        why = first.get("ctx", {}).get("error", "it ends too early")
+        return Unreadable(f"{part or 'the body'} must be JSON: {why}", None, "Mind quotes and brackets.")
+    where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part or "the body"
+    message = first["msg"].removeprefix("Value error, ")
+    return Refused(f"{where}: {message}", first.get("input"), SEE, kind=QueryError)
+
+
+def of_picture(error: PictureError, size: int, limits: Limits) -> Exception:
+    """Why a picture of `size` bytes is not read."""
+    if error.problem == "pixels":
+        return TooLarge(
+            f"an image has at most {limits.pixels} pixels", error.got, "Cut it into tiles, or make it smaller."
+        )
+    if error.problem == "kind":
+        return (QueryError if error.format in IMAGE_FORMATS else WrongKind)(f"an image {RULE}", error.got, error.remedy)
+    if error.problem == "format":
+        rule = f"an image must be one of {', '.join(limits.formats)}"
+        return WrongKind(rule, f"{size} bytes", "Convert it, or check that the file is an image.")
+    return QueryError("an image must be whole", f"{size} bytes", "It is broken, or of a rare kind: save it anew.")
+
+
+def too_many_bytes(size: int, limits: Limits, of_request: int | None = None) -> TooLarge:
+    """For an image of so many bytes, or for the request that it comes in, which has so many at most."""
+    rule = f"an image has at most {limits.bytes} bytes ({round(limits.bytes / (1 << 20), 1):g} MiB)"
+    rule += f", and a request has at most {of_request} bytes" if of_request else ""
+    return TooLarge(rule, size, "Make the image smaller: scale it down, or cut it into tiles.")
+
+
+def _wrong_type(request: Request) -> Refused | None:
+    """For a body of another type than the route reads."""
+    wanted = "application/json" if request.url.path.endswith("/search") else "multipart/form-data"
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method not in ("POST", "PUT") or given == wanted:
+        return None
+    remedy = {
+        "application/json": "Send JSON with the header Content-Type: application/json.",
+        "multipart/form-data": "Send a form with the picture in the field image, as curl -F image=@tile.jpg does.",
+    }
+    return WrongKind(f"the body must be {wanted}", given or "no Content-Type", remedy[wanted])
 
 
 def shown(value: Any) -> str | int | float | bool | None:
@@ -55,13 +221,3 @@ def shown(value: Any) -> str | int | float | bool | None:
         text = type(value).__name__
     text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: _SHOWN + 1])
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def busy(headers: dict[str, str] | None = None) -> Refused:
-    """For work that cannot be done now and can be a moment later; `headers` go beside Retry-After."""
-    return Refused(503, "Server overloaded", None, "Retry after 1 s.", {"Retry-After": "1", **(headers or {})})
-
-
-def mebibytes(size: int) -> str:
-    """A size as people say it: "16 MiB", "0.2 MiB"."""
-    return f"{round(size / (1 << 20), 1):g} MiB"

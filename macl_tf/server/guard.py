@@ -9,12 +9,23 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import Refused, busy, mebibytes
+from macl_tf.server.errors import (
+    Failed,
+    Refused,
+    TooLarge,
+    TooMany,
+    TooSlow,
+    Unreadable,
+    WrongKind,
+    refusal_of,
+    too_many_bytes,
+)
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import METHODS, Metrics
 from macl_tf.server.paths import HEALTH, Paths, Place
-from macl_tf.server.refusals import failure
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -55,6 +66,7 @@ class Guard:
 
     def __init__(self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int) -> None:
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
+        self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
         self._json_bytes = _AROUND + limits.batch * dim * _NUMBER
         self._of_client: Counter[str] = Counter()
         self._bytes_of_client: Counter[str] = Counter()
@@ -74,9 +86,8 @@ class Guard:
         answer = _Answer(send, count, text=not place.for_machines, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
-            if scope.get("overloaded"):
-                raise busy({"Connection": "close"})
-            self._check_host(scope, place)
+            if place.path not in HEALTH:  # whoever checks its health may call it anything
+                await self._check_host(scope, receive)
             place.check(method)
             if place.to_folder and method in ("GET", "HEAD"):
                 query = b"?" + scope["query_string"] if scope["query_string"] else b""
@@ -87,24 +98,28 @@ class Guard:
                 self._access.check(method, place.path, headers)
                 place.check_query(method, scope["query_string"])
                 await self._pass_on(scope, place, headers, receive, answer)
-        except Refused as refused:
+        except Exception as error:
+            refused = refusal_of(error)
+            if isinstance(refused, Failed):
+                _log.exception("%s %s failed", method, scope["path"])
             await answer.refuse(refused)
-        except Exception:
-            _log.exception("%s %s failed", method, scope["path"])
-            await answer.refuse(failure())
         finally:
             self._metrics.in_flight.dec()
             if not answer.begun:
                 count(0)  # the client is gone
 
-    def _check_host(self, scope: Scope, place: Place) -> None:
-        """Names under which the server may be asked; whoever checks its health may call it anything."""
-        names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if len(names) > 1 or (not names and scope.get("http_version", "1.1") != "1.0"):
-            raise Refused(400, "a request has one header Host", len(names), "Send it once.")
-        # Without the header, it is a machine's HTTP/1.0: a browser, whom a web page could send here, has it always.
-        if names and place.path not in HEALTH:
-            self._access.check_host(names[0])
+    async def _check_host(self, scope: Scope, receive: Receive) -> None:
+        """Lets a request through that asks for one of the server's names: the framework decides, we say what helps."""
+        answered: list[Message] = []
+
+        async def note(message: Message) -> None:
+            answered.append(message)
+
+        await self._hosts(scope, receive, note)
+        if answered:
+            asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            remedy = "Ask by one of these names, or start `macl serve` with --allow-host and this one."
+            raise Unreadable(f"Host must be one of {', '.join(self._access.hosts)}", ", ".join(asked), remedy)
 
     async def _pass_on(
         self, scope: Scope, place: Place, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
@@ -112,13 +127,10 @@ class Guard:
         client = str((scope.get("client") or ("",))[0])
         kind = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         if kind != "identity" and scope["method"] in ("POST", "PUT"):
-            raise Refused(
-                415, "a body is sent as it is", kind, "Leave out compression and the header Content-Encoding."
-            )
+            raise WrongKind("a body is sent as it is", kind, "Leave out compression and the header Content-Encoding.")
         upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
         most = self._json_bytes + (self._limits.bytes if upload else 0)
-        image = self._limits.bytes if upload else None
-        answer.body = body = _Body(receive, most, image, headers, self._limits.body_seconds)
+        answer.body = body = _Body(receive, most, self._limits, headers, upload=upload)
         full_path = place.prefix + place.path
         inner = {
             **scope,
@@ -142,7 +154,7 @@ class Guard:
             if counter[client] + more > most:
                 rule = f"a client has at most {most} {what} at a time"
                 remedy = "Wait for answers before asking more."
-                raise Refused(429, rule, counter[client] + more, remedy, {"Retry-After": "1"})
+                raise TooMany(rule, counter[client] + more, remedy, {"Retry-After": "1"})
         self._of_client[client] += 1
         self._bytes_of_client[client] += size
         try:
@@ -158,12 +170,12 @@ class _Body:
     """The body of a request, as long as it keeps to the limits."""
 
     def __init__(
-        self, receive: Receive, most: int, image: int | None, headers: dict[bytes, bytes], seconds: float
+        self, receive: Receive, most: int, limits: Limits, headers: dict[bytes, bytes], *, upload: bool
     ) -> None:
-        self._receive, self._most, self._image, self._seconds = receive, most, image, seconds
+        self._receive, self._most, self._limits, self._upload = receive, most, limits, upload
         self._read, self._whole = 0, False
         self.begun = False
-        self._until = asyncio.get_running_loop().time() + seconds
+        self._until = asyncio.get_running_loop().time() + limits.body_seconds
         length = headers.get(b"content-length", b"0")[:20]
         self.announced = most if b"transfer-encoding" in headers or not length.isdigit() else int(length)
         if self.announced > most:
@@ -177,8 +189,8 @@ class _Body:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
-            rule = f"a request must arrive within {self._seconds:g} seconds"
-            raise Refused(408, rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
+            rule = f"a request must arrive within {self._limits.body_seconds:g} seconds"
+            raise TooSlow(rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
         self._whole = not message.get("more_body", False)
         self._read += len(message.get("body", b""))
         if self._read > self._most:
@@ -186,11 +198,14 @@ class _Body:
         return message
 
     def _too_large(self, got: int) -> Refused:
+        if self._upload:
+            return too_many_bytes(got, self._limits, self._most)
         rule = f"a request has at most {self._most} bytes"
-        if self._image is None:
-            return Refused(413, rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
-        rule = f"an image has at most {self._image} bytes ({mebibytes(self._image)}), and {rule}"
-        return Refused(413, rule, got, "Make the image smaller: scale it down, or cut it into tiles.")
+        return TooLarge(rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
+
+
+async def _let_through(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers nothing."""
 
 
 class _Answer:
@@ -230,5 +245,5 @@ class _Answer:
         kind = b"text/plain; charset=utf-8" if self._text else b"application/json"
         headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in (refused.headers or {}).items()]
-        await self({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await self({"type": "http.response.start", "status": refused.status_code, "headers": headers})
         await self({"type": "http.response.body", "body": body})

@@ -20,8 +20,7 @@ class Limits:
         batch: Examples in one query, positive and negative together.
         connections: Open at once, of all clients together.
         per_client: Requests of one address at once.
-        body_seconds: For a whole request to arrive.
-        head_seconds: For its first lines to arrive.
+        body_seconds: For the body of a request to arrive; its first lines are the proxy's (docs/deploy.md).
 
     Raises:
         ValueError: For a limit that is not positive, or more pixels than can be decoded.
@@ -34,7 +33,6 @@ class Limits:
     connections: int = 1024
     per_client: int = 256
     body_seconds: float = 60.0
-    head_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from macl_tf.server.errors import Refused
+from macl_tf.search.query import NotThereError, QueryError
+from macl_tf.server.errors import WrongMethod
 
 HEALTH = ("/healthz", "/readyz")
 FOR_MACHINES = (*HEALTH, "/metrics")  # beside the API
@@ -53,21 +54,21 @@ class Place:
         """Lets a request through.
 
         Raises:
-            Refused: 404 for a path that leads nowhere, 405 for a method that it does not take.
+            NotThereError: For a path that leads nowhere.
+            WrongMethod: For a method that it does not take.
         """
         if self.methods is None:
             what = "API is described at {}/api/v1/openapi.json" if self.for_machines else "page is at {}/"
-            raise Refused(404, "Not found", self.path, f"The {what.format(self.prefix)}.")
+            raise NotThereError("Not found", self.path, f"The {what.format(self.prefix)}.")
         if method not in self.allowed.split(", "):
-            raise Refused(
-                405, f"{self.path} takes {self.allowed}", method, "Use one of these methods.", {"Allow": self.allowed}
-            )
+            rule = f"{self.path} takes {self.allowed}"
+            raise WrongMethod(rule, method, "Use one of these methods.", {"Allow": self.allowed})
 
     def check_query(self, method: str, query: bytes) -> None:
         """Refuses query parameters that would be passed over in silence, or of which one would win.
 
         Raises:
-            Refused: 422.
+            QueryError: For such a one.
         """
         if self.methods is None or not self.path.startswith("/api/") or not query:
             return
@@ -77,9 +78,9 @@ class Place:
             if name not in known:
                 takes = f"the query parameters {', '.join(sorted(known))}" if known else "no query parameters"
                 remedy = "Leave it out." if method in ("GET", "HEAD") else "Send it in the body, or leave it out."
-                raise Refused(422, f"{method} {self.path} takes {takes}", name, remedy)
+                raise QueryError(f"{method} {self.path} takes {takes}", name, remedy)
             if given.count(name) > 1:
-                raise Refused(422, f"the query parameter {name} is given once", given.count(name), "Give one of them.")
+                raise QueryError(f"the query parameter {name} is given once", given.count(name), "Give one of them.")
 
 
 def check_prefix(root_path: str) -> str:

@@ -7,36 +7,20 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
 from fastapi.security import HTTPBearer
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from macl_tf.datasets.tile_facts import footprint_of
-from macl_tf.server import archive_facts, queries, schemas
+from macl_tf.search.query import NotThereError, QueryError, check_there
+from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
-from macl_tf.server.engine import State
-from macl_tf.server.errors import SEE, Refused
-from macl_tf.server.refusals import invalid_input
-from macl_tf.server.service import Service, Upload
+from macl_tf.server.errors import SEE, STATUSES, invalid_input
+from macl_tf.server.service import Service
+from macl_tf.server.versions import State
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorAnswer, "description": words}
-    for status, words in {
-        400: "The request cannot be read.",
-        401: "The token is missing or wrong.",
-        403: "The server takes no writes.",
-        404: "There is no such item or version.",
-        405: "The path does not take the method.",
-        408: "The request came too slowly.",
-        413: "Too many bytes or pixels.",
-        415: "Not an image of a known format, or another type of body.",
-        422: "The request breaks a rule.",
-        429: "Too many requests of one client at a time.",
-        503: "Try again in a moment.",
-    }.items()
+    status: {"model": schemas.ErrorAnswer, "description": words} for status, words in STATUSES.values()
 }
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
@@ -52,7 +36,8 @@ Version = Annotated[int | None, Query(ge=1, description="A version of the index;
 Image = Annotated[UploadFile, File(description="A picture: JPEG, PNG, TIFF, BMP, GIF or WebP.")]
 
 
-_UPSERT_FIELDS = ("image", "id", "labels", "date", "source", "bounds", "split")
+# Of an upsert, and what the search calls them for several tiles.
+_COLUMNS = {"labels": "labels", "date": "dates", "source": "sources", "bbox": "bboxes", "split": "splits"}
 
 
 def api(service: Service, access: Access) -> APIRouter:
@@ -70,16 +55,16 @@ def api(service: Service, access: Access) -> APIRouter:
     async def info() -> Response:
         """What is served: versions, figures of the encoder, limits."""
         writable = access.token is not None
-        return _json(await service.look(lambda: archive_facts.info(service.engine, service.limits, writable)))
+        return _json(await service.look(lambda: answers.info(service.versions, service.limits, writable)))
 
     @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
     async def labels(request: Request) -> Response:
         """All labels that a tile may hold with the number of tiles that do, and which are rare."""
-        state = service.engine.newest
-        headers = {"ETag": f'"{state.snapshot.stored.uuid}-{state.snapshot.end:x}"', "Cache-Control": "no-cache"}
+        state = service.versions.newest
+        headers = {"ETag": f'"{state.snapshot.revision}"', "Cache-Control": "no-cache"}
         if _knows(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
-        answer = _json(await service.look(lambda: archive_facts.labels(state)))
+        answer = _json(await service.look(lambda: answers.labels(state)))
         answer.headers.update(headers)
         return answer
 
@@ -106,7 +91,7 @@ def api(service: Service, access: Access) -> APIRouter:
     async def item(id_: Id, index: Version = None) -> Response:
         """What is known about a tile."""
         state = await service.state(index)
-        return _json({**state.versions, "item": queries.describe(state, id_)})
+        return _json({**state.versions, "item": answers.item(state, id_)})
 
     @router.get("/thumbnail", response_class=Response, responses=_JPEG, dependencies=reads)
     async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
@@ -128,7 +113,7 @@ def api(service: Service, access: Access) -> APIRouter:
         ] = None,
         date: Annotated[datetime.date | None, Form()] = None,
         source: Annotated[str, Form(max_length=200)] = "",
-        bounds: Annotated[str | None, Form(max_length=200, description="west,south,east,north in degrees")] = None,
+        bbox: Annotated[str | None, Form(max_length=200, description="west,south,east,north in degrees")] = None,
         split: Annotated[str, Form(max_length=200)] = "",
     ) -> Response:
         """Adds a tile, or replaces the one with that id. It is on disk when this returns.
@@ -136,20 +121,19 @@ def api(service: Service, access: Access) -> APIRouter:
         Date and place that are not given are read from the file's header. What is neither given nor told there stays
         as it is in the tile that is replaced; an empty field says that there is none.
         """
-        sent = await _sent_fields(request, _UPSERT_FIELDS, several=("labels",))
+        sent = await _sent_fields(request, ("image", "id", *_COLUMNS), several=("labels",))
         for name, text in (("id", id_ or ""), ("source", source), ("split", split)):
             if not text.isprintable():
-                raise Refused(422, f"{name} has printable letters only", text, "Leave out line breaks and the like.")
-        upload = Upload(
-            _reader(image),
-            id_,
-            None if "labels" not in sent else tuple(label for label in labels or () if label),
-            None if "date" not in sent else "" if date is None else date.isoformat(),
-            None if "source" not in sent else source,
-            None if "bounds" not in sent else _footprint(bounds or ""),
-            None if "split" not in sent else split,
-        )
-        return _json(await service.upsert(upload))
+                raise QueryError(f"{name} has printable letters only", text, "Leave out line breaks and the like.")
+        given: dict[str, list[Any]] = {
+            "labels": [[label for label in labels or () if label]],
+            "date": [date or ""],
+            "source": [source],
+            "bbox": [bbox.split(",") if bbox else ()],
+            "split": [split],
+        }
+        facts = {_COLUMNS[name]: value for name, value in given.items() if name in sent}
+        return _json(await service.upsert(_reader(image), id_, **facts))
 
     @router.delete("/items", response_model=schemas.DeletedAnswer, dependencies=bearer)
     async def delete(id_: Id) -> Response:
@@ -181,14 +165,13 @@ def _knows(request: Request, etag: str) -> bool:
 
 
 def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Response:
-    if not state.snapshot.holds(id_):
-        raise queries.unknown(id_)
+    check_there(state.snapshot, id_)
     picture = state.snapshot.thumbnail(id_)
     if picture is None:
         remedy = "Send its image by PUT to /api/v1/items: it gets one."
-        if not state.snapshot.stored.thumbnail_size:
+        if not state.snapshot.thumbnail_size:
             remedy = "The index was made without; make one with: macl export --thumbnail 128"
-        raise Refused(404, "the item has no small picture", id_, remedy)
+        raise NotThereError("the item has no small picture", id_, remedy)
     headers = {
         "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
         "Cache-Control": f"{'private' if private else 'public'}, max-age=60",
@@ -204,25 +187,13 @@ async def _sent_fields(request: Request, known: Sequence[str], several: Sequence
     """Names of the fields of a form, the empty ones among them.
 
     Raises:
-        Refused: 422 for a field that is not known, or one that is sent twice.
+        QueryError: For a field that is not known, or one that is sent twice.
     """
     form = await request.form()
     names = [name for name, _ in form.multi_items()]
     for name in names:
         if name not in known:
-            raise Refused(422, f"the form's fields are among {', '.join(known)}", name, SEE)
+            raise QueryError(f"the form's fields are among {', '.join(known)}", name, SEE)
         if names.count(name) > 1 and name not in several:
-            raise Refused(422, f"{name} is given once", names.count(name), "Send one request for each tile.")
+            raise QueryError(f"{name} is given once", names.count(name), "Send one request for each tile.")
     return set(names)
-
-
-def _footprint(bounds: str) -> NDArray[np.float64]:
-    try:
-        return footprint_of(bounds.split(",") if bounds else ())
-    except ValueError:
-        raise Refused(
-            422,
-            "bounds are west,south,east,north in degrees, less than 180 degrees wide, on Earth",
-            bounds,
-            "Write them like 5.9,45.8,6.1,46.0.",
-        ) from None

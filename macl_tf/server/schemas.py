@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from macl_tf.index.filters import Filter
+from macl_tf.server.errors import refusing
 from macl_tf.server.limits import DEPTH
 
 Id = Annotated[str, Field(min_length=1, max_length=512, description="Of an item in the index.")]
@@ -43,6 +45,11 @@ class Example(Strict):
             raise ValueError("an example has an id or a vector, one of them")
         return self
 
+    @property
+    def value(self) -> str | list[float]:
+        """Which of them was given."""
+        return self.id if self.id is not None else self.vector or []
+
 
 class Condition(Strict):
     """What results must fulfil: all of what is given."""
@@ -50,9 +57,20 @@ class Condition(Strict):
     any_of: list[Label] = Field(default=[], max_length=1000, description="Labels of which a result holds at least one.")
     all_of: list[Label] = Field(default=[], max_length=1000, description="Labels that it holds all of.")
     none_of: list[Label] = Field(default=[], max_length=1000, description="Labels that it holds none of.")
-    box: Box | None = Field(default=None, description="Which the box around its footprint touches.")
+    bbox: Box | None = Field(default=None, description="Which the box around its footprint touches.")
     since: Day | None = Field(default=None, description="The first day.")
     until: Day | None = Field(default=None, description="The last day, itself included.")
+    split: list[Label] = Field(default=[], max_length=1000, description="Names of splits of which its own is one.")
+
+    def to_filter(self) -> Filter | None:
+        """The index's filter; None where there is no condition.
+
+        Raises:
+            QueryError: For a box or days that cannot be.
+        """
+        given = {name: value for name, value in self if value}
+        with refusing(given):
+            return Filter(**given) if given else None
 
 
 class Query(Strict):
@@ -62,9 +80,14 @@ class Query(Strict):
         default=[], description="What results should be like. An uploaded image is one more."
     )
     negative: list[Example] = Field(default=[], description="What they should not be like.")
-    k: Whole = Field(default=20, ge=1, description="Results in the answer, at most the limit that /info tells.")
+    k: Whole = Field(default=10, ge=1, description="Results in the answer, at most the limit that /info tells.")
     offset: Whole = Field(default=0, ge=0, le=DEPTH, description="Results to leave out, for the next page.")
     filter: Condition = Condition()
+    labels: list[Label] | None = Field(
+        default=None, max_length=1000, description="Labels of the query, to tell which ones results share; by default "
+        "those of the item, where that is all of the query.",
+    )  # fmt: skip
+    exact: bool = Field(default=False, description="Whether to compare with every item.")
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
     format: Literal["json", "geojson"] = "json"
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
@@ -99,7 +122,7 @@ class Item(BaseModel):
     split: str | None
     source: str | None
     date: str | None
-    bounds: list[float] | None
+    bbox: list[float] | None
     thumbnail: str | None = Field(description="Where its small picture is: an address relative to /api/v1/.")
 
 

@@ -14,18 +14,18 @@ from typing import Any
 import uvicorn
 from threadpoolctl import threadpool_limits
 
+from macl_tf.search.encoders import load_encoder
 from macl_tf.server.app import build_app
 from macl_tf.server.auth import Access
-from macl_tf.server.connections import guarded_protocol
-from macl_tf.server.encoders import load_encoder
-from macl_tf.server.engine import Engine, Load, Options
 from macl_tf.server.guard import App
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.paths import check_prefix
 from macl_tf.server.service import Service
+from macl_tf.server.versions import Load, Options, Versions
 
 _log = logging.getLogger(__name__)
+_HEAD_BYTES = 1 << 16  # of the lines before a body
 _REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
 
 
@@ -57,15 +57,15 @@ def open_app(
     """
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
-    engine = Engine(served, replace(options, observe=metrics.observe_batch), load)
-    service = Service(engine, limits, metrics)
+    versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
+    service = Service(versions, limits, metrics)
 
     def check() -> None:
-        metrics.observe_recall(*service.sample.check(engine.newest.snapshot))
+        metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        jobs = [(refresh, engine.refresh), (_CHECK, check)]
+        jobs = [(refresh, versions.refresh), (_CHECK, check)]
         tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
         yield
         for task in tasks:
@@ -118,11 +118,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=guarded_protocol(limits),
+                http="h11",  # whose lines before a body end somewhere
+                h11_max_incomplete_event_size=_HEAD_BYTES,
+                limit_concurrency=limits.connections + 1,  # which uvicorn never reaches
                 ws="none",
                 lifespan="on",
                 access_log=False,
-                log_level="warning",
+                log_level="error",  # not what clients do wrong
                 server_header=False,
                 timeout_graceful_shutdown=10,
             )

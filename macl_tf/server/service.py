@@ -1,4 +1,4 @@
-"""What each route does, without HTTP: decode, encode, search, write. None of it holds up the event loop."""
+"""What each route does: decode, encode, search, write. None of it holds up the event loop."""
 
 from __future__ import annotations
 
@@ -8,68 +8,71 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.datasets.tile_facts import day_of, read_header
+from macl_tf.datasets.images import resize_image, thumbnail
+from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
-from macl_tf.server import queries
-from macl_tf.server.engine import Engine, State
-from macl_tf.server.errors import Refused, busy
+from macl_tf.search.pictures import read_picture
+from macl_tf.search.query import QueryError, find
+from macl_tf.search.uploads import items_of
+from macl_tf.server import answers
+from macl_tf.server.errors import Unavailable, of_picture, overloaded, refusing, too_many_bytes
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
-from macl_tf.server.pictures import PREVIEW, Picture, read_picture
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Query
+from macl_tf.server.versions import State, Versions
 
+PREVIEW = 40  # longest side of the small picture in an answer; about 1 kB
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _IN_WORK = 512  # requests that are worked on, or wait for it, at a time
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A tile to add to the index, or to put in the place of the one with its id.
+def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[NDArray[np.uint8], bytes]:
+    """Decodes an uploaded picture, after everything that its header says was checked.
 
-    Attributes:
-        read: Gives the file as it was sent. It may lie on disk: it is read when its turn comes.
-        id: By default made of the SHA-256 of the file.
-        labels: Names of its labels. Of this and all that follows, None where nothing was given: then it is what the
-            file's header tells, or else what the tile that is replaced has. An empty value says that there is none.
-        date: "2020-06-01".
-        source: Where it comes from.
-        footprint: (4, 2) its corners, NaN for none.
-        split: Part of the archive that it is of.
+    Args:
+        data: The file as it was sent. Its name is never looked at.
+        size: S, side at which the encoder sees it.
+        limits: What it may be at most.
+        small: Longest side of the small JPEG, 0 for none.
+
+    Returns:
+        Pixels (S, S, 3) uint8, and the small JPEG or b"".
+
+    Raises:
+        Refused: For too many bytes or pixels, or what is not read.
     """
-
-    read: Callable[[], bytes]
-    id: str | None = None
-    labels: Sequence[str] | None = None
-    date: str | None = None
-    source: str | None = None
-    footprint: NDArray[np.float64] | None = None
-    split: str | None = None
+    if len(data) > limits.bytes:
+        raise too_many_bytes(len(data), limits)
+    try:
+        pixels = read_picture(data, max_pixels=limits.pixels)
+    except PictureError as error:
+        raise of_picture(error, len(data), limits) from None
+    return resize_image(pixels, size), thumbnail(pixels, small) if small else b""
 
 
 class Service:
     """Searches and writes of one served folder, asked from one event loop.
 
     Args:
-        engine: The folder.
+        versions: Of the folder.
         limits: What a request may ask for.
         metrics: Where figures go.
         threads: For decoding, and as many for searching; by default one for each processor.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
-        self.engine, self.limits, self.metrics = engine, limits, metrics
+    def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
+        self.versions, self.limits, self.metrics = versions, limits, metrics
         self.sample = RecallSample()
         count = threads or len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")
@@ -82,12 +85,13 @@ class Service:
         """A version of the index, the newest by default.
 
         Raises:
-            Refused: 404 for one that is not there.
+            NotThereError: For one that is not there.
+            Unavailable: For one that is damaged.
         """
-        held = self.engine.held(version)
+        held = self.versions.held(version)
         if held is None and version is not None:
-            held = await self._run(self._opening, lambda: self.engine.opened(version))
-        return held or self.engine.newest
+            held = await self._run(self._opening, lambda: self.versions.opened(version))
+        return held or self.versions.newest
 
     async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any]:
         """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes.
@@ -96,44 +100,60 @@ class Service:
             Refused: For what cannot be searched for.
         """
         begin = time.perf_counter()
-        queries.check_query(query, self.limits, images=read is not None)
+        self._check(query, images=read is not None)
         ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
         with self._admitted():
             state = await self.state(query.index)
             vectors, preview = [], b""
             if read is not None:
-                vector, picture = await self._embed(state, read, ms, small=PREVIEW if query.preview else 0)
-                vectors, preview = [vector], picture.small
-            answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms, preview))
+                vector, preview = await self._embed(state, read, ms, small=PREVIEW if query.preview else 0)
+                vectors = [vector]
+            answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms))
+        said = answer.get("search", answer)
+        said |= {"k": query.k, "offset": query.offset, "ms": ms}
+        said["query"]["preview"] = base64.b64encode(preview).decode() or None
         self.metrics.stage.labels("total").observe(time.perf_counter() - begin)
         return answer
 
-    async def upsert(self, upload: Upload) -> dict[str, Any]:
-        """Adds a tile; when it returns, that is on disk.
+    async def upsert(self, read: Callable[[], bytes], id_: str | None = None, **given: list[Any]) -> dict[str, Any]:
+        """Adds a tile, or replaces the one with its id; when it returns, that is on disk.
+
+        Args:
+            read: Gives the file as it was sent. It may lie on disk: it is read when its turn comes.
+            id_: By default made of the SHA-256 of the file.
+            given: labels, dates, bboxes, splits and sources, as far as given, of one tile each; see
+                `SearchEngine.upsert`.
 
         Raises:
-            Refused: For what cannot be added. Then nothing was changed.
+            Refused, ValueError: For what cannot be added. Then nothing was changed.
         """
         with self._admitted():
             for _ in range(3):
-                state = self.engine.newest
+                state = self.versions.newest
                 try:
-                    return await self._upsert(upload, state)
+                    return await self._upsert(state, read, id_, given)
                 except ValueError:  # another process has just published an index of another encoder, or other labels
                     await self._catch_up()
-                    if self.engine.newest.snapshot.stored is state.snapshot.stored:
+                    if self.versions.newest.snapshot.uuid == state.snapshot.uuid:
                         raise
-        raise busy()
+        raise overloaded()
 
-    async def _upsert(self, upload: Upload, state: State) -> dict[str, Any]:
-        stored = state.snapshot.stored
-        if upload.labels is not None:
-            upload = replace(upload, labels=queries.chosen_labels(upload.labels, stored.items.label_names))
-        vector, picture = await self._embed(state, upload.read, {}, small=stored.thumbnail_size)
-        id_, items, missing = await self._run(self._decoding, lambda: _described(upload))
+    async def _upsert(
+        self, state: State, read: Callable[[], bytes], id_: str | None, given: dict[str, list[Any]]
+    ) -> dict[str, Any]:
+        snapshot = state.snapshot
+        vector, small = await self._embed(state, read, {}, small=snapshot.thumbnail_size)
+
+        def describe() -> tuple[str, Items, dict[str, list[bool]]]:
+            data = read()
+            name = id_ or f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
+            with refusing({key: values[0] for key, values in given.items()}):
+                return name, *items_of([data], [name], snapshot.label_names, **given)
+
+        name, items, missing = await self._run(self._decoding, describe)
         known = {"encoder": state.made_with, "missing": missing}
-        after, _ = await self._write(lambda index: index.upsert(items, vector[None], [picture.small], **known))
-        return {"id": id_, **after.versions}
+        after, _ = await self._write(lambda index: index.upsert(items, vector[None], [small or None], **known))
+        return {"id": name, **after.versions}
 
     async def delete(self, id_: str) -> dict[str, Any]:
         """Takes a tile away; when it returns, that is on disk."""
@@ -150,12 +170,20 @@ class Service:
         """Ends the threads after what they have begun."""
         for pool in (self._decoding, self._searching, self._writing, self._opening):
             pool.shutdown()
-        self.engine.close()
+        self.versions.close()
+
+    def _check(self, query: Query, images: int) -> None:
+        """Refuses what asks for too much."""
+        if query.k > self.limits.k:
+            raise QueryError(f"k is at most {self.limits.k}", query.k, "Use offset for the next page.")
+        examples = len(query.positive) + len(query.negative) + images
+        if examples > self.limits.batch:
+            raise QueryError(f"a query has at most {self.limits.batch} examples", examples, "Leave some out.")
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         if self._in_work >= _IN_WORK:
-            raise busy()
+            raise overloaded()
         self._in_work += 1
         try:
             yield
@@ -167,92 +195,55 @@ class Service:
 
     async def _embed(
         self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, small: int = 0
-    ) -> tuple[NDArray[np.float32], Picture]:
+    ) -> tuple[NDArray[np.float32], bytes]:
         size = state.encoder.image_size
         begin = time.perf_counter()
         with state.batcher.coming():
-            picture = await self._run(self._decoding, lambda: read_picture(read(), size, self.limits, small=small))
+            pixels, jpeg = await self._run(self._decoding, lambda: decode(read(), size, self.limits, small=small))
             decoded = time.perf_counter()
-            future = state.batcher.submit(picture.pixels)
+            future = state.batcher.submit(pixels)
         try:
             vector = await asyncio.wrap_future(future)
         except ConnectionError as error:
-            remedy = "Retry in a moment; whether the encoder's server runs, whoever runs this one can see."
-            raise Refused(503, "the encoder's server must answer", None, remedy) from error
+            remedy = "Retry after 1 s, or see the server log."
+            raise Unavailable("The encoder's server does not answer", None, remedy) from error
         self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
-        return vector, picture
+        return vector, jpeg
 
     async def _catch_up(self) -> None:
         try:
-            await self._run(self._opening, self.engine.refresh)
+            await self._run(self._opening, self.versions.refresh)
         except (OSError, ValueError) as error:
             _log.warning("the newest index cannot be served: %s", error)
-            raise busy() from error
+            raise overloaded() from error
 
     def _find(
-        self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float], preview: bytes
+        self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float]
     ) -> dict[str, Any]:
         begin = time.perf_counter()
-        vector = queries.query_vector(state, query, vectors)
-        labels = None if vectors else queries.query_labels(state, query)
-        results, more = queries.search(state, query, vector, labels or ())
+        (answer,) = find(
+            state.snapshot,
+            [("", [*vectors, *(example.value for example in query.positive)])],
+            negative=[example.value for example in query.negative],
+            k=query.k,
+            offset=query.offset,
+            filter=query.filter.to_filter(),
+            labels=query.labels,
+            exact=query.exact,
+        )
         self._took(ms, search=time.perf_counter() - begin)
         if state.newest:
-            self.sample.add(vector)
-        answer = {
-            **state.versions,
-            "k": query.k,
-            "offset": query.offset,
-            "more": more,
-            "query": {
-                "vector": vector.astype(np.float64).round(8).tolist(),
-                "labels": labels,
-                "preview": base64.b64encode(preview).decode() or None,
-            },
-            "ms": ms,
-            "results": results,
-        }
-        return queries.as_geojson(state.snapshot, answer) if query.format == "geojson" else answer
+            self.sample.add(answer.vector)
+        return answers.found(state, answer, geojson=query.format == "geojson")
 
     async def _write(self, change: Callable[[Index], T]) -> tuple[State, T]:
         try:
-            return await self._run(self._writing, lambda: self.engine.write(change))
+            return await self._run(self._writing, lambda: self.versions.write(change))
         except OSError as error:
-            what = os.strerror(error.errno or 0)
-            remedy = "Nothing was changed. Send it again once the server's disk can be written to."
-            raise Refused(503, "the server's disk must take the change", what, remedy) from error
+            remedy = "Nothing was changed. Retry once there is space; see the server log."
+            raise Unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
 
     def _took(self, ms: dict[str, float], **seconds: float) -> None:
         for stage, value in seconds.items():
             ms[stage] = round(1000 * value, 3)
             self.metrics.stage.labels(stage).observe(value)
-
-
-def _described(upload: Upload) -> tuple[str, Items, dict[str, list[bool]]]:
-    """The id of an upload whose picture is known to be whole, all that is known about it, and what is not."""
-    data = upload.read()
-    said = read_header(data)
-    day = said.date if upload.date is None else day_of(upload.date)
-    corners = said.footprint if upload.footprint is None else upload.footprint
-    id_ = upload.id or f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
-    names = tuple(dict.fromkeys(upload.labels or ()))
-    items = Items.of(
-        names,
-        [id_],
-        [[1] * len(names)],
-        splits=[upload.split or ""],
-        sources=[upload.source or ""],
-        dates=[day],
-        footprints=[corners],
-    )
-    return (
-        id_,
-        items,
-        {
-            "labels": [upload.labels is None],
-            "splits": [upload.split is None],
-            "sources": [upload.source is None],
-            "dates": [upload.date is None and bool(np.isnat(day))],
-            "footprints": [upload.footprint is None and bool(np.isnan(corners).any())],
-        },
-    )

@@ -39,9 +39,9 @@ export function showAnswers(answers, page) {
   const onMap = search.map && archive.info.has_places;
   find("map").hidden = !onMap;
   if (onMap)
-    showMap(answers.find(({ results }) => results).results, asked, search.box, {
+    showMap(answers.find(({ results }) => results).results, asked, search.bbox, {
       ...context,
-      filterTo: (box) => change({ ...search, box }),
+      filterTo: (bbox) => change({ ...search, bbox }),
     });
   find("found-title").textContent = scored
     ? "Most alike"

@@ -9,8 +9,8 @@ const MANY = 12; // labels from which a field to find one is worth its place
 export function showFilters(search, archive, change) {
   const focused = document.activeElement?.dataset?.key;
   const sought = find("label-search")?.value ?? "";
-  const chosen = search.any.length + search.all.length + search.none.length;
-  const number = chosen + Boolean(search.box) + Boolean(search.since || search.until);
+  const chosen = search.any_of.length + search.all_of.length + search.none_of.length;
+  const number = chosen + Boolean(search.bbox) + Boolean(search.since || search.until);
   find("filter-count").hidden = !number;
   find("filter-count").textContent = `${number} on`;
 
@@ -20,9 +20,9 @@ export function showFilters(search, archive, change) {
       element("button", { type: "button", onclick: () => change(withoutFilter(search)) }, "Clear the filter"),
     );
   }
-  if (search.box) parts.push(placePart(search, change));
+  if (search.bbox) parts.push(placePart(search, change));
   if (archive.dated || search.since || search.until) parts.push(datePart(search, change));
-  const named = new Set([...search.any, ...search.all, ...search.none]);
+  const named = new Set([...search.any_of, ...search.all_of, ...search.none_of]);
   // A label that no tile holds narrows nothing; one that a link names must be there to be taken back.
   const labels = archive.labels.filter((label) => label.count || named.has(label.name));
   if (labels.length) parts.push(...labelPart(search, labels, change, sought));
@@ -37,8 +37,8 @@ export function showFilters(search, archive, change) {
 }
 
 function labelPart(search, labels, change, sought) {
-  const every = search.all.length > 0;
-  const key = every ? "all" : "any";
+  const every = search.all_of.length > 0;
+  const key = every ? "all_of" : "any_of";
   const wanted = search[key];
   const most = labels.reduce((largest, label) => Math.max(largest, label.count), 1);
   const toggled = (list, name) => (list.includes(name) ? list.filter((other) => other !== name) : [...list, name]);
@@ -48,7 +48,7 @@ function labelPart(search, labels, change, sought) {
     .map(({ name, count, rare }) => {
       const bar = element("span", { class: "bar-of-count", "aria-hidden": "true" });
       bar.style.width = `${(count / most) * 100}%`;
-      const excluded = search.none.includes(name);
+      const excluded = search.none_of.includes(name);
       return element(
         "li",
         { class: excluded ? "excluded" : undefined, "data-label": name.toLowerCase() },
@@ -60,7 +60,11 @@ function labelPart(search, labels, change, sought) {
             checked: wanted.includes(name),
             "data-key": `with ${name}`,
             onchange: () =>
-              change({ ...search, [key]: toggled(wanted, name), none: search.none.filter((other) => other !== name) }),
+              change({
+                ...search,
+                [key]: toggled(wanted, name),
+                none_of: search.none_of.filter((other) => other !== name),
+              }),
           }),
           element(
             "span",
@@ -82,9 +86,9 @@ function labelPart(search, labels, change, sought) {
             onclick: () =>
               change({
                 ...search,
-                none: toggled(search.none, name),
-                any: search.any.filter((other) => other !== name),
-                all: search.all.filter((other) => other !== name),
+                none_of: toggled(search.none_of, name),
+                any_of: search.any_of.filter((other) => other !== name),
+                all_of: search.all_of.filter((other) => other !== name),
               }),
           },
           "not",
@@ -102,7 +106,8 @@ function labelPart(search, labels, change, sought) {
         checked: (value === "all") === every,
         "data-key": `mode ${value}`,
         disabled: wanted.length < 2 && (value === "all") !== every,
-        onchange: () => change({ ...search, any: value === "any" ? wanted : [], all: value === "all" ? wanted : [] }),
+        onchange: () =>
+          change({ ...search, any_of: value === "any" ? wanted : [], all_of: value === "all" ? wanted : [] }),
       }),
       ` ${text}`,
     );
@@ -155,7 +160,7 @@ function datePart(search, change) {
 }
 
 function placePart(search, change) {
-  const [west, south, east, north] = search.box.map((degrees) => Number(degrees.toFixed(4)));
+  const [west, south, east, north] = search.bbox.map((degrees) => Number(degrees.toFixed(4)));
   return element(
     "fieldset",
     { class: "row" },
@@ -163,7 +168,7 @@ function placePart(search, change) {
     element("span", {}, `${west}° to ${east}° E, ${south}° to ${north}° N`),
     element(
       "button",
-      { type: "button", "data-key": "box", onclick: () => change({ ...search, box: null }) },
+      { type: "button", "data-key": "bbox", onclick: () => change({ ...search, bbox: null }) },
       "Anywhere",
     ),
   );

@@ -1,6 +1,6 @@
 // A search and its link: everything that the page shows follows from the URL's fragment.
 //
-//   #like=ship01.jpg&unlike=dock7.jpg&any=ship&any=dock&none=cars&since=2020-01-01&box=5,45,10,50&k=48&index=1&map
+//   #like=ship01.jpg&unlike=dock7.jpg&any_of=ship&any_of=dock&none_of=cars&since=2020-01-01&bbox=5,45,10,50&k=48&map
 //
 // Ids and labels are whole, whatever they hold: each stands in a part of its own.
 //
@@ -10,10 +10,10 @@
 export const EMPTY = Object.freeze({
   like: [],
   unlike: [],
-  any: [],
-  all: [],
-  none: [],
-  box: null,
+  any_of: [],
+  all_of: [],
+  none_of: [],
+  bbox: null,
   since: "",
   until: "",
   k: 24,
@@ -22,7 +22,9 @@ export const EMPTY = Object.freeze({
   map: false,
   seed: 0,
 });
-const LISTS = ["any", "all", "none"];
+const LISTS = ["any_of", "all_of", "none_of"];
+/** Names of the conditions, which are the API's. */
+export const FILTER = [...LISTS, "bbox", "since", "until"];
 const DAY = /^\d{4}-\d{2}-\d{2}$/;
 
 /** An example is {id} or {encoder, vector, picture}: the latter two base64url, picture "" where it cannot be drawn. */
@@ -38,7 +40,7 @@ export function toFragment(search) {
     }
   }
   for (const key of LISTS) for (const label of search[key]) add(key, label);
-  if (search.box) add("box", search.box.join(","));
+  if (search.bbox) add("bbox", search.bbox.join(","));
   for (const key of ["since", "until"]) if (search[key]) add(key, search[key]);
   for (const key of ["k", "seed"]) if (search[key] !== EMPTY[key]) add(key, String(search[key]));
   for (const key of ["index", "versus"]) if (search[key] !== null) add(key, String(search[key]));
@@ -58,7 +60,7 @@ export function fromFragment(fragment) {
   search.like = unique([...given.getAll("picture").map(readPicture).filter(Boolean), ...ids("like")], keyOf);
   search.unlike = unique(ids("unlike"), keyOf);
   for (const key of LISTS) search[key] = unique(given.getAll(key).filter(Boolean));
-  search.box = readBox(given.get("box"));
+  search.bbox = readBox(given.get("bbox"));
   for (const key of ["since", "until"]) search[key] = DAY.test(given.get(key) ?? "") ? given.get(key) : "";
   search.k = whole(given.get("k"), 1) ?? EMPTY.k;
   search.seed = whole(given.get("seed"), 0) ?? EMPTY.seed;
@@ -68,10 +70,13 @@ export function fromFragment(fragment) {
 }
 
 export function hasFilter(search) {
-  return LISTS.some((key) => search[key].length > 0) || Boolean(search.box || search.since || search.until);
+  return FILTER.some((key) => search[key]?.length);
 }
 
-export const withoutFilter = (search) => ({ ...search, any: [], all: [], none: [], box: null, since: "", until: "" });
+export const withoutFilter = (search) => ({
+  ...search,
+  ...Object.fromEntries(FILTER.map((key) => [key, EMPTY[key]])),
+});
 
 /** The same filter and view with one example instead of all others: what a click on a tile asks for. */
 export const only = (search, example) => ({ ...search, like: [example], unlike: [] });

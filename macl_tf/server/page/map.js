@@ -14,9 +14,9 @@ let shown = null;
  * what the map shows.
  */
 export function showMap(tiles, query, box, { linkTo, filterTo }) {
-  const placed = tiles.filter((tile) => tile.bounds);
-  const asked = query.filter((tile) => tile?.bounds);
-  const boxes = [...placed, ...asked].map((tile) => tile.bounds);
+  const placed = tiles.filter((tile) => tile.bbox);
+  const asked = query.filter((tile) => tile?.bbox);
+  const boxes = [...placed, ...asked].map((tile) => tile.bbox);
   const frame = find("map");
   if (!boxes.length && !box) {
     frame.replaceChildren(element("p", { class: "quiet" }, "None of these tiles has a place."));

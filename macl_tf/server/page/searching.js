@@ -1,7 +1,7 @@
 // From a search, as the link says it, to answers of the server, for any version of the index.
 
 import * as api from "./api.js";
-import { base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
+import { FILTER, base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
 
 const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
 
@@ -69,12 +69,7 @@ export async function tilesToBegin(search, archive, signal) {
 }
 
 function conditions(search) {
-  const filter = {};
-  if (search.any.length) filter.any_of = search.any;
-  if (search.all.length) filter.all_of = search.all;
-  if (search.none.length) filter.none_of = search.none;
-  for (const key of ["box", "since", "until"]) if (search[key]) filter[key] = search[key];
-  return filter;
+  return Object.fromEntries(FILTER.filter((key) => search[key]?.length).map((key) => [key, search[key]]));
 }
 
 async function asked(example, version, archive) {

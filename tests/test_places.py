@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from macl_tf.datasets.tile_facts import footprint_of
-from macl_tf.server.places import box_of, geometry_of
+from macl_tf.search.places import box_of, geometry_of
 
 
 def area(ring):

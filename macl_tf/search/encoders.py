@@ -1,22 +1,25 @@
-"""The encoder of an index: in this process, or in a TensorFlow Serving elsewhere."""
+"""The encoder that an index was made with: in this process, or in a TensorFlow Serving elsewhere."""
 
 from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from macl_tf.artifacts import ArtifactError, open_version
-from macl_tf.server.pictures import png
+from macl_tf.artifacts import open_encoder
+from macl_tf.datasets.images import resize_image
 
+_BATCH = 64  # pictures that are embedded together
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -27,12 +30,12 @@ class Encoder:
     Attributes:
         version: Of SERVED/encoder.
         info: What its manifest says: descriptor, dim, image_size, dataset, figures, sha256.
-        embed: From pixels (B, S, S, 3) uint8 to (B, D) of unit norm.
+        embed_pixels: From pixels (B, S, S, 3) uint8 to (B, D) of unit norm.
     """
 
     version: int
     info: dict[str, Any]
-    embed: Embed
+    embed_pixels: Embed
 
     @property
     def dim(self) -> int:
@@ -44,51 +47,42 @@ class Encoder:
         """S."""
         return int(self.info["image_size"])
 
-
-def encoder_facts(served: Path, made_with: Mapping[str, Any], *, verify: bool = True) -> dict[str, Any]:
-    """The manifest's facts about the encoder that an index was made with.
-
-    Raises:
-        ArtifactError: If it is missing, damaged, or another one under the same number.
-    """
-    _, manifest = open_version(served / "encoder", "encoder", made_with["version"], verify=verify)
-    if manifest["uuid"] != made_with["uuid"]:
-        raise ArtifactError(
-            f"The index of '{served}' was made with another encoder than its version {made_with['version']} is. Copy "
-            "both from one export, or export again."
-        )
-    return dict(manifest["info"])
+    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embeddings (B, D) of pictures (H, W, 3) uint8 of any sizes, resized as in training."""
+        rows = [np.empty((0, self.dim), np.float32)]
+        for start in range(0, len(images), _BATCH):
+            part = [resize_image(image, self.image_size) for image in images[start : start + _BATCH]]
+            rows.append(self.embed_pixels(np.stack(part)))
+        return np.concatenate(rows)
 
 
-def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = None) -> Encoder:
-    """The encoder that an index was made with, ready to answer.
+def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = None, *, verify: bool = True) -> Encoder:
+    """The encoder that an index was made with.
 
     Args:
         served: What `macl export` wrote.
         made_with: What the index's manifest says about its encoder.
         url: Of the model in a TensorFlow Serving, "http://HOST:8501/v1/models/encoder"; None to load it here.
+        verify: Whether to compare the SHA-256 of every file first.
 
     Raises:
-        ArtifactError: If it is missing or damaged.
+        ArtifactError: If it is missing, damaged, or another one under the same number.
         ConnectionError: If the server does not answer.
         ValueError: If the server holds another encoder.
     """
-    facts, version = encoder_facts(served, made_with), int(made_with["version"])
-    if url is not None:
-        remote = RemoteEncoder(url, version)
-        if (held := remote.info().get("sha256")) != facts["sha256"]:
-            raise ValueError(
-                f"the encoder at {url} must be version {version} of this export, got another (sha256 {held}). Give "
-                "the server the same folder."
-            )
-        encoder = Encoder(version, facts, remote.embed_pixels)
-    else:
+    _, manifest = open_encoder(served, made_with, verify=verify)
+    facts, version = dict(manifest["info"]), int(made_with["version"])
+    if url is None:
         from macl_tf.export.saved_model import ExportedEncoder
 
-        encoder = Encoder(version, facts, ExportedEncoder.load(served, version).embed_pixels)
-    size = encoder.image_size
-    encoder.embed(np.zeros((1, size, size, 3), np.uint8))  # the first one takes longer: nobody should wait for it
-    return encoder
+        return Encoder(version, facts, ExportedEncoder.load(served, version).embed_pixels)
+    remote = RemoteEncoder(url, version)
+    if (held := remote.info().get("sha256")) != facts["sha256"]:
+        raise ValueError(
+            f"the encoder at {url} must be version {version} of this export, got another (sha256 {held}). Give "
+            "the server the same folder."
+        )
+    return Encoder(version, facts, remote.embed_pixels)
 
 
 class RemoteEncoder:
@@ -118,7 +112,7 @@ class RemoteEncoder:
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings (B, D) of pixels (B, S, S, 3), which travel as PNG: smaller than JSON's numbers, and as exact."""
-        instances = [{"image_bytes": {"b64": base64.b64encode(png(image)).decode()}} for image in pixels]
+        instances = [{"image_bytes": {"b64": base64.b64encode(_png(image)).decode()}} for image in pixels]
         rows = self._predict({"instances": instances})
         if len(rows) != len(pixels) or not all(row["valid"] for row in rows):
             raise ConnectionError(f"The encoder's server must answer {len(pixels)} valid rows, got others.")
@@ -139,3 +133,9 @@ class RemoteEncoder:
         if response.status != 200:
             raise ConnectionError(f"The encoder's server answered {response.status}: {data[:200]!r}.")
         return list(json.loads(data)["predictions"])
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()

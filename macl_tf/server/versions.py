@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from macl_tf.artifacts import ArtifactError, open_version, versions
+import numpy as np
+
+from macl_tf.artifacts import ArtifactError, open_encoder, open_version, versions
 from macl_tf.index.index import Index, Snapshot
+from macl_tf.search.encoders import Encoder, load_encoder
+from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
-from macl_tf.server.encoders import Encoder, encoder_facts, load_encoder
-from macl_tf.server.errors import Refused
+from macl_tf.server.errors import Unavailable
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
 
@@ -43,12 +46,12 @@ class State:
     @property
     def index_version(self) -> int:
         """Number of the index's version."""
-        return self.snapshot.stored.version
+        return self.snapshot.version
 
     @property
     def made_with(self) -> dict[str, Any]:
         """What the index says about its encoder."""
-        return dict(self.snapshot.stored.info["encoder"])
+        return dict(self.snapshot.info["encoder"])
 
     @property
     def versions(self) -> dict[str, int]:
@@ -75,7 +78,7 @@ class Options:
     observe: Callable[[int, float], None] = lambda size, seconds: None
 
 
-class Engine:
+class Versions:
     """A served folder, open for searches and writes. Any number of threads may use it.
 
     Args:
@@ -111,7 +114,7 @@ class Engine:
         """The newest version, with everything written to it."""
         state, snapshot = self._newest, self._index.snapshot
         # While the encoder of a version just published is being loaded, the version before it answers.
-        return replace(state, snapshot=snapshot) if snapshot.stored is state.snapshot.stored else state
+        return replace(state, snapshot=snapshot) if snapshot.uuid == state.snapshot.uuid else state
 
     def held(self, version: int | None) -> State | None:
         """A version that need not be opened first; the newest for None."""
@@ -122,24 +125,24 @@ class Engine:
         """A version, which is opened if need be: that takes seconds.
 
         Raises:
-            Refused: 404 for one that is not there, 503 for one that is damaged.
+            NotThereError: For one that is not there.
+            Unavailable: For one that is damaged.
         """
         with self._mutex:
             state = self.held(version)
             if state is None:
                 there = [entry["version"] for entry in self.searchable()]
                 if version not in there:
-                    raise Refused(
-                        404, f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
+                    raise NotThereError(
+                        f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
                     )
                 try:
                     snapshot = Index.open(self.served / "index", version).snapshot
                     state = self._state_of(snapshot, newest=False)
                 except (OSError, ValueError) as error:
                     _log.warning("version %d of the index cannot be opened: %s", version, error)
-                    raise Refused(
-                        503, "the version is damaged", version, "Search another version; the server's log says more."
-                    ) from error
+                    remedy = "Search another version; see the server log."
+                    raise Unavailable("This version of the index is damaged", version, remedy) from error
                 self._older[version] = state
                 while len(self._older) > _OLDER:
                     self._older.popitem(last=False)
@@ -151,13 +154,13 @@ class Engine:
         for version in versions(self.served / "index"):
             if version == newest.index_version:
                 info, count, facts = newest.made_with, len(newest.snapshot), newest.encoder.info
-                archive = newest.snapshot.stored.info.get("archive")
+                archive = newest.snapshot.info.get("archive")
             else:
                 try:
                     _, manifest = open_version(self.served / "index", "index", version, verify=False)
                     info, count = manifest["info"]["encoder"], manifest["info"]["count"]
                     archive = manifest["info"].get("archive")
-                    facts = encoder_facts(self.served, info, verify=False)
+                    facts = open_encoder(self.served, info, verify=False)[1]["info"]
                 except (OSError, ValueError, KeyError):
                     continue  # it is being removed, or never was whole
             found.append({"version": version, "encoder_version": info["version"],
@@ -179,7 +182,7 @@ class Engine:
         self._index.refresh()
         with self._mutex:
             snapshot = self._index.snapshot
-            if snapshot.stored is not self._newest.snapshot.stored:
+            if snapshot.uuid != self._newest.snapshot.uuid:
                 self._newest = self._state_of(snapshot, newest=True)
                 _log.info("serving index version %d", self._newest.index_version)
                 there = set(versions(self.served / "index")) - {self._newest.index_version}
@@ -199,14 +202,16 @@ class Engine:
             batcher.close()
 
     def _state_of(self, snapshot: Snapshot, *, newest: bool) -> State:
-        made_with = snapshot.stored.info.get("encoder")
+        made_with = snapshot.info.get("encoder")
         if not made_with:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
         if made_with["uuid"] not in self._batchers:
             options = self._options
             encoder = self._load(self.served, made_with, options.encoder_url)
+            size = encoder.image_size
+            encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody should wait
             batcher = Batcher(
-                encoder.embed,
+                encoder.embed_pixels,
                 size=options.batch_size,
                 wait=options.batch_wait,
                 backlog=options.backlog,

@@ -1,0 +1,197 @@
+"""From examples to ranked tiles: the one search that Python, the command line and HTTP ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from macl_tf.datasets.label_names import known_labels
+from macl_tf.index.filters import Filter
+from macl_tf.index.searchers.exact import check_k
+from macl_tf.index.snapshot import Snapshot
+from macl_tf.search.places import box_of
+
+NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
+Example = str | ArrayLike  # the id of a tile, or a vector (D,) of the encoder
+
+
+class QueryError(ValueError):
+    """What cannot be searched for, or written.
+
+    Attributes:
+        rule: What must hold.
+        value: What was given instead; None where that says nothing.
+        remedy: What to do.
+    """
+
+    def __init__(self, rule: str, value: Any = None, remedy: str = "") -> None:
+        self.rule, self.value, self.remedy = rule, value, remedy
+        got = "" if value is None else f", got {value!r}"
+        super().__init__(f"{rule}{got}. {remedy}".rstrip())
+
+
+class NotThereError(QueryError, LookupError):
+    """A tile, or a version of an index, that there is not."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One tile that was found.
+
+    Attributes:
+        rank: From 1.
+        score: Cosine similarity in [-1, 1].
+        id: Of the tile.
+        item: What the index knows about it: path, labels, split, bbox, footprint, date, source.
+        shared: Its labels that the query holds; empty where the query's labels are not known.
+    """
+
+    rank: int
+    score: float
+    id: str
+    item: dict[str, Any]
+    shared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found for one query.
+
+    Attributes:
+        query: Name of the picture, or id.
+        labels: Labels of the query; None where they are not known.
+        results: Best first.
+        more: Whether there are more tiles after these.
+        vector: (D,) what was searched with, of unit norm.
+    """
+
+    query: str
+    labels: tuple[str, ...] | None
+    results: tuple[Result, ...]
+    more: bool
+    vector: NDArray[np.float32]
+
+
+def find(
+    snapshot: Snapshot,
+    queries: Sequence[tuple[str, Sequence[Example]]],
+    *,
+    negative: Sequence[Example] = (),
+    k: int = 10,
+    offset: int = 0,
+    filter: Filter | str | None = None,
+    labels: str | Sequence[str] | None = None,
+    exact: bool = False,
+) -> list[Answer]:
+    """The tiles most like the positive and least like the negative examples, which are not among them.
+
+    Tiles are ranked by their cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors (Rocchio).
+    All else is as for `SearchEngine.search`.
+
+    Args:
+        snapshot: Where to search.
+        queries: For each query its name and its positive examples, at least one.
+        negative: Examples that no query's results should be like.
+        k: Results for each query.
+        offset: Results to leave out.
+        filter: What results meet.
+        labels: Labels of the queries. By default those of the tile, where that is all of a query.
+        exact: Whether to compare with every tile.
+
+    Returns:
+        One answer for each query, in order.
+
+    Raises:
+        NotThereError: For the id of no tile.
+        QueryError: For a query without a positive example, a vector of another width, zero or not finite, examples
+            that cancel out, or a negative offset.
+        ValueError: For k < 1, or a filter or labels that cannot be.
+    """
+    check_k(k)
+    if not isinstance(offset, int | np.integer) or offset < 0:
+        raise QueryError("offset must be an integer >= 0", offset, "0 is the first page.")
+    condition = Filter.parse(filter, snapshot.label_names) if isinstance(filter, str) else filter
+    known = known_labels(snapshot.label_names).choose(labels) if labels else None
+    unlike = [_vector(snapshot, example) for example in negative]
+    vectors = [_direction([_vector(snapshot, example) for example in positive], unlike) for _, positive in queries]
+    own = [{example for example in (*positive, *negative) if isinstance(example, str)} for _, positive in queries]
+    end = offset + k
+    stacked = np.stack(vectors) if vectors else np.empty((0, snapshot.dim), np.float32)
+    depth = end + 1 + max(map(len, own), default=0)
+    found = snapshot.search(stacked, k=depth, filter=condition, exact=exact)
+    answers = []
+    for (name, positive), vector, examples, hits in zip(queries, vectors, own, found, strict=True):
+        hits = [hit for hit in hits if hit.id not in examples]
+        held = known
+        if known is None and len(positive) == 1 and isinstance(positive[0], str) and not negative:
+            held = tuple(snapshot.describe(positive[0])["labels"])
+        results = []
+        for rank, hit in enumerate(hits[offset:end], start=offset + 1):
+            item = describe(snapshot, hit.id)
+            shared = tuple(label for label in item["labels"] if label in (held or ()))
+            results.append(Result(rank, hit.score, hit.id, item, shared))
+        answers.append(Answer(name, held, tuple(results), len(hits) > end, vector))
+    return answers
+
+
+def describe(snapshot: Snapshot, id_: str) -> dict[str, Any]:
+    """What the index knows about a tile: id, path, labels, split, source, date, footprint and the bbox around it.
+
+    Raises:
+        NotThereError: If there is none.
+    """
+    check_there(snapshot, id_)
+    item = snapshot.describe(id_)
+    return item | {"bbox": None if item["footprint"] is None else box_of(item["footprint"])}
+
+
+def check_there(snapshot: Snapshot, id_: str) -> None:
+    """Lets the id of a tile through.
+
+    Raises:
+        NotThereError: For any other.
+    """
+    if not snapshot.holds(id_):
+        remedy = "Ids are those of search results in this index, whole: with their folders."
+        raise NotThereError("the id must be of a tile in the index", id_, remedy)
+
+
+def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
+    if isinstance(example, str):
+        check_there(snapshot, example)
+        return snapshot.vectors_of([example])[0].astype(np.float64)
+    vector = np.asarray(example)
+    if vector.shape != (snapshot.dim,) or vector.dtype.kind not in "fiu":
+        got = len(vector) if vector.ndim == 1 else f"{vector.dtype} of shape {vector.shape}"
+        raise QueryError(
+            f"a vector has {snapshot.dim} numbers, as the index's encoder makes them",
+            got,
+            "Take the vector of an answer of this index.",
+        )
+    vector = vector.astype(np.float64)
+    largest = float(np.abs(vector).max())
+    if not 1e-30 < largest < 1e30:
+        raise QueryError("a vector is finite, not zero, and has numbers below 1e30", largest, "Bring it to norm 1.")
+    norm = float(np.linalg.norm(vector))
+    return vector if abs(norm - 1) < 1e-6 else vector / norm
+
+
+def _direction(positive: Sequence[NDArray[np.float64]], negative: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """The unit vector (D,) to search with."""
+    if not positive:
+        raise QueryError(
+            "a query has at least one positive example", 0, "Give the id of a tile, a vector or a picture."
+        )
+    if len(positive) == 1 and not negative:
+        return positive[0].astype(np.float32)  # as it is, within rounding
+    mean = np.mean(positive, axis=0)
+    if negative:
+        mean = mean - NEGATIVE * np.mean(negative, axis=0)
+    norm = float(np.linalg.norm(mean))
+    if norm < 1e-6:
+        raise QueryError("positive and negative examples must not cancel out", norm, "Leave out one of them.")
+    return np.asarray(mean / norm, np.float32)

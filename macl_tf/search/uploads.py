@@ -1,0 +1,86 @@
+"""Pictures that are to be added to an index, with what is known about each and what is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from macl_tf.datasets.label_names import known_labels
+from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, day_of, footprint_of, read_header
+from macl_tf.index.items import Items
+from macl_tf.search.pictures import Picture
+
+
+def items_of(
+    images: Sequence[Picture],
+    ids: Sequence[str],
+    label_names: tuple[str, ...],
+    *,
+    labels: Sequence[str | Sequence[str] | None] | None = None,
+    dates: Sequence[Any] | None = None,
+    bboxes: Sequence[Sequence[float] | None] | None = None,
+    splits: Sequence[str | None] | None = None,
+    sources: Sequence[str | None] | None = None,
+) -> tuple[Items, dict[str, list[bool]]]:
+    """The items of an upsert; see `SearchEngine.upsert`, whose arguments these are.
+
+    Args:
+        images: The pictures, which are known to be whole: their headers tell date and place where nothing is given.
+        ids: One for each.
+        label_names: Labels of the index.
+        labels: As all that follows, None for what is not given.
+        dates: Days.
+        bboxes: West, south, east, north.
+        splits: Parts of the archive.
+        sources: What they come from.
+
+    Returns:
+        The items, and by name of a column for which of them nothing is known, as `Index.upsert` takes both.
+
+    Raises:
+        ValueError: For an unknown label, a date or box that cannot be, or another number of entries than of pictures.
+    """
+    count = len(images)
+    if len(ids) != count:
+        raise ValueError(f"Each picture needs one id, got {count} pictures and {len(ids)} ids.")
+    given = {"labels": labels, "dates": dates, "bboxes": bboxes, "splits": splits, "sources": sources}
+    for name, values in given.items():
+        if values is not None and (isinstance(values, str) or len(values) != count):
+            got = f"the text {values!r}" if isinstance(values, str) else len(values)
+            raise ValueError(f"{name} must have one entry for each of the {count} pictures, got {got}.")
+    nothing: list[Any] = [None] * count
+    known = known_labels(label_names)
+    held = [None if names is None else known.choose(names) for names in labels or nothing]
+    days = [None if day is None else day_of(day) for day in dates or nothing]
+    corners = [None if box is None else footprint_of(box) for box in bboxes or nothing]
+    parts, origins = list(splits or nothing), list(sources or nothing)
+    for place, image in enumerate(images):
+        if (days[place] is None or corners[place] is None) and not isinstance(image, np.ndarray):
+            said = read_header(image if isinstance(image, bytes) else Path(image))
+            if days[place] is None and not np.isnat(said.date):
+                days[place] = said.date
+            if corners[place] is None and not np.isnan(said.footprint).any():
+                corners[place] = said.footprint
+    names = tuple(dict.fromkeys(label for names in held for label in names or ()))
+    items = Items.of(
+        names,
+        list(ids),
+        [[name in (labels or ()) for name in names] for labels in held],
+        paths=[str(image) if isinstance(image, str | os.PathLike) else "" for image in images],
+        splits=[part or "" for part in parts],
+        sources=[origin or "" for origin in origins],
+        footprints=[NOWHERE if footprint is None else footprint for footprint in corners],
+        dates=[UNKNOWN_DAY if day is None else day for day in days],
+    )
+    columns: dict[str, list[Any]] = {
+        "labels": held,
+        "dates": days,
+        "footprints": corners,
+        "splits": parts,
+        "sources": origins,
+    }
+    return items, {name: [value is None for value in values] for name, values in columns.items()}

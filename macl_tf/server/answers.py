@@ -1,0 +1,118 @@
+"""What answers say: about the served versions, their labels and tiles, and what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from macl_tf.labels import LabelStatistics
+from macl_tf.search.places import geometry_of
+from macl_tf.search.query import Answer, describe
+from macl_tf.server.limits import Limits
+from macl_tf.server.versions import State, Versions
+
+_FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
+
+
+def info(versions: Versions, limits: Limits, writable: bool) -> dict[str, Any]:
+    """Everything that /info tells."""
+    state = versions.newest
+    facts, snapshot = state.encoder.info, state.snapshot
+    return {
+        "model": {"version": state.encoder.version, **{name: facts[name] for name in _FIGURES}},
+        "index": {
+            "version": state.index_version,
+            "count": len(snapshot),
+            "archive": _archive(snapshot.info),
+            "kind": snapshot.info["kind"],
+            "recall": snapshot.info["recall"],
+        },
+        "versions": versions.searchable(),
+        "labels": int(np.count_nonzero(snapshot.labels.any(axis=0))),
+        "has_places": snapshot.has_places,
+        "writable": writable,
+        "limits": {
+            "bytes": limits.bytes,
+            "pixels": limits.pixels,
+            "k": limits.k,
+            "batch": limits.batch,
+            "formats": list(limits.formats),
+        },
+    }
+
+
+def labels(state: State) -> dict[str, Any]:
+    """All labels that a tile may hold with the number of tiles that do.
+
+    Rare is the third with the fewest, as in the figures.
+    """
+    names, held = state.snapshot.label_names, state.snapshot.labels
+    rare = set(LabelStatistics.from_labels(held, names).rarest().tolist()) if held.size else set()
+    counts = [
+        {"name": name, "count": int(count), "rare": place in rare}
+        for place, (name, count) in enumerate(zip(names, held.sum(axis=0, dtype=np.int64), strict=True))
+    ]
+    return {**state.versions, "labels": counts, "total": len(held)}
+
+
+def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What answers say about a tile: never its path.
+
+    Args:
+        state: Where it is.
+        id_: Of the tile.
+        known: What `describe` says about it, if that was asked already.
+
+    Raises:
+        NotThereError: If there is none.
+    """
+    known = known or describe(state.snapshot, id_)
+    where = f"id={quote(id_, safe='')}" + ("" if state.newest else f"&index={state.index_version}")
+    return {
+        **{name: known[name] for name in ("id", "labels", "split", "source", "date", "bbox")},
+        "thumbnail": f"thumbnail?{where}" if state.snapshot.thumbnail(id_) else None,
+    }
+
+
+def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
+    """Results as answers show them, and what was searched with.
+
+    Args:
+        state: Where they were found.
+        answer: Of the search.
+        geojson: Whether to give a FeatureCollection of the results that have places, the rest under "search".
+    """
+    results = [
+        {
+            "rank": result.rank,
+            "score": round(result.score, 6),
+            **item(state, result.id, result.item),
+            "shared": list(result.shared),
+        }
+        for result in answer.results
+    ]
+    labels = None if answer.labels is None else list(answer.labels)
+    query = {"vector": answer.vector.astype(np.float64).round(8).tolist(), "labels": labels}
+    rest = {**state.versions, "more": answer.more, "query": query}
+    if not geojson:
+        return {**rest, "results": results}
+    features = [
+        {
+            "type": "Feature",
+            "id": shown["id"],
+            "bbox": shown["bbox"],
+            "geometry": geometry_of(result.item["footprint"]),
+            "properties": {key: value for key, value in shown.items() if key not in ("id", "bbox")},
+        }
+        for shown, result in zip(results, answer.results, strict=True)
+        if shown["bbox"] is not None
+    ]
+    return {"type": "FeatureCollection", "features": features, "search": rest}
+
+
+def _archive(info: dict[str, Any]) -> dict[str, Any] | None:
+    """What the index was built from, which need not be what its encoder was trained on; None where it is not known."""
+    archive = info.get("archive")
+    return {"name": archive["name"], "tiles": archive["tiles"]} if archive else None
