@@ -10,7 +10,6 @@ manifest.json                               sizes, SHA-256, and facts: dim, coun
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -206,8 +205,3 @@ def resolved(kind: str, count: int) -> str:
     from macl_tf.index.searchers.scann_searcher import kind_for
 
     return kind_for(count)
-
-
-def lock_path(root: str | os.PathLike[str]) -> Path:
-    """The lock of whoever writes to a journal under `root`, or hands one over to a new version."""
-    return Path(root) / "journal.lock"
