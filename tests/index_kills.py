@@ -20,7 +20,7 @@ import pyarrow
 from macl_tf.artifacts import versions
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
-from macl_tf.index.searchers.scann_library import scann_pybind
+from macl_tf.index.searchers.scann import scann_pybind
 
 # What is slow to import is imported before the forks: pyarrow's array() imports pandas where that is installed.
 pyarrow.array([1])

@@ -625,7 +625,7 @@ def test_nothing_is_pickled(large):
 
 
 def test_what_scann_says_of_a_full_disk_is_translated(tmp_path, monkeypatch):
-    from macl_tf.index.searchers.scann_searcher import ScannSearcher
+    from macl_tf.index.searchers.scann import ScannSearcher
 
     def full(self, folder, *, vectors):
         raise RuntimeError("I/O error")  # seen with ScaNN 1.4.2 on a full tmpfs

@@ -29,7 +29,7 @@ from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_
 from macl_tf.index.vectors import read_vectors, write_vectors
 
 if TYPE_CHECKING:
-    from macl_tf.index.searchers.scann_searcher import ScannSearcher
+    from macl_tf.index.searchers.scann import ScannSearcher
 
 KIND = "index"
 KINDS = ("auto", "brute_force", "hashing", "tree")
@@ -109,7 +109,7 @@ class Stored:
                 raise ValueError(f"{', '.join(wrong) or 'kind'} of the manifest does not fit the files")
             approximate = None
             if info["kind"] != "brute_force" and not exact:
-                from macl_tf.index.searchers.scann_searcher import ScannSearcher
+                from macl_tf.index.searchers.scann import ScannSearcher
 
                 approximate = ScannSearcher.load(path / _SCANN, info["parameters"])
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
@@ -166,7 +166,7 @@ def write_version(
     measured, queries = 1.0, 0
     kind = resolved(kind, count)
     if kind != "brute_force":
-        from macl_tf.index.searchers.scann_searcher import ScannSearcher
+        from macl_tf.index.searchers.scann import ScannSearcher
 
         searcher = ScannSearcher.build(
             read_vectors(staging.path / _VECTORS),
@@ -202,6 +202,6 @@ def resolved(kind: str, count: int) -> str:
         return "brute_force"
     if kind != "auto":
         return kind
-    from macl_tf.index.searchers.scann_searcher import kind_for
+    from macl_tf.index.searchers.scann import kind_for
 
     return kind_for(count)
