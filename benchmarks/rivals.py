@@ -72,7 +72,7 @@ def _exact_searching(index: Any, setting: dict[str, int]) -> Search:
 
 
 def _scann_build(vectors: Vectors, folder: Path, threads: int) -> None:
-    from macl_tf.index.searchers.scann_searcher import ScannSearcher, kind_for
+    from macl_tf.index.searchers.scann import ScannSearcher, kind_for
 
     kind = kind_for(len(vectors))
     searcher = ScannSearcher.build(vectors, kind="hashing" if kind == "brute_force" else kind)
@@ -81,7 +81,7 @@ def _scann_build(vectors: Vectors, folder: Path, threads: int) -> None:
 
 
 def _scann_load(folder: Path, vectors: Vectors, threads: int) -> Any:
-    from macl_tf.index.searchers.scann_searcher import ScannSearcher
+    from macl_tf.index.searchers.scann import ScannSearcher
 
     return ScannSearcher.load(folder, json.loads((folder / "parameters.json").read_text()))
 
@@ -204,7 +204,7 @@ def _usearch_searching(loaded: Any, setting: dict[str, int]) -> Search:
 
 
 def _scann_library() -> Any:
-    from macl_tf.index.searchers.scann_library import scann_pybind
+    from macl_tf.index.searchers.scann import scann_pybind
 
     return scann_pybind()
 

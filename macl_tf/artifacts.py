@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from macl_tf.files import PARTIAL, locked, read_json, sha256_of, told_if_full, write_json
+from macl_tf.files import PARTIAL, locked, read_json, sha256_of, sync, told_if_full, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -106,7 +106,7 @@ def publish(
             number = max(versions(root), default=0) + 1
             with around_rename(number) if around_rename else nullcontext():
                 os.rename(staging.path, root / str(number))
-                _sync(root)
+                sync(root)
         except BaseException:
             shutil.rmtree(staging.path, ignore_errors=True)
             raise
@@ -227,7 +227,7 @@ def _write_manifest(staging: Staging, kind: str) -> None:
     files = {}
     for path in names:
         files[path.relative_to(staging.path).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        _sync(path)
+        sync(path)
     try:
         version = metadata.version("macl_tf")
     except metadata.PackageNotFoundError:
@@ -243,7 +243,7 @@ def _write_manifest(staging: Staging, kind: str) -> None:
     }
     write_json(staging.path / MANIFEST, {**facts, "sha256": _facts_digest(facts)})
     for folder in {path.parent for path in names} | {staging.path}:
-        _sync(folder)
+        sync(folder)
 
 
 def _remove(path: Path) -> None:
@@ -251,14 +251,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _facts_digest(manifest: dict[str, Any]) -> str:

@@ -55,8 +55,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with told_if_full(path, f"'{path.name}' could not be written, and what was there is as it was"):
             yield temporary
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            sync(temporary)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -130,6 +129,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes JSON whole; NaN, which JSON does not have, is an error."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Sees to it that a file's bytes, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -42,6 +42,26 @@ def run_python():
     return run
 
 
+@pytest.fixture
+def disk_order(monkeypatch):
+    """What is brought to the disk and what gets its name, in order: what a power cut would show and SIGKILL cannot."""
+    order = []
+
+    def spied(name, said):
+        real = getattr(os, name)
+
+        def spy(*arguments, **options):
+            order.append(said(*arguments))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, spy)
+
+    spied("fsync", lambda file: ("sync", Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    for name in ("replace", "rename"):
+        spied(name, lambda source, target: ("name", Path(target).name))
+    return order
+
+
 @pytest.fixture(scope="module")
 def small_encoder():
     """Runs train one layer instead of ResNet-18: where the archive and its files are tested, tracing takes longest."""

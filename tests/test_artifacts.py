@@ -37,6 +37,16 @@ def test_versions_are_numbered_and_opened_newest_first(tmp_path):
     assert open_version(tmp_path, "note", 1)[1]["uuid"] != manifest["uuid"]
 
 
+def test_all_of_a_version_is_on_disk_before_its_name_is(tmp_path, disk_order):
+    make(tmp_path)
+    assert disk_order.index(("name", "1")) < disk_order.index(("sync", tmp_path.name))
+    before = disk_order[: disk_order.index(("name", "1"))]
+    assert {("sync", name) for name in ("text.txt", "empty", "sub")} <= set(before)
+    assert [kind for kind, name in before if name.endswith("manifest.json")] == ["sync", "name"]
+    last = before[before.index(("name", "manifest.json")) + 1 :]
+    assert any(kind == "sync" and name.startswith(".part-") for kind, name in last), "the folder, with its names"
+
+
 def test_old_versions_go_by_the_setting_and_numbers_are_not_used_again(tmp_path):
     for text in "abcd":
         make(tmp_path, text, keep=2)

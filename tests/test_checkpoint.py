@@ -79,6 +79,12 @@ def test_the_state_of_another_model_is_refused(tmp_path):
         Checkpoint(tmp_path, "score").restore(net(width=2))
 
 
+def test_the_bytes_of_a_file_are_on_disk_before_its_name_is(tmp_path, disk_order):
+    write_json(tmp_path / "a.json", 1)
+    (synced, temporary), named = disk_order
+    assert synced == "sync" and temporary.endswith("-a.json") and named == ("name", "a.json")
+
+
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "figures.json"
     write_json(path, {"a": 1})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from macl_tf.artifacts import ArtifactError, publish, versions
+from macl_tf.index import index as index_module
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
@@ -179,24 +180,24 @@ def test_random_lives_of_an_index_against_a_dict(tmp_path, seed):
     check(Index.open(tmp_path), model, generator)
     assert {path.name for path in tmp_path.iterdir()} <= {
         ".lock", "journal.lock", *(f"{n}" for n in versions(tmp_path)),
-        *(f"journal-{n}.log" for n in versions(tmp_path)),
+        *(f"journal-{n}.sqlite" for n in versions(tmp_path)),
     }  # fmt: skip
 
 
 def test_a_refused_upsert_changes_nothing(root):
     index = Index.open(root)
     index.upsert(one("a"), np.ones((1, DIM)))
-    before = (root / "journal-1.log").read_bytes()
+    before = (root / "journal-1.sqlite").read_bytes()
     for vectors in (np.ones((1, DIM + 1)), [[np.nan] * DIM], [[0.0] * DIM], np.ones((2, DIM))):
         with pytest.raises(ValueError):
             index.upsert(one("b"), vectors)
     with pytest.raises(ValueError, match="among cars, sea, trees; got 'harbour'"):
         index.upsert(Items.of(("harbour",), ["b"]), np.ones((1, DIM)))
-    assert (root / "journal-1.log").read_bytes() == before
+    assert (root / "journal-1.sqlite").read_bytes() == before
     assert len(index) == 61 == len(Index.open(root))
     assert index.delete(["none such"]) == 0 and index.delete([]) == 0
     index.upsert(Items.of(NAMES, []), [])
-    assert (root / "journal-1.log").read_bytes() == before
+    assert (root / "journal-1.sqlite").read_bytes() == before
 
 
 def test_writes_are_seen_by_other_processes_in_turn(root):
@@ -285,7 +286,7 @@ def test_compaction_keeps_what_was_asked_for(root):
     index.upsert(one("a"), np.ones((1, DIM)), [b"jpeg"])
     hits = index.search(ids=["tile 9"], k=60)
     assert index.compact(progress=False, keep=1) == root / "2"
-    assert versions(root) == [2] and not list(root.glob("journal-*.log"))
+    assert versions(root) == [2] and not list(root.glob("journal-*.sqlite"))
     assert index.version == 2 and index.info["encoder"] == {"version": 1} and index.info["count"] == 60
     assert index.search(ids=["tile 9"], k=60) == hits  # bit for bit
     assert index.thumbnail("a") == b"jpeg" and index.thumbnail("tile 4") == b"jpeg 4"
@@ -300,7 +301,7 @@ def test_a_new_build_begins_anew_and_others_follow(root):
     assert (len(index), index.version) == (20, 2)
     assert len(Index.open(root, version=1)) == 61  # what was written to it stays with it
     build(root, count=20, keep=2)
-    assert versions(root) == [2, 3] and not (root / "journal-1.log").exists()
+    assert versions(root) == [2, 3] and not (root / "journal-1.sqlite").exists()
 
 
 def test_an_old_version_can_be_read_and_not_written(root):
@@ -420,21 +421,45 @@ def test_a_damaged_or_foreign_journal_is_refused_by_readers_and_writers(root, tm
     index = Index.open(root)
     index.upsert(one("a"), np.ones((1, DIM)))
     index.upsert(one("b"), np.ones((1, DIM)))
-    path = root / "journal-1.log"
+    path = root / "journal-1.sqlite"
     damaged = bytearray(path.read_bytes())
-    damaged[100] ^= 4
+    damaged[damaged.index(b'"labels": []')] ^= 4
     path.write_bytes(damaged)
-    with pytest.raises(ArtifactError, match="damaged at byte 44"):
+    with pytest.raises(ArtifactError, match=r"damaged \(change [12]\)"):
         Index.open(root)
     fresh = build(tmp_path / "other").parent
     shutil.copy(path, fresh)
     with pytest.raises(ArtifactError, match="another index"):
         Index.open(fresh)
-    path.write_bytes(b"short")
-    with pytest.raises(ArtifactError, match="damaged"):
-        damaged_index = Index.open(root)
-        (root / "journal-1.log").write_bytes(damaged)
-        damaged_index.delete(["tile 1"])
+    path.unlink()
+    index = Index.open(root)
+    for content in (b"short", damaged):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match="damaged"):
+            index.delete(["tile 1"])
+        assert len(index) == 60
+
+
+def test_what_is_written_while_changes_are_folded_is_handed_over(root, monkeypatch):
+    index, other = Index.open(root), Index.open(root)
+    index.upsert(one("a", (1, 0, 0)), np.ones((1, DIM)), [b"jpeg"])
+    write_version = index_module.write_version
+
+    def and_meanwhile(*arguments, **settings):
+        write_version(*arguments, **settings)
+        other.upsert(one("b", (0, 1, 0)), np.ones((1, DIM)), [b"more"])
+        other.delete(["a", "tile 5"])
+
+    monkeypatch.setattr(index_module, "write_version", and_meanwhile)
+    index.compact(progress=False)
+    for state in (index, Index.open(root)):
+        assert (state.version, len(state), state.num_changes) == (2, 60, 3)
+        assert state.describe("b")["labels"] == ["sea"] and state.thumbnail("b") == b"more"
+        assert not {"a", "tile 5"} & set(state.items.ids)
+    monkeypatch.undo()
+    index.compact(progress=False)
+    assert not (root / "journal-3.sqlite").exists() and not (root / "journal-1.sqlite").exists()
+    assert (len(index), index.num_changes) == (60, 0)
 
 
 def test_scann_and_exact_search_agree(large):
@@ -606,7 +631,7 @@ def test_nothing_is_pickled(large):
 
 
 def test_what_scann_says_of_a_full_disk_is_translated(tmp_path, monkeypatch):
-    from macl_tf.index.searchers.scann_searcher import ScannSearcher
+    from macl_tf.index.searchers.scann import ScannSearcher
 
     def full(self, folder, *, vectors):
         raise RuntimeError("I/O error")  # seen with ScaNN 1.4.2 on a full tmpfs

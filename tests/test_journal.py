@@ -1,6 +1,9 @@
-"""The journal: records that are whole or not there, and damage that is never taken for the end."""
+"""The journal: changes that are whole or not there, and damage that is never taken for the end."""
 
+import os
 import resource
+import shutil
+import sqlite3
 import subprocess
 import sys
 
@@ -8,17 +11,18 @@ import numpy as np
 import pytest
 
 from macl_tf.artifacts import ArtifactError
+from macl_tf.index import journal as journals
 from macl_tf.index.items import Items
 from macl_tf.index.journal import (
-    HEADER_BYTES,
     Delete,
     Upsert,
     append,
     begin,
-    encode,
     journal_path,
+    lock_path,
     read_changes,
-    records_between,
+    remove,
+    remove_others,
 )
 
 NAMES = ("sea", "sand")
@@ -30,7 +34,7 @@ def upsert(seed, count=2):
     generator = np.random.default_rng(seed)
     items = Items.of(
         NAMES,
-        [f"{seed}-{n}-ü\n" for n in range(count)],
+        [f"{seed}-{n}-ü\n\0" for n in range(count)],
         generator.integers(0, 2, (count, 2)),
         paths=["p"] * count,
         splits=["train", ""] * (count // 2),
@@ -41,7 +45,8 @@ def upsert(seed, count=2):
     return Upsert.of(items, vectors, [b"\x00jpeg", None] * (count // 2), NAMES, 3)
 
 
-CHANGES = [upsert(0), Delete(("0-0-ü\n",)), upsert(1, 4), upsert(2, 0), Delete(("x", "y"))]
+CHANGES = [upsert(0), Delete(("0-0-ü\n\0",)), upsert(1, 4), Delete(("0",)), Delete(("x", "y"))]
+ENDS = [0, 2, 3, 7, 8, 10]
 
 
 def assert_same(read, written):
@@ -59,11 +64,11 @@ def assert_same(read, written):
 
 @pytest.fixture
 def journal(tmp_path):
-    """A journal of all changes, and where each record ends."""
-    path, ends = journal_path(tmp_path, 3), [0]
-    for change in CHANGES:
-        ends.append(append(path, UUID, encode(change), ends[-1]))
-    return path, ends
+    """A journal of all changes."""
+    path = journal_path(tmp_path, 3)
+    for change, start, end in zip(CHANGES, ENDS, ENDS[1:], strict=False):
+        assert append(path, UUID, change, start) == end
+    return path
 
 
 def read(path, start=0):
@@ -71,92 +76,201 @@ def read(path, start=0):
 
 
 def test_what_is_written_is_read(journal):
-    path, ends = journal
-    assert path.name == "journal-3.log" and path.stat().st_size == ends[-1]
-    changes, end = read(path)
-    assert end == ends[-1]
+    assert [path.name for path in journal.parent.iterdir()] == ["journal-3.sqlite"], "at rest it is one file"
+    changes, end = read(journal)
+    assert end == ENDS[-1]
     assert_same(changes, CHANGES)
-    assert_same(read(path, ends[2])[0], CHANGES[2:])
-    assert read(path, end) == ([], end)
-    assert read(path.with_name("none.log")) == ([], 0)
+    assert_same(read(journal, ENDS[2])[0], CHANGES[2:])
+    assert read(journal, end) == ([], end)
+    assert read(journal.with_name("none.sqlite")) == ([], 0)
 
 
-def test_a_torn_tail_is_passed_over_wherever_it_ends(journal):
-    path, ends = journal
-    whole = path.read_bytes()
-    for size in sorted({*range(0, len(whole), 5), *ends, *(end - 1 for end in ends[1:]), *(end + 1 for end in ends)}):
-        size = min(size, len(whole))
-        path.write_bytes(whole[:size])
+def test_a_change_is_on_disk_before_it_is_acknowledged(journal, monkeypatch):
+    """SIGKILL cannot show it: of a log that is written ahead, a commit is synced at FULL, and not at NORMAL."""
+    settings, closing = [], journals.closing
+
+    def close(database):
+        settings.extend(database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous"))
+        return closing(database)
+
+    monkeypatch.setattr(journals, "closing", close)
+    append(journal, UUID, Delete(("z",)), ENDS[-1])
+    assert settings == ["wal", 2]
+
+
+def test_a_new_journal_is_on_disk_before_it_is_acknowledged(tmp_path, disk_order):
+    append(journal_path(tmp_path, 1), UUID, CHANGES[0], 0)
+    assert disk_order == [("sync", "journal-1.new"), ("name", "journal-1.sqlite"), ("sync", tmp_path.name)]
+
+
+def killed_at(path, end):
+    """What a process leaves that dies when its change is committed and not yet in the file, or not committed."""
+    script = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from macl_tf.index import journal
+path, uuid, end, committed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"
+database = journal._connected(path)
+database.execute("PRAGMA cache_size = 1")  # pages are spilled into the log before the commit
+database.execute("BEGIN IMMEDIATE")
+journal._insert(database, uuid, [journal.Delete(tuple(f"{n}" * 500 for n in range(200)))], end)
+if committed:
+    database.execute("COMMIT")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    for committed in ("0", "1"):
+        here = path.parent / f"killed {committed}"
+        here.mkdir()
+        shutil.copy(path, here)
+        subprocess.run([sys.executable, "-c", script, here / path.name, UUID, str(end), committed])
+        assert (here / f"{path.name}-wal").stat().st_size > 100_000
+        yield here / path.name, committed == "1"
+
+
+def test_what_a_killed_writer_left_is_whole_or_not_there(journal):
+    for path, committed in killed_at(journal, ENDS[-1]):
         changes, end = read(path)
-        held = sum(stop <= size for stop in ends[1:])
-        assert len(changes) == held
-        assert end == (ends[held] if held else HEADER_BYTES if size >= HEADER_BYTES else 0)
+        assert (len(changes), end) == (len(CHANGES) + committed, ENDS[-1] + 200 * committed)
+        append(path, UUID, Delete(("after",)), end)
+        assert read(path)[0][-1] == Delete(("after",)) and len(read(path)[0]) == len(changes) + 1
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_the_next_writer_cuts_the_torn_tail_off(journal):
-    path, ends = journal
-    whole = path.read_bytes()
-    for size in (3, HEADER_BYTES, HEADER_BYTES + 1, ends[1] + 5, ends[3] - 1, ends[4] + 20):
-        path.write_bytes(whole[:size])
-        changes, end = read(path)
-        append(path, UUID, encode(CHANGES[1]), end)
-        assert_same(read(path)[0], [*changes, CHANGES[1]])
+def test_who_may_not_write_reads_the_same(journal):
+    """Also what a killed process left beside the file, which SQLite cannot take in without writing there."""
+    script = """
+import os, sys
+from pathlib import Path
+from macl_tf.index.journal import read_changes
+if os.geteuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+for folder in sys.argv[2:]:
+    path = Path(folder, "journal-3.sqlite")
+    assert not os.access(folder, os.W_OK)
+    print(*(len(read_changes(path, sys.argv[1], ("sea", "sand"), start)[0]) for start in (0, 10)))
+"""
+    folders = [journal.parent, *(path.parent for path, _ in killed_at(journal, ENDS[-1]))]
+    lock_path(folders[0]).touch()
+    modes = {path: path.stat().st_mode for path in (*journal.parent.parents, journal.parent)}
+    try:
+        for path, mode in modes.items():
+            if path.stat().st_uid == os.geteuid():
+                path.chmod(mode | 0o555)
+        for folder in folders:
+            folder.chmod(0o555)
+        result = subprocess.run(
+            [sys.executable, "-c", script, UUID, *folders], stdout=subprocess.PIPE, text=True, check=True
+        )
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+        for path, mode in modes.items():
+            if path.stat().st_uid == os.geteuid():
+                path.chmod(mode)
+    assert result.stdout.splitlines() == ["5 0", "5 0", "6 1"]
 
 
-def test_any_flipped_bit_is_refused(journal):
-    """Never read as other data, and never as a shorter journal; the message names the file and the byte."""
-    path, ends = journal
-    whole = path.read_bytes()
+def test_a_folder_may_be_copied_while_no_writer_holds_the_lock(journal, tmp_path_factory):
+    """As the module's docstring says."""
+    copy = tmp_path_factory.mktemp("copies") / "copy"
+    subprocess.run(["flock", lock_path(journal.parent), "cp", "-r", journal.parent, copy], check=True)
+    assert_same(read(copy / journal.name)[0], CHANGES)
+
+
+def test_any_flipped_bit_is_refused_or_changes_nothing(journal):
+    """Never read as other data, and never as a shorter journal; the message names the file and the change."""
+    whole = journal.read_bytes()
     generator = np.random.default_rng(0)
-    for place in sorted({*range(0, len(whole), 5), *range(HEADER_BYTES + 20), *range(ends[1], ends[1] + 20)}):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << int(generator.integers(8))
-        path.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match=r"journal-3\.log.* (is damaged at byte [\d,]+|another index)") as error:
-            read(path)
-        record = max(end for end in [0, HEADER_BYTES, *ends[1:]] if end <= place)
-        if "damaged" in str(error.value):
-            assert f"byte {record:,}:" in str(error.value)
+    data = [whole.index(part) for part in (b"0-0-", b'"split": "train"', b"\x00jpeg", UUID.encode())]
+    refused = 0
+    for place in sorted({*range(0, len(whole), 31), *range(110), *data, data[0] + 1}):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(generator.integers(8))
+        journal.write_bytes(flipped)
+        try:
+            changes, end = read(journal)
+        except ArtifactError as error:
+            refused += 1
+            assert "journal-3.sqlite' " in str(error) and ("is damaged (" in str(error) or "in a format" in str(error))
+        else:
+            assert place not in data and end == ENDS[-1]
+            assert_same(changes, CHANGES)
+    assert refused > 30
+    flipped = bytearray(whole)
+    flipped[whole.index(b"1-2-")] ^= 4
+    journal.write_bytes(flipped)
+    with pytest.raises(ArtifactError, match=r"is damaged \(change 6\): what stands there is not what was written"):
+        read(journal)
 
 
-def test_zeros_after_a_power_cut_are_a_torn_tail(journal):
-    path, ends = journal
-    path.write_bytes(path.read_bytes() + bytes(5000))
-    changes, end = read(path)
-    assert (len(changes), end) == (len(CHANGES), ends[-1])
-    path.write_bytes(path.read_bytes() + b"\x01")
-    with pytest.raises(ArtifactError, match="damaged"):
-        read(path)
+def test_a_damaged_journal_is_not_written_to(journal):
+    whole = journal.read_bytes()
+    for damaged in (b"short", whole[:4096], bytes(len(whole)), whole[: len(whole) // 2]):
+        journal.write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="damaged"):
+            append(journal, UUID, Delete(("z",)), ENDS[-1])
+        with pytest.raises(ArtifactError, match="damaged"):
+            read(journal)
+        assert journal.read_bytes() == damaged
 
 
-def test_a_journal_of_another_index_is_refused(journal):
+def test_a_journal_of_another_index_or_format_is_refused(journal):
     with pytest.raises(ArtifactError, match="another index"):
-        read_changes(journal[0], "f" * 32, NAMES)
+        read_changes(journal, "f" * 32, NAMES)
+    old = journal.with_suffix(".log")
+    old.write_bytes(b"MACLJRN1")
+    with pytest.raises(ArtifactError, match=r"journal-3\.log' holds changes in a format .* remove this file"):
+        read(journal)
+    old.unlink()  # as the message says
+    assert_same(read(journal)[0], CHANGES)
+    database = sqlite3.connect(journal)
+    database.execute("PRAGMA user_version = 3")
+    database.close()
+    with pytest.raises(ArtifactError, match=r"journal-3\.sqlite' holds changes in a format"):
+        read(journal)
 
 
 def test_a_label_that_the_index_does_not_have_is_damage(journal):
-    with pytest.raises(ArtifactError, match="damaged at byte"):
-        read_changes(journal[0], UUID, ("sky",))
+    with pytest.raises(ArtifactError, match=r"damaged \(a label that the index does not have"):
+        read_changes(journal, UUID, ("sky",))
 
 
 def test_a_journal_that_became_shorter_is_noticed(journal):
-    path, ends = journal
-    path.write_bytes(path.read_bytes()[: ends[2]])
     with pytest.raises(ArtifactError, match="damaged"):
-        read(path, ends[3])
+        read(journal, ENDS[-1] + 1)
+    with pytest.raises(ArtifactError, match="damaged"):
+        append(journal, UUID, Delete(("z",)), ENDS[-2])
+    database = sqlite3.connect(journal)
+    database.execute("DELETE FROM changes WHERE number = 10")
+    database.commit()
+    database.close()
+    with pytest.raises(ArtifactError, match=r"damaged \(change 10\)"):
+        read(journal)
+    remove(journal)
+    assert read(journal, ENDS[-1]) == ([], ENDS[-1])  # gone with a version that is not kept
+    with pytest.raises(ArtifactError, match="was removed while this index was open"):
+        append(journal, UUID, Delete(("z",)), ENDS[-1])
 
 
-def test_records_are_handed_over_to_another_version(journal, tmp_path):
-    path, ends = journal
+def test_changes_are_handed_over_to_another_version(journal, tmp_path):
     other = journal_path(tmp_path, 4)
-    other.write_bytes(b"what a killed process left")
-    begin(other, "f" * 32, records_between(path, ends[2], ends[4]))
-    assert_same(read_changes(other, "f" * 32, NAMES)[0], CHANGES[2:4])
-    begin(other, "f" * 32, records_between(path, 0, ends[-1]))
+    left = [f"{name}{suffix}" for name in (other.name, "journal-4.new") for suffix in ("", "-wal", "-shm")]
+    for name in left:
+        (tmp_path / name).write_bytes(b"what a killed process left")
+    assert begin(other, "f" * 32, read(journal, ENDS[1])[0]) == 8
+    assert_same(read_changes(other, "f" * 32, NAMES)[0], CHANGES[1:])
+    begin(other, "f" * 32, CHANGES)
     assert_same(read_changes(other, "f" * 32, NAMES)[0], CHANGES)
-    begin(other, "f" * 32, records_between(path, ends[-1], ends[-1]))
-    assert not other.exists()
-    assert records_between(tmp_path / "none", 0, 0) == b""
+    begin(other, "f" * 32, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["journal-3.sqlite"]
+
+
+def test_journals_of_versions_that_are_gone_are_removed(journal, tmp_path):
+    for name in ("journal-2.sqlite", "journal-2.sqlite-wal", "journal-3.new", "journal-4.new-shm", "journal.lock"):
+        (tmp_path / name).touch()
+    (tmp_path / "journal-4.new").touch()
+    remove_others(tmp_path, [3, 5])
+    assert {path.name for path in tmp_path.iterdir()} == {"journal-3.sqlite", "journal.lock"}
 
 
 @pytest.mark.parametrize(
@@ -188,27 +302,29 @@ def test_vectors_are_normalised_and_left_alone_where_they_are():
     assert change.items.describe(0)["labels"] == ["sand"]
 
 
-def test_a_full_disk_leaves_the_journal_as_it_was(journal):
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_full_disk_leaves_the_journal_as_it_was(journal, begun):
     """RLIMIT_FSIZE stands in for the disk: a write is cut short there, and the next one fails."""
-    path, ends = journal
-    before = path.read_bytes()
+    if not begun:
+        remove(journal)
     script = """
 import resource, signal, sys
 from pathlib import Path
-from macl_tf.index.journal import Delete, append, encode, read_changes
+from macl_tf.index.journal import Delete, append
 path, uuid, end = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (end + 100, end + 100))
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 try:
-    append(path, uuid, encode(Delete(tuple(map(str, range(1000))))), end)
+    append(path, uuid, Delete(tuple(map(str, range(10_000)))), end)
 except OSError as error:
     print(error)
-append(path, uuid, encode(Delete(("small",))), end)
+append(path, uuid, Delete(("small",)), end)
 """
+    end = ENDS[-1] if begun else 0
     result = subprocess.run(
-        [sys.executable, "-c", script, path, UUID, str(ends[-1])], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, journal, UUID, str(end)], capture_output=True, text=True, check=True
     )
-    assert "is not made. Free some space" in result.stdout and str(path) in result.stdout
-    assert path.read_bytes()[: ends[-1]] == before
-    assert_same(read(path)[0], [*CHANGES, Delete(("small",))])
+    assert "is not made. Free some space" in result.stdout and str(journal) in result.stdout
+    assert_same(read(journal)[0], [*(CHANGES if begun else []), Delete(("small",))])
+    assert [path.name for path in journal.parent.iterdir()] == [journal.name]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # ours was never touched

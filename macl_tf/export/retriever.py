@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from macl_tf.artifacts import ArtifactError, open_encoder, open_version, publish, versions
 from macl_tf.index.parquet import read_items
-from macl_tf.index.searchers.scann_searcher import scann_module, search_module
+from macl_tf.index.searchers.scann import scann_module, search_module
 
 KIND = "retriever"
 MAX_K = 100

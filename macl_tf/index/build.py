@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from macl_tf.artifacts import MANIFEST, Staging, publish, versions
 from macl_tf.files import locked, read_json
 from macl_tf.index.items import Items
-from macl_tf.index.journal import begin, journal_path, read_changes, records_between, sync_folder
+from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.vectors import blocks_of, unit_rows
-from macl_tf.index.version import KIND, lock_path, resolved, write_version
+from macl_tf.index.version import KIND, resolved, write_version
 
 if TYPE_CHECKING:
     from macl_tf.index.snapshot import Snapshot
@@ -118,20 +118,15 @@ def publishing(
         with locked(lock_path(root)):  # writers wait
             if check is not None:
                 check()
-            records = b""
+            changes: list[Change] = []
             if source is not None:
-                state = source()
-                old = journal_path(root, state.stored.version)
-                _, end = read_changes(old, state.stored.uuid, state.stored.items.label_names, state.end)
-                records = records_between(old, state.end, end)
-            begin(journal_path(root, number), uuid, records)
+                stored, end = (state := source()).stored, state.end
+                old = journal_path(root, stored.version)
+                changes, _ = read_changes(old, stored.uuid, stored.items.label_names, end)
+            begin(journal_path(root, number), uuid, changes)
             yield
 
     with publish(root, KIND, keep=keep, around_rename=hand_over) as staging:
         yield staging
     with locked(lock_path(root)):  # so that a journal without a version is nobody's who is about to publish
-        there = {journal_path(root, version) for version in versions(root)}
-        for path in root.glob("journal-*.log"):
-            if path not in there:
-                path.unlink()
-        sync_folder(root)
+        remove_others(root, versions(root))

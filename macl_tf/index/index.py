@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from macl_tf.files import locked
 from macl_tf.index.build import build_index, publishing
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
-from macl_tf.index.journal import Change, Delete, Upsert, append, encode, journal_path
+from macl_tf.index.journal import Change, Delete, Upsert, append, journal_path, lock_path
 from macl_tf.index.snapshot import Hit, Snapshot
-from macl_tf.index.version import Stored, lock_path, write_version
+from macl_tf.index.version import Stored, write_version
 
 __all__ = ["Hit", "Index", "Snapshot", "build_index"]
 
@@ -53,7 +54,7 @@ class Index:
         self._exact = exact
         self._verify = verify
         self._mutex = threading.Lock()
-        self._snapshot = self._open()
+        self._snapshot = self._open(self._shared)
 
     @classmethod
     def open(
@@ -269,17 +270,17 @@ class Index:
             ArtifactError: If that is damaged. Then this index stays as it was.
         """
         with self._mutex:
-            self._snapshot = self._newest()
+            self._snapshot = self._newest(self._shared)
 
     def _write(self, change: Callable[[Snapshot], Change | None]) -> None:
         """Makes one change durable, then visible. `change` sees the newest state and checks everything first."""
         self._check_writable()
-        with locked(lock_path(self._root)), self._mutex:
-            now = self._snapshot = self._newest()
+        with self._mutex, locked(lock_path(self._root)):
+            now = self._snapshot = self._newest(nullcontext)
             made = change(now)
             if made is not None:
                 path = journal_path(self._root, now.stored.version)
-                end = append(path, now.stored.uuid, encode(made), now.end)
+                end = append(path, now.stored.uuid, made, now.end)
                 self._snapshot = now.after([made], end)
 
     def _check_writable(self) -> None:
@@ -289,22 +290,25 @@ class Index:
                 "opens the newest."
             )
 
-    def _newest(self) -> Snapshot:
+    def _shared(self) -> AbstractContextManager[None]:
+        """Held while the journal is read, where its lock is not held already."""
+        return locked(lock_path(self._root), shared=True)
+
+    def _newest(self, reading: Callable[[], AbstractContextManager[None]]) -> Snapshot:
         """The present state, or a newer one."""
         now = self._snapshot
         if self._wanted is None and not now.stored.is_newest(self._root):
-            return self._open()
-        try:
+            return self._open(reading)
+        with reading():
             return now.caught_up(self._root)
-        except ArtifactError:
-            return self._open()  # a writer may have taken back what it could not finish while we read
 
-    def _open(self) -> Snapshot:
+    def _open(self, reading: Callable[[], AbstractContextManager[None]]) -> Snapshot:
         while True:
             newest = versions(self._root)[-1:]
             try:
                 stored = Stored.open(self._root, self._wanted, exact=self._exact, verify=self._verify)
-                state = Snapshot.of(stored).caught_up(self._root)
+                with reading():
+                    state = Snapshot.of(stored).caught_up(self._root)
             except (ArtifactError, FileNotFoundError):
                 if versions(self._root)[-1:] == newest:
                     raise

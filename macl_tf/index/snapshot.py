@@ -19,9 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, Upsert, journal_path, read_changes
-from macl_tf.index.searchers.exact import ExactSearcher, check_k
+from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
+from macl_tf.metrics.ranked import check_cutoff
 
 # With so few rows left to choose from, or so many candidates to fetch, looking at all of them is the faster way.
 _FEW_ROWS, _MANY_CANDIDATES = 20_000, 2_000
@@ -269,7 +270,7 @@ class Snapshot:
         exact: bool = False,
     ) -> list[list[Hit]]:
         """As `Index.search`."""
-        check_k(k)
+        check_cutoff(k, optional=False)
         if (vectors is None) == (ids is None):
             raise ValueError("search needs vectors or ids, one of them, got " + ("none." if ids is None else "both."))
         own: NDArray[np.int64] | None = None
@@ -317,7 +318,8 @@ class Snapshot:
         if allowed is not None:
             usable &= allowed[places]
         # ScaNN's own scores are sums in float32: scored as exact search does it, equal vectors tie wherever they lie.
-        found = np.where(usable, cosines(queries, stored.vectors, places), -np.inf)
+        pairs = np.repeat(np.arange(len(queries)), places.shape[1]), stored.vectors, places.reshape(-1)
+        found = np.where(usable, cosines(queries, *pairs).reshape(places.shape), -np.inf)
         order = np.lexsort((rows, -found), axis=1)[:, :wanted]
         each = np.arange(len(queries))[:, None]
         scores, rows = found[each, order], rows[each, order]

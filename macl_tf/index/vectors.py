@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_BLOCK = 65_536  # rows checked, written or scored at a time
+BLOCK = 65_536  # rows checked, written or scored at a time
 
 
 def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors", first: int = 0) -> NDArray[np.float32]:
@@ -54,8 +54,8 @@ def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors",
 
 def blocks_of(vectors: Any) -> Iterator[NDArray[np.float32]]:
     """The rows of an (N, D) array or memory map as blocks of unit rows."""
-    for start in range(0, len(vectors), _BLOCK):
-        yield unit_rows(vectors[start : start + _BLOCK], first=start)
+    for start in range(0, len(vectors), BLOCK):
+        yield unit_rows(vectors[start : start + BLOCK], first=start)
 
 
 def write_vectors(path: Path, blocks: Iterable[NDArray[np.float32]], count: int, dim: int) -> None:
@@ -83,22 +83,22 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
 
 
 def cosines(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32], positions: NDArray[np.int64]
+    queries: NDArray[np.float32], query: NDArray[np.int64], vectors: NDArray[np.float32], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Cosines of each query with rows of its own, summed in float64 as exact search does it: equal vectors tie.
+    """Cosines of pairs, summed in float64: equal vectors tie, in whatever order BLAS adds.
 
     Args:
         queries: (Q, D) of unit norm.
+        query: (M,) which of them each pair holds.
         vectors: (N, D) of unit norm.
-        positions: (Q, K) rows of `vectors`.
+        row: (M,) which of these each pair holds.
 
     Returns:
-        (Q, K) float32.
+        (M,) float32.
     """
-    scores, wide = np.empty(positions.size, np.float32), queries.astype(np.float64)
-    flat, owners = positions.reshape(-1), np.repeat(np.arange(len(queries)), positions.shape[1])
-    for start in range(0, flat.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        left, right = wide[owners[part]], vectors[flat[part]].astype(np.float64)
+    scores = np.empty(query.size, np.float32)
+    for start in range(0, query.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        left, right = queries[query[part]].astype(np.float64), vectors[row[part]].astype(np.float64)
         scores[part] = np.einsum("md,md->m", left, right)
-    return scores.reshape(positions.shape)
+    return scores

@@ -10,7 +10,6 @@ manifest.json                               sizes, SHA-256, and facts: dim, coun
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +29,7 @@ from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_
 from macl_tf.index.vectors import read_vectors, write_vectors
 
 if TYPE_CHECKING:
-    from macl_tf.index.searchers.scann_searcher import ScannSearcher
+    from macl_tf.index.searchers.scann import ScannSearcher
 
 KIND = "index"
 KINDS = ("auto", "brute_force", "hashing", "tree")
@@ -110,7 +109,7 @@ class Stored:
                 raise ValueError(f"{', '.join(wrong) or 'kind'} of the manifest does not fit the files")
             approximate = None
             if info["kind"] != "brute_force" and not exact:
-                from macl_tf.index.searchers.scann_searcher import ScannSearcher
+                from macl_tf.index.searchers.scann import ScannSearcher
 
                 approximate = ScannSearcher.load(path / _SCANN, info["parameters"])
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
@@ -167,7 +166,7 @@ def write_version(
     measured, queries = 1.0, 0
     kind = resolved(kind, count)
     if kind != "brute_force":
-        from macl_tf.index.searchers.scann_searcher import ScannSearcher
+        from macl_tf.index.searchers.scann import ScannSearcher
 
         searcher = ScannSearcher.build(
             read_vectors(staging.path / _VECTORS),
@@ -203,11 +202,6 @@ def resolved(kind: str, count: int) -> str:
         return "brute_force"
     if kind != "auto":
         return kind
-    from macl_tf.index.searchers.scann_searcher import kind_for
+    from macl_tf.index.searchers.scann import kind_for
 
     return kind_for(count)
-
-
-def lock_path(root: str | os.PathLike[str]) -> Path:
-    """The lock of whoever writes to a journal under `root`, or hands one over to a new version."""
-    return Path(root) / "journal.lock"

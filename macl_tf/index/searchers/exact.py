@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from macl_tf.index.vectors import BLOCK, cosines, unit_rows
+from macl_tf.metrics.ranked import check_cutoff
+
 # A block of scores stays in the cache between the product and the look for its best.
 _QUERIES, _ROWS, _GROUPS = 256, 16384, 512
-_RESCORED = 65536  # pairs scored again at a time
 # A sum of float32 products of unit vectors is off by less than this.
 _MARGIN = np.float32(1e-5)
 
@@ -66,8 +68,8 @@ class ExactSearcher:
         Raises:
             ValueError: For queries of another width, zero or not finite, `k` < 1, or `allowed` of another shape.
         """
-        check_k(k)
-        left = unit_queries(queries, self.dim)
+        check_cutoff(k, optional=False)
+        left = unit_rows(queries, self.dim, "queries")
         if allowed is not None:
             allowed = np.asarray(allowed)
             if allowed.shape != (self.size,) or allowed.dtype != bool:
@@ -92,7 +94,7 @@ class ExactSearcher:
                 query, row = best.candidates(products, block)
                 if not query.size:
                     continue
-                scores = _scores(left[block], query, rows, row)
+                scores = cosines(left[block], query, rows, row)
                 best.merge(block, query, scores, start + (row if places is None else places[row]))
         return best.scores, best.positions
 
@@ -154,18 +156,6 @@ class _Best:
         self.positions[block][touched] = np.take_along_axis(all_positions, order, axis=1)
 
 
-def _scores(
-    queries: NDArray[np.float32], query: NDArray[np.int64], rows: NDArray[np.float32], row: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Cosines of (query, row) pairs, summed in float64."""
-    scores = np.empty(query.size, np.float32)
-    for start in range(0, query.size, _RESCORED):
-        part = slice(start, start + _RESCORED)
-        left, right = queries[query[part]].astype(np.float64), rows[row[part]].astype(np.float64)
-        scores[part] = np.einsum("md,md->m", left, right)
-    return scores
-
-
 def recall(found: ArrayLike, true: ArrayLike) -> float:
     """The share of the true neighbours that were found, mean over queries.
 
@@ -192,12 +182,6 @@ def recall(found: ArrayLike, true: ArrayLike) -> float:
     return hits / right.size
 
 
-def check_k(k: int) -> None:
-    """Raises ValueError for a K that is not a whole number of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be a whole number >= 1, got {k!r}.")
-
-
 def check_vectors(vectors: Any, dim: int | None = None, name: str = "vectors") -> None:
     """Raises ValueError unless `vectors` are (N, D) float32 rows of unit norm, and says which one is not.
 
@@ -211,43 +195,14 @@ def check_vectors(vectors: Any, dim: int | None = None, name: str = "vectors") -
         raise ValueError(f"{name} must be an (N, D) float32 array, got {got}.")
     if dim is not None and vectors.shape[1] != dim:
         raise ValueError(f"{name} must have {dim} dimensions, got {vectors.shape[1]}.")
-    for start in range(0, len(vectors), _RESCORED):
-        norms = _norms(np.asarray(vectors[start : start + _RESCORED]))
+    for start in range(0, len(vectors), BLOCK):
+        norms = _norms(np.asarray(vectors[start : start + BLOCK]))
         bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
         if bad.size:
             raise ValueError(
                 f"{name} must be finite and of norm 1, got norm {norms[bad[0]]:.6g} in row {start + int(bad[0])}. "
                 "Divide each row by its norm; a zero vector has no direction and cannot be searched."
             )
-
-
-def unit_queries(queries: ArrayLike, dim: int) -> NDArray[np.float32]:
-    """Queries as (Q, D) float32 rows of norm 1.
-
-    Args:
-        queries: (Q, D), Q >= 0.
-        dim: D.
-
-    Returns:
-        The rows as they are where their norm is 1 within rounding, and divided by it where not.
-
-    Raises:
-        ValueError: For another shape, or a row that is zero or not finite.
-    """
-    rows = np.asarray(queries)
-    if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ValueError(f"queries must have shape (Q, {dim}), got {rows.shape}.")
-    if rows.dtype.kind not in "fiu":
-        raise ValueError(f"queries must be numbers, got {rows.dtype}.")
-    norms = _norms(rows)
-    bad = np.flatnonzero(~((norms > 1e-30) & (norms < np.inf)))
-    if bad.size:
-        raise ValueError(f"queries must be finite and not zero, got norm {norms[bad[0]]:.6g} in row {int(bad[0])}.")
-    off = np.abs(norms - 1) > 1e-6
-    unit = np.array(rows, np.float32, order="C") if not off.any() else np.empty(rows.shape, np.float32)
-    if off.any():
-        unit[:] = rows / np.where(off, norms, 1)[:, None]
-    return unit
 
 
 def _norms(rows: NDArray[Any]) -> NDArray[np.float64]:

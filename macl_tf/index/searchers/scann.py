@@ -1,29 +1,50 @@
 """Approximate search with ScaNN, tuned to a recall that is measured and written down.
 
-An index is trained once (`scann_training.py`); how many leaves are looked into and how many candidates are scored
+An index is trained once; how many leaves are looked into and how many candidates are scored
 again is decided at search time, so the cheapest setting that reaches the target is found by trying (`tuning.py`).
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import math
 import os
+import sys
+import threading
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from macl_tf.index.searchers.exact import check_k, check_vectors, unit_queries
-from macl_tf.index.searchers.scann_library import native_log_hidden, scann_pybind, scann_tensorflow
-from macl_tf.index.searchers.scann_training import KINDS, TRAINABLE_FROM, index_parameters, kind_for, train
+from macl_tf.index.searchers.exact import check_vectors
 from macl_tf.index.searchers.tuning import Setting, sample_queries, tune
+from macl_tf.index.vectors import unit_rows
+from macl_tf.metrics.ranked import check_cutoff
+from macl_tf.versions import check_for_scann
 
+_HELP = (
+    "ScaNN could not be loaded ({error}). It needs Linux, a processor with AVX and FMA (or Arm), and for its "
+    "TensorFlow ops TensorFlow 2.20: pip install 'scann~=1.4.2' 'tensorflow-cpu~=2.20.0'. Exact search does without."
+)
+KINDS = ("brute_force", "hashing", "tree")
+_BRUTE_FORCE_BELOW, _TREE_FROM = 20_000, 100_000  # ScaNN's rules of thumb (its docs/algorithms.md)
+_DIMS_PER_BLOCK = 2
+_ANISOTROPIC_THRESHOLD = 0.2
+# Each vector lies in two leaves, the second chosen for the queries that the first serves badly ("SOAR", Sun et al.
+# 2023). In one build of 1M x 128, on a busy machine, it answered 1.3 to 1.9 times as many queries a CPU second at
+# recall 0.95 to 0.99, for D / 4 bytes a vector more.
+_SOAR_LAMBDA = 1.5
+_TRAINING_SAMPLE = 250_000
+_TRAINABLE_FROM = 16  # vectors; a code book of hashing holds as many
 _ASSETS = "scann_assets.pbtxt"
 _PARALLEL_FROM = 64  # queries; fewer are not worth waking threads for
+_lock = threading.Lock()
 
 
 class ScannSearcher:
@@ -92,17 +113,17 @@ class ScannSearcher:
             raise ValueError(f"recall_target must be in (0, 1], got {recall_target}.")
         if num_queries < 1:
             raise ValueError(f"num_queries must be >= 1, got {num_queries}.")
-        check_k(k)
+        check_cutoff(k, optional=False)
         check_vectors(vectors)
         if len(vectors) < 2:
             raise ValueError(f"vectors must hold at least 2 rows for ScaNN, got {len(vectors)}. Use ExactSearcher.")
         kind = kind_for(len(vectors)) if kind == "auto" else kind
-        if len(vectors) < TRAINABLE_FROM:
+        if len(vectors) < _TRAINABLE_FROM:
             kind = "brute_force"
         with tqdm(total=4, desc="index", unit="step", disable=not progress, leave=False) as bar:
             bar.set_description(f"building {kind} index")
-            parameters = index_parameters(kind, vectors, k, recall_target)
-            searcher = cls(train(scann_pybind(), vectors, parameters), parameters)
+            parameters = _parameters(kind, vectors, k, recall_target)
+            searcher = cls(_train(scann_pybind(), vectors, parameters), parameters)
             bar.update()
             if kind == "brute_force":
                 parameters["recall"] = searcher.recall = 1.0
@@ -121,9 +142,9 @@ class ScannSearcher:
                     f"{recall_target}, so all of them are searched. A lower recall_target is faster.",
                     stacklevel=2,
                 )
-                instead = index_parameters("brute_force", vectors, k, recall_target)
+                instead = _parameters("brute_force", vectors, k, recall_target)
                 instead |= {"recall": 1.0, "instead_of": kind}
-                return cls(train(scann_pybind(), vectors, instead), instead)
+                return cls(_train(scann_pybind(), vectors, instead), instead)
             parameters |= {
                 "leaves_to_search": chosen.setting.leaves,
                 "reorder": chosen.setting.reorder,
@@ -150,8 +171,8 @@ class ScannSearcher:
         Raises:
             ValueError: For queries of another width, zero or not finite, or `k` < 1.
         """
-        check_k(k)
-        rows = np.asarray(queries) if unit else unit_queries(queries, self.dim)
+        check_cutoff(k, optional=False)
+        rows = np.asarray(queries) if unit else unit_rows(queries, self.dim, "queries")
         depth = min(k, self.size)
         setting = Setting(self.parameters.get("leaves_to_search", 0), self.parameters.get("reorder", depth))
         return self._at(rows, depth, setting.scaled(depth / self.parameters["k"]))
@@ -193,8 +214,7 @@ class ScannSearcher:
             shape = np.load(folder / vectors, mmap_mode="r", allow_pickle=False).shape
             if shape != (self.size, self.dim):
                 raise ValueError(f"{vectors} must hold the rows of the index, {(self.size, self.dim)}, got {shape}.")
-        with native_log_hidden():
-            self._native.serialize(os.fspath(folder), relative_path=True)
+        self._native.serialize(os.fspath(folder), relative_path=True)
         if vectors is not None and (folder / "dataset.npy").exists():
             text = (folder / _ASSETS).read_text(encoding="utf-8")
             (folder / _ASSETS).write_text(text.replace('"dataset.npy"', json.dumps(vectors)), encoding="utf-8")
@@ -219,9 +239,8 @@ class ScannSearcher:
             raise FileNotFoundError(f"{folder} holds no ScaNN index: {_ASSETS} is missing.")
         module = scann_pybind()
         try:
-            with native_log_hidden():
-                # Not load_searcher: it unpickles a table of ids wherever it finds one.
-                native = module.scann_pybind.ScannNumpy(os.fspath(folder), assets.read_text(encoding="utf-8"))
+            # Not load_searcher: it unpickles a table of ids wherever it finds one.
+            native = module.scann_pybind.ScannNumpy(os.fspath(folder), assets.read_text(encoding="utf-8"))
         except RuntimeError as error:
             raise ValueError(f"{folder} could not be read by ScaNN: {error}. Build the index again.") from error
         searcher = cls(module.ScannSearcher(native), dict(parameters))
@@ -249,7 +268,7 @@ def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, se
     """
     import tensorflow as tf
 
-    native = train(scann_tensorflow(), vectors, parameters)
+    native = _train(scann_tensorflow(), vectors, parameters)
     module = native.serialize_to_module()
     k, size, leaves = (int(parameters.get(name, 0)) for name in ("k", "size", "num_leaves"))
     setting: Setting | None = Setting(0, 0)
@@ -297,3 +316,107 @@ def search_module(module: Any, parameters: dict[str, Any], queries: Any, k: int)
         leaves_to_search=tf.clip_by_value(leaves, 1, parameters.get("num_leaves", 1)),
     )
     return scores, positions
+
+
+def kind_for(size: int) -> str:
+    """The kind of index for so many vectors, by ScaNN's rules.
+
+    Args:
+        size: N, number of vectors.
+
+    Returns:
+        "brute_force" under 20,000, "hashing" under 100,000, "tree" from there.
+
+    Example:
+        >>> kind_for(19_999), kind_for(20_000), kind_for(100_000)
+        ('brute_force', 'hashing', 'tree')
+    """
+    return KINDS[(size >= _BRUTE_FORCE_BELOW) + (size >= _TREE_FROM)]
+
+
+def _parameters(kind: str, vectors: NDArray[np.float32], k: int, recall_target: float) -> dict[str, Any]:
+    """How an index of a kind is to be built; its recall is not known yet."""
+    parameters: dict[str, Any] = {
+        "kind": kind,
+        "size": len(vectors),
+        "dim": vectors.shape[1],
+        "k": k,
+        "recall_target": recall_target,
+        "recall": None,
+    }
+    if kind != "brute_force":
+        parameters |= {"dims_per_block": _DIMS_PER_BLOCK, "anisotropic_threshold": _ANISOTROPIC_THRESHOLD}
+    if kind == "tree":
+        parameters |= {"num_leaves": max(1, round(math.sqrt(len(vectors)))), "soar_lambda": _SOAR_LAMBDA}
+    return parameters
+
+
+def _train(module: Any, vectors: NDArray[np.float32], parameters: dict[str, Any]) -> Any:
+    """A trained searcher of ScaNN's, for NumPy or for TensorFlow."""
+    builder = module.builder(vectors, parameters["k"], "dot_product")
+    sample = min(len(vectors), _TRAINING_SAMPLE)
+    if parameters["kind"] == "brute_force":
+        builder = builder.score_brute_force()
+    else:
+        if parameters["kind"] == "tree":
+            builder = builder.tree(
+                num_leaves=parameters["num_leaves"],
+                num_leaves_to_search=max(1, parameters["num_leaves"] // 20),
+                training_sample_size=sample,
+                soar_lambda=None if module.__name__.endswith("scann_ops") else parameters["soar_lambda"],
+            )
+        builder = builder.score_ah(
+            parameters["dims_per_block"],
+            anisotropic_quantization_threshold=parameters["anisotropic_threshold"],
+            training_sample_size=min(sample, 100_000),
+        ).reorder(10 * parameters["k"])
+    return builder.build()
+
+
+def scann_pybind() -> Any:
+    """ScaNN's module for NumPy arrays.
+
+    `import scann` imports TensorFlow for its ops, seconds that a search of vectors has no use for. So the module is
+    imported past the package's `__init__`, in some 30 ms; `import scann` works as ever before and after.
+
+    Returns:
+        scann.scann_ops.py.scann_ops_pybind.
+
+    Raises:
+        ImportError: If ScaNN is not there or does not fit this machine, saying what to do.
+    """
+    name = "scann.scann_ops.py.scann_ops_pybind"
+    with _lock:
+        if name in sys.modules:
+            return sys.modules[name]
+        try:
+            spec = importlib.util.find_spec("scann")
+            if spec is None or not spec.submodule_search_locations:
+                raise ImportError("not installed")
+            if "scann" in sys.modules:
+                return importlib.import_module(name)
+            bare = ModuleType("scann")
+            bare.__path__ = list(spec.submodule_search_locations)
+            sys.modules["scann"] = bare
+            try:
+                return importlib.import_module(name)
+            finally:
+                del sys.modules["scann"]  # the next `import scann` runs its __init__
+        except (ImportError, OSError) as error:
+            raise ImportError(_HELP.format(error=error)) from error
+
+
+def scann_tensorflow() -> Any:
+    """ScaNN's TensorFlow ops; a process that loads a SavedModel with them must have called this or `import scann`.
+
+    Returns:
+        scann.scann_ops.py.scann_ops.
+
+    Raises:
+        ImportError: If ScaNN or TensorFlow is not there, or they do not fit each other, saying what to do.
+    """
+    check_for_scann()
+    try:
+        return importlib.import_module("scann.scann_ops.py.scann_ops")
+    except Exception as error:  # an undefined symbol comes as TensorFlow's NotFoundError
+        raise ImportError(_HELP.format(error=error)) from error
