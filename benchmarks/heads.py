@@ -179,6 +179,7 @@ class Heads:
     def fit(self, seen: np.ndarray, labels: np.ndarray) -> None:
         """Trains from the beginning on features (1 + VIEWS, n, F) and labels (n, C)."""
         import tensorflow as tf
+
         from macl_tf.pipeline.samplers import draw_epoch, label_aware_weights
         from macl_tf.training.build import follows_schedule, targets, temperature_schedule
         from macl_tf.training.callbacks import TemperatureSchedule
