@@ -10,19 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
-    compare_report,
-    heads,
+from benchmarks.compare import frozen_features, report, run_summary, scenes
+from benchmarks.speed import (
     losses,
     losses_memory,
     metrics,
     pipeline,
-    record,
-    scenes,
-    search,
-    search_path,
-    service,
-    training,
+    search_by_image,
+    search_libraries,
+    server_load,
+    training_step,
 )
 from macl_tf.files import read_json, write_text
 
@@ -33,27 +30,27 @@ BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)\n
 
 def of_search(summary: dict[str, Any], data: str) -> str:
     """The table of one data set."""
-    return search.table(next(result for result in summary["results"] if result["data"] == data))
+    return search_libraries.table(next(result for result in summary["results"] if result["data"] == data))
 
 
 def of_comparison(summary: dict[str, Any], short: str) -> str:
     """The tables of a comparison; "short" leaves descriptors, labels and trials out."""
-    return compare_report.tables(summary, short=bool(short))
+    return report.tables(summary, short=bool(short))
 
 
 # Name of the results to their table; the second argument is what else the comment says.
 TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
-    "ucm": lambda summary, _: record.markdown(summary),
+    "ucm": lambda summary, _: run_summary.markdown(summary),
     "metrics": lambda summary, _: metrics.table(summary),
     "pipeline": lambda summary, _: pipeline.table(summary),
     "pipeline_onednn_off": lambda summary, _: pipeline.table(summary),
-    "search": of_search,
-    "search_path": lambda summary, _: search_path.table(summary["results"]),
+    "search_libraries": of_search,
+    "search_by_image": lambda summary, _: search_by_image.table(summary["results"]),
     "scenes": lambda summary, _: scenes.tables(summary["runs"], summary["descriptor"]),
     "losses": lambda summary, _: losses.tables(summary["results"]),
     "losses_memory": lambda summary, _: losses_memory.table(summary),
-    "service": lambda summary, _: service.table(summary),
-    "service_256": lambda summary, _: service.table(summary),
+    "server_load": lambda summary, _: server_load.table(summary),
+    "server_load_256": lambda summary, _: server_load.table(summary),
     "compare_synthetic": of_comparison,
     "compare_ucm_nothing": of_comparison,
     "compare_ucm": of_comparison,
@@ -61,8 +58,8 @@ TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
     "compare_block_20_35": of_comparison,
     "compare_block_52_63": of_comparison,
     "compare_choice_synthetic": of_comparison,
-    "heads": lambda summary, _: heads.table(summary["rows"]),
-    "training": lambda summary, _: training.table(summary),
+    "heads": lambda summary, _: frozen_features.table(summary["rows"]),
+    "training_step": lambda summary, _: training_step.table(summary),
 }
 
 

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import compare, compare_report, judging, losses, trainings
-from benchmarks.circumstances import circumstances, settings_without_places, without_places
+from benchmarks.compare import encoders, evaluate_run, report, runs
+from benchmarks.environment import circumstances, settings_without_places, without_places
+from benchmarks.speed import losses
 from macl_tf.training.settings import LOSSES, load_settings
 
 
@@ -20,8 +21,8 @@ def test_a_command_line_does_not_name_places(monkeypatch):
     assert without_places(words) == ["--work", "DIR", "--rounds", "2", "--data-dir", "UCM"]
     assert without_places(["--set", "table=/some/block.csv"]) == ["--set", "table=block.csv"]
     monkeypatch.setattr(sys, "argv", ["losses.py", *words])
-    found = circumstances("benchmarks.losses", ["numpy", "no-such-package"])
-    assert found["command"] == "python -m benchmarks.losses --work DIR --rounds 2 --data-dir UCM"
+    found = circumstances("benchmarks.speed.losses", ["numpy", "no-such-package"])
+    assert found["command"] == "python -m benchmarks.speed.losses --work DIR --rounds 2 --data-dir UCM"
     assert list(found["versions"]) == ["numpy"] and found["machine"]["cores"] >= 1
 
 
@@ -47,19 +48,19 @@ def test_weights_are_known_by_what_they_hold_not_where_they_lie(tmp_path):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_gets_as_many_trials(name):
-    tried = compare.grid(name, 3)
+    tried = encoders.grid(name, 3)
     assert len(set(tried)) == 3 and len({text.split("=")[0] for text in tried}) == 1
 
 
 def test_trials_are_of_the_loss_s_own_number():
-    assert compare.grid("macl", 2) == ["temperature=0.1", "temperature=0.2"]
-    assert compare.grid("dcl", 1)[0].startswith("margin=") and compare.grid("bce", 1) == ["learning_rate=0.001"]
+    assert encoders.grid("macl", 2) == ["temperature=0.1", "temperature=0.2"]
+    assert encoders.grid("dcl", 1)[0].startswith("margin=") and encoders.grid("bce", 1) == ["learning_rate=0.001"]
 
 
 def test_the_classifier_stands_alone_and_others_in_every_form():
     words = "--work W --losses macl,bce --joint 0,20 --samplers weighted,uniform"
-    options = compare.arguments().parse_args(words.split())
-    found = compare.variants(options, {"macl": ("temperature=0.2", "backbone")})
+    options = encoders.arguments().parse_args(words.split())
+    found = encoders.variants(options, {"macl": ("temperature=0.2", "backbone")})
     joint = ["macl-weighted", "macl-uniform", "macl+bce20-weighted", "macl+bce20-uniform"]
     assert sorted(found) == sorted([*joint, "bce-weighted", "bce-uniform"])
     assert "temperature=0.2" in found["macl+bce20-uniform"] and "temperature=0.2" not in found["bce-uniform"]
@@ -69,8 +70,8 @@ def test_the_classifier_stands_alone_and_others_in_every_form():
 
 
 def test_of_several_weights_the_best_is_kept():
-    options = compare.arguments().parse_args(["--work", "W", "--losses", "macl,dcl", "--joint", "0,20,100"])
-    found = compare.variants(options, {"macl+bce": ("temperature=0.1,classification_weight=100", "probabilities")})
+    options = encoders.arguments().parse_args(["--work", "W", "--losses", "macl,dcl", "--joint", "0,20,100"])
+    found = encoders.variants(options, {"macl+bce": ("temperature=0.1,classification_weight=100", "probabilities")})
     said = {"temperature=0.1", "classification_weight=100", "descriptor=probabilities"}
     assert said < set(found["macl+bce100-weighted"])
     several = ["dcl+bce20-weighted", "dcl+bce100-weighted"]  # no trials, and so all of them
@@ -84,69 +85,69 @@ def test_a_joint_form_has_trials_of_its_own(tmp_path, monkeypatch):
         best = 0.5 if "=0.2-" in run.name or "=0.1,classification_weight=100-" in run.name else 0.3
         return {"projection": [0.4, 0.2, 0.2], "backbone": [best, 0.4, None]}
 
-    monkeypatch.setattr(compare, "train", lambda run, words: tried.append((run.name, words)))
-    monkeypatch.setattr(compare, "validated", figures)
-    monkeypatch.setattr(compare, "finished", lambda *_: None)
+    monkeypatch.setattr(encoders, "train", lambda run, words: tried.append((run.name, words)))
+    monkeypatch.setattr(encoders, "validated", figures)
+    monkeypatch.setattr(encoders, "finished", lambda *_: None)
     words = (
         f"--work {tmp_path} --out {tmp_path} --losses macl,bce --joint 0,20,100 --tune 2 --tune-set gap=0.1 --jobs 1"
     )
-    options = compare.arguments().parse_args(words.split())
+    options = encoders.arguments().parse_args(words.split())
     joint = "temperature=0.1,classification_weight=100"
     settings = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": joint}
     best = {name: (text, "backbone") for name, text in settings.items()}  # by the mean
-    assert compare.tune(options, []) == best
+    assert encoders.tune(options, []) == best
     said = set(dict(tried)[f"macl+bce@{joint}-seed1000"])
     assert len(tried) == 8 and {"loss=macl", "gap=0.1", *joint.split(",")} < said
-    assert compare.tune(options, []) == best and len(tried) == 8  # what was tried is not tried again
+    assert encoders.tune(options, []) == best and len(tried) == 8  # what was tried is not tried again
 
 
 def test_a_variant_is_a_training_of_its_own():
-    options = compare.arguments().parse_args(["--work", "W", "--variant", "no-plr:loss=macl,reweighting_power=0"])
-    assert compare.variants(options, {}) == {"no-plr": ["--set", "loss=macl", "--set", "reweighting_power=0"]}
+    options = encoders.arguments().parse_args(["--work", "W", "--variant", "no-plr:loss=macl,reweighting_power=0"])
+    assert encoders.variants(options, {}) == {"no-plr": ["--set", "loss=macl", "--set", "reweighting_power=0"]}
     options.variant.append("no-plr:loss=dcl")
     with pytest.raises(SystemExit, match="new name"):
-        compare.variants(options, {})
+        encoders.variants(options, {})
 
 
 def test_values_of_queries_are_packed_to_thousandths():
     values = np.array([0.0, 0.12345, np.nan, 1.0])
-    assert judging.packed(values) == "0 123 - 1000"
-    np.testing.assert_array_equal(judging.unpacked(judging.packed(values)), [0, 0.123, np.nan, 1])
-    found = judging.unpacked_labels("0:1:500 2:0:250", 3, 2)
+    assert evaluate_run.packed(values) == "0 123 - 1000"
+    np.testing.assert_array_equal(evaluate_run.unpacked(evaluate_run.packed(values)), [0, 0.123, np.nan, 1])
+    found = evaluate_run.unpacked_labels("0:1:500 2:0:250", 3, 2)
     np.testing.assert_array_equal(found, [[np.nan, 0.5], [np.nan, np.nan], [0.25, np.nan]])
 
 
 def test_a_finished_run_is_judged_as_it_judged_itself(tmp_path):
     words = "--set num_tiles=60 --set epochs=1 --set image_size=32 --set batch_size=16"
     sets = [*words.split(), "--set", "classification_weight=5"]
-    metrics = trainings.train(tmp_path / "run", sets)
-    judged = judging.judge(tmp_path / "run")
+    metrics = runs.train(tmp_path / "run", sets)
+    judged = evaluate_run.judge(tmp_path / "run")
     beside = ["projection+probabilities", "backbone+probabilities"]
     assert list(judged) == ["projection", "backbone", "probabilities", *beside]
     for name, parts in judged.items():
-        for key in judging.MEANS:
+        for key in evaluate_run.MEANS:
             expected = metrics["trained"][name][key]
             assert parts["test"][key] == (expected if expected is None else pytest.approx(expected, abs=2e-3))
-        ndcg = judging.unpacked(parts["test"]["per_query"]["ndcg"])
+        ndcg = evaluate_run.unpacked(parts["test"]["per_query"]["ndcg"])
         assert np.nanmean(ndcg) == pytest.approx(parts["test"]["ndcg@100_jaccard"], abs=5e-4)
-    found = judging.facts(tmp_path / "run")
+    found = evaluate_run.facts(tmp_path / "run")
     assert found["best_epoch"] == 1 and len(found["history"].split()) == 1 and "data_dir" not in found["settings"]
-    floor = judging.histogram_floor(tmp_path / "run")
+    floor = evaluate_run.histogram_floor(tmp_path / "run")
     assert 0 < floor["ndcg@100_jaccard"] < 1
 
 
 def run(name, seed, ndcg, label_ap, validation):
     """Results of a run as `compare` writes them: projection as given, backbone half of it."""
     held = [(q, c, value) for q, row in enumerate(label_ap) for c, value in enumerate(row) if value is not None]
-    labels = " ".join(f"{q}:{c}:{judging.thousandths(value)}" for q, c, value in held)
+    labels = " ".join(f"{q}:{c}:{evaluate_run.thousandths(value)}" for q, c, value in held)
     ndcg = np.array(ndcg)
     results = {
         descriptor: {
             "validation": {"ndcg@100_jaccard": validation * factor, "map_rarest_third": 0.2, "map_jaccard50": None},
             "test": {
                 "per_query": {
-                    "ndcg": judging.packed(ndcg * factor),
-                    "jaccard50": judging.packed(ndcg),
+                    "ndcg": evaluate_run.packed(ndcg * factor),
+                    "jaccard50": evaluate_run.packed(ndcg),
                     "label_ap": labels,
                 }
             },
@@ -166,41 +167,39 @@ def variants(tmp_path, lead=0.1, seeds=3, queries=60):
             values = base + more + 0.01 * rng.normal(size=queries)
             found = run(name, seed, values.tolist(), [[v, v / 2 if q % 3 else None] for q, v in enumerate(values)], 0.5)
             (tmp_path / f"{name}-seed{seed}.json").write_text(json.dumps(found))
-    return compare_report.read(tmp_path)
+    return report.read(tmp_path)
 
 
 def test_a_lead_has_the_interval_of_its_spread(tmp_path):
     found = variants(tmp_path)
     assert found["macl"].descriptor == "projection" and found["macl"].seeds == (0, 1, 2)
-    mean, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
+    mean, low, high = report.difference(found["macl"], found["supcon"], "ndcg")
     each = found["macl"].ndcg.mean() - found["supcon"].ndcg.mean()
     assert mean == pytest.approx(each) and low < mean < high
     # 180 paired differences of standard deviation 0.014, over seeds and queries: 1.96 * 0.014 / sqrt(180) = 0.002
     assert 0.001 < (high - low) / 2 < 0.004 and low > 0.09
-    rare, *_ = compare_report.difference(found["macl"], found["supcon"], "rarest")
+    rare, *_ = report.difference(found["macl"], found["supcon"], "rarest")
     assert rare == pytest.approx(0.05, abs=0.002)
 
 
 def test_each_drawn_archive_has_rare_labels_of_its_own():
     """The mean over labels, each over the seeds in which it is rare; a resample without such a seed leaves it out."""
-    runs = [run("macl", seed, [0.5, 0.5], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1)]
-    runs[1]["rarest"] = [0]
-    found = compare_report.variant("macl", runs)
-    assert compare_report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
-    runs[1]["results"]["projection"]["test"]["per_query"]["label_ap"] = "0:0:800 0:1:100 1:0:900"
-    found = compare_report.variant("macl", runs)
-    assert compare_report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
-    both = compare_report.figure(
-        found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]])
-    )
+    both = [run("macl", seed, [0.5, 0.5], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1)]
+    both[1]["rarest"] = [0]
+    found = report.variant("macl", both)
+    assert report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
+    both[1]["results"]["projection"]["test"]["per_query"]["label_ap"] = "0:0:800 0:1:100 1:0:900"
+    found = report.variant("macl", both)
+    assert report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
+    both = report.figure(found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]]))
     assert both.tolist() == pytest.approx([(0.4 + 0.85) / 2, 0.4])
 
 
 def test_no_lead_has_an_interval_around_zero(tmp_path):
     found = variants(tmp_path, lead=0.0)
-    _, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
+    _, low, high = report.difference(found["macl"], found["supcon"], "ndcg")
     assert low < 0 < high
-    backwards = compare_report.difference(found["supcon"], found["macl"], "ndcg")
+    backwards = report.difference(found["supcon"], found["macl"], "ndcg")
     assert backwards[1:] == pytest.approx((-high, -low))
 
 
@@ -215,9 +214,9 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
     out, png = tmp_path / "report.json", tmp_path / "report.png"
     words = ["report", "--results", str(tmp_path), "--table", "macl", "--out", str(out), "--png", str(png)]
     monkeypatch.setattr(sys, "argv", [*words, "--labels", "supcon", "macl"])
-    compare_report.main()
+    report.main()
     printed = capsys.readouterr().out
-    assert printed.strip() == compare_report.tables(json.loads(out.read_text())) and png.stat().st_size > 10_000
+    assert printed.strip() == report.tables(json.loads(out.read_text())) and png.stat().st_size > 10_000
     lines = printed.splitlines()
     assert lines[2].startswith("| **macl** | projection | 3 | 0.3") and lines[3].startswith(
         "| supcon | projection | 3 | 0.2"
@@ -236,27 +235,27 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
         "| macl | temperature=0.1: 0.500/0.100/0.100 backbone, **temperature=0.2: 0.600/0.100/0.100 spoc** |" in printed
     )
     monkeypatch.setattr(sys, "argv", [*words, "--table", "supcon:macl"])  # one more table
-    compare_report.main()
+    report.main()
     more = capsys.readouterr().out.splitlines()
     assert more[:5] == lines[:5] and more[5].startswith("| training") and more[7].startswith("| macl ")
     assert more[7].count("| -10.0 [-") == 2 and more[8].startswith("| **supcon** ")
     monkeypatch.setattr(sys, "argv", [*words, "--labels", "dcl"])
     with pytest.raises(SystemExit):
-        compare_report.main()
+        report.main()
     assert "has no training dcl; it has macl, supcon" in capsys.readouterr().err
 
 
 def test_differences_need_common_seeds(tmp_path):
     found = variants(tmp_path, seeds=1)
-    other = compare_report.variant("other", [dict(found["supcon"].runs[0], seed=7)])
+    other = report.variant("other", [dict(found["supcon"].runs[0], seed=7)])
     with pytest.raises(ValueError, match="no seed in common"):
-        compare_report.difference(found["macl"], other, "ndcg")
+        report.difference(found["macl"], other, "ndcg")
 
 
 def test_means_leave_out_what_is_undefined():
     values = np.array([[0.2, np.nan, 0.4]])
-    every = compare_report.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
-    twice = compare_report.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
+    every = report.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
+    twice = report.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
     assert every[0] == pytest.approx(0.3) and twice[0] == pytest.approx(0.8 / 3)
 
 
@@ -308,7 +307,7 @@ def test_turns_at_a_time_share_the_processors():
         seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         return turn, {int(word) for word in seen.split()}
 
-    found = list(trainings.at_once(2, work, [3, 4, 5, 6], "test"))
+    found = list(runs.at_once(2, work, [3, 4, 5, 6], "test"))
     assert sorted(turn for turn, _ in found) == [3, 4, 5, 6] and all(turn == result[0] for turn, result in found)
     shares = {frozenset(result[1]) for _, result in found}
     assert set().union(*shares) == mine and os.sched_getaffinity(0) == mine
@@ -321,7 +320,7 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
             raise RuntimeError("two is too much")
         return -turn
 
-    turns = trainings.at_once(1, work, [1, 2, 3, 4], "test")
+    turns = runs.at_once(1, work, [1, 2, 3, 4], "test")
     assert [next(turns) for _ in range(3)] == [(1, -1), (3, -3), (4, -4)]
     with pytest.raises(RuntimeError, match=r"1 of 4 failed, as said above: \[2\]"):
         next(turns)
@@ -333,32 +332,32 @@ def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     places = f"--dataset synthetic --work {tmp_path / 'work'} --out {tmp_path / 'out'}"
     words = f"{places} --losses macl --tune 1 --seeds 0 {sets}".split()
     monkeypatch.setattr(sys, "argv", ["compare.py", *words])
-    compare.main()
+    encoders.main()
     result, trials = tmp_path / "out" / "macl-weighted-seed0.json", tmp_path / "out" / "tuning" / "macl.json"
     found = json.loads(result.read_text())
     assert found["variant"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
     ((text, figures),) = json.loads(trials.read_text())["trials"].items()
     assert text == "temperature=0.1" and set(figures) == {"projection", "backbone"}
-    assert found["searched_by"] == max(figures, key=lambda by: judging.leading_mean(figures[by]))
+    assert found["searched_by"] == max(figures, key=lambda by: evaluate_run.leading_mean(figures[by]))
     assert 0 < json.loads((tmp_path / "out" / "histogram_0.json").read_text())["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work").iterdir())  # what is asked of a run stands in its JSON
 
-    monkeypatch.setattr(trainings, "in_process", lambda *_: pytest.fail("what is there was done again"))
-    monkeypatch.setattr(compare, "in_process", lambda *_: pytest.fail("what is there was judged again"))
-    compare.main()
+    monkeypatch.setattr(runs, "in_process", lambda *_: pytest.fail("what is there was done again"))
+    monkeypatch.setattr(encoders, "in_process", lambda *_: pytest.fail("what is there was judged again"))
+    encoders.main()
     assert json.loads(result.read_text()) == found
     for tune, why in (("1", "epochs=2"), ("0", "with .*temperature=0.1, not 0.2")):
         more = ["--tune", tune, "--set", "epochs=2" if tune == "1" else "temperature=0.2"]
         monkeypatch.setattr(sys, "argv", ["compare.py", *words, *more])
         with pytest.raises(SystemExit, match=f"{why}.*another --out"):
-            compare.main()
+            encoders.main()
 
 
 def test_only_macl_reads_its_own_settings(tmp_path):
-    options = compare.arguments().parse_args(["--work", "W", "--dataset", "synthetic", "--out", str(tmp_path)])
+    options = encoders.arguments().parse_args(["--work", "W", "--dataset", "synthetic", "--out", str(tmp_path)])
     for loss in ("jaccard", "macl"):
         made = settings_without_places(vars(load_settings(assignments=[f"loss={loss}", "overlap_power=7"])))
         (tmp_path / f"{loss}-seed0.json").write_text(json.dumps({"settings": made}))
-    assert compare.is_there(options, "jaccard", 0, ["--set", "loss=jaccard"])
+    assert encoders.is_there(options, "jaccard", 0, ["--set", "loss=jaccard"])
     with pytest.raises(SystemExit, match=r"overlap_power=7.0, not"):
-        compare.is_there(options, "macl", 0, ["--set", "loss=macl"])
+        encoders.is_there(options, "macl", 0, ["--set", "loss=macl"])

@@ -96,7 +96,7 @@ def test_no_tensor_holds_all_pairs_in_tiles_nor_all_triples_ever(name, settings)
 
 
 def test_the_memory_script_measures_the_tiles(run_python):
-    script = "from benchmarks.losses_memory import main; main()"
+    script = "from benchmarks.speed.losses_memory import main; main()"
     result = run_python(f"import sys; sys.argv = ['x', '--rows', '3000', '--tile-size', '100']; {script}")
     figures = json.loads(result.stdout[result.stdout.index("\n") :])
     dense = 3000 * 3000 * 4

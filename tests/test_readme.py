@@ -106,7 +106,7 @@ def test_docstring_examples_run(name):
 
 
 def test_our_index_is_the_fastest_as_the_readme_lets_one_think():
-    measured = json.loads((RESULTS / "search.json").read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / "search_libraries.json").read_text(encoding="utf-8"))
     for result in measured["results"]:
         best = {
             name: row["threads_1"]["at_recall"].get("0.95", {"qps": 0})["qps"] for name, row in result["rivals"].items()

@@ -1,6 +1,6 @@
 """Losses compared under one budget: trained alike, tuned alike, judged on tiles that none of them saw.
 
-    python -m benchmarks.compare --dataset ucm --data-dir UCM --work DIR --losses macl,wmacl,supcon-any --seeds 0,1,2
+    python -m benchmarks.compare.encoders --dataset ucm --data-dir UCM --work DIR --losses macl,wmacl,supcon-any --seeds 0,1,2
         [--samplers weighted,uniform] [--joint 0,20] [--tune 3] [--set image_size=64 --set epochs=30] [--jobs 2]
         [--variant NAME:KEY=VALUE,KEY=VALUE]
 
@@ -16,7 +16,7 @@ loss gets trials of its own, each of the N with each weight. A --variant is a tr
 Each run leaves one JSON file in --out (figures, and the test queries' own values, for intervals) as soon as it is
 done, and its folder under --work is then removed, unless --keep-runs. Stopped and started again, it goes on where it
 was. As many trainings run at a time as there are processors, up to four, each on its own share of them; --jobs says
-otherwise. `python -m benchmarks.compare_report --results OUT` writes the report.
+otherwise. `python -m benchmarks.compare.report --results OUT` writes the report.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances, settings_without_places, without_places
-from benchmarks.judging import LEADING, leading_mean
-from benchmarks.trainings import at_once, in_process, run_directory, train
+from benchmarks.compare.evaluate_run import LEADING, leading_mean
+from benchmarks.compare.runs import at_once, in_process, run_directory, train
+from benchmarks.environment import circumstances, settings_without_places, without_places
 from macl_tf.files import read_json, write_json
 from macl_tf.training.settings import MACL_ALONE, load_settings
 
@@ -97,7 +97,9 @@ def tune(options: argparse.Namespace, common: list[str]) -> dict[str, tuple[str,
 
 def validated(run: Path) -> dict[str, list[float]]:
     """The figures of a run's validation tiles, for each descriptor."""
-    in_process("benchmarks.judging", [str(run), "--out", str(run / "judged.json"), "--parts", "validation"])
+    in_process(
+        "benchmarks.compare.evaluate_run", [str(run), "--out", str(run / "judged.json"), "--parts", "validation"]
+    )
     found = read_json(run / "judged.json")["results"]
     return {by: [parts["validation"][key] for key in LEADING] for by, parts in found.items()}
 
@@ -194,7 +196,7 @@ def main() -> None:
     """Tunes, trains and judges what is missing."""
     parser = arguments()
     options = parser.parse_args()
-    options.out = options.out or Path(__file__).parent / "results" / "compare" / options.dataset
+    options.out = options.out or Path(__file__).parent.parent / "results" / "compare" / options.dataset
     if not 0 <= options.tune <= len(TEMPERATURES):
         parser.error(f"--tune must be 0 to {len(TEMPERATURES)}, got {options.tune}.")
     if options.jobs < 1:
@@ -213,7 +215,7 @@ def main() -> None:
         train(run, [*common, *named[name], "--set", f"seed={seed}"])
         judged = run / "judged.json"
         floor = options.out / f"histogram_{seed}.json"  # a seed may draw the archive, or its parts
-        in_process("benchmarks.judging", [str(run), "--out", str(judged), "--histogram", str(floor)])
+        in_process("benchmarks.compare.evaluate_run", [str(run), "--out", str(judged), "--histogram", str(floor)])
         result: dict[str, Any] = {"variant": name, "seed": seed, "command": command, **read_json(judged)}
         if any(word.startswith("descriptor=") for word in named[name]):  # by trials, or said by a variant
             result["searched_by"] = result["settings"]["descriptor"]
@@ -221,7 +223,7 @@ def main() -> None:
         finished(run, options)
         return result
 
-    command = circumstances("benchmarks.compare", [])["command"]
+    command = circumstances("benchmarks.compare.encoders", [])["command"]
     for (name, seed), result in at_once(options.jobs, work, missing, "trainings"):
         leading = ", ".join(said(key, value) for key, value in result["results"].items())
         tqdm.write(f"{name}, seed {seed}: {leading}")

@@ -1,6 +1,6 @@
 """A finished run as a small JSON file, and as the README's table.
 
-python -m benchmarks.record RUN benchmarks/results/ucm.json
+python -m benchmarks.compare.run_summary RUN benchmarks/results/ucm.json
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from benchmarks.circumstances import settings_without_places, without_places
+from benchmarks.environment import settings_without_places, without_places
 from macl_tf.files import read_json, write_json
 
 FIGURES = {

@@ -1,4 +1,4 @@
-"""Does the pipeline feed faster than the encoder eats?  `python -m benchmarks.pipeline`.
+"""Does the pipeline feed faster than the encoder eats?  `python -m benchmarks.speed.pipeline`.
 
 Both run on the same cores, so besides the rates it measures the CPU time that each takes per image.
 """
@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from benchmarks.circumstances import circumstances
+from benchmarks.environment import circumstances
 from macl_tf import MACL
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import decode_image
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="time for each measurement of the pipeline")
     parser.add_argument("--steps", type=int, default=12, help="training steps to time")
     parser.add_argument("--seed", type=int, default=0, help="of the tiles, the draws and the encoder")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pipeline.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "pipeline.json")
     arguments = parser.parse_args()
     size, batch_size = arguments.image_size, arguments.batch_size
     keras.utils.set_random_seed(arguments.seed)
@@ -117,7 +117,7 @@ def main() -> None:
         print(f"{name:22}{speed:10,.0f}{measured['cpu_ms_per_image']:14.3f}{speed / training:12.1f}")
     packages = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow")
     result = {
-        **circumstances("benchmarks.pipeline", packages),
+        **circumstances("benchmarks.speed.pipeline", packages),
         "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
         "rates": rates,
     }

@@ -1,4 +1,4 @@
-"""Building one index, and finding its fastest settings: the steps of benchmarks/search.py, each in its own process."""
+"""Building one index, and finding its fastest settings: the steps of benchmarks/speed/search_libraries.py, each in its own process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.rivals import RIVALS, Rival
-from benchmarks.search_vectors import Data, K
+from benchmarks.speed.libraries import RIVALS, Rival
+from benchmarks.speed.search_vectors import Data, K
 
 TARGETS = (0.90, 0.95, 0.99)
 _SINGLE = 100  # queries one by one

@@ -1,6 +1,6 @@
 """Losses compared on frozen features: a head trained by each loss in seconds, so that half a point of NDCG shows.
 
-    python -m benchmarks.heads --dataset ucm --data-dir UCM --run-dir RUN --out FOLDER --losses macl,supcon-any
+    python -m benchmarks.compare.frozen_features --dataset ucm --data-dir UCM --run-dir RUN --out FOLDER --losses macl,supcon-any
         [--seeds 0,1,2] [--joint 0,20] [--variant NAME:KEY=VALUE,KEY=VALUE] [--no-test] [--set KEY=VALUE]
         [--jobs 2] [--json FILE]
 
@@ -12,7 +12,7 @@ and a projection, with the batches, the sampler and the settings of `macl train`
 Training tiles are cut into five blocks of neighbouring numbers. For each seed, each block is held out once and is
 searched by the head that was trained without it: the validation figures, for choices, are means over all training
 tiles. Then a head is trained on all five, and the test tiles are searched. One JSON for each training and seed, which
-`benchmarks.compare_report` reads too; a table at the end says what the first leads each other one by on validation
+`benchmarks.compare.report` reads too; a table at the end says what the first leads each other one by on validation
 tiles, with its 95 % interval over the blocks.
 """
 
@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances, settings_without_places
-from benchmarks.compare import numbers, views, words
-from benchmarks.judging import MEANS, leading_value, scores
+from benchmarks.compare.encoders import numbers, views, words
+from benchmarks.compare.evaluate_run import MEANS, leading_value, scores
+from benchmarks.environment import circumstances, settings_without_places
 from macl_tf.files import read_json, write_json, written_whole
 from macl_tf.training.settings import Settings, load_settings
 
@@ -205,7 +205,7 @@ class Heads:
 
 
 def compared(settings: Settings, tiles: Tiles, *, test: bool) -> dict[str, Any]:
-    """The results of one training and seed, in the form of `benchmarks.compare`'s, and each block's figures."""
+    """The results of one training and seed, in the form of `benchmarks.compare.encoders`'s, and each block's figures."""
     heads = Heads(settings, tiles)
     folds = [heads.judged(block) for block in range(FOLDS)]
     results: dict[str, Any] = {
@@ -371,7 +371,7 @@ def main() -> None:
         for name, sets in named.items()
     ]
     missing = [turn for turn in turns if not result_path(options, turn[0], turn[1]).is_file()]
-    command = circumstances("benchmarks.heads", ["tensorflow", "keras", "numpy"])
+    command = circumstances("benchmarks.compare.frozen_features", ["tensorflow", "keras", "numpy"])
     spawn = multiprocessing.get_context("spawn")
     write_json(options.out / "floors.json", floor(read_tiles(options)))  # and features, before workers ask for them
     with ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=begin, initargs=(options,)) as pool:

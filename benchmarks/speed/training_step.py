@@ -1,7 +1,7 @@
 """Training rate of the encoder, beside PyTorch's own ResNet-18 of the same shape on the same cores.
 
     pip install '.[peers]'
-    python -m benchmarks.training [--sizes 64 128]
+    python -m benchmarks.speed.training_step [--sizes 64 128]
 
 Images per second of one optimizer step (forward, backward, AdamW) on a batch that lies in memory: ResNet-18 with the
 projection head and SupCon, here as `python train.py` compiles it, there as nn.Module with pytorch-metric-learning's
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances
+from benchmarks.environment import circumstances
 from macl_tf.files import write_json
 
 BATCH, LABELS, SECONDS = 128, 17, 8.0
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="side of the images, pixels")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "training_step.json")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -173,14 +173,14 @@ def main() -> None:
     rates: dict[str, dict[str, list[float]]]
     rates = {str(size): {name: [] for name in options.only} for size in options.sizes}
     for size, name in tqdm(turns, "training", unit="process"):
-        words = [sys.executable, "-m", "benchmarks.training", "--measure", name, str(size)]
+        words = [sys.executable, "-m", "benchmarks.speed.training_step", "--measure", name, str(size)]
         done = subprocess.run(
             words, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
         )
         rates[str(size)][name].append(float(done.stdout.splitlines()[-1]))
     floors = {str(size): floor(size) for size in options.sizes}
     packages = ("tensorflow-cpu", "keras", "numpy", "torch")
-    summary = {**circumstances("benchmarks.training", packages), "batch": BATCH}
+    summary = {**circumstances("benchmarks.speed.training_step", packages), "batch": BATCH}
     summary |= {"images_per_second": rates, "floor": floors}
     write_json(options.out, summary)
     print(table(summary))

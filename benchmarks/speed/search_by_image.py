@@ -1,6 +1,6 @@
 """Where the time of a search by picture goes, by the size of the encoder's images: the encoder, and all around it.
 
-    python -m benchmarks.search_path --work DIR --data-dir UCM [--sizes 64 128 256] [--tiles 100000]
+    python -m benchmarks.speed.search_by_image --work DIR --data-dir UCM [--sizes 64 128 256] [--tiles 100000]
 
 Each encoder is exported and served from an index of --tiles generated vectors of 128 dimensions; its weights do not
 matter to the time, so it is trained for one epoch on a few drawn tiles. Pictures are asked for one after the other.
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances
-from benchmarks.search_vectors import Data, clustered
-from benchmarks.trainings import train
+from benchmarks.compare.runs import train
+from benchmarks.environment import circumstances
+from benchmarks.speed.search_vectors import Data, clustered
 from macl_tf.files import write_json
 
 _PICTURES = 200
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="where JPEG or TIFF tiles are to ask with")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="side of the images, pixels")
     parser.add_argument("--tiles", type=int, default=100_000, help="in the index")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_path.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "search_by_image.json")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     data = clustered(options.work, options.tiles)
@@ -113,7 +113,7 @@ def main() -> None:
     packages = ("tensorflow-cpu", "tensorflow", "scann", "numpy", "pillow")
     write_json(
         options.out,
-        {**circumstances("benchmarks.search_path", packages), "index": len(data.vectors), "results": results},
+        {**circumstances("benchmarks.speed.search_by_image", packages), "index": len(data.vectors), "results": results},
     )
     print(table(results))
 

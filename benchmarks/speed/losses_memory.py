@@ -1,6 +1,6 @@
 """Peak memory of a loss at a large batch: value and gradient, against the same run at 256 rows.
 
-python -m benchmarks.losses_memory [--rows 65536] [--loss MACL] [--tile-size N] [--json FILE]
+python -m benchmarks.speed.losses_memory [--rows 65536] [--loss MACL] [--tile-size N] [--json FILE]
 
 Each run is a process of its own. The figure is the peak resident memory of the large run, less that of the
 small one (the framework), less what the large run's labels, embeddings and gradient take.
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.circumstances import circumstances
+from benchmarks.environment import circumstances
 from macl_tf.files import write_json
 
 SMALL = 256
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, rows: int) -> dict[str, Any]:
     if options.tile_size is not None:
         words += ["--tile-size", options.tile_size]
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.losses_memory", *map(str, words)],
+        [sys.executable, "-m", "benchmarks.speed.losses_memory", *map(str, words)],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         stdout=subprocess.PIPE,
         text=True,
@@ -88,7 +88,7 @@ def main() -> None:
     beyond = (large["peak"] - large["tensors"]) - (small["peak"] - small["tensors"])
     keys = ("loss", "rows", "width", "labels", "tile_size")
     figures = {
-        **circumstances("benchmarks.losses_memory", ("tensorflow-cpu", "tensorflow", "keras", "numpy")),
+        **circumstances("benchmarks.speed.losses_memory", ("tensorflow-cpu", "tensorflow", "keras", "numpy")),
         **{key: getattr(options, key) for key in keys},
         "small": small,
         "large": large,

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import compare_report, heads
+from benchmarks.compare import frozen_features, report
 from macl_tf.training.settings import load_settings
 from tests.generated import write_ucm
 from tests.runs import make_run
@@ -15,7 +15,7 @@ from tests.runs import make_run
 @pytest.fixture
 def quick(monkeypatch):
     """Epochs of three steps."""
-    monkeypatch.setattr(heads, "STEPS", 3)
+    monkeypatch.setattr(frozen_features, "STEPS", 3)
 
 
 @pytest.fixture
@@ -24,8 +24,10 @@ def tiles():
     rng = np.random.default_rng(0)
     labels = rng.random((72, 3)) < 0.5
     labels[:, 0] |= ~labels.any(axis=1)
-    features = rng.normal(size=(1 + heads.VIEWS, 72, 8)) + 2 * labels @ rng.normal(size=(3, 8))
-    return heads.Tiles(features.astype(np.float32), labels, ("sea", "sand", "sky"), np.repeat(np.arange(6), 12))
+    features = rng.normal(size=(1 + frozen_features.VIEWS, 72, 8)) + 2 * labels @ rng.normal(size=(3, 8))
+    return frozen_features.Tiles(
+        features.astype(np.float32), labels, ("sea", "sand", "sky"), np.repeat(np.arange(6), 12)
+    )
 
 
 def settings(*words):
@@ -36,7 +38,24 @@ def test_blocks_are_of_neighbouring_numbers_of_a_scene():
     scenes = ["sea"] * 10 + ["town"] * 6
     numbers = np.array([9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 20, 21, 22, 23, 24, 25])
     test = np.isin(np.arange(16), [15])
-    assert heads.blocks(scenes, numbers, test).tolist() == [4, 4, 3, 3, 2, 2, 1, 1, 0, 0, 0, 1, 2, 3, 4, heads.FOLDS]
+    assert frozen_features.blocks(scenes, numbers, test).tolist() == [
+        4,
+        4,
+        3,
+        3,
+        2,
+        2,
+        1,
+        1,
+        0,
+        0,
+        0,
+        1,
+        2,
+        3,
+        4,
+        frozen_features.FOLDS,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,12 +64,12 @@ def test_blocks_are_of_neighbouring_numbers_of_a_scene():
      ["loss=proxy-anchor", "sampler=uniform"]],
 )  # fmt: skip
 def test_every_head_begins_alike(quick, tiles, words):
-    trained = heads.Heads(settings(*words), tiles)
+    trained = frozen_features.Heads(settings(*words), tiles)
     found = [trained.judged(block) for block in (0, 1, 0)]
     assert found[0] == found[2] != found[1]
     assert ("probabilities" in found[0]) == any("bce" in word or "classification" in word for word in words)
     assert all("per_query" not in figures for figures in found[0].values())
-    assert len(trained.judged(heads.FOLDS)["backbone"]["per_query"]["ndcg"].split()) == 12
+    assert len(trained.judged(frozen_features.FOLDS)["backbone"]["per_query"]["ndcg"].split()) == 12
 
 
 def test_what_is_held_out_is_not_trained_on(quick, tiles):
@@ -59,24 +78,24 @@ def test_what_is_held_out_is_not_trained_on(quick, tiles):
     changed[1:, rows] = 100.0  # the views, which only training sees
     for spoilt in (tiles._replace(features=changed), tiles._replace(labels=tiles.labels.copy())):
         if spoilt.features is tiles.features:
-            spoilt.labels[tiles.block == heads.FOLDS] = True
-        one, other = (heads.Heads(settings("loss=macl"), given).judged(2) for given in (tiles, spoilt))
+            spoilt.labels[tiles.block == frozen_features.FOLDS] = True
+        one, other = (frozen_features.Heads(settings("loss=macl"), given).judged(2) for given in (tiles, spoilt))
         assert one == other
-    assert heads.Heads(settings("loss=macl"), tiles._replace(features=changed)).judged(1) != heads.Heads(
-        settings("loss=macl"), tiles
-    ).judged(1)
+    assert frozen_features.Heads(settings("loss=macl"), tiles._replace(features=changed)).judged(
+        1
+    ) != frozen_features.Heads(settings("loss=macl"), tiles).judged(1)
 
 
 def test_the_table_says_what_the_first_leads_by():
     def run(name, seed, values):
-        validation = dict.fromkeys(heads.LED_BY, float(np.mean(values)))
-        folds = dict.fromkeys(heads.LED_BY, values)
+        validation = dict.fromkeys(frozen_features.LED_BY, float(np.mean(values)))
+        folds = dict.fromkeys(frozen_features.LED_BY, values)
         return {"variant": name, "seed": seed, "results": {"projection": {"validation": validation, "folds": folds}}}
 
     macl, supcon = np.array([0.5, 0.6, 0.7, 0.6, 0.6]), [0.4, 0.5, 0.5, 0.5, 0.5]
     runs = [run("macl", 0, [*(macl + 0.05)]), run("macl", 1, [*(macl - 0.05)])]
     runs += [run("supcon", seed, supcon) for seed in (0, 1, 7)]  # 7 counts for its own figures alone
-    lines = heads.table(heads.summary(runs)).splitlines()
+    lines = frozen_features.table(frozen_features.summary(runs)).splitlines()
     assert lines[2] == "| **macl** | projection | 2 | 0.600 | 0.600 | 0.600 |  |  |  |"
     # Leads 10, 10, 20, 10, 10 points: mean 12, standard deviation 4.47, times 2.776 / sqrt(5) is 5.55.
     assert lines[3] == "| supcon | projection | 3 | 0.480 | 0.480 | 0.480 |" + " +12.0 ± 5.6 |" * 3
@@ -89,14 +108,14 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     words += ["--out", str(tmp_path / "out"), "--losses", "macl,bce", "--seeds", "0", "--jobs", "1"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "argv", [*words, "--set", "batch_size=8", "--set", "embedding_dim=4", "--set", "epochs=1"])
-    heads.main()
+    frozen_features.main()
     printed = capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "macl-seed0.json").read_text())
     assert result["settings"]["epochs"] == 1 and set(result["results"]) == {"projection", "backbone"}
     assert printed.count("| **macl** |") == 1 and "bce" in printed
-    monkeypatch.setattr(heads, "work", lambda _: pytest.fail("what is there was done again"))
-    heads.main()
+    monkeypatch.setattr(frozen_features, "work", lambda _: pytest.fail("what is there was done again"))
+    frozen_features.main()
     again = capsys.readouterr().out
     assert again.count("|") > 20 and printed.endswith(again)
-    found = compare_report.read(tmp_path / "out")
+    found = report.read(tmp_path / "out")
     assert found["macl"].ndcg.shape == (1, 12)

@@ -1,7 +1,7 @@
 """Time and memory of a loss and its gradient by batch size, beside bare matrix products and pytorch-metric-learning.
 
     pip install '.[peers]'
-    python -m benchmarks.losses [--rows 256 1024 4096 16384] [--only NAME ...]
+    python -m benchmarks.speed.losses [--rows 256 1024 4096 16384] [--only NAME ...]
 
 The batch is D = 128 and C = 17: labels from frequent to rare in sets that repeat as in UC Merced, or, as "distinct",
 drawn one by one, so that few sets repeat.
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances
+from benchmarks.environment import circumstances
 from macl_tf.files import read_json, write_json
 
 WIDTH, LABELS, SEED = 128, 17, 0
@@ -155,7 +155,7 @@ def measure(names: list[str], rows: int) -> dict[str, Any]:
 
 def in_process_of_its_own(names: list[str], rows: int) -> dict[str, Any]:
     """`measure`, or {"failed": why}."""
-    command = [sys.executable, "-m", "benchmarks.losses", "--measure", *names, str(rows)]
+    command = [sys.executable, "-m", "benchmarks.speed.losses", "--measure", *names, str(rows)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
     )
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[*ROWS], help="batch sizes")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each time; more up to B = 1,024")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "losses.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "losses.json")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -252,7 +252,7 @@ def main() -> None:
     results = run(options.only, options.rows, options.rounds, part)
     packages = ("tensorflow-cpu", "keras", "numpy", "torch", "pytorch-metric-learning")
     summary = {
-        **circumstances("benchmarks.losses", packages),
+        **circumstances("benchmarks.speed.losses", packages),
         "width": WIDTH,
         "labels": LABELS,
         "seed": SEED,

@@ -31,7 +31,7 @@ def circumstances(module: str, packages: Iterable[str]) -> dict[str, Any]:
     """For the head of a results file.
 
     Args:
-        module: "benchmarks.losses".
+        module: "benchmarks.speed.losses".
         packages: Distributions whose versions matter; those that are not installed are left out.
 
     Returns:

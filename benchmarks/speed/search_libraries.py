@@ -1,7 +1,7 @@
 """ScaNN as macl_tf tunes it beside FAISS, hnswlib and usearch: building, memory, and speed at a given recall.
 
     pip install faiss-cpu hnswlib usearch
-    python -m benchmarks.search --work DIR [--run-dir RUN --data-dir UCM] [--quick]
+    python -m benchmarks.speed.search_libraries --work DIR [--run-dir RUN --data-dir UCM] [--quick]
 
 All search the same unit vectors for the 10 nearest by inner product: a million generated ones, and, with --run-dir and
 --data-dir, embeddings of UC Merced tiles under augmentation by that run's encoder. Each library is swept over its
@@ -11,7 +11,7 @@ the best of several passes. Every measurement runs in a process of its own that 
 
 Vectors, built indexes and finished measurements stay in the work folder: the same command after an interruption goes
 on, and --fresh measures again what has been built (--build-only stops before measuring). Where the time of one search
-by picture goes is `benchmarks.search_path`'s to say.
+by picture goes is `benchmarks.speed.search_by_image`'s to say.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.circumstances import circumstances
-from benchmarks.rivals import RIVALS
-from benchmarks.search_vectors import QUERIES, Data, clustered, embedded, load
-from benchmarks.sweep import TARGETS, build, index_folder, measure
+from benchmarks.environment import circumstances
+from benchmarks.speed.fastest_settings import TARGETS, build, index_folder, measure
+from benchmarks.speed.libraries import RIVALS
+from benchmarks.speed.search_vectors import QUERIES, Data, clustered, embedded, load
 from macl_tf.files import read_json, write_json
 
 
@@ -38,7 +38,16 @@ def in_process_of_its_own(step: str, options: argparse.Namespace, *words: str, t
     """Runs one step with as many processors as threads; its JSON, or what went wrong as {"failed": ...}."""
     processors = sorted(os.sched_getaffinity(0))[:threads]
     environment = os.environ | {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    command = [sys.executable, "-m", "benchmarks.search", "--work", str(options.work), "--step", step, *words]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed.search_libraries",
+        "--work",
+        str(options.work),
+        "--step",
+        step,
+        *words,
+    ]
     try:
         done = subprocess.run(
             [*command, str(threads)],
@@ -125,7 +134,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again; indexes are kept")
     parser.add_argument("--build-only", action="store_true", help="build what is missing, measure nothing")
     parser.add_argument("--build-limit", type=float, default=1800, help="seconds for one index")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "search_libraries.json")
     parser.add_argument("--step", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -139,7 +148,7 @@ def main() -> None:
     if options.build_only:
         return
     summary: dict[str, Any] = {
-        **circumstances("benchmarks.search", sorted({rival.package for rival in RIVALS.values()})),
+        **circumstances("benchmarks.speed.search_libraries", sorted({rival.package for rival in RIVALS.values()})),
         "queries": QUERIES,
         "results": results,
     }

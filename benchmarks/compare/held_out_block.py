@@ -1,7 +1,7 @@
 """A table of UC Merced that holds out one block of numbers of its training tiles, for choices about whole trainings.
 
-    python -m benchmarks.held_out --data-dir UCM --block 20-35 --out TABLE.csv
-    python -m benchmarks.compare --dataset folder --data-dir UCM --set table=TABLE.csv --set validation=0.05 ...
+    python -m benchmarks.compare.held_out_block --data-dir UCM --block 20-35 --out TABLE.csv
+    python -m benchmarks.compare.encoders --dataset folder --data-dir UCM --set table=TABLE.csv --set validation=0.05 ...
 
 The test tiles are not in it, nor are the tiles beside the block: they are crops of the same pictures. What is trained
 on it is judged on the block, which stands in the table as the test.

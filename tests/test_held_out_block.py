@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from benchmarks import held_out
+from benchmarks.compare import held_out_block
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.splits import split_archive
 from tests.generated import write_ucm
@@ -18,7 +18,7 @@ def test_a_held_out_block_is_the_test_and_its_neighbours_are_nowhere(tmp_path, m
     words = ["held_out.py", "--data-dir", str(tmp_path / "ucm"), "--block", "20-35", "--out", str(table)]
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    held_out.main()
+    held_out_block.main()
     assert "8 tiles to train on, 4 held out" in capsys.readouterr().out
 
     whole = load_archive("ucm", tmp_path / "ucm")
@@ -49,7 +49,7 @@ def test_a_block_does_not_reach_the_test(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(SystemExit):
-        held_out.main()
+        held_out_block.main()
     assert "below the test tiles, from 64 on, got 60-64" in capsys.readouterr().err
     assert not (tmp_path / "block.csv").exists()
 
@@ -57,4 +57,4 @@ def test_a_block_does_not_reach_the_test(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("text", ["20", "35-20", "a-b", ""])
 def test_a_block_is_a_range(text):
     with pytest.raises(argparse.ArgumentTypeError, match="a block is FIRST-LAST"):
-        held_out.block(text)
+        held_out_block.block(text)

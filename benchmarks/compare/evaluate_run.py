@@ -1,6 +1,6 @@
 """What a finished run is worth: figures on validation and test tiles, and the values of each test query, packed.
 
-    python -m benchmarks.judging RUN --out FILE [--histogram FILE] [--parts validation]
+    python -m benchmarks.compare.evaluate_run RUN --out FILE [--histogram FILE] [--parts validation]
 
 Every descriptor of the encoder is judged; the report chooses among them by their validation figures.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.circumstances import settings_without_places
+from benchmarks.environment import settings_without_places
 from macl_tf.files import read_json, write_json
 from macl_tf.training.settings import load_settings
 

@@ -1,6 +1,6 @@
 """Single-label retrieval: DCL beside triplet, Multi-Similarity and Ranked List, all trained as DCL's authors train.
 
-    python -m benchmarks.scenes --data-dir UCM --work DIR [--seeds 0 1 2] [--set epochs=30]
+    python -m benchmarks.compare.scenes --data-dir UCM --work DIR [--seeds 0 1 2] [--set epochs=30]
 
 Every loss gets the same encoder (sums of ResNet-18's feature maps, SPoC), the same batches of several tiles from each
 of several of the 21 scenes, the same epochs, and descriptors at several scales at test time: what
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.circumstances import circumstances
-from benchmarks.trainings import run_directory, train_all
+from benchmarks.compare.runs import run_directory, train_all
+from benchmarks.environment import circumstances
 from macl_tf.files import read_json, write_json
 
 LOSSES = ("dcl", "triplet-semi-hard", "multi-similarity", "ranked-list")
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="+", default=[*LOSSES], help="of macl train --set loss=")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all runs")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scenes.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "scenes.json")
     options = parser.parse_args()
     common = ["--dataset", options.dataset, "--data-dir", options.data_dir, "--set", "labels=scene"]
     common += [word for text in options.set for word in ("--set", text)]
@@ -99,7 +99,7 @@ def main() -> None:
     descriptor = results[options.losses[0], options.seeds[0]]["descriptor"]
     versions = read_json(run_directory(options.work, options.losses[0], options.seeds[0]) / "versions.json")
     versions.pop("command")
-    command = circumstances("benchmarks.scenes", [])["command"]
+    command = circumstances("benchmarks.compare.scenes", [])["command"]
     write_json(options.out, {"command": command, "versions": versions, "descriptor": descriptor, "runs": runs})
     print(tables(runs, descriptor))
 

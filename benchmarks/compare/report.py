@@ -1,6 +1,6 @@
 """The report of a comparison: means, paired differences with intervals, labels, curves; Markdown and PNG.
 
-    python -m benchmarks.compare_report --results FOLDER [--table macl-weighted:supcon-any-weighted,bce-weighted]
+    python -m benchmarks.compare.report --results FOLDER [--table macl-weighted:supcon-any-weighted,bce-weighted]
         [--table macl+bce20-weighted:bce-weighted] [--out FILE.json] [--png FILE.png]
 
 A table holds the trainings named after the colon, and what the one before it leads them by; all of the folder, where
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.circumstances import circumstances
-from benchmarks.compare import best_trial
-from benchmarks.judging import LEADING, leading_value, unpacked, unpacked_labels
+from benchmarks.compare.encoders import best_trial
+from benchmarks.compare.evaluate_run import LEADING, leading_value, unpacked, unpacked_labels
+from benchmarks.environment import circumstances
 from macl_tf.files import read_json, write_json
 
 Floats = NDArray[np.float64]
@@ -317,7 +317,9 @@ def draw(variants: Mapping[str, Variant], path: Path) -> None:
 def main() -> None:
     """Prints the tables and, with --out, writes them as JSON and draws them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="folder that benchmarks.compare wrote (--out)")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="folder that benchmarks.compare.encoders wrote (--out)"
+    )
     parser.add_argument(
         "--table", action="append", metavar="REFERENCE[:NAME,NAME]",
         help="trainings, and what the reference leads them by (macl-weighted: all)",
@@ -336,7 +338,7 @@ def main() -> None:
     if options.out:
         runs = [run for one in variants.values() for run in one.runs]
         made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}
-        write_json(options.out, {**circumstances("benchmarks.compare_report", []), "made_from": made, **found})
+        write_json(options.out, {**circumstances("benchmarks.compare.report", []), "made_from": made, **found})
     if options.png:
         draw(variants, options.png)
 

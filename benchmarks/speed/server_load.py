@@ -1,6 +1,6 @@
 """The search service under load: 1, 8 and 64 clients, beside what the bare encoder does on the same processors.
 
-    python -m benchmarks.service --served SERVED [--pictures FOLDER] [--quick]
+    python -m benchmarks.speed.server_load --served SERVED [--pictures FOLDER] [--quick]
 
 `macl serve` runs in a process of its own; the clients, which share its processors, send pictures one after the other
 over connections that stay open, each as soon as the last answer is there. The pictures are those of a folder, as JPEG,
@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.circumstances import circumstances
+from benchmarks.environment import circumstances
 from macl_tf.files import write_json
 
 _WARM = 2.0  # seconds that are not counted
@@ -170,7 +170,7 @@ def serving(served: Path) -> Iterator[tuple[str, int]]:
 
 def in_process_of_its_own(served: Path, seconds: float) -> dict[str, float]:
     """`bare_encoder`, without leaving TensorFlow's threads here."""
-    command = [sys.executable, "-m", "benchmarks.service", "--served", str(served), "--bare", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.speed.server_load", "--served", str(served), "--bare", str(seconds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=60, help="for each number of clients")
     parser.add_argument("--quick", action="store_true", help="3 seconds each")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "service.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "server_load.json")
     parser.add_argument("--bare", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -226,7 +226,7 @@ def main() -> None:
         if row["search_by"] == "picture":
             row["of_bare"] = row["requests_per_second"] / rates["batch_1" if row["clients"] == 1 else "batch_64"]
     summary = {
-        **circumstances("benchmarks.service", _PACKAGES),
+        **circumstances("benchmarks.speed.server_load", _PACKAGES),
         "bare_images_per_second": rates,
         "results": results,
     }

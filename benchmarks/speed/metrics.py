@@ -1,6 +1,6 @@
 """The full retrieval report beside scikit-learn and ranx: time and peak memory.
 
-    python -m benchmarks.metrics [--queries 10000 --database 10000]
+    python -m benchmarks.speed.metrics [--queries 10000 --database 10000]
 
 Each program runs in a process of its own over the same generated embeddings and labels and computes, of the figures of
 the report, those that it has, in the fastest way we found in it: scikit-learn's `label_ranking_average_precision_score`
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.circumstances import circumstances
+from benchmarks.environment import circumstances
 from macl_tf.evaluation.retrieval import evaluate
 from macl_tf.metrics import gains, score_queries
 from macl_tf.metrics.ranking import order
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sklearn-queries", type=int, default=1000, help="queries for scikit-learn, then scaled up")
     parser.add_argument("--ranx-queries", type=int, default=200, help="queries for ranx, then scaled up")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "metrics.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "metrics.json")
     parser.add_argument("--measure", choices=PROGRAMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -210,7 +210,7 @@ def main() -> None:
     results = []
     for program in PROGRAMS:
         print(f"running {program} ...", file=sys.stderr)
-        command = [sys.executable, "-m", "benchmarks.metrics", *sys.argv[1:], "--measure", program]
+        command = [sys.executable, "-m", "benchmarks.speed.metrics", *sys.argv[1:], "--measure", program]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         results.append(json.loads(output.splitlines()[-1]))
     ours = results[0]
@@ -230,7 +230,7 @@ def main() -> None:
         )
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     summary = {
-        **circumstances("benchmarks.metrics", ["numpy", "scikit-learn", "ranx"]),
+        **circumstances("benchmarks.speed.metrics", ["numpy", "scikit-learn", "ranx"]),
         "seed": arguments.seed,
         "results": results,
     }
