@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import frozen_features, report, run_summary, scenes
+from benchmarks.compare import experiment, report, run_summary
 from benchmarks.speed import (
     losses,
     losses_memory,
@@ -24,8 +24,13 @@ from benchmarks.speed import (
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/losses.md", "docs/results.md")
+RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)\n?<!-- end -->", re.DOTALL)
+DOCUMENTS = tuple(  # those that hold such tables
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if BLOCK.search(path.read_text(encoding="utf-8"))
+)
 
 
 def of_search(summary: dict[str, Any], data: str) -> str:
@@ -33,39 +38,35 @@ def of_search(summary: dict[str, Any], data: str) -> str:
     return search_libraries.table(next(result for result in summary["results"] if result["data"] == data))
 
 
-def of_comparison(summary: dict[str, Any], short: str) -> str:
-    """The tables of a comparison; "short" leaves descriptors, labels and trials out."""
-    return report.tables(summary, short=bool(short))
-
-
-# Name of the results to their table; the second argument is what else the comment says.
+# Name of the results to their table; the second argument is what else the comment says, such as "short".
 TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
-    "ucm": lambda summary, _: run_summary.markdown(summary),
-    "metrics": lambda summary, _: metrics.table(summary),
-    "pipeline": lambda summary, _: pipeline.table(summary),
-    "pipeline_onednn_off": lambda summary, _: pipeline.table(summary),
     "search_libraries": of_search,
-    "search_by_image": lambda summary, _: search_by_image.table(summary["results"]),
-    "scenes": lambda summary, _: scenes.tables(summary["runs"], summary["descriptor"]),
-    "losses": lambda summary, _: losses.tables(summary["results"]),
-    "losses_memory": lambda summary, _: losses_memory.table(summary),
-    "server_load": lambda summary, _: server_load.table(summary),
-    "server_load_256": lambda summary, _: server_load.table(summary),
-    "compare_synthetic": of_comparison,
-    "compare_ucm_nothing": of_comparison,
-    "compare_ucm": of_comparison,
-    "compare_heads": of_comparison,
-    "compare_block_20_35": of_comparison,
-    "compare_block_52_63": of_comparison,
-    "compare_choice_synthetic": of_comparison,
-    "heads": lambda summary, _: frozen_features.table(summary["rows"]),
-    "training_step": lambda summary, _: training_step.table(summary),
+    **{
+        name: lambda summary, _, table=table: table(summary)
+        for name, table in (
+            ("losses", losses.table),
+            ("losses_memory", losses_memory.table),
+            ("metrics", metrics.table),
+            ("pipeline", pipeline.table),
+            ("pipeline_onednn_off", pipeline.table),
+            ("search_by_image", search_by_image.table),
+            ("server_load", server_load.table),
+            ("server_load_256", server_load.table),
+            ("training_step", training_step.table),
+            ("ucm", run_summary.table),
+        )
+    },
+    **{
+        f"compare_{name}": lambda summary, rest: report.tables(summary, short=rest == "short")
+        for name in experiment.names()
+        if (RESULTS / f"compare_{name}.json").is_file()
+    },
 }
 
 
 def made(name: str, rest: str = "") -> str:
     """The table of a results file."""
-    return TABLES[name](read_json(ROOT / "benchmarks" / "results" / f"{name}.json"), rest.strip())
+    return TABLES[name](read_json(RESULTS / f"{name}.json"), rest.strip())
 
 
 def renewed(text: str) -> str:
@@ -76,9 +77,7 @@ def renewed(text: str) -> str:
 def main() -> None:
     """Renews the tables of all documents."""
     for name in DOCUMENTS:
-        path = ROOT / name
-        if path.is_file():
-            write_text(path, renewed(path.read_text(encoding="utf-8")))
+        write_text(ROOT / name, renewed((ROOT / name).read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

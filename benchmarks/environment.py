@@ -22,12 +22,13 @@ PLACES = {
     "--data-dir": "UCM",
     "--served": "SERVED",
     "--pictures": "FOLDER",
+    "--encoder": "PRE/encoder.keras",
     "--out": "OUT",
     "--json": "FILE",
 }
 
 
-def circumstances(module: str, packages: Iterable[str]) -> dict[str, Any]:
+def made_by(module: str, packages: Iterable[str]) -> dict[str, Any]:
     """For the head of a results file.
 
     Args:
@@ -47,7 +48,7 @@ def circumstances(module: str, packages: Iterable[str]) -> dict[str, Any]:
 
 def without_places(words: Iterable[str], places: Mapping[str, str] = PLACES) -> list[str]:
     """A command line without the places of this machine."""
-    words = [re.sub(r"^(weights|table)=.*/", r"\1=", word) for word in words]
+    words = [re.sub(r"^(weights=|table=|(?=[^=]*\.toml$)).*/", r"\1", word) for word in words]
     return [places.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 

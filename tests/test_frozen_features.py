@@ -1,12 +1,12 @@
 """Heads on frozen features: blocks that do not leak, one beginning for all, figures of the tiles held out."""
 
-import json
 import sys
 
 import numpy as np
 import pytest
 
-from benchmarks.compare import frozen_features, report
+from benchmarks.compare import __main__ as compare
+from benchmarks.compare import frozen_features, report, results_file
 from macl_tf.training.settings import load_settings
 from tests.generated import write_ucm
 from tests.runs import make_run
@@ -65,11 +65,11 @@ def test_blocks_are_of_neighbouring_numbers_of_a_scene():
 )  # fmt: skip
 def test_every_head_begins_alike(quick, tiles, words):
     trained = frozen_features.Heads(settings(*words), tiles)
-    found = [trained.judged(block) for block in (0, 1, 0)]
+    found = [trained.evaluated(block) for block in (0, 1, 0)]
     assert found[0] == found[2] != found[1]
     assert ("probabilities" in found[0]) == any("bce" in word or "classification" in word for word in words)
     assert all("per_query" not in figures for figures in found[0].values())
-    assert len(trained.judged(frozen_features.FOLDS)["backbone"]["per_query"]["ndcg"].split()) == 12
+    assert len(trained.evaluated(frozen_features.FOLDS)["backbone"]["per_query"]["ndcg"]) == 12
 
 
 def test_what_is_held_out_is_not_trained_on(quick, tiles):
@@ -79,43 +79,65 @@ def test_what_is_held_out_is_not_trained_on(quick, tiles):
     for spoilt in (tiles._replace(features=changed), tiles._replace(labels=tiles.labels.copy())):
         if spoilt.features is tiles.features:
             spoilt.labels[tiles.block == frozen_features.FOLDS] = True
-        one, other = (frozen_features.Heads(settings("loss=macl"), given).judged(2) for given in (tiles, spoilt))
+        one, other = (frozen_features.Heads(settings("loss=macl"), given).evaluated(2) for given in (tiles, spoilt))
         assert one == other
-    assert frozen_features.Heads(settings("loss=macl"), tiles._replace(features=changed)).judged(
+    assert frozen_features.Heads(settings("loss=macl"), tiles._replace(features=changed)).evaluated(
         1
-    ) != frozen_features.Heads(settings("loss=macl"), tiles).judged(1)
+    ) != frozen_features.Heads(settings("loss=macl"), tiles).evaluated(1)
 
 
 def test_the_table_says_what_the_first_leads_by():
     def run(name, seed, values):
         validation = dict.fromkeys(frozen_features.LED_BY, float(np.mean(values)))
         folds = dict.fromkeys(frozen_features.LED_BY, values)
-        return {"variant": name, "seed": seed, "results": {"projection": {"validation": validation, "folds": folds}}}
+        return {"name": name, "seed": seed, "results": {"projection": {"validation": validation, "folds": folds}}}
 
     macl, supcon = np.array([0.5, 0.6, 0.7, 0.6, 0.6]), [0.4, 0.5, 0.5, 0.5, 0.5]
     runs = [run("macl", 0, [*(macl + 0.05)]), run("macl", 1, [*(macl - 0.05)])]
     runs += [run("supcon", seed, supcon) for seed in (0, 1, 7)]  # 7 counts for its own figures alone
-    lines = frozen_features.table(frozen_features.summary(runs)).splitlines()
-    assert lines[2] == "| **macl** | projection | 2 | 0.600 | 0.600 | 0.600 |  |  |  |"
+    table = frozen_features.table(frozen_features.summary(runs)).splitlines()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert lines[2] == ["**macl**", "projection", "2", "0.600", "0.600", "0.600", "", "", ""]
     # Leads 10, 10, 20, 10, 10 points: mean 12, standard deviation 4.47, times 2.776 / sqrt(5) is 5.55.
-    assert lines[3] == "| supcon | projection | 3 | 0.480 | 0.480 | 0.480 |" + " +12.0 ± 5.6 |" * 3
+    assert lines[3] == ["supcon", "projection", "3", "0.480", "0.480", "0.480", *["+12.0 ± 5.6"] * 3]
 
 
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "run")
     write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("beach", "forest") for number in range(30)])
-    words = ["heads.py", "--dataset", "ucm", "--data-dir", str(tmp_path / "ucm"), "--run-dir", str(tmp_path / "run")]
-    words += ["--out", str(tmp_path / "out"), "--losses", "macl,bce", "--seeds", "0", "--jobs", "1"]
+    out, path = tmp_path / "results.parquet", tmp_path / "small.toml"
+    path.write_text("""
+what = "two heads"
+why = "to test the command"
+expected = "some figures"
+train = "heads"
+encoder = "python train.py"
+losses = ["macl", "bce"]
+set = {batch_size = 8, embedding_dim = 4, epochs = 1}
+""")
+    words = [str(path), "--data-dir", str(tmp_path / "ucm"), "--encoder", str(tmp_path / "run" / "encoder.keras")]
+    words += ["--work", str(tmp_path / "work"), "--out", str(out), "--jobs", "1"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "argv", [*words, "--set", "batch_size=8", "--set", "embedding_dim=4", "--set", "epochs=1"])
-    frozen_features.main()
-    printed = capsys.readouterr().out
-    result = json.loads((tmp_path / "out" / "macl-seed0.json").read_text())
+    monkeypatch.setattr(sys, "argv", ["compare", *words])
+    compare.main()
+    rows = results_file.read(out)
+    result = next(row for row in rows if row["name"] == "macl")
     assert result["settings"]["epochs"] == 1 and set(result["results"]) == {"projection", "backbone"}
-    assert printed.count("| **macl** |") == 1 and "bce" in printed
+    assert [row["name"] for row in rows if row["kind"] == "floor"] == ["frozen features"]
+    assert [path.name.startswith("features-") for path in (tmp_path / "work").iterdir()] == [True]
     monkeypatch.setattr(frozen_features, "work", lambda _: pytest.fail("what is there was done again"))
-    frozen_features.main()
-    again = capsys.readouterr().out
-    assert again.count("|") > 20 and printed.endswith(again)
-    found = report.read(tmp_path / "out")
+    compare.main()
+    assert results_file.read(out) == rows
+    found = report.variants_of(rows)
     assert found["macl"].ndcg.shape == (1, 12)
+    monkeypatch.setattr(sys, "argv", ["report", str(path), "--out", str(out)])
+    report.main()
+    assert "frozen features" in capsys.readouterr().out
+    path.write_text(path.read_text() + "test = false\n")  # on blocks of training tiles
+    report.main()
+    assert capsys.readouterr().out.count("**macl**") == 1
+    path.write_text(path.read_text().replace("epochs = 1", "epochs = 2"))
+    monkeypatch.setattr(sys, "argv", ["compare", *words])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "epochs=1, not 2: choose another --out" in capsys.readouterr().err

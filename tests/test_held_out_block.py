@@ -1,8 +1,5 @@
 """The table that holds out a block of UC Merced, for choices."""
 
-import argparse
-import sys
-
 import pytest
 
 from benchmarks.compare import held_out_block
@@ -11,15 +8,12 @@ from macl_tf.datasets.splits import split_archive
 from tests.generated import write_ucm
 
 
-def test_a_held_out_block_is_the_test_and_its_neighbours_are_nowhere(tmp_path, monkeypatch, capsys):
+def test_a_held_out_block_is_the_test_and_its_neighbours_are_nowhere(tmp_path, monkeypatch):
     numbers = (0, 15, 16, 19, 20, 35, 36, 39, 40, 63, 64, 79)
     write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("airplane", "beach") for number in numbers])
     table = tmp_path / "block.csv"
-    words = ["held_out.py", "--data-dir", str(tmp_path / "ucm"), "--block", "20-35", "--out", str(table)]
-    monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    held_out_block.main()
-    assert "8 tiles to train on, 4 held out" in capsys.readouterr().out
+    held_out_block.write(table, str(tmp_path / "ucm"), "20-35")
 
     whole = load_archive("ucm", tmp_path / "ucm")
     archive = load_archive("folder", tmp_path / "ucm", table=table)
@@ -35,26 +29,15 @@ def names_of(archive, labels):
     return {name for name, has in zip(archive.label_names, labels, strict=True) if has}
 
 
-def test_a_block_does_not_reach_the_test(tmp_path, monkeypatch, capsys):
+def test_a_block_does_not_reach_the_test(tmp_path, monkeypatch):
     write_ucm(tmp_path / "ucm", stems=[f"airplane{number:02d}" for number in range(0, 80, 4)])
-    words = [
-        "held_out.py",
-        "--data-dir",
-        str(tmp_path / "ucm"),
-        "--block",
-        "60-64",
-        "--out",
-        str(tmp_path / "block.csv"),
-    ]
-    monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(SystemExit):
-        held_out_block.main()
-    assert "below the test tiles, from 64 on, got 60-64" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="below the test tiles, from 64 on, got 60-64"):
+        held_out_block.write(tmp_path / "block.csv", str(tmp_path / "ucm"), "60-64")
     assert not (tmp_path / "block.csv").exists()
 
 
 @pytest.mark.parametrize("text", ["20", "35-20", "a-b", ""])
 def test_a_block_is_a_range(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="a block is FIRST-LAST"):
-        held_out_block.block(text)
+    with pytest.raises(ValueError, match="held_out must be FIRST-LAST"):
+        held_out_block.numbers_of(text)

@@ -1,15 +1,15 @@
-"""What a finished run is worth: figures on validation and test tiles, and the values of each test query, packed.
+"""What a finished run is worth: figures on validation and test tiles, and the values of each test query.
 
-    python -m benchmarks.compare.evaluate_run RUN --out FILE [--histogram FILE] [--parts validation]
+    python -m benchmarks.compare.evaluate_run RUN --out FILE [--histogram] [--parts validation]
 
-Every descriptor of the encoder is judged; the report chooses among them by their validation figures.
+Every descriptor of the encoder is evaluated; the report chooses among them by their validation figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +25,7 @@ LEADING = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")  # what choi
 MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50", "map_any", "wap@100")
 
 
-def judge(run: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
+def evaluate_run(run: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     """Means on validation and test tiles and each test query's values, for every descriptor of a finished run."""
     import keras
 
@@ -67,11 +67,13 @@ def scores(embeddings: np.ndarray, labels: np.ndarray, statistics: Any, *, queri
     if queries:
         unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         each = score_queries(unit @ unit.T, labels, labels, exclude=np.arange(len(labels)))
-        held = [f"{q}:{c}:{thousandths(each.label_ap[q, c])}" for q, c in np.argwhere(~np.isnan(each.label_ap))]
+        query, label = np.nonzero(~np.isnan(each.label_ap))
         result["per_query"] = {
-            "ndcg": packed(each.values["ndcg@100_jaccard"]),
-            "jaccard50": packed(each.values["map_jaccard50"]),
-            "label_ap": " ".join(held),
+            "ndcg": thousandths(each.values["ndcg@100_jaccard"]),
+            "jaccard50": thousandths(each.values["map_jaccard50"]),
+            "query": query.tolist(),
+            "label": label.tolist(),
+            "label_ap": thousandths(each.label_ap[query, label]),
         }
     return result
 
@@ -86,31 +88,24 @@ def leading_mean(values: Iterable[float | None]) -> float:
 
 
 def leading_value(parts: dict[str, Any]) -> float:
-    """`leading_mean` of a run's validation tiles, searched by a descriptor."""
+    """`leading_mean` of a run's validation tiles, by a descriptor."""
     return leading_mean(parts["validation"][key] for key in LEADING)
 
 
-def packed(values: np.ndarray) -> str:
-    """Values in [0, 1] in thousandths, "-" where undefined, in one short text."""
-    return " ".join(map(thousandths, values))
+def thousandths(values: np.ndarray) -> list[int | None]:
+    """Values in [0, 1] in thousandths, None where undefined."""
+    return [None if np.isnan(value) else round(1000 * float(value)) for value in values]
 
 
-def thousandths(value: float) -> str:
-    """0.5 is "500"."""
-    return "-" if np.isnan(value) else str(round(1000 * float(value)))
+def fractions(values: Sequence[int | None]) -> np.ndarray:
+    """What `thousandths` was given, to a thousandth, NaN where undefined."""
+    return np.array([np.nan if value is None else value / 1000 for value in values], np.float64)
 
 
-def unpacked(text: str) -> np.ndarray:
-    """What `packed` packed."""
-    return np.array([np.nan if word == "-" else int(word) / 1000 for word in text.split()], np.float64)
-
-
-def unpacked_labels(text: str, queries: int, labels: int) -> np.ndarray:
+def label_aps(per_query: Mapping[str, Any], labels: int) -> np.ndarray:
     """(Q, C) APs of labels, NaN where the query does not hold the label."""
-    values = np.full((queries, labels), np.nan)
-    for word in text.split():
-        query, label, value = map(int, word.split(":"))
-        values[query, label] = value / 1000
+    values = np.full((len(per_query["ndcg"]), labels), np.nan)
+    values[per_query["query"], per_query["label"]] = fractions(per_query["label_ap"])
     return values
 
 
@@ -151,16 +146,15 @@ def history(run: Path) -> list[float]:
 
 
 def main() -> None:
-    """Judges a run into a JSON file, and its archive's floor into another unless that is there."""
+    """Evaluates a run into a JSON file, and the floor of its archive too if that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run directory of macl train")
     parser.add_argument("--out", type=Path, required=True, help="file for settings and figures")
-    parser.add_argument("--histogram", type=Path, help="file for the figures of colour histograms, kept if it is there")
+    parser.add_argument("--histogram", action="store_true", help="evaluate colour histograms too")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="tiles that are searched (both)")
     options = parser.parse_args()
-    if options.histogram and not options.histogram.is_file():
-        write_json(options.histogram, {"test": histogram_floor(options.run)})
-    write_json(options.out, {**facts(options.run), "results": judge(options.run, options.parts)})
+    found = {**facts(options.run), "results": evaluate_run(options.run, options.parts)}
+    write_json(options.out, found | ({"floor": histogram_floor(options.run)} if options.histogram else {}))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,19 @@
-"""Losses compared on frozen features: a head trained by each loss in seconds, so that half a point of NDCG shows.
+"""Heads on frozen features: trained by each loss in seconds, so that half a point of NDCG shows.
 
-    python -m benchmarks.compare.frozen_features --dataset ucm --data-dir UCM --run-dir RUN --out FOLDER --losses macl,supcon-any
-        [--seeds 0,1,2] [--joint 0,20] [--variant NAME:KEY=VALUE,KEY=VALUE] [--no-test] [--set KEY=VALUE]
-        [--jobs 2] [--json FILE]
-
-The features of a tile are the means of the maps of each stage of RUN's encoder, which was trained on other tiles (the
-embedded default: `python train.py --run-dir RUN`), and a colour histogram; of the tile as it is, and of some augmented
-views, from which training draws. What is trained is dropout, a layer of 512, batch normalisation
-and a projection, with the batches, the sampler and the settings of `macl train`, for 270 steps.
+The features of a tile are the means of the maps of each stage of an encoder, which was trained on other tiles, and a
+colour histogram; of the tile as it is, and of some augmented views, from which training draws. What is trained is
+dropout, a layer of 512, batch normalisation and a projection, with the batches, the sampler and the settings of
+`macl train`, for 270 steps.
 
 Training tiles are cut into five blocks of neighbouring numbers. For each seed, each block is held out once and is
 searched by the head that was trained without it: the validation figures, for choices, are means over all training
-tiles. Then a head is trained on all five, and the test tiles are searched. One JSON for each training and seed, which
-`benchmarks.compare.report` reads too; a table at the end says what the first leads each other one by on validation
-tiles, with its 95 % interval over the blocks.
+tiles. Then, unless `test = false`, a head is trained on all five, and the test tiles are searched.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -29,10 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.compare.encoders import numbers, views, words
+from benchmarks.compare import results_file
+from benchmarks.compare.encoders import refuse_others
 from benchmarks.compare.evaluate_run import MEANS, leading_value, scores
-from benchmarks.environment import circumstances, settings_without_places
-from macl_tf.files import read_json, write_json, written_whole
+from benchmarks.compare.experiment import Experiment, texts
+from benchmarks.compare.results_file import FLOOR, RUN
+from benchmarks.environment import digest, made_by, settings_without_places
+from benchmarks.tables import markdown, number
+from macl_tf.files import written_whole
 from macl_tf.training.settings import Settings, load_settings
 
 FOLDS, VIEWS = 5, 4
@@ -69,35 +66,33 @@ def blocks(of_scene: Sequence[str], numbers: np.ndarray, test: np.ndarray) -> np
     return found
 
 
-def read_tiles(options: argparse.Namespace) -> Tiles:
-    """The tiles with their features, which are kept in --out/features.npz."""
+def read_tiles(settings: Settings, encoder: Path, kept: Path) -> Tiles:
+    """The tiles with their features, which are kept in a file."""
     from macl_tf.datasets.splits import split_archive
     from macl_tf.training.run_directory import open_archive
 
-    settings = load_settings(assignments=assignments(options), dataset=options.dataset)
     archive = open_archive(settings)
     if archive.numbers is None or archive.scenes is None:
-        raise SystemExit(f"The tiles of a fold are neighbours by number, and '{archive.name}' has no numbers. Use ucm.")
-    path = options.out / "features.npz"
-    if not path.is_file():
-        with written_whole(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, features=features(archive, options.run_dir))
+        raise ValueError(f"the tiles of a block are neighbours by number, '{archive.name}' has no numbers: take ucm.")
+    if not kept.is_file():
+        with written_whole(kept) as temporary, temporary.open("wb") as file:
+            np.savez(file, features=features(archive, encoder))
     splits = split_archive(archive, "blocks", validation=0.0, test=settings.test)
     test = np.isin(np.arange(len(archive)), splits.test)
-    with np.load(path) as kept:
-        found = kept["features"]
+    with np.load(kept) as file:
+        found = file["features"]
     return Tiles(found, archive.labels, tuple(archive.label_names), blocks(archive.scenes, archive.numbers, test))
 
 
-def features(archive: Any, run: Path) -> np.ndarray:
-    """(1 + VIEWS, N, F) features of all tiles, and of their augmented views, by the encoder of a run."""
+def features(archive: Any, encoder_file: Path) -> np.ndarray:
+    """(1 + VIEWS, N, F) features of all tiles, and of their augmented views, by an encoder."""
     import keras
     import tensorflow as tf
 
     from macl_tf.pipeline.augmentation import augment_images
     from macl_tf.pipeline.pipeline import load_images
 
-    encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
+    encoder = keras.saving.load_model(encoder_file, compile=False)
     size = encoder.input_shape[1]
     stages = {layer.output.shape[1]: layer.output for layer in encoder.layers if isinstance(layer, keras.layers.Add)}
     means = [keras.layers.GlobalAveragePooling2D()(maps) for maps in stages.values()]
@@ -120,13 +115,8 @@ def features(archive: Any, run: Path) -> np.ndarray:
     return np.stack(found).astype(np.float32)
 
 
-def assignments(options: argparse.Namespace) -> list[str]:
-    """The words after --set, and the archive's place."""
-    return [*options.set, *([f"data_dir={options.data_dir}"] if options.data_dir else [])]
-
-
 class Heads:
-    """Heads of one training and seed, each trained from the same beginning on other tiles.
+    """Heads of one run, each trained from the same beginning on other tiles.
 
     What is compiled once serves all of them, and so label statistics of the loss are those of all training blocks.
     """
@@ -156,7 +146,7 @@ class Heads:
         self.state = [*self.model.variables, *optimizer.variables]
         self.beginning = [keras.ops.convert_to_numpy(variable).copy() for variable in self.state]
 
-    def judged(self, held_out: int) -> dict[str, Any]:
+    def evaluated(self, held_out: int) -> dict[str, Any]:
         """Figures of a block's tiles by a head trained on the other blocks, for every descriptor.
 
         Of the test tiles, block FOLDS, by one trained on all the others, with each query's values.
@@ -205,9 +195,9 @@ class Heads:
 
 
 def compared(settings: Settings, tiles: Tiles, *, test: bool) -> dict[str, Any]:
-    """The results of one training and seed, in the form of `benchmarks.compare.encoders`'s, and each block's figures."""
+    """The facts of a run, in the form of `evaluate_run`'s, and each block's figures."""
     heads = Heads(settings, tiles)
-    folds = [heads.judged(block) for block in range(FOLDS)]
+    folds = [heads.evaluated(block) for block in range(FOLDS)]
     results: dict[str, Any] = {
         name: {
             "validation": {key: mean_of([fold[name][key] for fold in folds]) for key in MEANS},
@@ -215,7 +205,7 @@ def compared(settings: Settings, tiles: Tiles, *, test: bool) -> dict[str, Any]:
         }
         for name in folds[0]
     }
-    for name, found in heads.judged(FOLDS).items() if test else ():
+    for name, found in heads.evaluated(FOLDS).items() if test else ():
         results[name]["test"] = found
     return {
         "settings": settings_without_places(vars(settings)),
@@ -232,7 +222,7 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def floor(tiles: Tiles) -> dict[str, list[float | None]]:
+def floor(tiles: Tiles) -> results_file.Row:
     """The figures of the features themselves on test tiles."""
     from macl_tf.labels import LabelStatistics
 
@@ -241,32 +231,19 @@ def floor(tiles: Tiles) -> dict[str, list[float | None]]:
     own = tiles.features[0]
     scaled = ((own - own[known].mean(0)) / (own[known].std(0) + 1e-3))[test]
     found = scores(scaled, tiles.labels[test], statistics, queries=False)
-    return {"frozen features": [found[key] for key in LED_BY]}
-
-
-def variants(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Name of each training to its settings."""
-    found: dict[str, list[str]] = {}
-    for loss in options.losses:
-        for weight in [0.0] if loss == "bce" else options.joint:
-            joint = [f"classification_weight={weight:g}"] if weight else []
-            found[f"{loss}{f'+bce{weight:g}' if weight else ''}"] = [f"loss={loss}", *views(loss)[1:], *joint]
-    for text in options.variant:
-        name, _, settings = text.partition(":")
-        found[name] = words(settings)
-    return found
+    return {"kind": FLOOR, "name": "frozen features", "figures": [found[key] for key in LED_BY]}
 
 
 def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Validation figures in points, best NDCG first, and what the first training of the list leads each by.
+    """Validation figures in points, best NDCG first, and what the first run of the list leads each by.
 
     A lead has half of its 95 % interval by Student's t over the blocks, each a mean over the seeds that both have.
     """
     grouped: dict[str, dict[int, Any]] = {}
     for run in runs:
-        grouped.setdefault(run["variant"], {})[run["seed"]] = run["results"]
+        grouped.setdefault(run["name"], {})[run["seed"]] = run["results"]
     best = {name: leading(list(found.values())) for name, found in grouped.items()}
-    reference = runs[0]["variant"]
+    reference = runs[0]["name"]
 
     def figures(name: str, seeds: Iterable[int]) -> np.ndarray:
         """(figures, FOLDS) means over seeds, NaN where undefined."""
@@ -274,33 +251,35 @@ def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         values = np.array([[folds[key] for key in LED_BY] for folds in of_seeds], dtype=float)
         return np.asarray(100 * values.mean(axis=0))
 
+    def rounded(values: np.ndarray) -> list[Any]:
+        """Numbers to a thousandth, None where undefined, as JSON has them."""
+        return np.where(np.isnan(values), None, values.round(3)).tolist()
+
     found = []
     for name, own in grouped.items():
         row: dict[str, Any] = {"name": name, "descriptor": best[name], "seeds": len(own), "lead": {}}
-        row |= dict(zip(LED_BY, np.nanmean(figures(name, own), axis=1).round(3).tolist(), strict=True))
+        row |= dict(zip(LED_BY, rounded(np.nanmean(figures(name, own), axis=1)), strict=True))
         common = [seed for seed in own if seed in grouped[reference]]
         if name != reference and common:
             lead = figures(reference, common) - figures(name, common)
             half = T_975 * np.nanstd(lead, axis=1, ddof=1) / np.sqrt(FOLDS)
-            pairs = np.stack([np.nanmean(lead, axis=1), half], axis=1).round(3).tolist()
-            row["lead"] = dict(zip(LED_BY, pairs, strict=True))
+            row["lead"] = dict(zip(LED_BY, rounded(np.stack([np.nanmean(lead, axis=1), half], axis=1)), strict=True))
         found.append(row)
     return sorted(found, key=lambda row: -row["ndcg@100_jaccard"])
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each training, as Markdown."""
+    """A line for each run, as Markdown."""
     reference = next(row["name"] for row in rows if not row["lead"])
-    titles = [*LED_BY.values(), *(f"{reference} leads in {title}, points" for title in LED_BY.values())]
-    head = "| training | searched by | seeds | " + " | ".join(titles) + " |"
-    lines = [head, "|---|---|---:|" + "---:|" * len(titles)]
+    titles = [f"{reference} leads in {title}, points" for title in LED_BY.values()]
+    cells = []
     for row in rows:
         name = f"**{row['name']}**" if row["name"] == reference else row["name"]
-        cells = [f"{row[key] / 100:.3f}" for key in LED_BY]
+        own = [number(row[key] and row[key] / 100) for key in LED_BY]
         leads = [row["lead"].get(key) for key in LED_BY]
-        cells += [f"{lead[0]:+.1f} ± {lead[1]:.1f}" if lead else "" for lead in leads]
-        lines.append(f"| {name} | {row['descriptor']} | {row['seeds']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        by = [f"{number(lead[0], '+.1f')} ± {number(lead[1], '.1f')}" if lead else "" for lead in leads]
+        cells.append([name, row["descriptor"], row["seeds"], *own, *by])
+    return markdown(["run", "descriptor", "seeds", *LED_BY.values(), *titles], cells, "ll")
 
 
 def leading(results: Sequence[dict[str, Any]]) -> str:
@@ -312,7 +291,7 @@ def leading(results: Sequence[dict[str, Any]]) -> str:
 _TILES: list[Tiles] = []  # of a worker process
 
 
-def begin(options: argparse.Namespace) -> None:
+def begin(settings: Settings, encoder: Path, kept: Path) -> None:
     """Prepares a worker: one thread, and the tiles."""
     import tensorflow as tf
 
@@ -320,74 +299,34 @@ def begin(options: argparse.Namespace) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
     tf.get_logger().setLevel("ERROR")
-    _TILES.append(read_tiles(options))
+    _TILES.append(read_tiles(settings, encoder, kept))
 
 
-def work(turn: tuple[str, int, list[str], str, bool]) -> dict[str, Any]:
-    """Trains and judges in a worker."""
-    name, seed, sets, dataset, test = turn
-    settings = load_settings(assignments=[f"epochs={EPOCHS}", *sets, f"seed={seed}"], dataset=dataset)
-    return {"variant": name, "seed": seed, **compared(settings, _TILES[0], test=test)}
+def work(turn: tuple[str, int, list[str], bool]) -> results_file.Row:
+    """Trains and evaluates in a worker."""
+    name, seed, sets, test = turn
+    return {"kind": RUN, "name": name, "seed": seed, **compared(load_settings(assignments=sets), _TILES[0], test=test)}
 
 
-def arguments() -> argparse.ArgumentParser:
-    """What can be said."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="ucm", help="an archive with numbered tiles")
-    parser.add_argument("--data-dir", default="", help="as of macl train")
-    parser.add_argument("--run-dir", type=Path, required=True, help="a finished run, whose encoder gives the features")
-    parser.add_argument("--losses", type=words, default=[], help="names with commas between")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="seeds with commas between")
-    parser.add_argument(
-        "--joint", type=lambda text: [float(word) for word in text.split(",")], default=[0.0],
-        help="weights of classification beside each loss, 0 for none",
-    )  # fmt: skip
-    parser.add_argument(
-        "--variant", action="append", default=[], metavar="NAME:KEY=VALUE,...", help="one more training"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all trainings")
-    parser.add_argument("--no-test", action="store_true", help="leave the test tiles alone: for choices")
-    parser.add_argument(
-        "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="trainings at a time (%(default)s)"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--json", type=Path, help="file for the figures of the table")
-    return parser
-
-
-def main() -> None:
-    """Trains and judges what is missing, and prints the table."""
-    parser = arguments()
-    options = parser.parse_args()
-    named = variants(options)
-    if not named:
-        parser.error("name --losses, a --variant, or both.")
-    if options.jobs < 1:
-        parser.error(f"--jobs must be at least 1, got {options.jobs}.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    turns = [
-        (name, seed, [*options.set, *sets], options.dataset, not options.no_test)
-        for seed in options.seeds
-        for name, sets in named.items()
-    ]
-    missing = [turn for turn in turns if not result_path(options, turn[0], turn[1]).is_file()]
-    command = circumstances("benchmarks.compare.frozen_features", ["tensorflow", "keras", "numpy"])
+def train(experiment: Experiment, options: argparse.Namespace) -> None:
+    """Trains and evaluates what is missing."""
+    shared = [*texts({"dataset": experiment.dataset, "data_dir": options.data_dir}), f"epochs={EPOCHS}"]
+    known = {(row["name"], row["seed"]): row for row in results_file.read(options.out) if row["kind"] == RUN}
+    missing = []
+    for seed in experiment.seeds:
+        for name, own in experiment.runs().items():
+            sets = [*shared, *experiment.settings, *own]
+            if (name, seed) in known:
+                refuse_others((name, seed), known[name, seed]["settings"], sets)
+            else:
+                missing.append((name, seed, [*sets, f"seed={seed}"], experiment.test))
+    if not missing:
+        return
+    kept = options.work / f"features-{digest(options.encoder).split()[-1]}.npz"
+    given = load_settings(assignments=[*shared, *experiment.settings]), options.encoder, kept
+    made = made_by("benchmarks.compare", ["tensorflow", "tensorflow-cpu", "keras", "numpy"])
+    results_file.add(options.out, floor(read_tiles(*given)))  # and features, before workers ask for them
     spawn = multiprocessing.get_context("spawn")
-    write_json(options.out / "floors.json", floor(read_tiles(options)))  # and features, before workers ask for them
-    with ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=begin, initargs=(options,)) as pool:
+    with ProcessPoolExecutor(options.jobs, mp_context=spawn, initializer=begin, initargs=given) as pool:
         for result in tqdm(pool.map(work, missing), "heads", len(missing), unit="run"):
-            made = {"command": command["command"], "versions": command["versions"]}
-            write_json(result_path(options, result["variant"], result["seed"]), {**made, **result})
-    rows = summary([read_json(result_path(options, name, seed)) for name, seed, *_ in turns])
-    print(table(rows))
-    if options.json:
-        write_json(options.json, {**command, "rows": rows})
-
-
-def result_path(options: argparse.Namespace, name: str, seed: int) -> Path:
-    """Where the figures of a training lie."""
-    return Path(options.out) / f"{name}-seed{seed}.json"
-
-
-if __name__ == "__main__":
-    main()
+            results_file.add(options.out, {"command": made["command"], "versions": made["versions"], **result})

@@ -1,10 +1,11 @@
-"""The report of a comparison: means, paired differences with intervals, labels, curves; Markdown and PNG.
+"""The report of an experiment: means, paired differences with intervals, labels, curves; Markdown, JSON and PNG.
 
-    python -m benchmarks.compare.report --results FOLDER [--table macl-weighted:supcon-any-weighted,bce-weighted]
-        [--table macl+bce20-weighted:bce-weighted] [--out FILE.json] [--png FILE.png]
+    python -m benchmarks.compare.report EXPERIMENT
 
-A table holds the trainings named after the colon, and what the one before it leads them by; all of the folder, where
-none is named.
+The experiment's `report.tables` says who is compared with whom: `["macl", "jaccard", "bce"]` lists jaccard and bce with
+their difference to macl; `["macl"]` lists all runs. An experiment that leaves the test tiles alone gets a table of all
+its runs on validation tiles. The figures go into a JSON file beside the results, from which the documents' tables are
+made.
 
 Intervals are paired percentile bootstraps over test queries and seeds together: in each of the resamples, the same
 queries and seeds are drawn for both sides of a difference.
@@ -12,7 +13,6 @@ queries and seeds are drawn for both sides of a difference.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.compare import experiment, frozen_features, results_file, scenes
 from benchmarks.compare.encoders import best_trial
-from benchmarks.compare.evaluate_run import LEADING, leading_value, unpacked, unpacked_labels
-from benchmarks.environment import circumstances
+from benchmarks.compare.evaluate_run import LEADING, fractions, label_aps, leading_value
+from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown, mean_and_spread, number
 from macl_tf.files import read_json, write_json
 
 Floats = NDArray[np.float64]
 RESAMPLES = 4000
+ROOT = Path(__file__).parent.parent.parent
 FIGURES = {"ndcg": "NDCG@100, Jaccard gain", "rarest": "mAP, rarest third", "jaccard50": "mAP, Jaccard >= 0.5"}
 
 
@@ -42,8 +46,8 @@ class Variant:
         ndcg: (S, Q), NaN where undefined.
         jaccard50: (S, Q).
         label_ap: (S, Q, C), NaN where a query does not hold the label.
-        rare: (S, C), which labels are the rarest third; drawn archives, one a seed, may differ in it.
-        runs: The JSON of each run.
+        rare: (S, C), which labels are the rarest third; synthetic archives, one a seed, may differ in it.
+        runs: The facts of each run.
     """
 
     name: str
@@ -56,13 +60,12 @@ class Variant:
     runs: list[dict[str, Any]]
 
 
-def read(folder: Path) -> dict[str, Variant]:
-    """All variants of a folder of results, without runs that left the test tiles alone."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*-seed*.json")):
-        run = read_json(path)
-        if all("test" in parts for parts in run["results"].values()):
-            found.setdefault(run["variant"], []).append(run)
+def variants_of(results: Sequence[Row]) -> dict[str, Variant]:
+    """All variants among results, without runs that left the test tiles alone."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(results, key=lambda row: row["name"]):
+        if row["kind"] == RUN and all("test" in parts for parts in row["results"].values()):
+            found.setdefault(row["name"], []).append(row)
     return {name: variant(name, sorted(runs, key=lambda run: run["seed"])) for name, runs in found.items()}
 
 
@@ -72,22 +75,22 @@ def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None
     on_validation = {d: np.mean([leading_value(run["results"][d]) for run in runs]) for d in known}
     descriptor = descriptor or runs[0].get("searched_by") or max(known, key=lambda d: on_validation[d])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
-    ndcg = np.array([unpacked(test["ndcg"]) for test in tests])
+    ndcg = np.array([fractions(test["ndcg"]) for test in tests])
     labels = len(runs[0]["labels"])
     return Variant(
         name,
         tuple(run["seed"] for run in runs),
         descriptor,
         ndcg,
-        np.array([unpacked(test["jaccard50"]) for test in tests]),
-        np.array([unpacked_labels(test["label_ap"], ndcg.shape[1], labels) for test in tests]),
+        np.array([fractions(test["jaccard50"]) for test in tests]),
+        np.array([label_aps(test, labels) for test in tests]),
         np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs]),
         runs,
     )
 
 
 def descriptors_of(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """What all runs were searched by."""
+    """The descriptors that all runs have."""
     return [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
 
 
@@ -133,17 +136,25 @@ def difference(one: Variant, other: Variant, key: str, *, seed: int = 0) -> tupl
 
 
 def summary(
-    variants: Mapping[str, Variant], wanted: Sequence[tuple[str, Sequence[str]]], labels: Sequence[str], folder: Path
+    results: Sequence[Row], variants: Mapping[str, Variant], wanted: Sequence[Sequence[str]], labels: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """All that the tables say: leads of each reference over others, floors, labels, trials."""
-    trials = {path.stem: read_json(path)["trials"] for path in sorted((folder / "tuning").glob("*.json"))}
+    """All that the tables say: leads of each reference over others, floors, labels, trials.
+
+    Raises:
+        ValueError: If a run is asked for that is not among the results.
+    """
+    if absent := {*labels, *(name for names in wanted for name in names)} - set(variants):
+        raise ValueError(f"there are no results of {', '.join(sorted(absent))}; there are of {', '.join(variants)}.")
+    tabled = dict.fromkeys(name for one, *others in wanted for name in (one, *(others or variants)))
     return {
-        "tables": [{"reference": one, "rows": rows(variants, one, others or list(variants))} for one, others in wanted],
-        "descriptors": by_descriptor([variants[name] for name in tabled(wanted, variants)]),
-        "floors": floors(folder, variants),
+        "tables": [
+            {"reference": one, "rows": rows(variants, one, others or list(variants))} for one, *others in wanted
+        ],
+        "descriptors": by_descriptor([variants[name] for name in tabled]),
+        "floors": floors(results, variants),
         "labels": by_label(variants, labels) if labels else [],
         "label_columns": list(labels),
-        "trials": trials,
+        "trials": dict(sorted((row["name"], row["trials"]) for row in results if row["kind"] == TRIALS)),
     }
 
 
@@ -161,13 +172,8 @@ def rows(variants: Mapping[str, Variant], reference: str, names: Sequence[str]) 
     return found_rows
 
 
-def tabled(wanted: Sequence[tuple[str, Sequence[str]]], variants: Mapping[str, Variant]) -> list[str]:
-    """The names in all tables, each once, in the order in which they are asked for."""
-    return list(dict.fromkeys(name for one, others in wanted for name in (one, *(others or variants))))
-
-
 def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float]]]:
-    """Figures on test tiles of each training by each descriptor, not only by the chosen one."""
+    """Figures on test tiles of each variant by each descriptor, not only by the chosen one."""
     found: dict[str, dict[str, list[float]]] = {}
     for one in variants:
         searched = {name: variant(one.name, one.runs, name) for name in descriptors_of(one.runs)}
@@ -177,15 +183,15 @@ def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float
     return found
 
 
-def floors(folder: Path, variants: Mapping[str, Variant]) -> dict[str, list[float]]:
+def floors(results: Sequence[Row], variants: Mapping[str, Variant]) -> dict[str, list[float]]:
     """Figures of the untrained encoder and of colour histograms, or of frozen features."""
-    if (folder / "floors.json").is_file():
-        known: dict[str, list[float]] = read_json(folder / "floors.json")
-        return known
+    known = [row for row in results if row["kind"] == FLOOR]
+    if features := {row["name"]: row["figures"] for row in known if "figures" in row}:
+        return features
     untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
     unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
     found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in LEADING]}
-    if histograms := [read_json(path)["test"] for path in sorted(folder.glob("histogram*.json"))]:
+    if histograms := [row["results"]["histogram"]["test"] for row in known]:
         found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in LEADING]
     return found
 
@@ -205,90 +211,66 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
 
 
 def tables(summary: dict[str, Any], *, short: bool = False) -> str:
-    """A line for each training, the floors, all descriptors, the labels and the trials, as Markdown.
+    """A line for each variant, the floors, all descriptors, the labels and the trials, as Markdown.
 
-    If `short`, the first two.
+    If `short`, the first two. Of an experiment without tests or with one label a tile, its own tables.
     """
-    lines: list[str] = []
-    for table in summary["tables"]:
-        lines += ["", *of_reference(table)]
-    lines += ["", *of_floors(summary["floors"])]
+    if "tables" not in summary:
+        return frozen_features.table(summary["rows"]) if "rows" in summary else scenes.tables(summary)
+    titles = list(FIGURES.values())
+    parts = [of_reference(table) for table in summary["tables"]]
+    floors = [[name, *map(number, values)] for name, values in summary["floors"].items()]
+    parts.append(markdown(["without training", *titles], floors))
     if not short:
-        lines += [*of_descriptors(summary["descriptors"]), *of_labels(summary), *of_trials(summary["trials"])]
-    return "\n".join(lines[1:])
+        parts += [of_descriptors(summary["descriptors"]), *of_labels(summary), *of_trials(summary["trials"])]
+    return "\n\n".join(parts)
 
 
-def of_reference(table: dict[str, Any]) -> list[str]:
-    """The lines of one reference and what it leads the others by."""
-    titles, reference = list(FIGURES.values()), table["reference"]
-    lines = [
-        "| training | searched by | seeds | " + " | ".join(titles) + " | "
-        + " | ".join(f"{reference} leads in {title}, points" for title in titles) + " |",
-        "|---|---|---:|" + "---:|" * (2 * len(titles)),
-    ]  # fmt: skip
+def of_reference(table: dict[str, Any]) -> str:
+    """One reference and what it leads the others by."""
+    titles, reference, lines = list(FIGURES.values()), table["reference"], []
     for row in table["rows"]:
-        cells = []
-        for key in FIGURES:
-            values = np.array(row[key])
-            cells.append(f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""))
-        for key in FIGURES:
-            mean, low, high = 100 * np.array(row["lead"].get(key, [0, 0, 0]))
-            cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" if row["lead"] else "")
         name = f"**{row['name']}**" if row["name"] == reference else row["name"]
-        lines.append(f"| {name} | {row['descriptor']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
-    return lines
+        leads = [[number(one, "+.1f") for one in 100 * np.array(row["lead"].get(key, []), float)] for key in FIGURES]
+        by = ["{} [{}, {}]".format(*lead) if lead else "" for lead in leads]
+        figures = [mean_and_spread(row[key]) for key in FIGURES]
+        lines.append([name, row["descriptor"], len(row["seeds"]), *figures, *by])
+    leading = [f"{reference} leads in {title}, points" for title in titles]
+    return markdown(["run", "descriptor", "seeds", *titles, *leading], lines, "ll")
 
 
-def of_floors(floors: dict[str, list[float]]) -> list[str]:
-    """The lines of what needs no training."""
-    lines = ["| without training | " + " | ".join(FIGURES.values()) + " |", "|---|" + "---:|" * len(FIGURES)]
-    return [
-        *lines,
-        *(f"| {name} | " + " | ".join(f"{x:.3f}" for x in values) + " |" for name, values in floors.items()),
-    ]
-
-
-def of_descriptors(descriptors: dict[str, dict[str, list[float]]]) -> list[str]:
-    """The lines of each training by each descriptor, after an empty one."""
+def of_descriptors(descriptors: dict[str, dict[str, list[float]]]) -> str:
+    """Each variant by each descriptor."""
     columns = list(dict.fromkeys(name for found in descriptors.values() for name in found))
-    lines = ["", f"| {'/'.join(FIGURES.values())} by | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for name, found in descriptors.items():
-        cells = ("/".join(f"{value:.3f}" for value in found.get(column, [])) for column in columns)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+    lines = [
+        [name, *("/".join(map(number, found.get(column, []))) for column in columns)]
+        for name, found in descriptors.items()
+    ]
+    return markdown([f"{'/'.join(FIGURES.values())} by", *columns], lines, "l" * (1 + len(columns)))
 
 
 def of_labels(summary: dict[str, Any]) -> list[str]:
-    """The lines of each label, after an empty one; none if no labels were asked for."""
-    if not summary["labels"]:
-        return []
-    columns = summary["label_columns"]
+    """The table of each label; none if no labels were asked for."""
     lines = [
-        "",
-        "| AP by label | training tiles | " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * (1 + len(columns)),
+        [f"{one['name']}{' (rare)' if one['rare'] else ''}", one["tiles"], *map(number, one["ap"])]
+        for one in summary["labels"]
     ]
-    for label in summary["labels"]:
-        rare = " (rare)" if label["rare"] else ""
-        values = " | ".join(f"{value:.3f}" for value in label["ap"])
-        lines.append(f"| {label['name']}{rare} | {label['tiles']} | {values} |")
-    return lines
+    return [markdown(["AP by label", "training tiles", *summary["label_columns"]], lines)] if lines else []
 
 
 def of_trials(trials: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]:
-    """The lines of what was tried for each loss, after an empty one; none if nothing was tried."""
-    if not trials:
-        return []
-    lines = ["", f"| loss | trials, on validation tiles: {'/'.join(FIGURES.values())}, and searched by |", "|---|---|"]
+    """The table of what was tried for each loss; none if nothing was tried."""
+    lines = []
     for loss, tried in trials.items():
         chosen, _ = best_trial(tried)
         said = []
         for text, figures in tried.items():
             _, by = best_trial({text: figures})
-            one = f"{text}: {'/'.join(f'{value:.3f}' for value in figures[by])} {by}"
+            one = f"{text}: {'/'.join(map(number, figures[by]))} {by}"
             said.append(f"**{one}**" if text == chosen else one)
-        lines.append(f"| {loss} | {', '.join(said)} |")
-    return lines
+        lines.append([loss, ", ".join(said)])
+    head = f"trials, on validation tiles: {'/'.join(FIGURES.values())}, and descriptor"
+    return [markdown(["loss", head], lines, "ll")] if lines else []
 
 
 def draw(variants: Mapping[str, Variant], path: Path) -> None:
@@ -300,47 +282,61 @@ def draw(variants: Mapping[str, Variant], path: Path) -> None:
 
     picture, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
     order = sorted(variants.values(), key=lambda found: -by_seed(found, "ndcg").mean())
-    for number, found in enumerate(order):
-        colour = pyplot.get_cmap("tab20")(number % 20)
+    for place, found in enumerate(order):
+        colour = pyplot.get_cmap("tab20")(place % 20)
         x, y = by_seed(found, "rarest"), by_seed(found, "ndcg")
         left.scatter(x, y, s=14, color=colour, alpha=0.6)
         left.scatter(x.mean(), y.mean(), s=70, color=colour, edgecolor="black", label=found.name, zorder=3)
         curve = np.mean([[float(value) for value in run["history"].split()] for run in found.runs], axis=0)
         right.plot(np.arange(1, len(curve) + 1), curve, color=colour, lw=1.5)
     left.set(xlabel=FIGURES["rarest"], ylabel=FIGURES["ndcg"], title="Test tiles; large: mean over seeds")
-    right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by what the run searches")
+    right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by the run's descriptor")
     picture.legend(loc="outside lower center", ncols=4, fontsize=8)
     picture.savefig(path, dpi=110)
     pyplot.close(picture)
 
 
+def defined(found: Any) -> Any:
+    """The same with None in place of NaN, which JSON does not have."""
+    if isinstance(found, dict):
+        return {key: defined(value) for key, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [defined(value) for value in found]
+    return None if isinstance(found, float) and np.isnan(found) else found
+
+
 def main() -> None:
-    """Prints the tables and, with --out, writes them as JSON and draws them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--results", type=Path, required=True, help="folder that benchmarks.compare.encoders wrote (--out)"
+    """Prints the tables, writes them as JSON and draws them."""
+    parser = experiment.parser("benchmarks.compare.report", __doc__)
+    options, asked = experiment.parsed(parser)
+    if asked.train == "scenes":  # whose figures need no further computing
+        print(tables(read_json(asked.summary_file(options.out))))
+        return
+    results = results_file.read(options.out)
+    if not results:
+        parser.error(f"there is no '{options.out}': python -m benchmarks.compare {asked.name} makes it.")
+    variants = variants_of(results)
+    try:
+        if asked.test:
+            default = [[next(iter(asked.runs()))]]
+            found = summary(results, variants, asked.report.get("tables", default), asked.report.get("labels", ()))
+            runs = [run for one in variants.values() for run in one.runs]
+        else:
+            place = {(row["name"], row["seed"]): row for row in results if row["kind"] == RUN}
+            turns = [(name, seed) for seed in asked.seeds for name in asked.runs()]
+            if absent := [f"{name}, seed {seed}" for name, seed in turns if (name, seed) not in place]:
+                raise ValueError(f"there are no results of {'; '.join(absent)} in '{options.out}'.")
+            runs = [place[turn] for turn in turns]
+            found = {"rows": frozen_features.summary(runs)}
+    except ValueError as error:
+        parser.error(str(error))
+    made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}
+    write_json(
+        asked.summary_file(options.out), {**made_by("benchmarks.compare.report", []), "made_from": made, **found}
     )
-    parser.add_argument(
-        "--table", action="append", metavar="REFERENCE[:NAME,NAME]",
-        help="trainings, and what the reference leads them by (macl-weighted: all)",
-    )  # fmt: skip
-    parser.add_argument("--labels", nargs="*", default=[], help="trainings of the table by label")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
-    parser.add_argument("--png", type=Path, help="picture of figures and curves")
-    options = parser.parse_args()
-    wanted = [text.partition(":") for text in options.table or ["macl-weighted"]]
-    asked = [(one, [name for name in names.split(",") if name]) for one, _, names in wanted]
-    variants = read(options.results)
-    if absent := {*options.labels, *(name for one, names in asked for name in (one, *names))} - set(variants):
-        parser.error(f"'{options.results}' has no training {', '.join(sorted(absent))}; it has {', '.join(variants)}.")
-    found = summary(variants, asked, options.labels, options.results)
     print(tables(found))
-    if options.out:
-        runs = [run for one in variants.values() for run in one.runs]
-        made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}
-        write_json(options.out, {**circumstances("benchmarks.compare.report", []), "made_from": made, **found})
-    if options.png:
-        draw(variants, options.png)
+    if picture := asked.report.get("picture"):
+        draw(variants, ROOT / picture)
 
 
 if __name__ == "__main__":

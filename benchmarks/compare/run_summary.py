@@ -1,4 +1,4 @@
-"""A finished run as a small JSON file, and as the README's table.
+"""A finished run as a small JSON file, and as a table of the documents.
 
 python -m benchmarks.compare.run_summary RUN benchmarks/results/ucm.json
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import settings_without_places, without_places
+from benchmarks.tables import markdown
 from macl_tf.files import read_json, write_json
 
 FIGURES = {
@@ -50,17 +51,14 @@ def without_paths(words: list[str]) -> list[str]:
     return without_places([word for before, word in pairs if "--run-dir" not in (before, word)], {"--data-dir": "DIR"})
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The README's table of a summary."""
+def table(result: dict[str, Any]) -> str:
+    """The documents' table of a summary."""
     columns = [(state, descriptor) for descriptor in ("projection", "backbone") for state in ("untrained", "trained")]
-    lines = [
-        "| metric | " + " | ".join(f"{descriptor}, {state}" for state, descriptor in columns) + " |",
-        "|---|" + "---:|" * len(columns),
+    rows = [
+        [title, *(f"{result['figures'][descriptor][state][key]:.3f}" for state, descriptor in columns)]
+        for key, title in FIGURES.items()
     ]
-    for key, title in FIGURES.items():
-        cells = " | ".join(f"{result['figures'][descriptor][state][key]:.3f}" for state, descriptor in columns)
-        lines.append(f"| {title} | {cells} |")
-    return "\n".join(lines)
+    return markdown(["metric", *(f"{descriptor}, {state}" for state, descriptor in columns)], rows)
 
 
 def main() -> None:
@@ -71,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     result = summary(options.run)
     write_json(options.output, result)
-    print(markdown(result))
+    print(table(result))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Many trainings under one budget: each a run directory of its own, resumed where it stopped, with the time left."""
+"""Many runs under one budget: each in a run directory of its own, resumed where it stopped, with the time left."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,7 +24,7 @@ def at_once(
 ) -> Iterator[tuple[Turn, Result]]:
     """Works on all turns, so many at a time, each on its own share of this process's processors; with a bar.
 
-    What a training does on one processor (imports, tracing, Python between steps) then leaves no other one idle.
+    What a run does on one processor (imports, tracing, Python between steps) then leaves no other one idle.
 
     Args:
         jobs: Turns at a time, >= 1.
@@ -66,26 +66,22 @@ def at_once(
         )
 
 
-def run_directory(work: Path, name: str, seed: int) -> Path:
-    """Where a variant's run with a seed lies."""
-    return work / f"{name}-seed{seed}"
-
-
-def train(run: Path, words: Sequence[str]) -> dict[str, Any]:
+def train(run: Path, settings: Sequence[str]) -> dict[str, Any]:
     """A finished run is taken as it is, a half-finished one goes on.
 
     Args:
         run: Its directory.
-        words: For `macl train`: "--set", "loss=dcl".
+        settings: For `macl train --set`: "loss=dcl".
 
     Returns:
         What `metrics.json` holds.
 
     Raises:
-        RuntimeError: If the training fails, with what it said.
+        RuntimeError: If the run fails, with what it said.
     """
     if not (run / "metrics.json").is_file():
-        in_process("macl_tf.cli", ["train", *words, "--run-dir", str(run), "--quiet"])
+        sets = [word for text in settings for word in ("--set", text)]
+        in_process("macl_tf.cli", ["train", *sets, "--run-dir", str(run), "--quiet"])
     result: dict[str, Any] = read_json(run / "metrics.json")
     return result
 
@@ -105,26 +101,3 @@ def in_process(module: str, words: Sequence[str]) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"python -m {module} {' '.join(words)} failed:\n{done.stderr[-2000:]}")
-
-
-def train_all(
-    work: Path, variants: Mapping[str, Sequence[str]], seeds: Iterable[int], common: Sequence[str]
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """Trains every variant with every seed, one after the other: each uses all cores.
-
-    Args:
-        work: Folder for the runs.
-        variants: Name to words for `macl train`.
-        seeds: Seeds of the runs.
-        common: Words for all of them.
-
-    Returns:
-        What `metrics.json` holds, by variant and seed.
-    """
-    turns = [(name, seed) for seed in seeds for name in variants]  # whole comparisons first, then further seeds
-    results = {}
-    for name, seed in (bar := tqdm(turns, "trainings", unit="run")):
-        bar.set_postfix_str(f"{name}, seed {seed}")
-        words = [*common, *variants[name], "--set", f"seed={seed}"]
-        results[name, seed] = train(run_directory(work, name, seed), words)
-    return results

@@ -1,4 +1,4 @@
-"""Building one index, and finding its fastest settings: the steps of benchmarks/speed/search_libraries.py, each in its own process."""
+"""Building one index, and finding its fastest settings: the steps of `search_libraries`, each in its own process."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown
 from macl_tf.files import read_json, write_json
 
 WIDTH, LABELS, SEED = 128, 17, 0
@@ -205,11 +206,11 @@ def figures(name: str, measured: list[tuple[list[str], dict[str, Any]]]) -> dict
     }
 
 
-def tables(results: dict[str, dict[str, Any]]) -> str:
+def table(summary: dict[str, Any]) -> str:
     """Three tables in Markdown: time with its ratio to the bare products, the ratios that we aim at, and memory."""
+    results = summary["results"]
     sizes = list(next(iter(results.values())))
-    rule = "|---|" + "---:|" * len(sizes)
-    head = "| " + " | ".join(f"B = {int(size):,}" for size in sizes) + " |"
+    head = [f"B = {int(size):,}" for size in sizes]
 
     def cell(name: str, size: str, key: str) -> str:
         entry = results[name][size]
@@ -221,18 +222,18 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
         ratio = f" ({entry['ms'] / bare:.2f})" if bare and name != BARE else ""
         return f"{entry['ms']:,.1f}{ratio}" if entry["ms"] < 100 else f"{entry['ms']:,.0f}{ratio}"
 
-    parts = []
-    for title, key in (("ms", "ms"), ("peak MiB", "peak_mib")):
-        lines = [f"| {name} | " + " | ".join(cell(name, size, key) for size in sizes) + " |" for name in results]
-        parts.append("\n".join([f"| {title} {head}", rule, *lines]))
+    parts = [
+        markdown([title, *head], [[name, *(cell(name, size, key) for size in sizes)] for name in results])
+        for title, key in (("ms", "ms"), ("peak MiB", "peak_mib"))
+    ]
     lines = []
     for (name, other), aim in RATIOS.items():
         if name in results and other in results:
             pairs = [(results[name][size].get("ms"), results[other][size].get("ms")) for size in sizes]
             cells = [f"{one / two:.2f}" if one and two else "" for one, two in pairs]
-            lines.append(f"| {name} / {other} | " + " | ".join(cells) + f" | {aim} |")
+            lines.append([f"{name} / {other}", *cells, aim])
     if lines:
-        parts.insert(1, "\n".join([f"| ratio of times {head} aim |", rule + "---|", *lines]))
+        parts.insert(1, markdown(["ratio of times", *head, "aim"], lines, "l" + "r" * len(head) + "l"))
     return "\n\n".join(parts)
 
 
@@ -252,7 +253,7 @@ def main() -> None:
     results = run(options.only, options.rows, options.rounds, part)
     packages = ("tensorflow-cpu", "keras", "numpy", "torch", "pytorch-metric-learning")
     summary = {
-        **circumstances("benchmarks.speed.losses", packages),
+        **made_by("benchmarks.speed.losses", packages),
         "width": WIDTH,
         "labels": LABELS,
         "seed": SEED,
@@ -264,7 +265,7 @@ def main() -> None:
     }
     write_json(options.out, summary)
     part.unlink()
-    print(tables(results))
+    print(table(summary))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown
 from macl_tf.files import write_json
 
 SMALL = 256
@@ -88,34 +89,23 @@ def main() -> None:
     beyond = (large["peak"] - large["tensors"]) - (small["peak"] - small["tensors"])
     keys = ("loss", "rows", "width", "labels", "tile_size")
     figures = {
-        **circumstances("benchmarks.speed.losses_memory", ("tensorflow-cpu", "tensorflow", "keras", "numpy")),
+        **made_by("benchmarks.speed.losses_memory", ("tensorflow-cpu", "tensorflow", "keras", "numpy")),
         **{key: getattr(options, key) for key in keys},
         "small": small,
         "large": large,
         "beyond": beyond,
     }
-    print(
-        f"{options.loss}, {options.rows} rows, {options.width} dimensions, {options.labels} labels: "
-        f"{beyond / 2**20:.0f} MiB beyond inputs, gradient and framework "
-        f"(one {options.rows} x {options.rows} matrix: {4 * options.rows**2 / 2**20:.0f} MiB), "
-        f"{large['seconds']:.0f} s with tracing"
-    )
-    print(json.dumps(figures, indent=2))
+    print(table(figures))
     if options.json:
         write_json(options.json, figures)
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The documentation's table."""
-    large = summary["large"]
-    head = "| loss | B | D | C | MiB beyond inputs, gradient and framework | a B x B matrix, MiB | seconds |"
-    cells = [summary["loss"], f"{summary['rows']:,}", summary["width"], summary["labels"]]
-    cells += [
-        f"{summary['beyond'] / 2**20:,.0f}",
-        f"{4 * summary['rows'] ** 2 / 2**20:,.0f}",
-        f"{large['seconds']:.0f}",
-    ]
-    return "\n".join([head, "|---|" + "---:|" * 6, "| " + " | ".join(map(str, cells)) + " |"])
+    """The documents' table."""
+    head = ["loss", "B", "D", "C", "MiB beyond inputs, gradient and framework", "a B x B matrix, MiB", "seconds"]
+    mib = f"{summary['beyond'] / 2**20:,.0f}", f"{4 * summary['rows'] ** 2 / 2**20:,.0f}"
+    sizes = f"{summary['rows']:,}", summary["width"], summary["labels"]
+    return markdown(head, [[summary["loss"], *sizes, *mib, f"{summary['large']['seconds']:.0f}"]])
 
 
 if __name__ == "__main__":

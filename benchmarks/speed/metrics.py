@@ -22,8 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown
 from macl_tf.evaluation.retrieval import evaluate
+from macl_tf.files import write_json
 from macl_tf.metrics import gains, score_queries
 from macl_tf.metrics.ranking import order
 from macl_tf.metrics.similarity import cosine_similarities
@@ -181,13 +183,19 @@ def measure(program: str, arguments: argparse.Namespace) -> dict:
 
 
 def table(summary: dict) -> str:
-    """The README's table."""
+    """The documents' table."""
     ours = summary["results"][0]["seconds"]
-    lines = ["| program | figures | seconds | times ours | peak MB |", "|---|---:|---:|---:|---:|"]
-    for row in summary["results"]:
-        cells = [row["program"], row["figures"], f"{row['seconds']:.1f}", f"{row['seconds'] / ours:.0f}x"]
-        lines.append("| " + " | ".join(map(str, cells)) + f" | {row['peak_mb']:.0f} |")
-    return "\n".join(lines)
+    rows = [
+        [
+            row["program"],
+            row["figures"],
+            f"{row['seconds']:.1f}",
+            f"{row['seconds'] / ours:.0f}x",
+            f"{row['peak_mb']:.0f}",
+        ]
+        for row in summary["results"]
+    ]
+    return markdown(["program", "figures", "seconds", "times ours", "peak MB"], rows)
 
 
 def main() -> None:
@@ -213,28 +221,18 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.speed.metrics", *sys.argv[1:], "--measure", program]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         results.append(json.loads(output.splitlines()[-1]))
-    ours = results[0]
-    print(
-        f"{arguments.queries} queries x {arguments.database} items, {arguments.labels} labels, D {arguments.dimensions}"
-    )
-    print(f"{'program':14}{'version':>9}{'figures':>9}{'seconds':>10}{'ratio':>8}{'peak MB':>9}  queries run")
     for result in results:
-        ratio = result["seconds"] / ours["seconds"]
-        result["ratio"] = ratio
-        note = "" if result["queries_run"] == arguments.queries else f" ({result['seconds_run']:.1f} s, scaled up)"
-        if "largest_difference" in result:
-            note += f", differs from macl_tf by at most {result['largest_difference']:.0e}"
-        print(
-            f"{result['program']:14}{result['version']:>9}{result['figures']:>9}{result['seconds']:>10.1f}"
-            f"{ratio:>7.1f}x{result['peak_mb']:>9.0f}  {result['queries_run']}{note}"
-        )
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        result["ratio"] = result["seconds"] / results[0]["seconds"]
     summary = {
-        **circumstances("benchmarks.speed.metrics", ["numpy", "scikit-learn", "ranx"]),
+        **made_by("benchmarks.speed.metrics", ["numpy", "scikit-learn", "ranx"]),
         "seed": arguments.seed,
         "results": results,
     }
-    arguments.out.write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(arguments.out, summary)
+    print(table(summary))
+    for result in results[1:]:
+        difference = result["largest_difference"]
+        print(f"{result['program']}: {result['queries_run']} queries; differs from macl_tf by {difference:.0e} at most")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Both run on the same cores, so besides the rates it measures the CPU time that e
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -21,10 +20,12 @@ import keras
 import numpy as np
 from PIL import Image
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown
 from macl_tf import MACL
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import decode_image
+from macl_tf.files import write_json
 from macl_tf.models.encoders import build_encoder
 from macl_tf.models.fast_layers import fast
 from macl_tf.pipeline.pipeline import TrainingData, training_dataset
@@ -77,11 +78,12 @@ def encoder_rate(encoder: keras.Model, data: TrainingData, batch_size: int, step
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The README's table."""
-    lines = ["| | images/s | CPU ms an image |", "|---|---:|---:|"]
-    for name, measured in summary["rates"].items():
-        lines.append(f"| {name} | {measured['images_per_second']:,.0f} | {measured['cpu_ms_per_image']:.2f} |")
-    return "\n".join(lines)
+    """The documents' table."""
+    rows = [
+        [name, f"{measured['images_per_second']:,.0f}", f"{measured['cpu_ms_per_image']:.2f}"]
+        for name, measured in summary["rates"].items()
+    ]
+    return markdown(["", "images/s", "CPU ms an image"], rows)
 
 
 def main() -> None:
@@ -109,21 +111,14 @@ def main() -> None:
             "pipeline, decoding": pipeline_rate(decoding, batch_size, arguments.seconds),
             "training the encoder": encoder_rate(fast(build_encoder(size)), cached, batch_size, arguments.steps),
         }
-    training = rates["training the encoder"]["images_per_second"]
-
-    print(f"{'':22}{'images/s':>10}{'CPU ms/image':>14}{'x training':>12}")
-    for name, measured in rates.items():
-        speed = measured["images_per_second"]
-        print(f"{name:22}{speed:10,.0f}{measured['cpu_ms_per_image']:14.3f}{speed / training:12.1f}")
     packages = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow")
     result = {
-        **circumstances("benchmarks.speed.pipeline", packages),
+        **made_by("benchmarks.speed.pipeline", packages),
         "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
         "rates": rates,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"written to {arguments.out}")
+    write_json(arguments.out, result)
+    print(table(result))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.search_by_image --work DIR --data-dir UCM [--sizes 64 128 256] [--tiles 100000]
 
 Each encoder is exported and served from an index of --tiles generated vectors of 128 dimensions; its weights do not
-matter to the time, so it is trained for one epoch on a few drawn tiles. Pictures are asked for one after the other.
+matter to the time, so it is trained for one epoch on a few synthetic tiles. Pictures are asked for one after the other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.compare.runs import train
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
 from benchmarks.speed.search_vectors import Data, clustered
+from benchmarks.tables import markdown
 from macl_tf.files import write_json
 
 _PICTURES = 200
@@ -38,7 +39,7 @@ def served_folder(work: Path, size: int, data: Data) -> Path:
     if not (served / "index").exists():
         run = work / f"run-{size}px"
         few = ["num_tiles=40", "batch_size=16", "epochs=1", f"image_size={size}"]
-        train(run, [word for text in few for word in ("--set", text)])
+        train(run, few)
         version = int(export_encoder(run, served).name)
         ids = [f"{number:06d}" for number in range(len(data.vectors))]
         labels = np.random.default_rng(0).random((len(ids), 17)) < 0.2
@@ -84,15 +85,14 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
     return {"image_size": size, "kind": engine.index.kind, **medians, "rest_share": rest}
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def table(summary: dict[str, Any]) -> str:
     """A line for each size, as Markdown."""
-    titles = ["decoding", "resizing", "encoder", "index"]
-    lines = ["| image size | " + " | ".join(f"{title}, ms" for title in titles) + " | all but the encoder |"]
-    lines.append("|---|" + "---:|" * (len(titles) + 1))
-    for row in results:
-        cells = [f"{row[name]:.2f}" for name in STEPS]
-        lines.append(f"| {row['image_size']} px | " + " | ".join(cells) + f" | {100 * row['rest_share']:.1f} % |")
-    return "\n".join(lines)
+    head = ["image size", "decoding, ms", "resizing, ms", "encoder, ms", "index, ms", "all but the encoder"]
+    rows = [
+        [f"{row['image_size']} px", *(f"{row[name]:.2f}" for name in STEPS), f"{100 * row['rest_share']:.1f} %"]
+        for row in summary["results"]
+    ]
+    return markdown(head, rows)
 
 
 def main() -> None:
@@ -111,11 +111,10 @@ def main() -> None:
     files = files[:: max(1, len(files) // _PICTURES)][:_PICTURES]
     results = [picture_path(served_folder(options.work, size, data), files) for size in options.sizes]
     packages = ("tensorflow-cpu", "tensorflow", "scann", "numpy", "pillow")
-    write_json(
-        options.out,
-        {**circumstances("benchmarks.speed.search_by_image", packages), "index": len(data.vectors), "results": results},
-    )
-    print(table(results))
+    made = made_by("benchmarks.speed.search_by_image", packages)
+    summary = {**made, "index": len(data.vectors), "results": results}
+    write_json(options.out, summary)
+    print(table(summary))
 
 
 if __name__ == "__main__":

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
 from benchmarks.speed.fastest_settings import TARGETS, build, index_folder, measure
 from benchmarks.speed.libraries import RIVALS
 from benchmarks.speed.search_vectors import QUERIES, Data, clustered, embedded, load
+from benchmarks.tables import markdown
 from macl_tf.files import read_json, write_json
 
 
@@ -104,21 +105,19 @@ def kept(options: argparse.Namespace, step: str, data_name: str, name: str, thre
 
 
 def table(result: dict[str, Any]) -> str:
-    """The README's table of a data set."""
-    head = ["index", "build s", "MB"] + [
-        f"{target:.2f}, {threads} thread{'s'[: threads - 1]}" for threads in (1, 2) for target in TARGETS
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    """The table of a data set."""
+    reached = [(threads, f"{target:.2f}") for threads in (1, 2) for target in TARGETS]
+    head = ["index", "build s", "MB", *(f"{recall}, {n} thread{'s'[: n - 1]}" for n, recall in reached)]
+    rows = []
     for name, row in result["rivals"].items():
         if "failed" in row["build"]:
-            lines.append(f"| {name} | {row['build']['failed']} |" + " |" * (len(head) - 2))
+            rows.append([name, row["build"]["failed"], *[""] * (len(head) - 2)])
             continue
-        cells = [name, f"{row['build']['seconds']:.0f}", f"{row['threads_1'].get('memory_mb', np.nan):.0f}"]
-        for threads in (1, 2):
-            reached = row[f"threads_{threads}"].get("at_recall", {})
-            cells += [f"{point['qps']:,.0f}" if (point := reached.get(f"{target:.2f}")) else "-" for target in TARGETS]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        points = [row[f"threads_{threads}"].get("at_recall", {}).get(recall) for threads, recall in reached]
+        memory = row["threads_1"].get("memory_mb", np.nan)
+        speeds = [f"{point['qps']:,.0f}" if point else "-" for point in points]
+        rows.append([name, f"{row['build']['seconds']:.0f}", f"{memory:.0f}", *speeds])
+    return markdown(head, rows)
 
 
 def main() -> None:
@@ -148,7 +147,7 @@ def main() -> None:
     if options.build_only:
         return
     summary: dict[str, Any] = {
-        **circumstances("benchmarks.speed.search_libraries", sorted({rival.package for rival in RIVALS.values()})),
+        **made_by("benchmarks.speed.search_libraries", sorted({rival.package for rival in RIVALS.values()})),
         "queries": QUERIES,
         "results": results,
     }

@@ -1,4 +1,4 @@
-"""The vectors that benchmarks/speed/search_libraries.py searches: embeddings of real tiles, and a million generated ones.
+"""The vectors that `search_libraries` searches: embeddings of real tiles, and a million generated ones.
 
 Both are kept in the work folder, so they are made once.
 """

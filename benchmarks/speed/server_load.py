@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown
 from macl_tf.files import write_json
 
 _WARM = 2.0  # seconds that are not counted
@@ -176,16 +177,15 @@ def in_process_of_its_own(served: Path, seconds: float) -> dict[str, float]:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The README's table."""
-    lines = ["| search by | clients | requests/s | of the bare encoder | p50 ms | p95 ms | p99 ms | errors | MB |",
-             "|---|" + "---:|" * 8]  # fmt: skip
+    """The documents' table."""
+    head = ["search by", "clients", "requests/s", "of the bare encoder", "p50 ms", "p95 ms", "p99 ms", "errors", "MB"]
+    rows = []
     for row in summary["results"]:
         share = f"{100 * row['of_bare']:.0f} %" if "of_bare" in row else ""
-        cells = [row["search_by"], row["clients"], f"{row['requests_per_second']:,.0f}", share]
-        cells += [f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
-        cells += [row["errors"], f"{row['memory_mb']:,.0f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        rate = row["search_by"], row["clients"], f"{row['requests_per_second']:,.0f}", share
+        times = [f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
+        rows.append([*rate, *times, row["errors"], f"{row['memory_mb']:,.0f}"])
+    return markdown(head, rows)
 
 
 def main() -> None:
@@ -226,7 +226,7 @@ def main() -> None:
         if row["search_by"] == "picture":
             row["of_bare"] = row["requests_per_second"] / rates["batch_1" if row["clients"] == 1 else "batch_64"]
     summary = {
-        **circumstances("benchmarks.speed.server_load", _PACKAGES),
+        **made_by("benchmarks.speed.server_load", _PACKAGES),
         "bare_images_per_second": rates,
         "results": results,
     }

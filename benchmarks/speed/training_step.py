@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.environment import circumstances
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown
 from macl_tf.files import write_json
 
 BATCH, LABELS, SECONDS = 128, 17, 8.0
@@ -180,7 +181,7 @@ def main() -> None:
         rates[str(size)][name].append(float(done.stdout.splitlines()[-1]))
     floors = {str(size): floor(size) for size in options.sizes}
     packages = ("tensorflow-cpu", "keras", "numpy", "torch")
-    summary = {**circumstances("benchmarks.speed.training_step", packages), "batch": BATCH}
+    summary = {**made_by("benchmarks.speed.training_step", packages), "batch": BATCH}
     summary |= {"images_per_second": rates, "floor": floors}
     write_json(options.out, summary)
     print(table(summary))
@@ -189,17 +190,17 @@ def main() -> None:
 def table(summary: dict[str, Any]) -> str:
     """A line for each contender, its best round, and what that is of PyTorch's in float32 and of the floor."""
     rates, floors = summary["images_per_second"], summary["floor"]
-    lines = ["| images per second | " + " | ".join(f"{size} px | of torch | of the floor" for size in rates) + " |"]
-    lines.append("|---|" + "---:|" * 3 * len(rates))
+    head = [title for size in rates for title in (f"{size} px", "of torch", "of the floor")]
+    rows = []
     for name in [*next(iter(rates.values())), FLOOR]:
-        cells = []
+        cells: list[str] = []
         for size, found in rates.items():
             best = {other: max(several) for other, several in found.items()}
             best[FLOOR] = floors[size]["images_per_second"]
             share = f"{best[name] / best['torch']:.2f}" if "torch" in best else ""
-            cells.append(f"{best[name]:.0f} | {share} | {best[name] / best[FLOOR]:.2f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            cells += [f"{best[name]:.0f}", share, f"{best[name] / best[FLOOR]:.2f}"]
+        rows.append([name, *cells])
+    return markdown(["images per second", *head], rows)
 
 
 if __name__ == "__main__":
