@@ -6,67 +6,38 @@ A table stands between `<!-- benchmarks/results/NAME.json ... -->` and `<!-- end
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from benchmarks.compare import experiment, report, run_summary
-from benchmarks.speed import (
-    losses,
-    losses_memory,
-    metrics,
-    pipeline,
-    search_by_image,
-    search_libraries,
-    server_load,
-    training_step,
-)
+from benchmarks.command import RESULTS
+from benchmarks.compare import report, run_summary
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)\n?<!-- end -->", re.DOTALL)
 DOCUMENTS = tuple(  # those that hold such tables
     str(path.relative_to(ROOT))
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if BLOCK.search(path.read_text(encoding="utf-8"))
 )
-
-
-def of_search(summary: dict[str, Any], data: str) -> str:
-    """The table of one data set."""
-    return search_libraries.table(next(result for result in summary["results"] if result["data"] == data))
-
-
-# Name of the results to their table; the second argument is what else the comment says, such as "short".
-TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
-    "search_libraries": of_search,
-    **{
-        name: lambda summary, _, table=table: table(summary)
-        for name, table in (
-            ("losses", losses.table),
-            ("losses_memory", losses_memory.table),
-            ("metrics", metrics.table),
-            ("pipeline", pipeline.table),
-            ("pipeline_onednn_off", pipeline.table),
-            ("search_by_image", search_by_image.table),
-            ("server_load", server_load.table),
-            ("server_load_256", server_load.table),
-            ("training_step", training_step.table),
-            ("ucm", run_summary.table),
-        )
-    },
-    **{
-        f"compare_{name}": lambda summary, rest: report.tables(summary, short=rest == "short")
-        for name in experiment.names()
-        if (RESULTS / f"compare_{name}.json").is_file()
-    },
-}
+SPEED = sorted((path.stem for path in (Path(__file__).parent / "speed").glob("*.py")), key=len, reverse=True)
 
 
 def made(name: str, rest: str = "") -> str:
-    """The table of a results file."""
-    return TABLES[name](read_json(RESULTS / f"{name}.json"), rest.strip())
+    """The table of a results file: by the module of `speed` whose name it begins with, or by the report.
+
+    Args:
+        name: Of the file.
+        rest: What else the comment says: "short" for a comparison, the data set of a search.
+    """
+    summary, rest = read_json(RESULTS / f"{name}.json"), rest.strip()
+    if name.startswith("compare_"):
+        return report.tables(summary, short=rest == "short")
+    if name.startswith("search_libraries"):
+        summary = next(result for result in summary["results"] if result["data"] == rest)
+    of_speed = [module for module in SPEED if name.startswith(module)]
+    found: str = (import_module(f"benchmarks.speed.{of_speed[0]}") if of_speed else run_summary).table(summary)
+    return found
 
 
 def renewed(text: str) -> str:

@@ -10,7 +10,7 @@ import shlex
 import sys
 import zipfile
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ PLACES = {
     "--pictures": "FOLDER",
     "--encoder": "PRE/encoder.keras",
     "--out": "OUT",
-    "--json": "FILE",
 }
 
 
@@ -87,8 +86,6 @@ def installed(packages: Iterable[str]) -> dict[str, str]:
     """Versions of those packages that are there: `tensorflow` comes under two names."""
     versions = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

@@ -24,11 +24,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.command import in_process
 from benchmarks.compare import held_out_block, results_file
 from benchmarks.compare.evaluate_run import LEADING, leading_mean
 from benchmarks.compare.experiment import Experiment, of_loss, split, texts
 from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
-from benchmarks.compare.runs import at_once, in_process
+from benchmarks.compare.runs import at_once
 from benchmarks.compare.runs import train as train_run
 from benchmarks.environment import made_by, settings_without_places, without_places
 from macl_tf.files import read_json
@@ -66,7 +67,7 @@ def tune(experiment: Experiment, options: argparse.Namespace, shared: list[str])
     """The best settings and descriptor of each loss and joint form on validation tiles; tries what was not tried."""
     wanted = trials_of(experiment)
     weights = [text for text in shared if text.startswith("weights=")]
-    asked = without_places([*experiment.settings, *weights, *texts(experiment.tune_set)])
+    asked = without_places([*texts(experiment.set), *weights, *texts(experiment.tune_set)])
     known: dict[str, Row] = {row["name"]: row for row in results_file.read(options.out) if row["kind"] == TRIALS}
     for name in wanted:
         new = {"kind": TRIALS, "name": name, "seed": TUNING_SEED, "settings": asked, "trials": {}}
@@ -98,7 +99,7 @@ def validated(run: Path) -> dict[str, list[float]]:
 
 def evaluated(run: Path, *words: str) -> dict[str, Any]:
     """What `evaluate_run` finds, in a process of its own."""
-    in_process("benchmarks.compare.evaluate_run", [str(run), "--out", str(run / "evaluated.json"), *words])
+    in_process("benchmarks.compare.evaluate_run", run, "--out", run / "evaluated.json", *words)
     found: dict[str, Any] = read_json(run / "evaluated.json")
     return found
 
@@ -127,7 +128,7 @@ def settings_of_all(experiment: Experiment, options: argparse.Namespace) -> list
         table = Path(options.work) / f"held_out_{experiment.held_out}.csv"
         held_out_block.write(table, options.data_dir, experiment.held_out)
         found += ["dataset=folder", f"table={table}"]
-    return [*found, *experiment.settings, *([f"weights={options.encoder}"] if options.encoder else [])]
+    return [*found, *texts(experiment.set), *([f"weights={options.encoder}"] if options.encoder else [])]
 
 
 def train(experiment: Experiment, options: argparse.Namespace) -> None:

@@ -87,9 +87,13 @@ def leading_mean(values: Iterable[float | None]) -> float:
     return fmean(known) if known else -math.inf
 
 
-def leading_value(parts: dict[str, Any]) -> float:
-    """`leading_mean` of a run's validation tiles, by a descriptor."""
-    return leading_mean(parts["validation"][key] for key in LEADING)
+def best_descriptor(results: Sequence[dict[str, Any]]) -> str:
+    """The descriptor, of those that all runs have, with the best mean of validation figures."""
+
+    def mean(name: str) -> float:
+        return fmean(leading_mean(parts[name]["validation"][key] for key in LEADING) for parts in results)
+
+    return max((name for name in results[0] if all(name in parts for parts in results)), key=mean)
 
 
 def thousandths(values: np.ndarray) -> list[int | None]:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare.results_file import RESULTS
+from benchmarks.command import RESULTS
 
 FOLDER = Path(__file__).parent / "experiments"
 KINDS = ("encoders", "heads", "scenes")
@@ -73,11 +73,6 @@ class Experiment:
             raise ValueError(f"held_out is of the numbers of ucm, got dataset '{self.dataset}'.")
         if not 0 <= self.tune <= 5:
             raise ValueError(f"tune must be 0 to 5, got {self.tune}.")
-
-    @property
-    def settings(self) -> list[str]:
-        """The settings of all runs, as `--set` takes them."""
-        return texts(self.set)
 
     def runs(self, chosen: Mapping[str, tuple[str, str]] | None = None) -> dict[str, list[str]]:
         """Name of each run to its settings.

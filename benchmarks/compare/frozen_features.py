@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from benchmarks.compare import results_file
 from benchmarks.compare.encoders import refuse_others
-from benchmarks.compare.evaluate_run import MEANS, leading_value, scores
+from benchmarks.compare.evaluate_run import MEANS, best_descriptor, scores
 from benchmarks.compare.experiment import Experiment, texts
 from benchmarks.compare.results_file import FLOOR, RUN
 from benchmarks.environment import digest, made_by, settings_without_places
@@ -242,7 +242,7 @@ def summary(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     grouped: dict[str, dict[int, Any]] = {}
     for run in runs:
         grouped.setdefault(run["name"], {})[run["seed"]] = run["results"]
-    best = {name: leading(list(found.values())) for name, found in grouped.items()}
+    best = {name: best_descriptor(list(found.values())) for name, found in grouped.items()}
     reference = runs[0]["name"]
 
     def figures(name: str, seeds: Iterable[int]) -> np.ndarray:
@@ -282,12 +282,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(["run", "descriptor", "seeds", *LED_BY.values(), *titles], cells, "ll")
 
 
-def leading(results: Sequence[dict[str, Any]]) -> str:
-    """The descriptor with the best mean of validation figures."""
-    mean = {d: np.mean([leading_value(found[d]) for found in results]) for d in results[0]}
-    return max(mean, key=lambda d: mean[d])
-
-
 _TILES: list[Tiles] = []  # of a worker process
 
 
@@ -315,7 +309,7 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
     missing = []
     for seed in experiment.seeds:
         for name, own in experiment.runs().items():
-            sets = [*shared, *experiment.settings, *own]
+            sets = [*shared, *texts(experiment.set), *own]
             if (name, seed) in known:
                 refuse_others((name, seed), known[name, seed]["settings"], sets)
             else:
@@ -323,7 +317,7 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
     if not missing:
         return
     kept = options.work / f"features-{digest(options.encoder).split()[-1]}.npz"
-    given = load_settings(assignments=[*shared, *experiment.settings]), options.encoder, kept
+    given = load_settings(assignments=[*shared, *texts(experiment.set)]), options.encoder, kept
     made = made_by("benchmarks.compare", ["tensorflow", "tensorflow-cpu", "keras", "numpy"])
     results_file.add(options.out, floor(read_tiles(*given)))  # and features, before workers ask for them
     spawn = multiprocessing.get_context("spawn")

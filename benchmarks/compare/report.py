@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.compare import experiment, frozen_features, results_file, scenes
 from benchmarks.compare.encoders import best_trial
-from benchmarks.compare.evaluate_run import LEADING, fractions, label_aps, leading_value
+from benchmarks.compare.evaluate_run import LEADING, best_descriptor, fractions, label_aps
 from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
 from benchmarks.environment import made_by
 from benchmarks.tables import markdown, mean_and_spread, number
@@ -71,9 +71,7 @@ def variants_of(results: Sequence[Row]) -> dict[str, Variant]:
 
 def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None) -> Variant:
     """Its runs as arrays, by a descriptor: the one named, that of the trials, or the best on validation tiles."""
-    known = descriptors_of(runs)
-    on_validation = {d: np.mean([leading_value(run["results"][d]) for run in runs]) for d in known}
-    descriptor = descriptor or runs[0].get("searched_by") or max(known, key=lambda d: on_validation[d])
+    descriptor = descriptor or runs[0].get("searched_by") or best_descriptor([run["results"] for run in runs])
     tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
     ndcg = np.array([fractions(test["ndcg"]) for test in tests])
     labels = len(runs[0]["labels"])
@@ -87,11 +85,6 @@ def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None
         np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs]),
         runs,
     )
-
-
-def descriptors_of(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The descriptors that all runs have."""
-    return [name for name in runs[0]["results"] if all(name in run["results"] for run in runs)]
 
 
 def weighted_mean(values: Floats, by_seed: Floats, by_query: Floats) -> Floats:
@@ -173,13 +166,12 @@ def rows(variants: Mapping[str, Variant], reference: str, names: Sequence[str]) 
 
 
 def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float]]]:
-    """Figures on test tiles of each variant by each descriptor, not only by the chosen one."""
+    """Figures on test tiles of each variant by each descriptor that all its runs have, not only by the chosen one."""
     found: dict[str, dict[str, list[float]]] = {}
     for one in variants:
-        searched = {name: variant(one.name, one.runs, name) for name in descriptors_of(one.runs)}
-        found[one.name] = {
-            name: [float(by_seed(other, key).mean()) for key in FIGURES] for name, other in searched.items()
-        }
+        names = [name for name in one.runs[0]["results"] if all(name in run["results"] for run in one.runs)]
+        by = {name: variant(one.name, one.runs, name) for name in names}
+        found[one.name] = {name: [float(by_seed(by[name], key).mean()) for key in FIGURES] for name in names}
     return found
 
 
@@ -331,9 +323,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}
-    write_json(
-        asked.summary_file(options.out), {**made_by("benchmarks.compare.report", []), "made_from": made, **found}
-    )
+    told = {**made_by("benchmarks.compare.report", []), "made_from": made, **defined(found)}
+    write_json(asked.summary_file(options.out), told)
     print(tables(found))
     if picture := asked.report.get("picture"):
         draw(variants, ROOT / picture)

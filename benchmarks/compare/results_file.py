@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from macl_tf.files import locked, written_whole
 
-RESULTS = Path(__file__).parent.parent / "results"
 RUN, TRIALS, FLOOR = "run", "trials", "floor"
 VALUES = ("ndcg", "jaccard50", "query", "label", "label_ap")
 SCHEMA = pa.schema(

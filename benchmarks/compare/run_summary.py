@@ -27,10 +27,12 @@ FIGURES = {
 def summary(run: Path) -> dict[str, Any]:
     """What made the figures of a run, and the figures."""
     metrics, versions = read_json(run / "metrics.json"), read_json(run / "versions.json")
-    words = versions.pop("command")
+    command = versions.pop("command")
+    words = command[1:] if command[:1] == ["train"] else command
+    words = [word for before, word in zip(["", *words], words, strict=False) if "--run-dir" not in (before, word)]
     settings = tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))
     return {
-        "command": "python train.py " + " ".join(without_paths(words[1:] if words[:1] == ["train"] else words)),
+        "command": "python train.py " + " ".join(without_places(words, {"--data-dir": "DIR"})),
         "versions": versions,
         "settings": settings_without_places(settings),
         "split": metrics["split"],
@@ -43,12 +45,6 @@ def summary(run: Path) -> dict[str, Any]:
             for descriptor in ("projection", "backbone")
         },
     }
-
-
-def without_paths(words: list[str]) -> list[str]:
-    """A command line with the archive's place replaced by DIR, and without the run's."""
-    pairs = zip(["", *words], words, strict=False)
-    return without_places([word for before, word in pairs if "--run-dir" not in (before, word)], {"--data-dir": "DIR"})
 
 
 def table(result: dict[str, Any]) -> str:

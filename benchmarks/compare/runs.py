@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from benchmarks.command import in_process
 from macl_tf.files import read_json
 
 Turn = TypeVar("Turn")
@@ -67,37 +66,14 @@ def at_once(
 
 
 def train(run: Path, settings: Sequence[str]) -> dict[str, Any]:
-    """A finished run is taken as it is, a half-finished one goes on.
+    """What a run's `metrics.json` holds: a finished run is taken as it is, a half-finished one goes on.
 
     Args:
         run: Its directory.
         settings: For `macl train --set`: "loss=dcl".
-
-    Returns:
-        What `metrics.json` holds.
-
-    Raises:
-        RuntimeError: If the run fails, with what it said.
     """
     if not (run / "metrics.json").is_file():
         sets = [word for text in settings for word in ("--set", text)]
-        in_process("macl_tf.cli", ["train", *sets, "--run-dir", str(run), "--quiet"])
+        in_process("macl_tf.cli", "train", *sets, "--run-dir", run, "--quiet")
     result: dict[str, Any] = read_json(run / "metrics.json")
     return result
-
-
-def in_process(module: str, words: Sequence[str]) -> None:
-    """Runs a module in a process of its own.
-
-    Raises:
-        RuntimeError: If it fails, with what it said.
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"python -m {module} {' '.join(words)} failed:\n{done.stderr[-2000:]}")

@@ -21,13 +21,7 @@ from benchmarks.environment import made_by
 from benchmarks.tables import markdown, mean_and_spread
 from macl_tf.files import read_json, write_json
 
-FIGURES = {
-    "map_any": "mAP",
-    "precision@1": "P@1",
-    "precision@10": "P@10",
-    "recall@10": "R@10",
-    "hit@10": "hit@10",
-}
+FIGURES = {"map_any": "mAP", "precision@1": "P@1", "precision@10": "P@10", "recall@10": "R@10", "hit@10": "hit@10"}
 
 
 def summary(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +69,7 @@ def tables(summary: dict[str, Any]) -> str:
 
 def train(experiment: Experiment, options: argparse.Namespace) -> None:
     """Trains what is missing, writes the JSON and prints the tables."""
-    shared = [*texts({"dataset": experiment.dataset, "data_dir": options.data_dir}), *experiment.settings]
+    shared = [*texts({"dataset": experiment.dataset, "data_dir": options.data_dir}), *texts(experiment.set)]
     turns = [(name, seed) for seed in experiment.seeds for name in experiment.runs()]
 
     def folder(turn: tuple[str, int]) -> Path:

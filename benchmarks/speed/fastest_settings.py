@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed.libraries import RIVALS, Rival
+from benchmarks.speed.libraries import LIBRARIES, Library
 from benchmarks.speed.search_vectors import Data, K
 
 TARGETS = (0.90, 0.95, 0.99)
@@ -36,9 +37,9 @@ def build(data: Data, name: str, work: Path, threads: int) -> dict[str, Any]:
     folder = index_folder(work, data.name, name)
     folder.mkdir(parents=True, exist_ok=True)
     vectors = np.array(data.vectors)
-    RIVALS[name].library()
+    import_module(LIBRARIES[name].module)
     before, wall, cpu = resident_mb(), time.perf_counter(), time.process_time()
-    RIVALS[name].build(vectors, folder, threads)
+    LIBRARIES[name].build(vectors, folder, threads)
     return {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
@@ -51,43 +52,43 @@ def build(data: Data, name: str, work: Path, threads: int) -> dict[str, Any]:
 
 def measure(data: Data, name: str, work: Path, threads: int) -> dict[str, Any]:
     """Memory of an index, and its fastest setting for each recall."""
-    rival = RIVALS[name]
-    rival.library()
+    library = LIBRARIES[name]
+    import_module(library.module)
     before = resident_mb()
-    index = rival.load(index_folder(work, data.name, name), data.vectors, threads)
-    first = next(rival.settings(index))[0]
-    rival.searching(index, first)(data.queries, K)
+    index = library.load(index_folder(work, data.name, name), data.vectors, threads)
+    first = next(library.settings(index))[0]
+    library.searching(index, first)(data.queries, K)
     memory = resident_mb() - before
 
-    points = sweep(rival, index, data)
+    points = sweep(library, index, data)
     at_recall: dict[str, Any] = {}
     for target in TARGETS:
         good = sorted((point for point in points if point["recall"] >= target), key=lambda point: -point["qps"])
         for point in good[:_CANDIDATES]:
             if "seconds" not in point:
-                timed(point, rival.searching(index, point["setting"]), data, _SECONDS)
+                timed(point, library.searching(index, point["setting"]), data, _SECONDS)
         if good:
             best = max(good[:_CANDIDATES], key=lambda point: point["qps"])
             at_recall[f"{target:.2f}"] = {key: best[key] for key in ("setting", "recall", "qps", "cpu_ms_per_query")}
     result = {"memory_mb": memory, "settings_tried": len(points), "at_recall": at_recall}
     if name == "macl_tf scann":
-        timed(points[0], rival.searching(index, {}), data, _SECONDS)
+        timed(points[0], library.searching(index, {}), data, _SECONDS)
         result["as_tuned"] = {key: points[0][key] for key in ("recall", "qps", "cpu_ms_per_query")}
         result["parameters"] = index.parameters  # their recall is the one that was measured when it was built
     if "0.95" in at_recall:
-        search = rival.searching(index, at_recall["0.95"]["setting"])
+        search = library.searching(index, at_recall["0.95"]["setting"])
         result["single_query_p50_ms"] = 1000 * single_latency(search, data.queries)
     return result | {"load_average": os.getloadavg()[0]}
 
 
-def sweep(rival: Rival, index: Any, data: Data) -> list[dict[str, Any]]:
+def sweep(library: Library, index: Any, data: Data) -> list[dict[str, Any]]:
     """Recall and a first time of all settings that could count."""
     points: list[dict[str, Any]] = []
-    for run in rival.settings(index):
+    for run in library.settings(index):
         recalls: list[float] = []
         for setting in run:
             point: dict[str, Any] = {"setting": setting}
-            timed(point, rival.searching(index, setting), data, 0.0)
+            timed(point, library.searching(index, setting), data, 0.0)
             points.append(point)
             recalls.append(point["recall"])
             enough = max((p["qps"] for p in points if p["recall"] >= TARGETS[-1]), default=0.0)

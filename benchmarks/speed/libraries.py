@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ BEAMS = [round(10 * 1.2**step) for step in range(28)]
 
 
 @dataclass(frozen=True)
-class Rival:
+class Library:
     """A library's index.
 
     Args:
@@ -32,7 +30,7 @@ class Rival:
         load: (folder, vectors, threads): reads it, as an object of its own.
         settings: (index): settings to sweep, in runs of growing recall: a run ends where recall is high enough.
         searching: (index, setting): the search (queries, k) -> positions at a setting.
-        library: Imports it, so that what that takes is not counted as the index's.
+        module: Is imported first, so that what that takes is not counted as the index's.
         package: Name of its distribution.
         note: What to know of it.
     """
@@ -41,7 +39,7 @@ class Rival:
     load: Callable[[Path, Vectors, int], Any]
     settings: Callable[[Any], Iterator[list[dict[str, int]]]]
     searching: Callable[[Any, dict[str, int]], Search]
-    library: Callable[[], Any]
+    module: str
     package: str
     note: str
 
@@ -203,59 +201,38 @@ def _usearch_searching(loaded: Any, setting: dict[str, int]) -> Search:
     return search
 
 
-def _scann_library() -> Any:
-    from macl_tf.index.searchers.scann_library import scann_pybind
-
-    return scann_pybind()
-
-
-def _faiss(factory: Callable[[Vectors], str], settings: Any, note: str) -> Rival:
-    build = _faiss_build(factory)
-    return Rival(build, _faiss_load, settings, _faiss_searching, partial(import_module, "faiss"), "faiss-cpu", note)
+def _faiss(factory: Callable[[Vectors], str], settings: Any, note: str) -> Library:
+    return Library(_faiss_build(factory), _faiss_load, settings, _faiss_searching, "faiss", "faiss-cpu", note)
 
 
 _GRAPH = f"M {M}, efConstruction {EF_CONSTRUCTION}"
-RIVALS = {
-    "macl_tf scann": Rival(
-        _scann_build,
-        _scann_load,
-        _scann_settings,
-        _scann_searching,
-        _scann_library,
-        "scann",
-        "macl_tf.serving.ScannSearcher; the time to build it includes its tuning",
+_SCANN, _EXACT = "macl_tf.index.searchers.scann_searcher", "macl_tf.index.searchers.exact"
+_LISTS = "refined by the vectors; nlist about 4 sqrt(N)"
+# fmt: off
+LIBRARIES = {
+    "macl_tf scann": Library(
+        _scann_build, _scann_load, _scann_settings, _scann_searching, _SCANN, "scann",
+        "macl_tf.index.searchers.ScannSearcher; the time to build it includes its tuning",
     ),
-    "macl_tf exact": Rival(
-        _exact_build, _exact_load, _one, _exact_searching, lambda: None, "numpy", "macl_tf.serving.ExactSearcher"
+    "macl_tf exact": Library(
+        _exact_build, _exact_load, _one, _exact_searching, _EXACT, "numpy", "macl_tf.index.searchers.ExactSearcher",
     ),
     "faiss flat": _faiss(lambda vectors: "Flat", _one, "exhaustive"),
     "faiss ivf-pq": _faiss(
-        lambda vectors: f"IVF{nlist(vectors)},PQ{vectors.shape[1] // 4},RFlat",
-        _probes,
-        "8 bits for 4 dimensions, refined by the vectors; nlist about 4 sqrt(N)",
+        lambda vectors: f"IVF{nlist(vectors)},PQ{vectors.shape[1] // 4},RFlat", _probes,
+        f"8 bits for 4 dimensions, {_LISTS}",
     ),
     "faiss ivf-pq fast-scan": _faiss(
-        lambda vectors: f"IVF{nlist(vectors)},PQ{vectors.shape[1] // 2}x4fs,RFlat",
-        _probes,
-        "4 bits for 2 dimensions, looked up in registers, refined by the vectors; nlist about 4 sqrt(N)",
+        lambda vectors: f"IVF{nlist(vectors)},PQ{vectors.shape[1] // 2}x4fs,RFlat", _probes,
+        f"4 bits for 2 dimensions, looked up in registers, {_LISTS}",
     ),
     "faiss hnsw": _faiss(lambda vectors: f"HNSW{M}", _beams, _GRAPH),
-    "hnswlib": Rival(
-        _hnswlib_build,
-        _hnswlib_load,
-        _beams,
-        _hnswlib_searching,
-        partial(import_module, "hnswlib"),
-        "hnswlib",
-        _GRAPH,
+    "hnswlib": Library(
+        _hnswlib_build, _hnswlib_load, _beams, _hnswlib_searching, "hnswlib", "hnswlib", _GRAPH,
     ),
-    "usearch": Rival(
-        _usearch_build,
-        _usearch_load,
-        _beams,
-        _usearch_searching,
-        partial(import_module, "usearch.index"),
-        "usearch",
+    "usearch": Library(
+        _usearch_build, _usearch_load, _beams, _usearch_searching, "usearch.index", "usearch",
         f"connectivity {M}, expansion_add {EF_CONSTRUCTION}, float32",
     ),
 }
+# fmt: on

@@ -22,8 +22,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +30,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.environment import made_by
+from benchmarks import command
+from benchmarks.command import in_process
 from benchmarks.tables import markdown
 from macl_tf.files import read_json, write_json
 
@@ -156,13 +155,10 @@ def measure(names: list[str], rows: int) -> dict[str, Any]:
 
 def in_process_of_its_own(names: list[str], rows: int) -> dict[str, Any]:
     """`measure`, or {"failed": why}."""
-    command = [sys.executable, "-m", "benchmarks.speed.losses", "--measure", *names, str(rows)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    )
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]}
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        return json.loads(in_process("benchmarks.speed.losses", "--measure", *names, rows))
+    except RuntimeError as error:
+        return {"failed": str(error).splitlines()[-1][:200]}
 
 
 def processes(names: list[str], rows: int, rounds: int) -> list[list[str]]:
@@ -239,11 +235,10 @@ def table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures all contenders, writes the JSON and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, "losses")
     parser.add_argument("--rows", type=int, nargs="+", default=[*ROWS], help="batch sizes")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each time; more up to B = 1,024")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "losses.json")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -252,8 +247,7 @@ def main() -> None:
     part = options.out.with_suffix(".partial.json")
     results = run(options.only, options.rows, options.rounds, part)
     packages = ("tensorflow-cpu", "keras", "numpy", "torch", "pytorch-metric-learning")
-    summary = {
-        **made_by("benchmarks.speed.losses", packages),
+    facts = {
         "width": WIDTH,
         "labels": LABELS,
         "seed": SEED,
@@ -263,9 +257,8 @@ def main() -> None:
         },
         "results": results,
     }
-    write_json(options.out, summary)
+    command.record(options.out, "benchmarks.speed.losses", packages, facts, table)
     part.unlink()
-    print(table(summary))
 
 
 if __name__ == "__main__":

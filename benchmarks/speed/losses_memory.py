@@ -1,6 +1,6 @@
 """Peak memory of a loss at a large batch: value and gradient, against the same run at 256 rows.
 
-python -m benchmarks.speed.losses_memory [--rows 65536] [--loss MACL] [--tile-size N] [--json FILE]
+python -m benchmarks.speed.losses_memory [--rows 65536] [--loss MACL] [--tile-size N]
 
 Each run is a process of its own. The figure is the peak resident memory of the large run, less that of the
 small one (the framework), less what the large run's labels, embeddings and gradient take.
@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import made_by
+from benchmarks import command
+from benchmarks.command import in_process
 from benchmarks.tables import markdown
-from macl_tf.files import write_json
 
 SMALL = 256
 
@@ -55,49 +52,31 @@ def measure(name: str, rows: int, width: int, labels: int, tile_size: int | None
     }
 
 
-def run(options: argparse.Namespace, rows: int) -> dict[str, Any]:
+def run(rows: int) -> dict[str, Any]:
     """`measure` in a process of its own."""
-    words = ["--loss", options.loss, "--width", options.width, "--labels", options.labels, "--measure", rows]
-    if options.tile_size is not None:
-        words += ["--tile-size", options.tile_size]
-    result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.losses_memory", *map(str, words)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(result.stdout.splitlines()[-1])
+    return json.loads(in_process("benchmarks.speed.losses_memory", *sys.argv[1:], "--measure", rows))
 
 
 def main() -> None:
     """Measures the large and the small run and prints the difference."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, "losses_memory")
     parser.add_argument("--rows", type=int, default=65536, help="rows of the batch")
     parser.add_argument("--width", type=int, default=128, help="dimensions of the embeddings")
     parser.add_argument("--labels", type=int, default=17, help="labels")
     parser.add_argument("--loss", default="MACL", help="name of a class of macl_tf.losses")
     parser.add_argument("--tile-size", type=int, help="rows per tile; 0: dense; default: chosen by size")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measured = measure(options.loss, options.measure, options.width, options.labels, options.tile_size)
         print(json.dumps(measured))
         return
-    small, large = run(options, SMALL), run(options, options.rows)
+    small, large = run(SMALL), run(options.rows)
     beyond = (large["peak"] - large["tensors"]) - (small["peak"] - small["tensors"])
     keys = ("loss", "rows", "width", "labels", "tile_size")
-    figures = {
-        **made_by("benchmarks.speed.losses_memory", ("tensorflow-cpu", "tensorflow", "keras", "numpy")),
-        **{key: getattr(options, key) for key in keys},
-        "small": small,
-        "large": large,
-        "beyond": beyond,
-    }
-    print(table(figures))
-    if options.json:
-        write_json(options.json, figures)
+    facts = {key: getattr(options, key) for key in keys} | {"small": small, "large": large, "beyond": beyond}
+    packages = ("tensorflow-cpu", "tensorflow", "keras", "numpy")
+    command.record(options.out, "benchmarks.speed.losses_memory", packages, facts, table)
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -14,18 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.environment import made_by
+from benchmarks import command
+from benchmarks.command import in_process
 from benchmarks.tables import markdown
 from macl_tf.evaluation.retrieval import evaluate
-from macl_tf.files import write_json
 from macl_tf.metrics import gains, score_queries
 from macl_tf.metrics.ranking import order
 from macl_tf.metrics.similarity import cosine_similarities
@@ -200,7 +198,7 @@ def table(summary: dict) -> str:
 
 def main() -> None:
     """Runs every program and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, "metrics")
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--database", type=int, default=10_000)
     parser.add_argument("--labels", type=int, default=17)
@@ -208,7 +206,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sklearn-queries", type=int, default=1000, help="queries for scikit-learn, then scaled up")
     parser.add_argument("--ranx-queries", type=int, default=200, help="queries for ranx, then scaled up")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "metrics.json")
     parser.add_argument("--measure", choices=PROGRAMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -218,18 +215,11 @@ def main() -> None:
     results = []
     for program in PROGRAMS:
         print(f"running {program} ...", file=sys.stderr)
-        command = [sys.executable, "-m", "benchmarks.speed.metrics", *sys.argv[1:], "--measure", program]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        results.append(json.loads(output.splitlines()[-1]))
+        results.append(json.loads(in_process("benchmarks.speed.metrics", *sys.argv[1:], "--measure", program)))
     for result in results:
         result["ratio"] = result["seconds"] / results[0]["seconds"]
-    summary = {
-        **made_by("benchmarks.speed.metrics", ["numpy", "scikit-learn", "ranx"]),
-        "seed": arguments.seed,
-        "results": results,
-    }
-    write_json(arguments.out, summary)
-    print(table(summary))
+    facts = {"seed": arguments.seed, "results": results}
+    command.record(arguments.out, "benchmarks.speed.metrics", ["numpy", "scikit-learn", "ranx"], facts, table)
     for result in results[1:]:
         difference = result["largest_difference"]
         print(f"{result['program']}: {result['queries_run']} queries; differs from macl_tf by {difference:.0e} at most")

@@ -5,7 +5,6 @@ Both run on the same cores, so besides the rates it measures the CPU time that e
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -20,12 +19,11 @@ import keras
 import numpy as np
 from PIL import Image
 
-from benchmarks.environment import made_by
+from benchmarks import command
 from benchmarks.tables import markdown
 from macl_tf import MACL
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import decode_image
-from macl_tf.files import write_json
 from macl_tf.models.encoders import build_encoder
 from macl_tf.models.fast_layers import fast
 from macl_tf.pipeline.pipeline import TrainingData, training_dataset
@@ -88,14 +86,13 @@ def table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures, prints and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = command.parser(__doc__, "pipeline")
     parser.add_argument("--image-size", type=int, default=64, help="side of the training images in pixels")
     parser.add_argument("--batch-size", type=int, default=128, help="images per step")
     parser.add_argument("--num-images", type=int, default=1024, help="JPEG tiles to generate")
     parser.add_argument("--seconds", type=float, default=8.0, help="time for each measurement of the pipeline")
     parser.add_argument("--steps", type=int, default=12, help="training steps to time")
     parser.add_argument("--seed", type=int, default=0, help="of the tiles, the draws and the encoder")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "pipeline.json")
     arguments = parser.parse_args()
     size, batch_size = arguments.image_size, arguments.batch_size
     keras.utils.set_random_seed(arguments.seed)
@@ -112,13 +109,8 @@ def main() -> None:
             "training the encoder": encoder_rate(fast(build_encoder(size)), cached, batch_size, arguments.steps),
         }
     packages = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "pillow")
-    result = {
-        **made_by("benchmarks.speed.pipeline", packages),
-        "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
-        "rates": rates,
-    }
-    write_json(arguments.out, result)
-    print(table(result))
+    settings = {name: value for name, value in vars(arguments).items() if name != "out"}
+    command.record(arguments.out, "benchmarks.speed.pipeline", packages, {"settings": settings, "rates": rates}, table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ matter to the time, so it is trained for one epoch on a few synthetic tiles. Pic
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
@@ -18,11 +17,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import command
 from benchmarks.compare.runs import train
-from benchmarks.environment import made_by
 from benchmarks.speed.search_vectors import Data, clustered
 from benchmarks.tables import markdown
-from macl_tf.files import write_json
 
 _PICTURES = 200
 STEPS = ("decoding_ms", "resizing_ms", "encoder_ms", "index_ms")
@@ -61,19 +59,17 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
 
     engine = SearchEngine.open(served, verify=False)
     size = engine.encoder.image_size
+
+    def resize(array: np.ndarray) -> np.ndarray:
+        return resize_image(array, size)[None]
+
+    def search(vector: np.ndarray) -> Any:
+        return engine.search(vectors=vector, k=10)
+
     steps: dict[str, list[float]] = {name: [] for name in (*STEPS, "total_ms")}
     for path in tqdm(files[:20] + files, f"{size} px", unit="picture"):  # a few to warm up
         value: Any = path
-        for name, do in zip(
-            STEPS,
-            (
-                read_picture,
-                lambda array: resize_image(array, size)[None],
-                engine.encoder.embed_pixels,
-                lambda vector: engine.search(vectors=vector, k=10),
-            ),
-            strict=True,
-        ):
+        for name, do in zip(STEPS, (read_picture, resize, engine.encoder.embed_pixels, search), strict=True):
             begin = time.perf_counter()
             value = do(value)
             steps[name].append(1000 * (time.perf_counter() - begin))
@@ -97,12 +93,11 @@ def table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures each size, writes the JSON and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, "search_by_image")
     parser.add_argument("--work", type=Path, required=True, help="folder for vectors, encoders and indexes")
     parser.add_argument("--data-dir", type=Path, required=True, help="where JPEG or TIFF tiles are to ask with")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="side of the images, pixels")
     parser.add_argument("--tiles", type=int, default=100_000, help="in the index")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "search_by_image.json")
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     data = clustered(options.work, options.tiles)
@@ -111,10 +106,8 @@ def main() -> None:
     files = files[:: max(1, len(files) // _PICTURES)][:_PICTURES]
     results = [picture_path(served_folder(options.work, size, data), files) for size in options.sizes]
     packages = ("tensorflow-cpu", "tensorflow", "scann", "numpy", "pillow")
-    made = made_by("benchmarks.speed.search_by_image", packages)
-    summary = {**made, "index": len(data.vectors), "results": results}
-    write_json(options.out, summary)
-    print(table(summary))
+    facts = {"index": len(data.vectors), "results": results}
+    command.record(options.out, "benchmarks.speed.search_by_image", packages, facts, table)
 
 
 if __name__ == "__main__":

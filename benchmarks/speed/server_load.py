@@ -1,6 +1,6 @@
 """The search service under load: 1, 8 and 64 clients, beside what the bare encoder does on the same processors.
 
-    python -m benchmarks.speed.server_load --served SERVED [--pictures FOLDER] [--quick]
+    python -m benchmarks.speed.server_load --served SERVED [--pictures FOLDER]
 
 `macl serve` runs in a process of its own; the clients, which share its processors, send pictures one after the other
 over connections that stay open, each as soon as the last answer is there. The pictures are those of a folder, as JPEG,
@@ -27,9 +27,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from benchmarks.environment import made_by
+from benchmarks import command
+from benchmarks.command import in_process
 from benchmarks.tables import markdown
-from macl_tf.files import write_json
 
 _WARM = 2.0  # seconds that are not counted
 _PACKAGES = ("fastapi", "uvicorn", "tensorflow-cpu", "numpy", "pillow")
@@ -67,12 +67,15 @@ def picture_requests(pictures: Path | None, served: Path, host: str) -> list[byt
         files = [as_jpeg(path) for path in found[:: max(1, len(found) // 200)][:200]]
     if not files:
         raise ValueError("there are no pictures: name a folder with --pictures.")
-    requests = []
-    for data in files:
-        part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + data + b"\r\n--x--\r\n"
-        kind = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d\r\n\r\n" % len(part)
-        requests.append(b"POST /api/v1/search/image HTTP/1.1\r\nHost: %s\r\n" % host.encode() + kind + part)
-    return requests
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    kind = "multipart/form-data; boundary=x"
+    return [request("/api/v1/search/image", host, kind, head + data + b"\r\n--x--\r\n") for data in files]
+
+
+def request(path: str, host: str, kind: str, body: bytes) -> bytes:
+    """A whole HTTP request."""
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def as_jpeg(path: Path) -> bytes:
@@ -88,12 +91,8 @@ def id_requests(served: Path, host: str) -> list[bytes]:
     from macl_tf.index.index import Index
 
     ids = Index.open(served / "index").items.ids
-    requests = []
-    for id_ in ids[:: max(1, len(ids) // 200)][:200]:
-        body = json.dumps({"positive": [{"id": id_}]}).encode()
-        head = b"POST /api/v1/search HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n" % host.encode()
-        requests.append(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-    return requests
+    bodies = [json.dumps({"positive": [{"id": id_}]}).encode() for id_ in ids[:: max(1, len(ids) // 200)][:200]]
+    return [request("/api/v1/search", host, "application/json", body) for body in bodies]
 
 
 async def client(host: str, port: int, requests: list[bytes], first: int, until: float, log: list[Any]) -> None:
@@ -155,8 +154,8 @@ def processor_seconds(pid: int) -> float:
 @contextmanager
 def serving(served: Path) -> Iterator[tuple[str, int]]:
     """`macl serve` in a process of its own: its URL and process id."""
-    command = [sys.executable, "-m", "macl_tf.cli", "serve", str(served), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-m", "macl_tf.cli", "serve", str(served), "--port", "0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -171,9 +170,7 @@ def serving(served: Path) -> Iterator[tuple[str, int]]:
 
 def in_process_of_its_own(served: Path, seconds: float) -> dict[str, float]:
     """`bare_encoder`, without leaving TensorFlow's threads here."""
-    command = [sys.executable, "-m", "benchmarks.speed.server_load", "--served", str(served), "--bare", str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(in_process("benchmarks.speed.server_load", "--served", served, "--bare", seconds)))
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -190,7 +187,7 @@ def table(summary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measures, writes the JSON, prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, "server_load")
     parser.add_argument("--served", type=Path, required=True, help="what `macl export` wrote")
     parser.add_argument("--pictures", type=Path, help="folder of pictures to search with")
     parser.add_argument(
@@ -198,8 +195,6 @@ def main() -> None:
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=60, help="for each number of clients")
-    parser.add_argument("--quick", action="store_true", help="3 seconds each")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "server_load.json")
     parser.add_argument("--bare", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -207,8 +202,7 @@ def main() -> None:
         print(json.dumps(bare_encoder(options.served, options.bare)))
         return
 
-    seconds = 3.0 if options.quick else options.seconds
-    bare = [in_process_of_its_own(options.served, min(seconds, 15))]
+    bare = [in_process_of_its_own(options.served, min(options.seconds, 15))]
     results = []
     with serving(options.served) as (url, pid):
         host = urlsplit(url).netloc
@@ -219,20 +213,15 @@ def main() -> None:
         for kind in options.by:
             requests = kinds[kind]
             for clients in options.clients:
-                results.append({"search_by": kind, **load(url, pid, requests, clients, seconds)})
-    bare.append(in_process_of_its_own(options.served, min(seconds, 15)))
+                results.append({"search_by": kind, **load(url, pid, requests, clients, options.seconds)})
+    bare.append(in_process_of_its_own(options.served, min(options.seconds, 15)))
     rates = {key: (bare[0][key] + bare[1][key]) / 2 for key in bare[0]}
     for row in results:
         if row["search_by"] == "picture":
             row["of_bare"] = row["requests_per_second"] / rates["batch_1" if row["clients"] == 1 else "batch_64"]
-    summary = {
-        **made_by("benchmarks.speed.server_load", _PACKAGES),
-        "bare_images_per_second": rates,
-        "results": results,
-    }
-    write_json(options.out, summary)
     print(f"bare encoder: {rates['batch_64']:.0f} images/s in batches of 64, {rates['batch_1']:.0f} one by one\n")
-    print(table(summary))
+    facts = {"bare_images_per_second": rates, "results": results}
+    command.record(options.out, "benchmarks.speed.server_load", _PACKAGES, facts, table)
 
 
 if __name__ == "__main__":

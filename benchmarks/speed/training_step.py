@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.environment import made_by
+from benchmarks import command
+from benchmarks.command import in_process
 from benchmarks.tables import markdown
-from macl_tf.files import write_json
 
 BATCH, LABELS, SECONDS = 128, 17, 8.0
 PLAIN, CACHED = "macl_tf, Keras's layers", "macl_tf, cached gradients"
@@ -160,11 +157,10 @@ def floor(size: int) -> dict[str, float]:
 
 def main() -> None:
     """Measures all contenders in turn, writes the JSON and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.parser(__doc__, "training_step")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="side of the images, pixels")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=[*CONTENDERS], help="contenders")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each figure")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "results" / "training_step.json")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -174,17 +170,11 @@ def main() -> None:
     rates: dict[str, dict[str, list[float]]]
     rates = {str(size): {name: [] for name in options.only} for size in options.sizes}
     for size, name in tqdm(turns, "training", unit="process"):
-        words = [sys.executable, "-m", "benchmarks.speed.training_step", "--measure", name, str(size)]
-        done = subprocess.run(
-            words, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        )
-        rates[str(size)][name].append(float(done.stdout.splitlines()[-1]))
+        rates[str(size)][name].append(float(in_process("benchmarks.speed.training_step", "--measure", name, size)))
     floors = {str(size): floor(size) for size in options.sizes}
     packages = ("tensorflow-cpu", "keras", "numpy", "torch")
-    summary = {**made_by("benchmarks.speed.training_step", packages), "batch": BATCH}
-    summary |= {"images_per_second": rates, "floor": floors}
-    write_json(options.out, summary)
-    print(table(summary))
+    facts = {"batch": BATCH, "images_per_second": rates, "floor": floors}
+    command.record(options.out, "benchmarks.speed.training_step", packages, facts, table)
 
 
 def table(summary: dict[str, Any]) -> str:
