@@ -10,8 +10,8 @@ search settings, and the fastest setting counts whose recall@10, over 1,000 quer
 the best of several passes. Every measurement runs in a process of its own that has as many processors as threads.
 
 Vectors, built indexes and finished measurements stay in the work folder: the same command after an interruption goes
-on, and --fresh measures again what has been built. Where the time of one search
-by picture goes is `benchmarks.speed.search_by_image`'s to say.
+on, and --fresh measures again what has been built. Where the time of one search by picture goes is
+`benchmarks.speed.search_by_image`'s to say.
 """
 
 from __future__ import annotations
