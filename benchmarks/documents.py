@@ -6,69 +6,38 @@ A table stands between `<!-- benchmarks/results/NAME.json ... -->` and `<!-- end
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from benchmarks import (
-    compare_report,
-    heads,
-    losses,
-    losses_memory,
-    metrics,
-    pipeline,
-    record,
-    scenes,
-    search,
-    search_path,
-    service,
-    training,
-)
+from benchmarks.command import RESULTS
+from benchmarks.compare import report, run_summary
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("docs/losses.md", "docs/results.md", "docs/speed.md")
 BLOCK = re.compile(r"(<!-- benchmarks/results/(\w+)\.json ?([^>]*?)-->\n)(.*?)\n?<!-- end -->", re.DOTALL)
-
-
-def of_search(summary: dict[str, Any], data: str) -> str:
-    """The table of one data set."""
-    return search.table(next(result for result in summary["results"] if result["data"] == data))
-
-
-def of_comparison(summary: dict[str, Any], short: str) -> str:
-    """The tables of a comparison; "short" leaves descriptors, labels and trials out."""
-    return compare_report.tables(summary, short=bool(short))
-
-
-# Name of the results to their table; the second argument is what else the comment says.
-TABLES: dict[str, Callable[[dict[str, Any], str], str]] = {
-    "ucm": lambda summary, _: record.markdown(summary),
-    "metrics": lambda summary, _: metrics.table(summary),
-    "pipeline": lambda summary, _: pipeline.table(summary),
-    "pipeline_onednn_off": lambda summary, _: pipeline.table(summary),
-    "search": of_search,
-    "search_path": lambda summary, _: search_path.table(summary["results"]),
-    "scenes": lambda summary, _: scenes.tables(summary["runs"], summary["descriptor"]),
-    "losses": lambda summary, _: losses.tables(summary["results"]),
-    "losses_memory": lambda summary, _: losses_memory.table(summary),
-    "service": lambda summary, _: service.table(summary),
-    "service_256": lambda summary, _: service.table(summary),
-    "compare_synthetic": of_comparison,
-    "compare_ucm_nothing": of_comparison,
-    "compare_ucm": of_comparison,
-    "compare_heads": of_comparison,
-    "compare_block_20_35": of_comparison,
-    "compare_block_52_63": of_comparison,
-    "compare_choice_synthetic": of_comparison,
-    "heads": lambda summary, _: heads.table(summary["rows"]),
-    "training": lambda summary, _: training.table(summary),
-}
+DOCUMENTS = tuple(  # those that hold such tables
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if BLOCK.search(path.read_text(encoding="utf-8"))
+)
+SPEED = sorted((path.stem for path in (Path(__file__).parent / "speed").glob("*.py")), key=len, reverse=True)
 
 
 def made(name: str, rest: str = "") -> str:
-    """The table of a results file."""
-    return TABLES[name](read_json(ROOT / "benchmarks" / "results" / f"{name}.json"), rest.strip())
+    """The table of a results file: by the module of `speed` whose name it begins with, or by the report.
+
+    Args:
+        name: Of the file.
+        rest: What else the comment says: "short" for a comparison, the data set of a search.
+    """
+    summary, rest = read_json(RESULTS / f"{name}.json"), rest.strip()
+    if name.startswith("compare_"):
+        return report.tables(summary, short=rest == "short")
+    if name.startswith("search_libraries"):
+        summary = next(result for result in summary["results"] if result["data"] == rest)
+    of_speed = [module for module in SPEED if name.startswith(module)]
+    found: str = (import_module(f"benchmarks.speed.{of_speed[0]}") if of_speed else run_summary).table(summary)
+    return found
 
 
 def renewed(text: str) -> str:
@@ -79,9 +48,7 @@ def renewed(text: str) -> str:
 def main() -> None:
     """Renews the tables of all documents."""
     for name in DOCUMENTS:
-        path = ROOT / name
-        if path.is_file():
-            write_text(path, renewed(path.read_text(encoding="utf-8")))
+        write_text(ROOT / name, renewed((ROOT / name).read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ ONLY = {
     "keras_hub": {"models/pretrained.py"},
     "rasterio": {"datasets/tiff.py"},
     "pyarrow": {"index/parquet.py"},
-    "scann": {"index/searchers/scann_library.py"},
+    "scann": {"index/searchers/scann.py"},
     "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
     "starlette": {"server/errors.py", "server/guard.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},

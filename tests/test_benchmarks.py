@@ -1,17 +1,23 @@
-"""What the benchmarks compute themselves: trials, variants, bootstrap intervals, command lines without places."""
+"""What the benchmarks compute themselves: trials, runs, bootstrap intervals, command lines without places."""
 
+import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 
-from benchmarks import compare, compare_report, judging, losses, trainings
-from benchmarks.circumstances import circumstances, settings_without_places, without_places
+from benchmarks.compare import __main__ as compare
+from benchmarks.compare import encoders, evaluate_run, experiment, report, results_file, runs
+from benchmarks.compare.experiment import Experiment
+from benchmarks.environment import made_by, settings_without_places, without_places
+from benchmarks.speed import losses
 from macl_tf.training.settings import LOSSES, load_settings
 
 
@@ -20,8 +26,8 @@ def test_a_command_line_does_not_name_places(monkeypatch):
     assert without_places(words) == ["--work", "DIR", "--rounds", "2", "--data-dir", "UCM"]
     assert without_places(["--set", "table=/some/block.csv"]) == ["--set", "table=block.csv"]
     monkeypatch.setattr(sys, "argv", ["losses.py", *words])
-    found = circumstances("benchmarks.losses", ["numpy", "no-such-package"])
-    assert found["command"] == "python -m benchmarks.losses --work DIR --rounds 2 --data-dir UCM"
+    found = made_by("benchmarks.speed.losses", ["numpy", "no-such-package"])
+    assert found["command"] == "python -m benchmarks.speed.losses --work DIR --rounds 2 --data-dir UCM"
     assert list(found["versions"]) == ["numpy"] and found["machine"]["cores"] >= 1
 
 
@@ -47,19 +53,23 @@ def test_weights_are_known_by_what_they_hold_not_where_they_lie(tmp_path):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_gets_as_many_trials(name):
-    tried = compare.grid(name, 3)
+    tried = encoders.grid(name, 3)
     assert len(set(tried)) == 3 and len({text.split("=")[0] for text in tried}) == 1
 
 
 def test_trials_are_of_the_loss_s_own_number():
-    assert compare.grid("macl", 2) == ["temperature=0.1", "temperature=0.2"]
-    assert compare.grid("dcl", 1)[0].startswith("margin=") and compare.grid("bce", 1) == ["learning_rate=0.001"]
+    assert encoders.grid("macl", 2) == ["temperature=0.1", "temperature=0.2"]
+    assert encoders.grid("dcl", 1)[0].startswith("margin=") and encoders.grid("bce", 1) == ["learning_rate=0.001"]
+
+
+def asked(**keys):
+    said = {"what": "losses", "why": "to test", "expected": "nothing", "train": "encoders", "dataset": "synthetic"}
+    return Experiment("name", **said | keys)
 
 
 def test_the_classifier_stands_alone_and_others_in_every_form():
-    words = "--work W --losses macl,bce --joint 0,20 --samplers weighted,uniform"
-    options = compare.arguments().parse_args(words.split())
-    found = compare.variants(options, {"macl": ("temperature=0.2", "backbone")})
+    both = asked(losses=("macl", "bce"), joint=(0, 20), samplers=("weighted", "uniform"))
+    found = both.runs({"macl": ("temperature=0.2", "backbone")})
     joint = ["macl-weighted", "macl-uniform", "macl+bce20-weighted", "macl+bce20-uniform"]
     assert sorted(found) == sorted([*joint, "bce-weighted", "bce-uniform"])
     assert "temperature=0.2" in found["macl+bce20-uniform"] and "temperature=0.2" not in found["bce-uniform"]
@@ -69,12 +79,16 @@ def test_the_classifier_stands_alone_and_others_in_every_form():
 
 
 def test_of_several_weights_the_best_is_kept():
-    options = compare.arguments().parse_args(["--work", "W", "--losses", "macl,dcl", "--joint", "0,20,100"])
-    found = compare.variants(options, {"macl+bce": ("temperature=0.1,classification_weight=100", "probabilities")})
+    several = asked(losses=("macl", "dcl"), joint=(0, 20, 100))
+    found = several.runs({"macl+bce": ("temperature=0.1,classification_weight=100", "probabilities")})
     said = {"temperature=0.1", "classification_weight=100", "descriptor=probabilities"}
-    assert said < set(found["macl+bce100-weighted"])
-    several = ["dcl+bce20-weighted", "dcl+bce100-weighted"]  # no trials, and so all of them
-    assert sorted(found) == sorted(["macl-weighted", "macl+bce100-weighted", "dcl-weighted", *several])
+    assert said < set(found["macl+bce100"])
+    assert sorted(found) == sorted(["macl", "macl+bce100", "dcl", "dcl+bce20", "dcl+bce100"])  # dcl had no trials
+
+
+def options_of(tmp_path, **more):
+    places = {"data_dir": "", "encoder": None, "work": tmp_path / "work", "out": tmp_path / "results.parquet"}
+    return argparse.Namespace(jobs=1, keep_runs=False, **places | more)
 
 
 def test_a_joint_form_has_trials_of_its_own(tmp_path, monkeypatch):
@@ -84,179 +98,252 @@ def test_a_joint_form_has_trials_of_its_own(tmp_path, monkeypatch):
         best = 0.5 if "=0.2-" in run.name or "=0.1,classification_weight=100-" in run.name else 0.3
         return {"projection": [0.4, 0.2, 0.2], "backbone": [best, 0.4, None]}
 
-    monkeypatch.setattr(compare, "train", lambda run, words: tried.append((run.name, words)))
-    monkeypatch.setattr(compare, "validated", figures)
-    monkeypatch.setattr(compare, "finished", lambda *_: None)
-    words = (
-        f"--work {tmp_path} --out {tmp_path} --losses macl,bce --joint 0,20,100 --tune 2 --tune-set gap=0.1 --jobs 1"
-    )
-    options = compare.arguments().parse_args(words.split())
+    monkeypatch.setattr(encoders, "train_run", lambda run, settings: tried.append((run.name, settings)))
+    monkeypatch.setattr(encoders, "validated", figures)
+    monkeypatch.setattr(encoders, "finished", lambda *_: None)
+    both = asked(losses=("macl", "bce"), joint=(0, 20, 100), tune=2, tune_set={"gap": 0.1})
     joint = "temperature=0.1,classification_weight=100"
     settings = {"macl": "temperature=0.2", "bce": "learning_rate=0.001", "macl+bce": joint}
     best = {name: (text, "backbone") for name, text in settings.items()}  # by the mean
-    assert compare.tune(options, []) == best
+    assert encoders.tune(both, options_of(tmp_path), []) == best
     said = set(dict(tried)[f"macl+bce@{joint}-seed1000"])
     assert len(tried) == 8 and {"loss=macl", "gap=0.1", *joint.split(",")} < said
-    assert compare.tune(options, []) == best and len(tried) == 8  # what was tried is not tried again
+    assert encoders.tune(both, options_of(tmp_path), []) == best and len(tried) == 8  # nothing is tried again
 
 
-def test_a_variant_is_a_training_of_its_own():
-    options = compare.arguments().parse_args(["--work", "W", "--variant", "no-plr:loss=macl,reweighting_power=0"])
-    assert compare.variants(options, {}) == {"no-plr": ["--set", "loss=macl", "--set", "reweighting_power=0"]}
-    options.variant.append("no-plr:loss=dcl")
-    with pytest.raises(SystemExit, match="new name"):
-        compare.variants(options, {})
+def test_a_variant_is_a_run_of_its_own():
+    own = {"loss": "macl", "reweighting_power": 0}
+    assert asked(variants={"no-plr": own}).runs() == {"no-plr": ["loss=macl", "reweighting_power=0"]}
+    with pytest.raises(ValueError, match="a variant must have a name of its own, got 'macl'"):
+        asked(losses=("macl",), variants={"macl": own}).runs()
 
 
-def test_values_of_queries_are_packed_to_thousandths():
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ('lossen = ["macl"]', "unknown key lossen; known are what, why, "),
+        ('losses = ["macl"]\ntrain = "heads"', "Cannot overwrite a value"),
+        ("", "needs losses or variants"),
+        ('losses = ["macl"]\ntune = 6', "tune must be 0 to 5, got 6"),
+        ('losses = ["macl"]\nheld_out = "20-35"\ndataset = "folder"', "held_out is of the numbers of ucm"),
+    ],
+)
+def test_an_experiment_that_means_nothing_is_refused(tmp_path, change, why):
+    path = tmp_path / "mine.toml"
+    path.write_text(f'what = "a"\nwhy = "b"\nexpected = "c"\ntrain = "encoders"\n{change}\n')
+    with pytest.raises(ValueError, match=f"mine.toml' is no experiment: .*{why}"):
+        experiment.read(str(path))
+
+
+def test_an_experiment_says_what_why_and_what_is_expected(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('what = "a"\ntrain = "encoders"\nlosses = ["macl"]\n')
+    with pytest.raises(ValueError, match="why, expected must be given"):
+        experiment.read(str(path))
+    with pytest.raises(ValueError, match=r"there is no experiment 'mine'\. Name a TOML file, or one of .*ucm"):
+        experiment.read("mine")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in experiment.names() if experiment.read(name).results_file().is_file()]
+)
+def test_the_committed_results_are_those_that_the_experiment_asks_for(name):
+    one = experiment.read(name)
+    rows = results_file.read(one.results_file())
+    tried = {row["name"]: row["trials"] for row in rows if row["kind"] == results_file.TRIALS}
+    wanted = encoders.trials_of(one)
+    chosen = {loss: encoders.best_trial({text: tried[loss][text] for text in texts}) for loss, texts in wanted.items()}
+    found = {(row["name"], row["seed"]): row["settings"] for row in rows if row["kind"] == results_file.RUN}
+    shared = [f"dataset={'folder' if one.held_out else one.dataset}", *experiment.texts(one.set)]
+    turns = [(run, seed) for run in one.runs(chosen) for seed in one.seeds]
+    for turn in turns:
+        settings = {key: value for key, value in found.pop(turn).items() if key != "weights"}
+        encoders.refuse_others(turn, settings, [*shared, *one.runs(chosen)[turn[0]]])
+    assert turns and (not found or "heads" in name)  # which share a file
+
+
+def test_values_of_queries_are_kept_to_thousandths(tmp_path):
     values = np.array([0.0, 0.12345, np.nan, 1.0])
-    assert judging.packed(values) == "0 123 - 1000"
-    np.testing.assert_array_equal(judging.unpacked(judging.packed(values)), [0, 0.123, np.nan, 1])
-    found = judging.unpacked_labels("0:1:500 2:0:250", 3, 2)
+    assert evaluate_run.thousandths(values) == [0, 123, None, 1000]
+    np.testing.assert_array_equal(evaluate_run.fractions([0, 123, None, 1000]), [0, 0.123, np.nan, 1])
+    triples = {"ndcg": [1, 2, 3], "query": [0, 2], "label": [1, 0], "label_ap": [500, 250]}
+    found = evaluate_run.label_aps(triples, 2)
     np.testing.assert_array_equal(found, [[np.nan, 0.5], [np.nan, np.nan], [0.25, np.nan]])
 
 
-def test_a_finished_run_is_judged_as_it_judged_itself(tmp_path):
-    words = "--set num_tiles=60 --set epochs=1 --set image_size=32 --set batch_size=16"
-    sets = [*words.split(), "--set", "classification_weight=5"]
-    metrics = trainings.train(tmp_path / "run", sets)
-    judged = judging.judge(tmp_path / "run")
+def test_a_results_file_gives_back_what_was_added(tmp_path):
+    path = tmp_path / "results.parquet"
+    first, other = (run("macl", seed, [0.5, np.nan], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1))
+    floor = {"kind": "floor", "name": "frozen features", "seed": None, "figures": [0.1, None, 0.3]}
+    results_file.add(path, first, floor)
+    results_file.add(path, other)
+    changed = first | {"history": "0.3"}
+    results_file.add(path, changed)
+    assert results_file.read(path) == [floor, other, changed]
+    assert results_file.read(tmp_path / "none.parquet") == []
+
+
+def test_several_processes_add_to_one_results_file(tmp_path):
+    path = tmp_path / "results.parquet"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: results_file.add(path, {"kind": "floor", "name": "f", "seed": seed}), range(24)))
+    assert sorted(row["seed"] for row in results_file.read(path)) == list(range(24))
+
+
+def test_settings_that_were_renamed_are_read_by_their_names_of_today(tmp_path, monkeypatch):
+    results_file.add(
+        tmp_path / "a.parquet", {"kind": "run", "name": "macl", "seed": 0, "settings": {"old": 1, "same": 2}}
+    )
+    monkeypatch.setattr(results_file, "RENAMED", {"old": "new"})
+    (row,) = results_file.read(tmp_path / "a.parquet")
+    assert row["settings"] == {"new": 1, "same": 2}
+
+
+def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path):
+    sets = ["num_tiles=60", "epochs=1", "image_size=32", "batch_size=16", "classification_weight=5"]
+    metrics = runs.train(tmp_path / "run", sets)
+    found_by = evaluate_run.evaluate_run(tmp_path / "run")
     beside = ["projection+probabilities", "backbone+probabilities"]
-    assert list(judged) == ["projection", "backbone", "probabilities", *beside]
-    for name, parts in judged.items():
-        for key in judging.MEANS:
+    assert list(found_by) == ["projection", "backbone", "probabilities", *beside]
+    for name, parts in found_by.items():
+        for key in evaluate_run.MEANS:
             expected = metrics["trained"][name][key]
             assert parts["test"][key] == (expected if expected is None else pytest.approx(expected, abs=2e-3))
-        ndcg = judging.unpacked(parts["test"]["per_query"]["ndcg"])
+        ndcg = evaluate_run.fractions(parts["test"]["per_query"]["ndcg"])
         assert np.nanmean(ndcg) == pytest.approx(parts["test"]["ndcg@100_jaccard"], abs=5e-4)
-    found = judging.facts(tmp_path / "run")
+    found = evaluate_run.facts(tmp_path / "run")
     assert found["best_epoch"] == 1 and len(found["history"].split()) == 1 and "data_dir" not in found["settings"]
-    floor = judging.histogram_floor(tmp_path / "run")
+    floor = evaluate_run.histogram_floor(tmp_path / "run")
     assert 0 < floor["ndcg@100_jaccard"] < 1
 
 
 def run(name, seed, ndcg, label_ap, validation):
-    """Results of a run as `compare` writes them: projection as given, backbone half of it."""
-    held = [(q, c, value) for q, row in enumerate(label_ap) for c, value in enumerate(row) if value is not None]
-    labels = " ".join(f"{q}:{c}:{judging.thousandths(value)}" for q, c, value in held)
-    ndcg = np.array(ndcg)
-    results = {
-        descriptor: {
+    """A run as `encoders` adds it to the results: projection as given, backbone half of it."""
+    aps = np.array(label_ap, float)
+    query, label = np.nonzero(~np.isnan(aps))
+    held = {"query": query.tolist(), "label": label.tolist(), "label_ap": evaluate_run.thousandths(aps[query, label])}
+    ndcg, of_both = np.array(ndcg), {}
+    for descriptor, factor in (("projection", 1.0), ("backbone", 0.5)):
+        values = {"ndcg": evaluate_run.thousandths(ndcg * factor), "jaccard50": evaluate_run.thousandths(ndcg), **held}
+        of_both[descriptor] = {
             "validation": {"ndcg@100_jaccard": validation * factor, "map_rarest_third": 0.2, "map_jaccard50": None},
-            "test": {
-                "per_query": {
-                    "ndcg": judging.packed(ndcg * factor),
-                    "jaccard50": judging.packed(ndcg),
-                    "label_ap": labels,
-                }
-            },
+            "test": {"per_query": values},
         }
-        for descriptor, factor in (("projection", 1.0), ("backbone", 0.5))
-    }
     untrained = {"backbone": {"ndcg@100_jaccard": 0.1 + seed, "map_rarest_third": 0.2, "map_jaccard50": 0.3}}
     archive = {"labels": ["sea", "sand"], "train_counts": [9, 4], "rarest": [1], "untrained": untrained}
-    return {"variant": name, "seed": seed, "history": "0.1 0.2", **archive, "results": results}
+    own = {"kind": "run", "name": name, "seed": seed, "settings": {}, "history": "0.1 0.2"}
+    return {**own, **archive, "results": of_both}
 
 
-def variants(tmp_path, lead=0.1, seeds=3, queries=60):
+def results(lead=0.1, seeds=3, queries=60):
     rng = np.random.default_rng(0)
-    base = rng.random(queries) / 2
+    base, found = rng.random(queries) / 2, []
     for seed in range(seeds):
         for name, more in (("macl", lead), ("supcon", 0.0)):
             values = base + more + 0.01 * rng.normal(size=queries)
-            found = run(name, seed, values.tolist(), [[v, v / 2 if q % 3 else None] for q, v in enumerate(values)], 0.5)
-            (tmp_path / f"{name}-seed{seed}.json").write_text(json.dumps(found))
-    return compare_report.read(tmp_path)
+            aps = [[v, v / 2 if q % 3 else None] for q, v in enumerate(values)]
+            found.append(run(name, seed, values.tolist(), aps, 0.5))
+    return found
 
 
-def test_a_lead_has_the_interval_of_its_spread(tmp_path):
-    found = variants(tmp_path)
+def variants(**given):
+    return report.variants_of(results(**given))
+
+
+def test_a_lead_has_the_interval_of_its_spread():
+    found = variants()
     assert found["macl"].descriptor == "projection" and found["macl"].seeds == (0, 1, 2)
-    mean, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
+    mean, low, high = report.difference(found["macl"], found["supcon"], "ndcg")
     each = found["macl"].ndcg.mean() - found["supcon"].ndcg.mean()
     assert mean == pytest.approx(each) and low < mean < high
     # 180 paired differences of standard deviation 0.014, over seeds and queries: 1.96 * 0.014 / sqrt(180) = 0.002
     assert 0.001 < (high - low) / 2 < 0.004 and low > 0.09
-    rare, *_ = compare_report.difference(found["macl"], found["supcon"], "rarest")
+    rare, *_ = report.difference(found["macl"], found["supcon"], "rarest")
     assert rare == pytest.approx(0.05, abs=0.002)
 
 
-def test_each_drawn_archive_has_rare_labels_of_its_own():
+def test_each_synthetic_archive_has_rare_labels_of_its_own():
     """The mean over labels, each over the seeds in which it is rare; a resample without such a seed leaves it out."""
-    runs = [run("macl", seed, [0.5, 0.5], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1)]
-    runs[1]["rarest"] = [0]
-    found = compare_report.variant("macl", runs)
-    assert compare_report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
-    runs[1]["results"]["projection"]["test"]["per_query"]["label_ap"] = "0:0:800 0:1:100 1:0:900"
-    found = compare_report.variant("macl", runs)
-    assert compare_report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
-    both = compare_report.figure(
-        found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]])
-    )
+    both = [run("macl", seed, [0.5, 0.5], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1)]
+    both[1]["rarest"] = [0]
+    found = report.variant("macl", both)
+    assert report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
+    aps = {"query": [0, 0, 1], "label": [0, 1, 0], "label_ap": [800, 100, 900]}
+    both[1]["results"]["projection"]["test"]["per_query"] |= aps
+    found = report.variant("macl", both)
+    assert report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
+    both = report.figure(found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]]))
     assert both.tolist() == pytest.approx([(0.4 + 0.85) / 2, 0.4])
 
 
-def test_no_lead_has_an_interval_around_zero(tmp_path):
-    found = variants(tmp_path, lead=0.0)
-    _, low, high = compare_report.difference(found["macl"], found["supcon"], "ndcg")
+def test_no_lead_has_an_interval_around_zero():
+    found = variants(lead=0.0)
+    _, low, high = report.difference(found["macl"], found["supcon"], "ndcg")
     assert low < 0 < high
-    backwards = compare_report.difference(found["supcon"], found["macl"], "ndcg")
+    backwards = report.difference(found["supcon"], found["macl"], "ndcg")
     assert backwards[1:] == pytest.approx((-high, -low))
 
 
+def cells(printed):
+    """The rows of all tables, without the rules under their heads."""
+    lines = [line for line in printed.splitlines() if line.startswith("|") and not line.startswith("|:-")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
-    variants(tmp_path)
-    (tmp_path / "tuning").mkdir()
     trials = {
         "temperature=0.1": {"backbone": [0.5, 0.1, 0.1]},
         "temperature=0.2": {"backbone": [0.4, 0.1, 0.1], "spoc": [0.6, 0.1, 0.1]},
     }
-    (tmp_path / "tuning" / "macl.json").write_text(json.dumps({"trials": trials}))
-    out, png = tmp_path / "report.json", tmp_path / "report.png"
-    words = ["report", "--results", str(tmp_path), "--table", "macl", "--out", str(out), "--png", str(png)]
-    monkeypatch.setattr(sys, "argv", [*words, "--labels", "supcon", "macl"])
-    compare_report.main()
-    printed = capsys.readouterr().out
-    assert printed.strip() == compare_report.tables(json.loads(out.read_text())) and png.stat().st_size > 10_000
-    lines = printed.splitlines()
-    assert lines[2].startswith("| **macl** | projection | 3 | 0.3") and lines[3].startswith(
-        "| supcon | projection | 3 | 0.2"
-    )
-    assert lines[3].count("| +10.0 [+") == 2 and "| +5.0 [+" in lines[3]  # the rare label's values are halved
-    assert "| untrained encoder, backbone | 1.100 | 0.200 | 0.300 |" in printed
-    start = next(place for place, line in enumerate(lines) if line.endswith(" by | projection | backbone |"))
-    both = [line.split(" | ") for line in lines[start + 2 : start + 4]]
-    assert [row[0] for row in both] == ["| macl", "| supcon"]
-    for row, seen in zip(both, (lines[2], lines[3]), strict=True):
-        whole, half = ([float(value) for value in cell.strip(" |").split("/")] for cell in row[1:])
-        assert [f"{value:.3f}" for value in whole] == [cell.split(" ")[0] for cell in seen.split(" | ")[3:6]]
+    path, png = tmp_path / "results.parquet", tmp_path / "report.png"
+    results_file.add(path, *results(), {"kind": "trials", "name": "macl", "seed": 1000, "trials": trials})
+
+    def reported(tables, labels='["supcon", "macl"]'):
+        head = 'what = "a"\nwhy = "b"\nexpected = "c"\ntrain = "encoders"\nlosses = ["macl"]\n'
+        keys = f'[report]\ntables = {tables}\nlabels = {labels}\npicture = "{png}"\n'
+        (tmp_path / "mine.toml").write_text(head + keys)
+        monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "mine.toml"), "--out", str(path)])
+        report.main()
+        return capsys.readouterr().out
+
+    printed = reported('[["macl"]]')
+    summary = json.loads((tmp_path / "compare_mine.json").read_text())
+    assert printed.strip() == report.tables(summary) and png.stat().st_size > 10_000
+    assert summary["command"] == "python -m benchmarks.compare.report mine.toml --out OUT"
+    lines = cells(printed)
+    assert lines[1][:3] == ["**macl**", "projection", "3"] and lines[1][3].startswith("0.3")
+    assert lines[2][:3] == ["supcon", "projection", "3"] and lines[2][3].startswith("0.2")
+    leads = [cell.split(" ")[0] for cell in lines[2][6:]]
+    assert leads == ["+10.0", "+5.0", "+10.0"]  # the rare label's values are halved
+    assert ["untrained encoder, backbone", "1.100", "0.200", "0.300"] in lines
+    start = next(place for place, line in enumerate(lines) if line[1:] == ["projection", "backbone"])
+    assert [row[0] for row in lines[start + 1 : start + 3]] == ["macl", "supcon"]
+    for row, seen in zip(lines[start + 1 : start + 3], lines[1:3], strict=True):
+        whole, half = ([float(value) for value in cell.split("/")] for cell in row[1:])
+        assert [f"{value:.3f}" for value in whole] == [cell.split(" ")[0] for cell in seen[3:6]]
         assert half == pytest.approx([whole[0] / 2, *whole[1:]], abs=1e-3)
-    assert [line.split(" | ")[:2] for line in lines if "| sand" in line] == [["| sand (rare)", "4"]]
-    assert (
-        "| macl | temperature=0.1: 0.500/0.100/0.100 backbone, **temperature=0.2: 0.600/0.100/0.100 spoc** |" in printed
-    )
-    monkeypatch.setattr(sys, "argv", [*words, "--table", "supcon:macl"])  # one more table
-    compare_report.main()
-    more = capsys.readouterr().out.splitlines()
-    assert more[:5] == lines[:5] and more[5].startswith("| training") and more[7].startswith("| macl ")
-    assert more[7].count("| -10.0 [-") == 2 and more[8].startswith("| **supcon** ")
-    monkeypatch.setattr(sys, "argv", [*words, "--labels", "dcl"])
+    assert [line[:2] for line in lines if line[0].startswith("sand")] == [["sand (rare)", "4"]]
+    tried = "temperature=0.1: 0.500/0.100/0.100 backbone, **temperature=0.2: 0.600/0.100/0.100 spoc**"
+    assert lines[-1] == ["macl", tried]
+    more = cells(reported('[["macl"], ["supcon", "macl"]]'))  # one more table
+    assert more[:3] == lines[:3] and more[3][0] == "run" and more[4][0] == "macl" and more[5][0] == "**supcon**"
+    assert [cell.split(" ")[0] for cell in more[4][6:]] == ["-10.0", "-5.0", "-10.0"]
     with pytest.raises(SystemExit):
-        compare_report.main()
-    assert "has no training dcl; it has macl, supcon" in capsys.readouterr().err
+        reported('[["macl"]]', '["dcl"]')
+    assert "there are no results of dcl; there are of macl, supcon" in capsys.readouterr().err
 
 
-def test_differences_need_common_seeds(tmp_path):
-    found = variants(tmp_path, seeds=1)
-    other = compare_report.variant("other", [dict(found["supcon"].runs[0], seed=7)])
+def test_differences_need_common_seeds():
+    found = variants(seeds=1)
+    other = report.variant("other", [dict(found["supcon"].runs[0], seed=7)])
     with pytest.raises(ValueError, match="no seed in common"):
-        compare_report.difference(found["macl"], other, "ndcg")
+        report.difference(found["macl"], other, "ndcg")
 
 
 def test_means_leave_out_what_is_undefined():
     values = np.array([[0.2, np.nan, 0.4]])
-    every = compare_report.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
-    twice = compare_report.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
+    every = report.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
+    twice = report.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
     assert every[0] == pytest.approx(0.3) and twice[0] == pytest.approx(0.8 / 3)
 
 
@@ -281,8 +368,9 @@ def test_the_times_of_losses_go_on_where_they_were_stopped(tmp_path, monkeypatch
     assert calls == [*turns[:4], *turns[3:]]  # the fourth was interrupted
     assert results["MACL"]["4"] == {"ms": 8.0, "processes": 3, "repeats": 9, "peak_mib": 4}
     assert results["MACL"]["2000"] == {"ms": 2000.0, "processes": 1, "repeats": 3, "peak_mib": 2000}
-    assert "| MACL | 8.0 | 2,000 |" in losses.tables(results)
-    assert "| PML SupConLoss / MACL | 0.50 | 1.00 |" in losses.tables(results)
+    shown = cells(losses.table({"results": results}))
+    assert ["MACL", "8.0", "2,000"] in shown
+    assert ["PML SupConLoss / MACL", "0.50", "1.00", "3 or more from 1,024"] in shown
 
 
 def test_a_loss_measured_alone_gets_as_many_processes():
@@ -293,10 +381,10 @@ def test_a_loss_measured_alone_gets_as_many_processes():
 def test_the_ratios_that_are_aimed_at_are_those_of_the_times():
     results = {name: {"256": {"ms": ms, "peak_mib": 1}} for name, ms in (("SupCon", 4.0), ("MACL", 5.0))}
     results["PML SupConLoss"] = {"256": {"failed": "out of memory"}}
-    shown = losses.tables(results)
-    assert "| MACL / SupCon | 1.25 | 1.25 or less |" in shown
-    assert "| PML SupConLoss / MACL |  | 3 or more from 1,024 |" in shown
-    assert "MACL / matrix products" not in shown
+    shown = cells(losses.table({"results": results}))
+    assert ["MACL / SupCon", "1.25", "1.25 or less"] in shown
+    assert ["PML SupConLoss / MACL", "", "3 or more from 1,024"] in shown
+    assert not any(row[0] == "MACL / matrix products" for row in shown)
 
 
 def test_turns_at_a_time_share_the_processors():
@@ -308,7 +396,7 @@ def test_turns_at_a_time_share_the_processors():
         seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         return turn, {int(word) for word in seen.split()}
 
-    found = list(trainings.at_once(2, work, [3, 4, 5, 6], "test"))
+    found = list(runs.at_once(2, work, [3, 4, 5, 6], "test"))
     assert sorted(turn for turn, _ in found) == [3, 4, 5, 6] and all(turn == result[0] for turn, result in found)
     shares = {frozenset(result[1]) for _, result in found}
     assert set().union(*shares) == mine and os.sched_getaffinity(0) == mine
@@ -321,7 +409,7 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
             raise RuntimeError("two is too much")
         return -turn
 
-    turns = trainings.at_once(1, work, [1, 2, 3, 4], "test")
+    turns = runs.at_once(1, work, [1, 2, 3, 4], "test")
     assert [next(turns) for _ in range(3)] == [(1, -1), (3, -3), (4, -4)]
     with pytest.raises(RuntimeError, match=r"1 of 4 failed, as said above: \[2\]"):
         next(turns)
@@ -329,36 +417,70 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
 
 
 def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
-    sets = "--set num_tiles=60 --set epochs=1 --set image_size=32 --set batch_size=16"
-    places = f"--dataset synthetic --work {tmp_path / 'work'} --out {tmp_path / 'out'}"
-    words = f"{places} --losses macl --tune 1 --seeds 0 {sets}".split()
-    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
-    compare.main()
-    result, trials = tmp_path / "out" / "macl-weighted-seed0.json", tmp_path / "out" / "tuning" / "macl.json"
-    found = json.loads(result.read_text())
-    assert found["variant"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
-    ((text, figures),) = json.loads(trials.read_text())["trials"].items()
+    out, path = tmp_path / "results.parquet", tmp_path / "small.toml"
+    monkeypatch.setattr(sys, "argv", ["compare", str(path), "--work", str(tmp_path / "work"), "--out", str(out)])
+
+    def compared(**changes):
+        keys = {"tune": 1, "epochs": 1, "temperature": 0.1} | changes
+        sets = f"epochs = {keys['epochs']}, temperature = {keys['temperature']}"
+        path.write_text(f"""
+what = "MACL on a few synthetic tiles"
+why = "to test the command"
+expected = "some figures"
+train = "encoders"
+dataset = "synthetic"
+losses = ["macl"]
+samplers = ["weighted"]
+tune = {keys["tune"]}
+set = {{num_tiles = 60, image_size = 32, batch_size = 16, {sets}}}
+""")
+        compare.main()
+        return {row["kind"]: row for row in results_file.read(out)}
+
+    rows = compared()
+    found, trials = rows["run"], rows["trials"]
+    assert found["name"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
+    assert found["command"] == "python -m benchmarks.compare small.toml --work DIR --out OUT"
+    ((text, figures),) = trials["trials"].items()
     assert text == "temperature=0.1" and set(figures) == {"projection", "backbone"}
-    assert found["searched_by"] == max(figures, key=lambda by: judging.leading_mean(figures[by]))
-    assert 0 < json.loads((tmp_path / "out" / "histogram_0.json").read_text())["test"]["ndcg@100_jaccard"] < 1
-    assert not list((tmp_path / "work").iterdir())  # what is asked of a run stands in its JSON
+    assert found["searched_by"] == max(figures, key=lambda by: evaluate_run.leading_mean(figures[by]))
+    assert 0 < rows["floor"]["results"]["histogram"]["test"]["ndcg@100_jaccard"] < 1
+    assert not list((tmp_path / "work" / "small").iterdir())  # what is asked of a run stands in the results
 
-    monkeypatch.setattr(trainings, "in_process", lambda *_: pytest.fail("what is there was done again"))
-    monkeypatch.setattr(compare, "in_process", lambda *_: pytest.fail("what is there was judged again"))
-    compare.main()
-    assert json.loads(result.read_text()) == found
-    for tune, why in (("1", "epochs=2"), ("0", "with .*temperature=0.1, not 0.2")):
-        more = ["--tune", tune, "--set", "epochs=2" if tune == "1" else "temperature=0.2"]
-        monkeypatch.setattr(sys, "argv", ["compare.py", *words, *more])
-        with pytest.raises(SystemExit, match=f"{why}.*another --out"):
-            compare.main()
+    monkeypatch.setattr(runs, "in_process", lambda *_: pytest.fail("what is there was done again"))
+    monkeypatch.setattr(encoders, "in_process", lambda *_: pytest.fail("what is there was evaluated again"))
+    assert compared() == rows
+    for changes, why in (({"epochs": 2}, "epochs=2"), ({"tune": 0, "temperature": 0.2}, "temperature=0.1, not 0.2")):
+        with pytest.raises(SystemExit):
+            compared(**changes)
+        said = capsys.readouterr().err
+        assert why in said and "choose another --out" in said
 
 
-def test_only_macl_reads_its_own_settings(tmp_path):
-    options = compare.arguments().parse_args(["--work", "W", "--dataset", "synthetic", "--out", str(tmp_path)])
+def test_only_macl_reads_its_own_settings():
+    made = {}
     for loss in ("jaccard", "macl"):
-        made = settings_without_places(vars(load_settings(assignments=[f"loss={loss}", "overlap_power=7"])))
-        (tmp_path / f"{loss}-seed0.json").write_text(json.dumps({"settings": made}))
-    assert compare.is_there(options, "jaccard", 0, ["--set", "loss=jaccard"])
-    with pytest.raises(SystemExit, match=r"overlap_power=7.0, not"):
-        compare.is_there(options, "macl", 0, ["--set", "loss=macl"])
+        changed = load_settings(assignments=[f"loss={loss}", "overlap_power=7"])
+        made[loss] = settings_without_places(vars(changed))
+    encoders.refuse_others(("jaccard", 0), made["jaccard"], ["loss=jaccard"])
+    with pytest.raises(ValueError, match=r"overlap_power=7.0, not"):
+        encoders.refuse_others(("macl", 0), made["macl"], ["loss=macl"])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["ucm"], "needs|starts from an encoder: name it with --encoder. Make it by: python train.py"),
+        (["ucm_random_start"], "needs the tiles of 'ucm': name their folder with --data-dir"),
+        (["ucm_random_start", "--encoder", "x"], "starts from random weights: leave --encoder out"),
+        (["synthetic", "--encoder", "no.keras"], "--encoder must be a file, 'no.keras' is none"),
+        (["ucm_random_start", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["ucm_random_start", "--out", "x.json"], "--out must be a .parquet file"),
+    ],
+)
+def test_what_an_experiment_needs_is_asked_for(tmp_path, monkeypatch, capsys, words, why):
+    monkeypatch.setattr(sys, "argv", ["compare", *words, "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert re.search(why, capsys.readouterr().err)
+    assert not (tmp_path / "work").exists()

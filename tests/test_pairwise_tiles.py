@@ -95,10 +95,11 @@ def test_no_tensor_holds_all_pairs_in_tiles_nor_all_triples_ever(name, settings)
     assert per_pair[8] <= max(8 * rows, rows * labels * (labels + 1) // 2)
 
 
-def test_the_memory_script_measures_the_tiles(run_python):
-    script = "from benchmarks.losses_memory import main; main()"
-    result = run_python(f"import sys; sys.argv = ['x', '--rows', '3000', '--tile-size', '100']; {script}")
-    figures = json.loads(result.stdout[result.stdout.index("\n") :])
+def test_the_memory_script_measures_the_tiles(run_python, tmp_path):
+    script = "from benchmarks.speed.losses_memory import main; main()"
+    words = ["x", "--rows", "3000", "--tile-size", "100", "--out", str(tmp_path / "memory.json")]
+    run_python(f"import sys; sys.argv = {words}; {script}")
+    figures = json.loads((tmp_path / "memory.json").read_text())
     dense = 3000 * 3000 * 4
     assert figures["beyond"] < 3 * dense  # the dense form takes five such matrices and more
     assert figures["large"]["tensors"] == 4 * 3000 * (2 * 128 + 17)

@@ -29,8 +29,9 @@ from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
 
-# Measured (benchmarks/losses.py): the dense form has two products where tiles have three, and is the faster one at any
-# size, but at B = 16,384 it takes 6 GiB; a tile should stay in the caches, and below 64 rows its products are too thin.
+# Measured (benchmarks/speed/losses.py): the dense form has two products where tiles have three, and is the faster one
+# at any size, but at B = 16,384 it takes 6 GiB; a tile should stay in the caches, and below 64 rows its products are
+# too thin.
 DENSE_PAIRS = 1 << 24  # b x B up to which the dense form is chosen: 64 MiB for each of its matrices
 TILE_PAIRS = 1 << 20  # t x B of a tile: 4 MiB for each of its matrices
 FEWEST_ROWS = 64

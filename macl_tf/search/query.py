@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.datasets.label_names import known_labels
 from macl_tf.index.filters import Filter
-from macl_tf.index.searchers.exact import check_k
 from macl_tf.index.snapshot import Snapshot
+from macl_tf.metrics.ranked import check_cutoff
 from macl_tf.search.places import box_of
 
 NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
@@ -111,7 +111,7 @@ def find(
             that cancel out, or a negative offset.
         ValueError: For k < 1, or a filter or labels that cannot be.
     """
-    check_k(k)
+    check_cutoff(k, optional=False)
     if not isinstance(offset, int | np.integer) or offset < 0:
         raise QueryError("offset must be an integer >= 0", offset, "0 is the first page.")
     condition = Filter.parse(filter, snapshot.label_names) if isinstance(filter, str) else filter

@@ -1,0 +1,1 @@
+"""How well encoders retrieve that were trained by different losses."""

@@ -1,0 +1,334 @@
+"""The report of an experiment: means, paired differences with intervals, labels, curves; Markdown, JSON and PNG.
+
+    python -m benchmarks.compare.report EXPERIMENT
+
+The experiment's `report.tables` says who is compared with whom: `["macl", "jaccard", "bce"]` lists jaccard and bce with
+their difference to macl; `["macl"]` lists all runs. An experiment that leaves the test tiles alone gets a table of all
+its runs on validation tiles. The figures go into a JSON file beside the results, from which the documents' tables are
+made.
+
+Intervals are paired percentile bootstraps over test queries and seeds together: in each of the resamples, the same
+queries and seeds are drawn for both sides of a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.compare import experiment, frozen_features, results_file, scenes
+from benchmarks.compare.encoders import best_trial
+from benchmarks.compare.evaluate_run import LEADING, best_descriptor, fractions, label_aps
+from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
+from benchmarks.environment import made_by
+from benchmarks.tables import markdown, mean_and_spread, number
+from macl_tf.files import read_json, write_json
+
+Floats = NDArray[np.float64]
+RESAMPLES = 4000
+ROOT = Path(__file__).parent.parent.parent
+FIGURES = {"ndcg": "NDCG@100, Jaccard gain", "rarest": "mAP, rarest third", "jaccard50": "mAP, Jaccard >= 0.5"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The runs of one way to train, by one descriptor.
+
+    Args:
+        name: "macl-weighted".
+        seeds: S of them, ascending.
+        descriptor: What is compared.
+        ndcg: (S, Q), NaN where undefined.
+        jaccard50: (S, Q).
+        label_ap: (S, Q, C), NaN where a query does not hold the label.
+        rare: (S, C), which labels are the rarest third; synthetic archives, one a seed, may differ in it.
+        runs: The facts of each run.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    descriptor: str
+    ndcg: Floats
+    jaccard50: Floats
+    label_ap: Floats
+    rare: NDArray[np.bool_]
+    runs: list[dict[str, Any]]
+
+
+def variants_of(results: Sequence[Row]) -> dict[str, Variant]:
+    """All variants among results, without runs that left the test tiles alone."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(results, key=lambda row: row["name"]):
+        if row["kind"] == RUN and all("test" in parts for parts in row["results"].values()):
+            found.setdefault(row["name"], []).append(row)
+    return {name: variant(name, sorted(runs, key=lambda run: run["seed"])) for name, runs in found.items()}
+
+
+def variant(name: str, runs: list[dict[str, Any]], descriptor: str | None = None) -> Variant:
+    """Its runs as arrays, by a descriptor: the one named, that of the trials, or the best on validation tiles."""
+    descriptor = descriptor or runs[0].get("searched_by") or best_descriptor([run["results"] for run in runs])
+    tests = [run["results"][descriptor]["test"]["per_query"] for run in runs]
+    ndcg = np.array([fractions(test["ndcg"]) for test in tests])
+    labels = len(runs[0]["labels"])
+    return Variant(
+        name,
+        tuple(run["seed"] for run in runs),
+        descriptor,
+        ndcg,
+        np.array([fractions(test["jaccard50"]) for test in tests]),
+        np.array([label_aps(test, labels) for test in tests]),
+        np.array([np.isin(np.arange(labels), run["rarest"]) for run in runs]),
+        runs,
+    )
+
+
+def weighted_mean(values: Floats, by_seed: Floats, by_query: Floats) -> Floats:
+    """Mean over seeds and queries (R,) of values (S, Q) under weights (R, S) and (R, Q); NaN values are left out.
+
+    NaN where nothing is defined.
+    """
+    defined = ~np.isnan(values)
+    total = np.einsum("rs,sq,rq->r", by_seed, np.where(defined, values, 0.0), by_query, optimize=True)
+    weight = np.einsum("rs,sq,rq->r", by_seed, defined, by_query, optimize=True)
+    return np.where(weight > 0, total, np.nan) / np.where(weight > 0, weight, 1.0)
+
+
+def figure(found: Variant, key: str, by_seed: Floats, by_query: Floats) -> Floats:
+    """A figure of a variant (R,) under weights of seeds (R, S) and queries (R, Q)."""
+    if key != "rarest":
+        return weighted_mean(getattr(found, key), by_seed, by_query)
+    rare_ap = np.where(found.rare[:, None], found.label_ap, np.nan)
+    labels = [weighted_mean(rare_ap[:, :, c], by_seed, by_query) for c in np.flatnonzero(found.rare.any(axis=0))]
+    return np.nanmean(labels, axis=0)
+
+
+def by_seed(found: Variant, key: str) -> Floats:
+    """The figure of each seed (S,)."""
+    return figure(found, key, np.eye(len(found.seeds)), np.ones((len(found.seeds), found.ndcg.shape[1])))
+
+
+def difference(one: Variant, other: Variant, key: str, *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean difference of a figure, and its 95 % interval, over the seeds that both have."""
+    common = [s for s in one.seeds if s in other.seeds]
+    if not common:
+        raise ValueError(f"{one.name} and {other.name} have no seed in common.")
+    one, other = (variant(v.name, [r for r in v.runs if r["seed"] in common], v.descriptor) for v in (one, other))
+    rng, queries = np.random.default_rng(seed), one.ndcg.shape[1]
+    seeds = rng.multinomial(len(common), [1 / len(common)] * len(common), RESAMPLES).astype(float)
+    drawn = rng.multinomial(queries, [1 / queries] * queries, RESAMPLES).astype(float)
+    spread = figure(one, key, seeds, drawn) - figure(other, key, seeds, drawn)
+    whole = np.ones((1, len(common))), np.ones((1, queries))
+    mean = figure(one, key, *whole) - figure(other, key, *whole)
+    low, high = np.percentile(spread, [2.5, 97.5])
+    return float(mean[0]), float(low), float(high)
+
+
+def summary(
+    results: Sequence[Row], variants: Mapping[str, Variant], wanted: Sequence[Sequence[str]], labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All that the tables say: leads of each reference over others, floors, labels, trials.
+
+    Raises:
+        ValueError: If a run is asked for that is not among the results.
+    """
+    if absent := {*labels, *(name for names in wanted for name in names)} - set(variants):
+        raise ValueError(f"there are no results of {', '.join(sorted(absent))}; there are of {', '.join(variants)}.")
+    tabled = dict.fromkeys(name for one, *others in wanted for name in (one, *(others or variants)))
+    return {
+        "tables": [
+            {"reference": one, "rows": rows(variants, one, others or list(variants))} for one, *others in wanted
+        ],
+        "descriptors": by_descriptor([variants[name] for name in tabled]),
+        "floors": floors(results, variants),
+        "labels": by_label(variants, labels) if labels else [],
+        "label_columns": list(labels),
+        "trials": dict(sorted((row["name"], row["trials"]) for row in results if row["kind"] == TRIALS)),
+    }
+
+
+def rows(variants: Mapping[str, Variant], reference: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A reference and others, best NDCG first: figures of each seed, and the reference's lead."""
+    order = sorted((variants[name] for name in {reference, *names}), key=lambda found: -by_seed(found, "ndcg").mean())
+    found_rows = []
+    for found in order:
+        figures = {key: by_seed(found, key).tolist() for key in FIGURES}
+        other = found.name != reference
+        lead = {key: difference(variants[reference], found, key) for key in FIGURES} if other else {}
+        found_rows.append(
+            {"name": found.name, "descriptor": found.descriptor, "seeds": found.seeds} | figures | {"lead": lead}
+        )
+    return found_rows
+
+
+def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float]]]:
+    """Figures on test tiles of each variant by each descriptor that all its runs have, not only by the chosen one."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for one in variants:
+        names = [name for name in one.runs[0]["results"] if all(name in run["results"] for run in one.runs)]
+        by = {name: variant(one.name, one.runs, name) for name in names}
+        found[one.name] = {name: [float(by_seed(by[name], key).mean()) for key in FIGURES] for name in names}
+    return found
+
+
+def floors(results: Sequence[Row], variants: Mapping[str, Variant]) -> dict[str, list[float]]:
+    """Figures of the untrained encoder and of colour histograms, or of frozen features."""
+    known = [row for row in results if row["kind"] == FLOOR]
+    if features := {row["name"]: row["figures"] for row in known if "figures" in row}:
+        return features
+    untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
+    unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
+    found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in LEADING]}
+    if histograms := [row["results"]["histogram"]["test"] for row in known]:
+        found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in LEADING]
+    return found
+
+
+def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean AP of each label, rarest first, of some variants."""
+    first = variants[names[0]].runs[0]
+    return [
+        {
+            "name": first["labels"][c],
+            "tiles": first["train_counts"][c],
+            "rare": c in first["rarest"],
+            "ap": [float(np.nanmean(variants[name].label_ap[:, :, c])) for name in names],
+        }
+        for c in np.argsort(first["train_counts"], kind="stable")
+    ]
+
+
+def tables(summary: dict[str, Any], *, short: bool = False) -> str:
+    """A line for each variant, the floors, all descriptors, the labels and the trials, as Markdown.
+
+    If `short`, the first two. Of an experiment without tests or with one label a tile, its own tables.
+    """
+    if "tables" not in summary:
+        return frozen_features.table(summary["rows"]) if "rows" in summary else scenes.tables(summary)
+    titles = list(FIGURES.values())
+    parts = [of_reference(table) for table in summary["tables"]]
+    floors = [[name, *map(number, values)] for name, values in summary["floors"].items()]
+    parts.append(markdown(["without training", *titles], floors))
+    if not short:
+        parts += [of_descriptors(summary["descriptors"]), *of_labels(summary), *of_trials(summary["trials"])]
+    return "\n\n".join(parts)
+
+
+def of_reference(table: dict[str, Any]) -> str:
+    """One reference and what it leads the others by."""
+    titles, reference, lines = list(FIGURES.values()), table["reference"], []
+    for row in table["rows"]:
+        name = f"**{row['name']}**" if row["name"] == reference else row["name"]
+        leads = [[number(one, "+.1f") for one in 100 * np.array(row["lead"].get(key, []), float)] for key in FIGURES]
+        by = ["{} [{}, {}]".format(*lead) if lead else "" for lead in leads]
+        figures = [mean_and_spread(row[key]) for key in FIGURES]
+        lines.append([name, row["descriptor"], len(row["seeds"]), *figures, *by])
+    leading = [f"{reference} leads in {title}, points" for title in titles]
+    return markdown(["run", "descriptor", "seeds", *titles, *leading], lines, "ll")
+
+
+def of_descriptors(descriptors: dict[str, dict[str, list[float]]]) -> str:
+    """Each variant by each descriptor."""
+    columns = list(dict.fromkeys(name for found in descriptors.values() for name in found))
+    lines = [
+        [name, *("/".join(map(number, found.get(column, []))) for column in columns)]
+        for name, found in descriptors.items()
+    ]
+    return markdown([f"{'/'.join(FIGURES.values())} by", *columns], lines, "l" * (1 + len(columns)))
+
+
+def of_labels(summary: dict[str, Any]) -> list[str]:
+    """The table of each label; none if no labels were asked for."""
+    lines = [
+        [f"{one['name']}{' (rare)' if one['rare'] else ''}", one["tiles"], *map(number, one["ap"])]
+        for one in summary["labels"]
+    ]
+    return [markdown(["AP by label", "training tiles", *summary["label_columns"]], lines)] if lines else []
+
+
+def of_trials(trials: dict[str, dict[str, dict[str, list[float]]]]) -> list[str]:
+    """The table of what was tried for each loss; none if nothing was tried."""
+    lines = []
+    for loss, tried in trials.items():
+        chosen, _ = best_trial(tried)
+        said = []
+        for text, figures in tried.items():
+            _, by = best_trial({text: figures})
+            one = f"{text}: {'/'.join(map(number, figures[by]))} {by}"
+            said.append(f"**{one}**" if text == chosen else one)
+        lines.append([loss, ", ".join(said)])
+    head = f"trials, on validation tiles: {'/'.join(FIGURES.values())}, and descriptor"
+    return [markdown(["loss", head], lines, "ll")] if lines else []
+
+
+def draw(variants: Mapping[str, Variant], path: Path) -> None:
+    """Two panels: NDCG against the rarest third, and validation by epoch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    picture, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
+    order = sorted(variants.values(), key=lambda found: -by_seed(found, "ndcg").mean())
+    for place, found in enumerate(order):
+        colour = pyplot.get_cmap("tab20")(place % 20)
+        x, y = by_seed(found, "rarest"), by_seed(found, "ndcg")
+        left.scatter(x, y, s=14, color=colour, alpha=0.6)
+        left.scatter(x.mean(), y.mean(), s=70, color=colour, edgecolor="black", label=found.name, zorder=3)
+        curve = np.mean([[float(value) for value in run["history"].split()] for run in found.runs], axis=0)
+        right.plot(np.arange(1, len(curve) + 1), curve, color=colour, lw=1.5)
+    left.set(xlabel=FIGURES["rarest"], ylabel=FIGURES["ndcg"], title="Test tiles; large: mean over seeds")
+    right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by the run's descriptor")
+    picture.legend(loc="outside lower center", ncols=4, fontsize=8)
+    picture.savefig(path, dpi=110)
+    pyplot.close(picture)
+
+
+def defined(found: Any) -> Any:
+    """The same with None in place of NaN, which JSON does not have."""
+    if isinstance(found, dict):
+        return {key: defined(value) for key, value in found.items()}
+    if isinstance(found, (list, tuple)):
+        return [defined(value) for value in found]
+    return None if isinstance(found, float) and np.isnan(found) else found
+
+
+def main() -> None:
+    """Prints the tables, writes them as JSON and draws them."""
+    parser = experiment.parser("benchmarks.compare.report", __doc__)
+    options, asked = experiment.parsed(parser)
+    if asked.train == "scenes":  # whose figures need no further computing
+        print(tables(read_json(asked.summary_file(options.out))))
+        return
+    results = results_file.read(options.out)
+    if not results:
+        parser.error(f"there is no '{options.out}': python -m benchmarks.compare {asked.name} makes it.")
+    variants = variants_of(results)
+    try:
+        if asked.test:
+            default = [[next(iter(asked.runs()))]]
+            found = summary(results, variants, asked.report.get("tables", default), asked.report.get("labels", ()))
+            runs = [run for one in variants.values() for run in one.runs]
+        else:
+            place = {(row["name"], row["seed"]): row for row in results if row["kind"] == RUN}
+            turns = [(name, seed) for seed in asked.seeds for name in asked.runs()]
+            if absent := [f"{name}, seed {seed}" for name, seed in turns if (name, seed) not in place]:
+                raise ValueError(f"there are no results of {'; '.join(absent)} in '{options.out}'.")
+            runs = [place[turn] for turn in turns]
+            found = {"rows": frozen_features.summary(runs)}
+    except ValueError as error:
+        parser.error(str(error))
+    made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}
+    told = {**made_by("benchmarks.compare.report", []), "made_from": made, **defined(found)}
+    write_json(asked.summary_file(options.out), told)
+    print(tables(found))
+    if picture := asked.report.get("picture"):
+        draw(variants, ROOT / picture)
+
+
+if __name__ == "__main__":
+    main()
