@@ -17,13 +17,13 @@ def batch(seed=0, rows=ROWS):
     )
 
 
-def encoder(norm=keras.layers.LayerNormalization, dropout=0.0):
+def encoder(norm=keras.layers.LayerNormalization, dropout=0.0, last=None):
     keras.utils.set_random_seed(3)
     pixels = keras.Input((SIZE, SIZE, 2))
     x = keras.layers.Conv2D(4, 3, name="conv")(pixels)
     x = keras.layers.ReLU()(norm()(x))
     x = keras.layers.Dropout(dropout, seed=5)(keras.layers.GlobalAveragePooling2D()(x))
-    return keras.Model(pixels, keras.layers.UnitNormalization()(keras.layers.Dense(3, name="out")(x)))
+    return keras.Model(pixels, keras.layers.UnitNormalization(dtype=last)(keras.layers.Dense(3, name="out")(x)))
 
 
 def trained(model, steps=2, rate=0.5):
@@ -96,7 +96,7 @@ def test_the_scale_of_half_precision_is_taken_out_again(policy):
     for microbatch in (0, 6):
         keras.config.set_dtype_policy(policy)
         try:
-            model = encoder()
+            model = encoder(last="float32")  # in float16 its epsilon overflows
         finally:
             keras.config.set_dtype_policy("float32")
         start = [keras.ops.convert_to_numpy(variable) for variable in model.trainable_variables]
@@ -134,16 +134,15 @@ for name in names:
     values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.trainable_variables]
     np.savez(f"{folder}/{name}.npz", *values, loss=loss)
 """
-NAMES = (
-    "MACL", "SupCon", "JaccardSupCon", "MultiSupCon", "MulSupCon", "SimilarityDissimilarity", "NPairs",
-    "TripletSemiHard", "TripletHard", "MarginContrastive", "LiftedStructure", "MultiSimilarity", "RankedList", "DCL",
-)  # fmt: skip
+# One of each build: the kernel, with anchors that weigh, with itself; hardest pairs, pairs of both sides, groups. Of
+# all losses it is tested in one process that the rows of replicas add up.
+NAMES = ("MACL", "MulSupCon", "NPairs", "TripletHard", "LiftedStructure", "DCL")
 
 
 def test_two_replicas_by_microbatches_take_the_steps_of_one_device(tmp_path, run_python):
     for replicas in (1, 2):
         (tmp_path / str(replicas)).mkdir()
-        run_python(STEPS, str(replicas), tmp_path / str(replicas), *NAMES)
+        run_python(STEPS, str(replicas), tmp_path / str(replicas), *NAMES, timeout=600)
     for name in NAMES:
         with np.load(tmp_path / "1" / f"{name}.npz") as whole, np.load(tmp_path / "2" / f"{name}.npz") as parts:
             assert parts["loss"].tolist() == pytest.approx(whole["loss"].tolist(), rel=1e-9), name

@@ -47,7 +47,9 @@ class CachedGradients(keras.Model):
     def __init__(self, model: keras.Model, microbatch: int) -> None:
         if microbatch < 1:
             raise ValueError(f"microbatch must be >= 1, got {microbatch}.")
-        super().__init__(model.input, model.output, name=model.name)
+        whole = model.inputs[0], model.outputs[0]  # of a Sequential, which has one of each
+        inputs, outputs = whole if isinstance(model, keras.Sequential) else (model.input, model.output)
+        super().__init__(inputs, outputs, name=model.name)
         self.microbatch = int(microbatch)
 
     def get_config(self) -> dict[str, Any]:

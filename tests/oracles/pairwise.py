@@ -64,7 +64,7 @@ def multisupcon(labels, z, temperature=0.1, min_overlap=0.3):
     y, z = np.asarray(labels, np.int64), np.asarray(z, np.float64)
 
     def anchor(i):
-        matches = others(y, i, lambda j: overlap(y[i], y[j])[1] >= min_overlap)
+        matches = others(y, i, lambda j: overlap(y[i], y[j])[0] and overlap(y[i], y[j])[1] >= min_overlap)
         terms = [overlap(y[i], y[p])[1] * log_softmax(z, i, p, temperature) for p in matches]
         return -sum(terms) / len(matches) if matches else None
 
