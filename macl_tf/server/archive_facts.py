@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.labels import LabelStatistics
+from macl_tf.server.base_map import BaseMap
 from macl_tf.server.engine import Engine, State
 from macl_tf.server.limits import Limits
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
 
 
-def info(engine: Engine, limits: Limits, writable: bool) -> dict[str, Any]:
+def info(engine: Engine, limits: Limits, writable: bool, base_map: BaseMap | None = None) -> dict[str, Any]:
     """Everything that /info tells."""
     state = engine.newest
     facts, snapshot = state.encoder.info, state.snapshot
@@ -31,6 +33,7 @@ def info(engine: Engine, limits: Limits, writable: bool) -> dict[str, Any]:
         "labels": int(np.count_nonzero(_held(state).any(axis=0))),
         "has_places": has_places(state),
         "writable": writable,
+        "base_map": None if base_map is None else asdict(base_map),
         "limits": {
             "bytes": limits.bytes,
             "pixels": limits.pixels,

@@ -70,7 +70,9 @@ def api(service: Service, access: Access) -> APIRouter:
     async def info() -> Response:
         """What is served: versions, figures of the encoder, limits."""
         writable = access.token is not None
-        return _json(await service.look(lambda: archive_facts.info(service.engine, service.limits, writable)))
+        return _json(
+            await service.look(lambda: archive_facts.info(service.engine, service.limits, writable, service.base_map))
+        )
 
     @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
     async def labels(request: Request) -> Response:

@@ -21,6 +21,7 @@ from macl_tf.datasets.tile_facts import day_of, read_header
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
 from macl_tf.server import queries
+from macl_tf.server.base_map import BaseMap
 from macl_tf.server.engine import Engine, State
 from macl_tf.server.errors import Refused, busy
 from macl_tf.server.limits import Limits
@@ -66,10 +67,18 @@ class Service:
         limits: What a request may ask for.
         metrics: Where figures go.
         threads: For decoding, and as many for searching; by default one for each processor.
+        base_map: What lies below the footprints on the page's map.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
-        self.engine, self.limits, self.metrics = engine, limits, metrics
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        metrics: Metrics,
+        threads: int | None = None,
+        base_map: BaseMap | None = None,
+    ) -> None:
+        self.engine, self.limits, self.metrics, self.base_map = engine, limits, metrics, base_map
         self.sample = RecallSample()
         count = threads or len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")
