@@ -52,7 +52,7 @@ export function highlight(id) {
 }
 
 function make(frame, baseMap) {
-  const canvas = element("div", { class: "map", role: "group" });
+  const canvas = element("div", { class: baseMap ? "map pictured" : "map", role: "group" });
   const button = (text, label, act) => element("button", { type: "button", "aria-label": label, onclick: act }, text);
   frame.replaceChildren(
     canvas,
