@@ -119,12 +119,14 @@ def stub_versions(served, options=None, **how):
 
 
 @contextlib.contextmanager
-def running(served, limits=SMALL, access=None, options=None, refresh=0.05, load=None, root_path="", **how):
+def running(
+    served, limits=SMALL, access=None, options=None, refresh=0.05, load=None, root_path="", base_map=None, **how
+):
     """A server in threads of this process; yields its URL."""
     access = access or Access(TOKEN, hosts=LOOPBACK)
     said, urls = threading.Event(), []
     app = open_app(Path(served), access, limits, options or Options(), refresh=refresh, root_path=root_path,
-                   load=load or (lambda *arguments: load_stub(*arguments, **how)))  # fmt: skip
+                   base_map=base_map, load=load or (lambda *arguments: load_stub(*arguments, **how)))  # fmt: skip
     server = Server(app, listen("127.0.0.1", 0), limits, lambda url: (urls.append(url), said.set()))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -227,3 +227,12 @@ def test_the_wheel_holds_every_package():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
     found = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
     assert set(project["tool"]["setuptools"]["packages"]) == found | {"macl_tf.configs", "macl_tf.deploy"}
+
+
+def test_the_wheel_holds_all_of_the_page():
+    """Also what is vendored, with its licence."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["macl_tf.server"]
+    page = {path for path in (PACKAGE / "server" / "page").rglob("*") if path.is_file()}
+    assert page == {path for pattern in patterns for path in (PACKAGE / "server").glob(pattern) if path.is_file()}
+    assert {path.parent.name for path in page if path.name == "LICENSE"} == {"leaflet"}

@@ -19,8 +19,7 @@ from PIL import Image
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
-from macl_tf.embedding.shard_records import read_record, shard_paths
-from macl_tf.embedding.shards import BAD_FILES, read_shards
+from macl_tf.embedding.shards import BAD_FILES, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
 from tests.generated import photo, save
 from tests.stub_encoder import SIZE, StubEncoder

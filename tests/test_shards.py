@@ -11,8 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from macl_tf.embedding.shard_records import BadFile, Origin, read_record, shard_paths
-from macl_tf.embedding.shards import BAD_FILES, ShardFolder, read_origin, read_shards
+from macl_tf.embedding.shards import (
+    BAD_FILES,
+    BadFile,
+    Origin,
+    ShardFolder,
+    read_origin,
+    read_record,
+    read_shards,
+    shard_paths,
+)
 from macl_tf.index.items import Items
 
 NAMES = ("sea", "sand")

@@ -55,6 +55,10 @@ def add_commands(commands: Any) -> None:
     serve.add_argument(
         "--encoder-url", metavar="URL", help="the encoder in TensorFlow Serving: http://HOST:8501/v1/models/encoder"
     )
+    serve.add_argument(
+        "--base-map", metavar="URL", help="pictures below the page's map: https://HOST/{z}/{x}/{y}.png; none by default"
+    )
+    serve.add_argument("--base-map-attribution", default="", metavar="TEXT", help="whom they are from")
     serve.add_argument("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
     serve.add_argument("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
     serve.add_argument("--max-k", type=int, default=200, help="results in one answer (200)")
@@ -67,6 +71,7 @@ def run_serve(options: argparse.Namespace) -> int:
     if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
+    from macl_tf.server.base_map import BaseMap
     from macl_tf.server.limits import Limits
     from macl_tf.server.server import Server, listen, open_app
     from macl_tf.server.versions import Options
@@ -79,9 +84,10 @@ def run_serve(options: argparse.Namespace) -> int:
     access = Access(read_token(options.token_file), options.protect_reads, hosts)
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
     encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
+    base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
     said = f"Serving {options.served} at {{}} (Ctrl-C ends it)"
     with listen(options.host, options.port) as listener:
-        app = open_app(Path(options.served), access, limits, encoder, root_path=options.root_path)
+        app = open_app(Path(options.served), access, limits, encoder, root_path=options.root_path, base_map=base_map)
         server = Server(app, listener, limits, lambda url: print(said.format(url), flush=True))
         with suppress(KeyboardInterrupt):
             server.run()

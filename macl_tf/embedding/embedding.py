@@ -23,8 +23,7 @@ from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.datasets.label_lists import listed, quoted
 from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
-from macl_tf.embedding.shard_records import BadFile, Origin
-from macl_tf.embedding.shards import BAD_FILES, LOCK, ShardFolder
+from macl_tf.embedding.shards import BAD_FILES, LOCK, BadFile, Origin, ShardFolder
 from macl_tf.embedding.sources import Tile, TileSource
 from macl_tf.files import locked
 from macl_tf.index.items import Items

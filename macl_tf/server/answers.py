@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -10,13 +11,14 @@ import numpy as np
 from macl_tf.labels import LabelStatistics
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
+from macl_tf.server.base_map import BaseMap
 from macl_tf.server.limits import Limits
 from macl_tf.server.versions import State, Versions
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
 
 
-def info(versions: Versions, limits: Limits, writable: bool) -> dict[str, Any]:
+def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap | None = None) -> dict[str, Any]:
     """Everything that /info tells."""
     state = versions.newest
     facts, snapshot = state.encoder.info, state.snapshot
@@ -33,6 +35,7 @@ def info(versions: Versions, limits: Limits, writable: bool) -> dict[str, Any]:
         "labels": int(np.count_nonzero(snapshot.labels.any(axis=0))),
         "has_places": snapshot.has_places,
         "writable": writable,
+        "base_map": None if base_map is None else asdict(base_map),
         "limits": {
             "bytes": limits.bytes,
             "pixels": limits.pixels,

@@ -69,10 +69,11 @@ def build_app(
         metrics.show(len(state.snapshot), state.snapshot.num_changes, **state.versions)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    page = [path.name for path in PAGE.iterdir()] if PAGE.is_dir() else []  # a flat folder
+    page = [path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()]
     if page:
         for suffix, kind in {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}.items():
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     paths = Paths(app.openapi(), page, root_path)
-    return Guard(app, paths, access, service.limits, service.metrics, service.versions.newest.snapshot.dim)
+    images = service.base_map.origin if service.base_map else ""
+    return Guard(app, paths, access, service.limits, service.metrics, service.versions.newest.snapshot.dim, images)

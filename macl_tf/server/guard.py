@@ -38,11 +38,11 @@ _AROUND = 1 << 16  # bytes of a body beside the image and the vectors
 _UPLOADS = 64  # images of full size that one client may send at a time
 _NUMBER = 32  # bytes of a number in JSON, generously
 _POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "default-src 'self'; img-src 'self' blob: data:{images}; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
 HEADERS = [
-    (b"content-security-policy", _POLICY.encode()),
+    (b"content-security-policy", _POLICY.format(images="").encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -62,9 +62,14 @@ class Guard:
         limits: How much, and how slowly.
         metrics: Where requests are counted.
         dim: D, for the size of queries in JSON.
+        images: Another server that the page may load pictures from, "" for none.
     """
 
-    def __init__(self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int) -> None:
+    def __init__(
+        self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int, images: str = ""
+    ) -> None:
+        policy = _POLICY.format(images=f" {images}" if images else "").encode()
+        self._headers = [(b"content-security-policy", policy), *HEADERS[1:]]
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
         self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
         self._json_bytes = _AROUND + limits.batch * dim * _NUMBER
@@ -83,7 +88,9 @@ class Guard:
             self._metrics.requests.labels(method if method in METHODS else "other", place.route, status).inc()
 
         waiting = headers.get(b"expect", b"").lower() == b"100-continue"
-        answer = _Answer(send, count, text=not place.for_machines, head=method == "HEAD", waiting=waiting)
+        answer = _Answer(
+            send, count, self._headers, text=not place.for_machines, head=method == "HEAD", waiting=waiting
+        )
         self._metrics.in_flight.inc()
         try:
             if place.path not in HEALTH:  # whoever checks its health may call it anything
@@ -211,8 +218,18 @@ async def _let_through(scope: Scope, receive: Receive, send: Send) -> None:
 class _Answer:
     """The way back, with our headers; `count` is told the status."""
 
-    def __init__(self, send: Send, count: Callable[[int], None], *, text: bool, head: bool, waiting: bool) -> None:
-        self._send, self._count, self._text, self._head, self._waiting = send, count, text, head, waiting
+    def __init__(
+        self,
+        send: Send,
+        count: Callable[[int], None],
+        headers: list[tuple[bytes, bytes]],
+        *,
+        text: bool,
+        head: bool,
+        waiting: bool,
+    ) -> None:
+        self._send, self._count, self._headers = send, count, headers
+        self._text, self._head, self._waiting = text, head, waiting
         self.begun = False
         self.body: _Body | None = None
 
@@ -221,7 +238,7 @@ class _Answer:
             self.begun = True
             self._count(message["status"])  # before the client can look
             headers = [header for header in message.get("headers", []) if header[0] != b"accept-ranges"]
-            headers += HEADERS
+            headers += self._headers
             if not any(name == b"cache-control" for name, _ in headers):
                 headers.append((b"cache-control", b"no-cache"))  # a new page at once; what is missing may come
             if self._waiting and not (self.body and self.body.begun):

@@ -55,7 +55,8 @@ def api(service: Service, access: Access) -> APIRouter:
     async def info() -> Response:
         """What is served: versions, figures of the encoder, limits."""
         writable = access.token is not None
-        return _json(await service.look(lambda: answers.info(service.versions, service.limits, writable)))
+        found = service.versions, service.limits, writable, service.base_map
+        return _json(await service.look(lambda: answers.info(*found)))
 
     @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
     async def labels(request: Request) -> Response:

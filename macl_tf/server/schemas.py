@@ -245,6 +245,13 @@ class LimitsInfo(BaseModel):
     formats: list[str]
 
 
+class BaseMapInfo(BaseModel):
+    """What lies below the footprints on the page's map."""
+
+    url: str
+    attribution: str
+
+
 class InfoAnswer(BaseModel):
     """What is served."""
 
@@ -254,4 +261,5 @@ class InfoAnswer(BaseModel):
     labels: int = Field(description="How many are held by a tile.")
     has_places: bool
     writable: bool
+    base_map: BaseMapInfo | None
     limits: LimitsInfo

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from macl_tf.search.encoders import load_encoder
 from macl_tf.server.app import build_app
 from macl_tf.server.auth import Access
+from macl_tf.server.base_map import BaseMap
 from macl_tf.server.guard import App
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
@@ -38,6 +39,7 @@ def open_app(
     refresh: float = _REFRESH,
     load: Load = load_encoder,
     root_path: str = "",
+    base_map: BaseMap | None = None,
 ) -> App:
     """Opens a served folder and builds the application that answers for it.
 
@@ -49,6 +51,7 @@ def open_app(
         refresh: Seconds between looks for what other processes wrote or published.
         load: Loads the encoder that an index was made with.
         root_path: Prefix under which a proxy shows it, like /tiles.
+        base_map: What lies below the footprints on the page's map.
 
     Raises:
         ArtifactError: If the index or its encoder is missing or damaged.
@@ -58,7 +61,7 @@ def open_app(
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
     versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
-    service = Service(versions, limits, metrics)
+    service = Service(versions, limits, metrics, base_map=base_map)
 
     def check() -> None:
         metrics.observe_recall(*service.sample.check(versions.newest.snapshot))

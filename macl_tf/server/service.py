@@ -24,6 +24,7 @@ from macl_tf.search.pictures import read_picture
 from macl_tf.search.query import QueryError, find
 from macl_tf.search.uploads import items_of
 from macl_tf.server import answers
+from macl_tf.server.base_map import BaseMap
 from macl_tf.server.errors import Unavailable, of_picture, overloaded, refusing, too_many_bytes
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
@@ -69,10 +70,18 @@ class Service:
         limits: What a request may ask for.
         metrics: Where figures go.
         threads: For decoding, and as many for searching; by default one for each processor.
+        base_map: What lies below the footprints on the page's map.
     """
 
-    def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, threads: int | None = None) -> None:
-        self.versions, self.limits, self.metrics = versions, limits, metrics
+    def __init__(
+        self,
+        versions: Versions,
+        limits: Limits,
+        metrics: Metrics,
+        threads: int | None = None,
+        base_map: BaseMap | None = None,
+    ) -> None:
+        self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.sample = RecallSample()
         count = threads or len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")

@@ -42,6 +42,7 @@ export function showAnswers(answers, page) {
     showMap(answers.find(({ results }) => results).results, asked, search.bbox, {
       ...context,
       filterTo: (bbox) => change({ ...search, bbox }),
+      baseMap: archive.info.base_map,
     });
   find("found-title").textContent = scored
     ? "Most alike"

@@ -1,17 +1,8 @@
 // Builds elements. Text always becomes a text node: nothing that the server or a link says is ever read as HTML.
 
-const SVG = "http://www.w3.org/2000/svg";
-
 /** element("button", { class: "mark", "aria-pressed": false, onclick: mark }, "Right") */
 export function element(name, attributes = {}, ...children) {
-  return dress(document.createElement(name), attributes, children);
-}
-
-export function svg(name, attributes = {}, ...children) {
-  return dress(document.createElementNS(SVG, name), attributes, children);
-}
-
-function dress(node, attributes, children) {
+  const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (value === undefined || value === null) continue;
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);

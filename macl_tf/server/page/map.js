@@ -1,183 +1,172 @@
-// Footprints of the results on a map of our own: a graticule, no tiles from anywhere.
+// Footprints of the results on a map, by Leaflet: over a base map where the server names one, else over a graticule.
 
-import { element, find, shortName, svg } from "./element.js";
-import { boxOf, graticule, interesting, panned, toPixels, unrolled, viewOf, zoomed } from "./geography.js";
+import { element, find, shortName } from "./element.js";
+import { boxOf, graticule, unrolled } from "./geography.js";
 
-const SMALL = 9; // pixels below which a footprint is drawn as a dot
-let view = null;
-let shown = null;
+const L = window.L;
+const SMALL = 9; // pixels below which a footprint is a dot
+let map = null;
+let lines = null;
+let shapes = null;
+let drawn = []; // {tile, shape, link, box} of each footprint
+let area = null;
+let filter = null;
 
 /**
  * Shows tiles with places on the map; false where there is none.
  *
  * `box` is drawn, `query` are the examples' tiles; linkTo(id) gives the search from a tile, filterTo(box) is called with
- * what the map shows.
+ * what the map shows, baseMap {url, attribution} is what lies below.
  */
-export function showMap(tiles, query, box, { linkTo, filterTo }) {
+export function showMap(tiles, query, box, { linkTo, filterTo, baseMap }) {
   const placed = tiles.filter((tile) => tile.bbox);
   const asked = query.filter((tile) => tile?.bbox);
   const boxes = [...placed, ...asked].map((tile) => tile.bbox);
   const frame = find("map");
   if (!boxes.length && !box) {
+    map?.remove();
+    map = null;
     frame.replaceChildren(element("p", { class: "quiet" }, "None of these tiles has a place."));
-    shown = null;
     return false;
   }
+  if (!map) make(frame, baseMap);
+  filter = filterTo;
+  map
+    .getContainer()
+    .setAttribute("aria-label", `Map of ${placed.length} tiles. Arrow keys move it, plus and minus zoom.`);
+  shapes.clearLayers();
   const flat = unrolled(box ? [...boxes, box] : boxes);
-  shown = {
-    tiles: placed.map((tile, number) => ({ tile, box: flat[number] })),
-    query: asked.map((tile, number) => ({ tile, box: flat[placed.length + number] })),
-    area: box ? flat.at(-1) : null,
-    linkTo,
-  };
-  const canvas = svg("svg", {
-    class: "map",
-    tabindex: 0,
-    role: "group",
-    "aria-label": `Map of ${placed.length} tiles. Arrow keys move it, plus and minus zoom.`,
-  });
+  area = box ? L.rectangle(cornersOf(flat.at(-1)), { className: "area", interactive: false }).addTo(shapes) : null;
+  const entries = [...placed, ...asked].map((tile, place) => ({ tile, box: flat[place], asked: place >= placed.length }));
+  // Worst first, so that the best lies on top.
+  const order = [...entries.filter((entry) => !entry.asked).reverse(), ...entries.filter((entry) => entry.asked)];
+  drawn = order.map((entry) => footprint(entry, linkTo));
+  fit();
+  return true;
+}
+
+/** Draws one footprint stronger; null none. */
+export function highlight(id) {
+  for (const { tile, shape, link } of drawn)
+    for (const node of [shape.getElement(), link]) node?.classList.toggle("looked-at", tile.id === id);
+}
+
+function make(frame, baseMap) {
+  const canvas = element("div", { class: baseMap ? "map pictured" : "map", role: "group" });
   const button = (text, label, act) => element("button", { type: "button", "aria-label": label, onclick: act }, text);
   frame.replaceChildren(
     canvas,
     element(
       "div",
       { class: "map-buttons" },
-      button("+", "Zoom in", () => zoom(1.6)),
-      button("−", "Zoom out", () => zoom(1 / 1.6)),
+      button("+", "Zoom in", () => zoom(1)),
+      button("−", "Zoom out", () => zoom(-1)),
       button("All", "Show all footprints", fit),
-      element("button", { type: "button", onclick: () => filterTo(boxOf(view)) }, "Only this area"),
+      element("button", { type: "button", onclick: () => filter(boxOf(seen())) }, "Only this area"),
     ),
   );
-  handle(canvas);
-  fit();
-  new ResizeObserver(() => {
-    if (view && canvas.isConnected && canvas.clientWidth) {
-      move({ ...view, width: canvas.clientWidth, height: canvas.clientHeight });
-    }
-  }).observe(canvas);
-  return true;
-
-  function fit() {
-    const all = [...shown.tiles, ...shown.query].map((entry) => entry.box);
-    move(viewOf(shown.area ? [...all, shown.area] : all, canvas.clientWidth || 600, canvas.clientHeight || 340));
-  }
-}
-
-/** Draws one footprint stronger; null none. */
-export function highlight(id) {
-  for (const node of document.querySelectorAll("#map [data-id]"))
-    node.classList.toggle("looked-at", node.dataset.id === id);
-}
-
-function move(next) {
-  view = next;
-  if (shown) draw();
-}
-
-/** By button or key: around the footprint that has the focus, else around one of those that are seen. */
-function zoom(factor) {
-  const all = [...shown.tiles, ...shown.query];
-  const focused = all.filter(({ tile }) => tile.id === document.activeElement?.dataset?.id);
-  move(zoomed(view, factor, ...interesting(view, (focused.length ? focused : all).map((entry) => entry.box))));
-}
-
-function draw() {
-  const canvas = find("map").querySelector("svg");
-  canvas.setAttribute("viewBox", `0 0 ${view.width} ${view.height}`);
-  const { meridians, parallels } = graticule(view);
-  const lines = [
-    ...meridians.map(({ at }) => svg("line", { x1: at, x2: at, y1: 0, y2: view.height })),
-    ...parallels.map(({ at }) => svg("line", { x1: 0, x2: view.width, y1: at, y2: at })),
-  ];
-  const names = [
-    ...meridians.map(({ at, name }) => svg("text", { x: at + 3, y: view.height - 4 }, name)),
-    ...parallels
-      .filter(({ at }) => at < view.height - 20)
-      .map(({ at, name }) => svg("text", { x: 4, y: at - 3 }, name)),
-  ];
-  // Worst first, so that the best lies on top.
-  const prints = [...shown.tiles].reverse().map(({ tile, box }) => footprint(tile, box, "found"));
-  const asked = shown.query.map(({ tile, box }) => footprint(tile, box, "asked"));
-  const focused = canvas.contains(document.activeElement) ? document.activeElement.dataset.id : null;
-  canvas.replaceChildren(
-    svg("g", { class: "graticule", "aria-hidden": "true" }, ...lines, ...names),
-    ...(shown.area ? [rectangle(shown.area, { class: "area" })] : []),
-    svg("g", {}, ...prints),
-    svg("g", {}, ...asked),
-  );
-  if (focused) canvas.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
-}
-
-function footprint(tile, box, kind) {
-  const said = kind === "asked" ? `the query, ${shortName(tile.id)}` : `${tile.rank ?? ""} ${shortName(tile.id)}`;
-  const { width } = extent(box);
-  const [x, y] = toPixels(view, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2);
-  const shape = width < SMALL ? svg("circle", { cx: x, cy: y, r: 6 }) : rectangle(box, {});
-  return svg(
-    "a",
-    { class: kind, href: shown.linkTo(tile.id), "data-id": tile.id, "aria-label": said },
-    svg("title", {}, said),
-    shape,
-    ...(width > 20 && tile.rank && kind === "found"
-      ? [svg("text", { x, y: y + 4, "text-anchor": "middle" }, String(tile.rank))]
-      : []),
-  );
-}
-
-function extent(box) {
-  const [left, top] = toPixels(view, box[0], box[3]);
-  const [right, bottom] = toPixels(view, box[2], box[1]);
-  return { left, top, width: right - left, height: bottom - top };
-}
-
-function rectangle(box, attributes) {
-  const { left, top, width, height } = extent(box);
-  return svg("rect", { x: left, y: top, width, height, ...attributes });
-}
-
-function handle(canvas) {
-  const pointers = new Map();
-  let moved = false;
-  const place = (event) => {
-    const frame = canvas.getBoundingClientRect();
-    return [event.clientX - frame.left, event.clientY - frame.top];
-  };
+  map = L.map(canvas, {
+    zoomControl: false,
+    attributionControl: Boolean(baseMap),
+    zoomSnap: baseMap ? 0.5 : 0, // pictures look best at whole zooms, nothing else asks for them
+    maxZoom: 24,
+    zoomAnimation: false,
+    inertia: false,
+  });
+  if (baseMap) {
+    map.attributionControl.setPrefix(false).addAttribution(escaped(baseMap.attribution));
+    // Who gives tiles away may want to know who asks.
+    L.tileLayer(baseMap.url, { maxZoom: 24, maxNativeZoom: 19, referrerPolicy: "strict-origin" }).addTo(map);
+  } else lines = L.layerGroup().addTo(map);
+  shapes = L.layerGroup().addTo(map);
+  map.on("moveend", redraw);
+  new ResizeObserver(() => canvas.isConnected && map?.invalidateSize({ animate: false })).observe(canvas);
+  // A drag that ends on a footprint is no click on it.
+  canvas.addEventListener("click", (event) => event.detail && map.dragging.moved() && event.preventDefault(), true);
+  const steps = { "+": 1, "=": 1, "-": -1 };
   canvas.addEventListener(
-    "wheel",
+    "keydown",
     (event) => {
+      if (!steps[event.key] || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
-      move(zoomed(view, Math.exp(-event.deltaY / 400), ...place(event)));
+      event.stopPropagation();
+      zoom(steps[event.key]);
     },
-    { passive: false },
+    true,
   );
-  canvas.addEventListener("pointerdown", (event) => {
-    pointers.set(event.pointerId, place(event));
-    moved = false;
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    const before = pointers.get(event.pointerId);
-    if (!before) return;
-    const now = place(event);
-    if (!moved && Math.hypot(now[0] - before[0], now[1] - before[1]) < 4) return; // a click that trembles
-    if (!moved) canvas.setPointerCapture(event.pointerId);
-    moved = true;
-    const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
-    pointers.set(event.pointerId, now);
-    if (!other) return move(panned(view, before[0] - now[0], before[1] - now[1]));
-    const far = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]);
-    move(zoomed(view, far(now) / Math.max(far(before), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2));
-  });
-  for (const end of ["pointerup", "pointercancel"])
-    canvas.addEventListener(end, (event) => pointers.delete(event.pointerId));
-  canvas.addEventListener("click", (event) => moved && event.preventDefault(), { capture: true });
-  canvas.addEventListener("dragstart", (event) => event.preventDefault());
-  canvas.addEventListener("keydown", (event) => {
-    const step = 60;
-    const steps = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
-    if (steps[event.key]) move(panned(view, ...steps[event.key]));
-    else if (event.key === "+" || event.key === "=") zoom(1.6);
-    else if (event.key === "-") zoom(1 / 1.6);
-    else return;
-    event.preventDefault();
-  });
+}
+
+function footprint({ tile, box, asked }, linkTo) {
+  const said = asked ? `the query, ${shortName(tile.id)}` : `${tile.rank ?? ""} ${shortName(tile.id)}`;
+  const kind = asked ? "asked" : "found";
+  const link = element(
+    "a",
+    { class: kind, href: linkTo(tile.id), "data-id": tile.id, "aria-label": said, title: said },
+    asked ? "" : String(tile.rank ?? ""),
+  );
+  const shape = L.rectangle(cornersOf(box), { className: kind });
+  shape.on("click", () => link.click()).addTo(shapes);
+  L.marker([(box[1] + box[3]) / 2, (box[0] + box[2]) / 2], {
+    icon: L.divIcon({ html: link, className: "place", iconSize: [0, 0] }),
+    interactive: false,
+    keyboard: false,
+    zIndexOffset: 1e4 * drawn.length,
+  }).addTo(shapes);
+  return { tile, shape, link, box };
+}
+
+/** What depends on the zoom: which footprints are dots, and the graticule. */
+function redraw() {
+  for (const { shape, link } of drawn) {
+    const bounds = shape.getBounds();
+    const width = map.latLngToLayerPoint(bounds.getNorthEast()).x - map.latLngToLayerPoint(bounds.getSouthWest()).x;
+    link.classList.toggle("dot", width < SMALL);
+    link.classList.toggle("narrow", width < 20);
+  }
+  if (!lines) return;
+  lines.clearLayers();
+  const [west, south, east, north] = seen();
+  const { meridians, parallels } = graticule([west, south, east, north], map.getSize().x / (east - west));
+  const line = (from, to, name, place) => {
+    L.polyline([from, to], { className: "graticule", interactive: false }).addTo(lines).bringToBack();
+    const icon = L.divIcon({ html: element("span", {}, name), className: `graticule ${place}`, iconSize: [0, 0] });
+    L.marker(from, { icon, interactive: false, keyboard: false }).addTo(lines);
+  };
+  for (const { at, name } of meridians) line([south, at], [north, at], name, "meridian");
+  for (const { at, name } of parallels) line([at, west], [at, east], name, "parallel");
+}
+
+function fit() {
+  const all = L.latLngBounds(drawn.map(({ shape }) => shape.getBounds()));
+  map.fitBounds(area ? all.extend(area.getBounds()) : all, { padding: [25, 25], maxZoom: 20, animate: false });
+}
+
+/**
+ * By button or key: around the footprint that has the focus, else around the one nearest to the middle, which then stays
+ * where it is. Tiles lie together in places, and the middle is often empty.
+ */
+function zoom(step) {
+  const middle = map.getSize().divideBy(2);
+  const focused = drawn.filter(({ link }) => link === document.activeElement);
+  const places = (focused.length ? focused : drawn)
+    .map(({ shape }) => map.latLngToContainerPoint(shape.getBounds().getCenter()))
+    .filter(({ x, y }) => x >= 0 && y >= 0 && x <= 2 * middle.x && y <= 2 * middle.y)
+    .sort((a, b) => a.distanceTo(middle) - b.distanceTo(middle));
+  map.setZoomAround(places[0] ?? middle, map.getZoom() + step, { animate: false });
+}
+
+const cornersOf = ([west, south, east, north]) => [
+  [south, west],
+  [north, east],
+];
+
+/** West, south, east and north of what is seen. */
+function seen() {
+  const bounds = map.getBounds();
+  return [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()];
+}
+
+/** Leaflet reads attributions as HTML. */
+function escaped(text) {
+  return element("i", {}, text).innerHTML;
 }
