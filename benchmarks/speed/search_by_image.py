@@ -68,7 +68,8 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
         return engine.search(vectors=vector, k=10)
 
     steps: dict[str, list[float]] = {name: [] for name in (*STEPS, "total_ms")}
-    for path in tqdm(files[:20] + files, f"{size} px", unit="picture"):  # a few to warm up
+    warm = files[:20]
+    for path in tqdm(warm + files, f"{size} px", unit="picture"):
         value: Any = path
         for name, do in zip(STEPS, (read_picture, resize, engine.encoder.embed_pixels, search), strict=True):
             begin = time.perf_counter()
@@ -77,7 +78,7 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
         begin = time.perf_counter()
         engine.search(path, k=10)
         steps["total_ms"].append(1000 * (time.perf_counter() - begin))
-    medians = {name: statistics.median(times[20:]) for name, times in steps.items()}
+    medians = {name: statistics.median(times[len(warm) :]) for name, times in steps.items()}
     rest = 1 - medians["encoder_ms"] / sum(medians[name] for name in STEPS)
     return {"image_size": size, "kind": engine.index.kind, **medians, "rest_share": rest}
 
