@@ -687,7 +687,7 @@ def test_an_id_can_be_typed_as_a_card_shows_it(open_page, own):
 STICKING_OUT = """() => {
     const poor = [];
     for (const node of document.querySelectorAll("body *")) {
-        if (!node.checkVisibility() || node.closest("svg") || node.matches(".unseen, option")) continue;
+        if (!node.checkVisibility() || node.closest("svg, .map") || node.matches(".unseen, option")) continue;
         const style = getComputedStyle(node), box = node.getBoundingClientRect();
         const said = `${node.tagName}.${node.className} ${node.textContent.trim().slice(0, 30)}`;
         const scrolls = ["auto", "scroll"].includes(style.overflowX) || style.display === "inline";

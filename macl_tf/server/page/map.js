@@ -71,6 +71,7 @@ function make(frame, baseMap) {
     zoomSnap: baseMap ? 0.5 : 0, // pictures look best at whole zooms, nothing else asks for them
     maxZoom: 24,
     zoomAnimation: false,
+    fadeAnimation: false,
     inertia: false,
   });
   if (baseMap) {
