@@ -179,8 +179,8 @@ class Heads:
     def fit(self, seen: np.ndarray, labels: np.ndarray) -> None:
         """Trains from the beginning on features (1 + VIEWS, n, F) and labels (n, C)."""
         import tensorflow as tf
-
         from macl_tf.pipeline.sampling import draw_epoch, label_aware_weights
+
         from macl_tf.training.build import follows_schedule, temperature_schedule
         from macl_tf.training.callbacks import TemperatureSchedule
 
