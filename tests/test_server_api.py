@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,12 +219,13 @@ def test_the_page_is_served_with_its_types_and_nothing_else(client):
     page = client.get("/")
     assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
     kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
-             ".html": "text/html; charset=utf-8"}  # fmt: skip
-    for path in PAGE.iterdir():  # a flat folder: so it stands in pyproject.toml
-        answer = client.get(f"/{path.name}")
+             ".html": "text/html; charset=utf-8", ".txt": "text/plain; charset=utf-8"}  # fmt: skip
+    for path in filter(Path.is_file, PAGE.rglob("*")):
+        name = path.relative_to(PAGE).as_posix()
+        answer = client.get(f"/{name}")
         assert answer.status_code == 200 and answer.headers["content-type"] == kinds[path.suffix]
         assert answer.headers["cache-control"] == "no-cache"
-        again = client.get(f"/{path.name}", headers={"If-None-Match": answer.headers["etag"]})
+        again = client.get(f"/{name}", headers={"If-None-Match": answer.headers["etag"]})
         assert again.status_code == 304
 
 
