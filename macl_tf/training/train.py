@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.folder import FolderArchive
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
@@ -100,12 +101,69 @@ def _train(
     begun = has_progress(run)
     if not begun and asked.weights not in ("", "imagenet"):
         check_weights(Path(asked.weights))  # before an archive is prepared
-    say = print if progress else lambda *_: None
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(asked.seed)
     keras.config.set_dtype_policy(asked.precision)
 
+    task = _read_task(asked, run, begun=begun, progress=progress)
+    stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
+    if has_progress(run) != begun:
+        raise BlockingIOError(
+            f"another process has begun a run in '{run}' meanwhile. The same command goes on with it."
+        )
+    describe_run(asked, run)
+    if not begun:
+        task.splits.write(run, task.archive)
+        write_json(run / LABELS, task.statistics.get_config())
+    if isinstance(task.archive, FolderArchive):
+        task.archive.report.write(run / "archive_report.csv")
+    test_images = load_images(task.archive, task.splits.test, task.settings.image_size, progress=progress)
+
+    # Again: preparing an archive, which only its first run does, draws random numbers too.
+    keras.utils.set_random_seed(task.settings.seed)
+    steps = steps_per_epoch(task.archive, task.splits, task.settings)
+    with strategy_scope():
+        # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
+        encoder = make_encoder(without_weights(task.settings) if begun else task.settings)
+        model = trained_model(encoder, task.settings, len(task.archive.label_names))
+        if not begun:
+            searched = model if task.settings.classifies else encoder  # by the probabilities of labels too
+            untrained = task.reports(searched, test_images, progress=progress)
+            write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
+        model.compile(make_optimizer(task.settings, steps), **objective(task.settings, task.statistics))
+        model.optimizer.build(model.trainable_variables)
+        checkpoint = Checkpoint(run, MONITOR, task.settings.early_stopping)
+        done = checkpoint.restore(model)
+    data = training_data(task.archive, task.splits, task.settings, done, steps, progress=progress)
+    if data.num_not_drawn:
+        why = "no label" if task.settings.sampler != "classes" else "no other tile with the same labels"
+        tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
+    if done and progress:
+        print(f"Going on after epoch {done} of {task.settings.epochs}.")
+    if done < task.settings.epochs and not checkpoint.finished_early:
+        _fit(model, task, data, checkpoint, run, done, progress=progress)
+    return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a run learns from, and how."""
+
+    settings: Settings
+    archive: Archive
+    splits: Splits
+    statistics: LabelStatistics
+    changes: tuple[str, ...]
+
+    def reports(self, encoder: keras.Model, images: np.ndarray, *, progress: bool) -> dict[str, RetrievalReport]:
+        """Of the test tiles."""
+        labels = self.archive.labels[self.splits.test]
+        return evaluate_encoder(encoder, images, labels, self.statistics, progress=progress)
+
+
+def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
+    """Opens the archive and divides it, or as the run has divided it; refuses what nothing can be learned from."""
     archive = open_archive(asked)
     for note in archive.notes:
         tell(note)
@@ -120,96 +178,70 @@ def _train(
         check_parts(run, splits)
     else:
         splits = split_archive(
-            archive,
-            asked.split,
-            validation=asked.validation,
-            test=asked.test,
-            gap=asked.gap,
-            seed=asked.seed,
+            archive, asked.split, validation=asked.validation, test=asked.test, gap=asked.gap, seed=asked.seed
         )
         statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
-    say(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
+    if progress:
+        print(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
     settings = with_fitting_batches(asked, archive.labels[splits.train])
     check_learnable(settings, archive, splits)
     make_loss(settings, statistics)  # what it refuses is refused before anything is written
-    stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
-    if has_progress(run) != begun:
-        raise BlockingIOError(
-            f"another process has begun a run in '{run}' meanwhile. The same command goes on with it."
-        )
-    describe_run(asked, run)
-    if not begun:
-        splits.write(run, archive)
-        write_json(run / LABELS, statistics.get_config())
-    if (report := getattr(archive, "report", None)) is not None:
-        report.write(run / "archive_report.csv")
+    return _Task(settings, archive, splits, statistics, changes)
 
-    size = settings.image_size
-    validation_images = load_images(archive, splits.validation, size, progress=progress)
-    test_images = load_images(archive, splits.test, size, progress=progress)
 
-    # Again: preparing an archive, which only its first run does, draws random numbers too.
-    keras.utils.set_random_seed(settings.seed)
-    with strategy_scope():
-        # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
-        encoder = make_encoder(settings if not begun else without_weights(settings))
-        model = trained_model(encoder, settings, len(archive.label_names))
-        if begun:
-            untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_run(run, UNTRAINED).items()}
-        else:
-            searched = model if settings.classifies else encoder  # by the probabilities of labels too
-            test_labels = archive.labels[splits.test]
-            untrained = evaluate_encoder(searched, test_images, test_labels, statistics, progress=progress)
-            write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
-        steps = steps_per_epoch(archive, splits, settings)
-        model.compile(make_optimizer(settings, steps), **objective(settings, statistics))
-        model.optimizer.build(model.trainable_variables)
-        checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
-        done = checkpoint.restore(model)
+def _fit(
+    model: keras.Model, task: _Task, data: TrainingData, checkpoint: Checkpoint, run: Path, done: int, *, progress: bool
+) -> None:
+    """Trains from an epoch on, with what is logged and kept after each."""
+    settings, validation = task.settings, task.splits.validation
+    schedule = temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
+    model.fit(
+        data.dataset.map(lambda images, labels: (images, targets(labels, settings))),
+        epochs=settings.epochs,
+        initial_epoch=done,
+        steps_per_epoch=data.steps_per_epoch,
+        shuffle=False,  # the draws are shuffled
+        callbacks=[
+            *([TemperatureSchedule(schedule)] if follows_schedule(settings) else []),
+            LearningRateLog(),
+            RetrievalEvaluation(
+                load_images(task.archive, validation, settings.image_size, progress=progress),
+                task.archive.labels[validation],
+                label_statistics=task.statistics,
+                descriptor=settings.descriptor,
+            ),
+            keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
+            checkpoint,
+        ],
+        verbose=1 if progress else 0,
+    )
 
-    data = training_data(archive, splits, settings, done, steps, progress=progress)
-    if data.num_not_drawn:
-        why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
-        tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
-    if done:
-        say(f"Going on after epoch {done} of {settings.epochs}.")
-    if done < settings.epochs and not checkpoint.finished_early:
-        validation = RetrievalEvaluation(
-            validation_images,
-            archive.labels[splits.validation],
-            label_statistics=statistics,
-            descriptor=settings.descriptor,
-        )
-        schedule = TemperatureSchedule(temperature_schedule(settings, settings.epochs * steps))
-        model.fit(
-            data.dataset.map(lambda images, labels: (images, targets(labels, settings))),
-            epochs=settings.epochs,
-            initial_epoch=done,
-            steps_per_epoch=data.steps_per_epoch,
-            shuffle=False,  # the draws are shuffled
-            callbacks=[
-                *([schedule] if follows_schedule(settings) else []),
-                LearningRateLog(),
-                validation,
-                keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
-                checkpoint,
-            ],
-            verbose=1 if progress else 0,
-        )
 
+def _finish(
+    model: keras.Model,
+    task: _Task,
+    checkpoint: Checkpoint,
+    run: Path,
+    test_images: np.ndarray,
+    draw_weights: np.ndarray,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Saves the best encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
     model = without_optimizer(model)
     if checkpoint.best_epoch is not None:
         checkpoint.restore_best(model)
-    encoder = searchable(model)
-    trained = evaluate_encoder(encoder, test_images, archive.labels[splits.test], statistics, progress=progress)
+    encoder, settings = searchable(model), task.settings
+    trained = task.reports(encoder, test_images, progress=progress)
+    untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_run(run, UNTRAINED).items()}
     with written_whole(run / ENCODER) as path:
         plain(encoder).save(path)  # loads without this package
     draw_run(
         run,
-        archive=archive,
-        splits=splits,
-        statistics=statistics,
-        draw_weights=data.weights,
+        archive=task.archive,
+        splits=task.splits,
+        statistics=task.statistics,
+        draw_weights=draw_weights,
         history=checkpoint.columns(),
         monitor=MONITOR,
         encoder=encoder,
@@ -219,16 +251,16 @@ def _train(
     )
     best = checkpoint.best_epoch
     result = {
-        "split": splits.note,
-        "leaks": splits.leaks,
+        "split": task.splits.note,
+        "leaks": task.splits.leaks,
         "descriptor": settings.descriptor,
         "best_epoch": None if best is None else best + 1,
         "batch_size": settings.batch_size,
-        "changes": list(changes),
+        "changes": list(task.changes),
         "untrained": {name: report.to_dict() for name, report in untrained.items()},
         "trained": {name: report.to_dict() for name, report in trained.items()},
     }
-    write_json(run / METRICS, result)  # last: a run that has it is finished
+    write_json(run / METRICS, result)  # a run that has it is finished
     return result
 
 
