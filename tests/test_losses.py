@@ -83,6 +83,17 @@ def test_keras_finds_it_by_name_and_only_there_are_defaults(name):
     assert np.isfinite(model.fit(x, drawn()[0], batch_size=24, verbose=0).history["loss"]).all()
 
 
+def test_by_name_the_first_call_may_be_evaluate():
+    x, y = np.random.default_rng(0).random((24, 3)).astype("float32"), drawn()[0]
+    values = []
+    for loss in ("macl", macl_tf.MACL()):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(7)])
+        model.compile("sgd", loss=loss)
+        values.append(model.evaluate(x, y, verbose=0))
+    assert values[0] == values[1] > 0
+
+
 @every_loss
 def test_names_are_the_fields_keyword_only_and_of_one_default(name):
     found = arguments(BY_NAME[name].load())

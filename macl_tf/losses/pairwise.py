@@ -132,7 +132,9 @@ class PairwiseLoss(BatchLoss):
         self.temperature = None
         if temperature is not None:
             check_range("temperature", temperature, "> 0", temperature > 0)
-            self.temperature = keras.Variable(float(temperature), dtype="float32", trainable=False, name="temperature")
+            # An initializer, not the number: Keras may make a loss that it was given by name within a stateless scope.
+            start = keras.initializers.Constant(float(temperature))
+            self.temperature = keras.Variable(start, (), "float32", trainable=False, name="temperature")
 
     def choose_target(self) -> Target:
         """Which member of the family this loss is."""
