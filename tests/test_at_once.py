@@ -23,6 +23,8 @@ from tests.conftest import ROOT
 from tests.generated import photo, save
 from tests.stub_encoder import DIM, StubEncoder
 
+pytestmark = pytest.mark.slow
+
 TILES = 20
 
 

@@ -2,6 +2,8 @@ import pytest
 
 from tests.pairwise_cases import MEMBERS
 
+pytestmark = pytest.mark.slow
+
 SETUP = """
 import sys, numpy as np, tensorflow as tf
 count, cases = int(sys.argv[1]), eval(sys.argv[2])

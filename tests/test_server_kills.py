@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_no_acknowledged_write_is_lost_by_a_kill(run_python, tmp_path):
     script = "from tests.server_kills import *; import sys; kill_servers(sys.argv[1], 7, 1)"

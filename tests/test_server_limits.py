@@ -21,6 +21,8 @@ from tests.pictures import blank_png, encoded, good_pictures, pictures_of_other_
 from tests.serving_process import SMALL, Client, make_served, name_of, running, upload
 from tests.tiffs import read_tiffs, refused_tiffs
 
+pytestmark = pytest.mark.slow
+
 HURRIED = replace(SMALL, body_seconds=0.6)
 
 

@@ -33,6 +33,8 @@ from tests.serving_process import (
     vectors_of,
 )
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND = (f"#like={name_of(number)}".replace(" ", "%20") for number in (0, 1))
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 

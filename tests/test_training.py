@@ -16,6 +16,8 @@ from PIL import Image
 from macl_tf import cli
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "num_tiles=200",
     "test=0.3",
