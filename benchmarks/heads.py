@@ -180,7 +180,7 @@ class Heads:
         """Trains from the beginning on features (1 + VIEWS, n, F) and labels (n, C)."""
         import tensorflow as tf
 
-        from macl_tf.pipeline.sampling import draw_epoch, label_aware_weights
+        from macl_tf.pipeline.samplers import draw_epoch, label_aware_weights
         from macl_tf.training.build import follows_schedule, targets, temperature_schedule
         from macl_tf.training.callbacks import TemperatureSchedule
 
@@ -188,7 +188,7 @@ class Heads:
             variable.assign(value)
         settings, steps = self.settings, self.settings.epochs * STEPS
         weights = label_aware_weights(labels, 0.0 if settings.sampler == "uniform" else settings.sampler_power)
-        drawn = draw_epoch(weights, steps * settings.batch_size, seed=settings.seed, epoch=0).numpy()
+        drawn = draw_epoch(weights, steps * settings.batch_size, seed=settings.seed, epoch=0)
         views = np.random.default_rng(settings.seed).integers(1, 1 + VIEWS, (settings.views, len(drawn)))
 
         def batches() -> Any:

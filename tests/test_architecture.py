@@ -64,7 +64,7 @@ LIGHT = (
     "search.engine",
     "search.showing",
 )
-PURE = {"labels.py", "metrics", "pipeline/class_sampling.py", "evaluation/report.py", "training/settings.py",
+PURE = {"labels.py", "metrics", "pipeline/samplers.py", "evaluation/report.py", "training/settings.py",
         "models/descriptor_names.py", "files.py", "versions.py"}  # fmt: skip
 
 

@@ -18,12 +18,21 @@ from macl_tf.datasets.sources import (
     choose_by_stem,
     count_note,
     fingerprint,
-    list_files,
-    match_rows,
-    read_rows,
+    match_table,
     scene_and_number,
 )
+from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.walk import image_paths, list_files
 from tests.generated import DLRSD_COLOURS, half_and_half, photo, save, save_palette_mask
+
+
+def rows_of(path: Path, label_names: tuple[str, ...], *stems: str) -> list[list[int]]:
+    """The labels of some images by a published archive's table."""
+    images = {stem: path.parent / f"{stem}.png" for stem in stems}
+    rows, notes = match_table(images, read_label_table(path).choose(label_names))
+    assert notes == []
+    return [rows[stem].tolist() for stem in stems]
+
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
@@ -116,17 +125,16 @@ def test_folders_and_known_columns_are_found_in_any_spelling(tmp_path: Path) -> 
     assert bare_name("AID (multi-label)") == bare_name("aid.multilabel") == "aidmultilabel"
     path = tmp_path / "t.csv"
     path.write_text("image,bare.soil,Mobile_Home\na,1,0\n")  # as R writes names with blanks
-    assert read_rows(path, ("mobile-home", "bare-soil"))["a"].tolist() == [0, 1]
+    assert rows_of(path, ("mobile-home", "bare-soil"), "a") == [[0, 1]]
 
 
 def test_rows_of_a_published_archive_that_hold_a_label_each_are_joined(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("image,label\na.png,sea\na.tif,bare soil\nb,sand\n")
-    rows = read_rows(path, ("bare-soil", "sand", "sea"))
-    assert {stem: row.tolist() for stem, row in rows.items()} == {"a": [1, 0, 1], "b": [0, 1, 0]}
+    assert rows_of(path, ("bare-soil", "sand", "sea"), "a", "b") == [[1, 0, 1], [0, 1, 0]]
     path.write_text("image,label,present\na,sea,1\na,sea,0\nb,sand,1\na,sand,0\n")
-    with pytest.raises(ValueError, match="a has rows that say both that it holds a label and not"):
-        read_rows(path, ("sand", "sea"))
+    with pytest.raises(ValueError, match=r"rows of .*a\.png contradict each other, t\.csv says both that it holds sea"):
+        rows_of(path, ("sand", "sea"), "a", "b")
 
 
 def test_spellings_of_a_scene_are_joined_and_told() -> None:
@@ -176,19 +184,18 @@ def test_pictures_are_no_masks() -> None:
 def test_tables_are_read_by_header(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"\xef\xbb\xbfimage;sand;bare soil\r\nB.png;1;0\r\nc;0;1\r\n\r\n")
-    rows = read_rows(path, ("bare-soil", "sand"))
-    assert {stem: row.tolist() for stem, row in rows.items()} == {"b": [0, 1], "c": [1, 0]}
+    assert rows_of(path, ("bare-soil", "sand"), "b", "c") == [[0, 1], [1, 0]]
     with pytest.raises(ValueError, match="has none for sea"):
-        read_rows(path, ("sea", "sand"))
+        read_label_table(path).choose(("sea", "sand"))
     path.write_text("image,sand\na.png,1\na.tif,0\n")
-    with pytest.raises(ValueError, match=r"line 3: a\.tif has a second row with other labels"):
-        read_rows(path, ("sand",))
+    with pytest.raises(ValueError, match=r"rows of .*a\.png contradict each other, lines 2 and 3 of t\.csv"):
+        rows_of(path, ("sand",), "a")
 
 
 def test_rows_and_images_are_joined_and_the_rest_is_counted() -> None:
     images = {"a": Path("a.png"), "b": Path("b.png")}
-    rows = {"b": np.array([1]), "c": np.array([0]), "d": np.array([0])}
-    matched, notes = match_rows(images, rows, "t.csv")
+    table = LabelTable(Path("t.csv"), ("b", "c", "D.tif"), (2, 3, 4), ("x",), np.array([[1], [0], [0]]), None, None, ())
+    matched, notes = match_table(images, table)
     assert list(matched) == ["b"]
     assert notes == [
         "1 image has no row in t.csv and was left out: a.png",
@@ -201,10 +208,7 @@ def test_files_are_listed_in_order_and_without_clutter(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "a/1.tif", "b/Thumbs.db", "b/._2.jpg", "__MACOSX/b/2.jpg", ".cache/3.png", "readme.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path, (".tif", ".jpg", ".png"))] == [
-        "a/1.tif",
-        "b/2.JPG",
-    ]
+    assert list_files(tmp_path, (".tif", ".jpg", ".png")) == ["a/1.tif", "b/2.JPG"]
     chosen, others = choose_by_stem(
         [Path("x/a.png"), Path("y/a.tif"), Path("b.png")], lambda path: path.suffix == ".png"
     )
@@ -233,6 +237,24 @@ def test_an_archive_is_found_around_and_below_the_given_folder(tmp_path: Path) -
     for given in (tmp_path, root.parent, root, root / "Images"):
         assert SOURCE.locate(given) == root
     assert SOURCE.locate(tmp_path / "another") == tmp_path / "another"  # not called so, but given
+
+
+def test_an_archive_is_found_behind_links(tmp_path: Path) -> None:
+    """As a person would find it: its folder of images may be a link, and no link in a circle holds anybody up."""
+    save(tmp_path / "disk" / "store" / "a.png", photo(0))
+    root = tmp_path / "data" / "made archive"
+    root.mkdir(parents=True)
+    (root / "Images").symlink_to(tmp_path / "disk" / "store")
+    for folder in (tmp_path / "data", root):
+        (folder / "circle").symlink_to(folder)
+        (folder / "around").symlink_to(folder.parent)
+    assert SOURCE.locate(tmp_path / "data") == root
+    assert image_paths(root) == [root / "Images" / "a.png"]
+    before = fingerprint([root])
+    os.utime(tmp_path / "disk" / "store" / "a.png", ns=(1, 1))
+    assert fingerprint([root]) != before
+    (root / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert len({fingerprint([root]), fingerprint([root]), before}) == 2
 
 
 def test_a_missing_archive_says_what_where_and_whence(tmp_path: Path) -> None:

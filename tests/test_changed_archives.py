@@ -4,13 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from macl_tf import cli
+from macl_tf.training.callbacks import RetrievalEvaluation
 from macl_tf.training.checkpoint import Checkpoint
 from macl_tf.training.run_directory import occupied
+from macl_tf.training.train import MONITOR, evaluate_run
 
 pytestmark = pytest.mark.usefixtures("small_encoder")
 TINY = ["image_size=32", "embedding_dim=8", "batch_size=8", "epochs=2", "warmup_epochs=0"]
@@ -236,3 +239,40 @@ def test_quiet_hides_bars_and_not_losses(tmp_path, capsys):
     assert "unreadable images, left out: 1 (t003.png)" in said.err
     assert "1 image is an exact copy of another, in the same part (t002.png = t001.png)" in said.out + said.err
     assert "Epoch" not in said.out + said.err and "img/s" not in said.err
+
+
+def test_the_encoder_is_of_the_best_epoch(tmp_path, monkeypatch):
+    kept = []
+
+    def judge(self, epoch, logs):
+        logs[MONITOR] = [0.2, 0.9, 0.1][epoch]
+        kept.append([array.copy() for array in self.model.get_weights()])
+
+    monkeypatch.setattr(RetrievalEvaluation, "on_epoch_end", judge)
+    run, settings = tmp_path / "run", [*TINY[:-2], "epochs=3", "warmup_epochs=0"]
+    assert train(run, make_archive(tmp_path / "tiles"), "--quiet", settings=settings) == 0
+    assert json.loads((run / "metrics.json").read_text())["best_epoch"] == 2
+    saved = keras.models.load_model(run / "encoder.keras").get_weights()
+    assert len(saved) >= 4
+    same = [[any(np.array_equal(array, one) for one in epoch) for array in saved] for epoch in kept]
+    assert all(same[1]) and not any(same[0]) and not any(same[2])
+
+
+def test_an_archive_whose_table_has_its_columns_in_another_order_is_judged_alike(own):
+    """Three columns moved on by one: a permutation that is not its own inverse."""
+    rng = np.random.default_rng(5)
+    rows = rng.random((30, 3)) < (0.9, 0.5, 0.2)
+    rows[:3] = True
+    reports = []
+    for columns in (("ship", "trees", "water"), ("water", "ship", "trees")):  # the run has them sorted
+        folder = own / "-".join(columns)
+        folder.mkdir()
+        lines = [",".join(["image", *columns])]
+        for number, row in enumerate(rows):
+            tile(folder / f"u{number:03}.png", 1000 + number)
+            held = dict(zip(("water", "trees", "ship"), row.astype(int), strict=True))
+            lines.append(",".join([f"u{number:03}", *(str(held[name]) for name in columns)]))
+        (folder / "labels.csv").write_text("\n".join(lines))
+        reports.append(evaluate_run(own / "run", data_dir=str(folder), progress=False).reports["projection"].to_dict())
+    assert reports[0]["map_rarest_third"] > 0
+    assert reports[0] == reports[1]

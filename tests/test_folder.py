@@ -231,7 +231,7 @@ def test_hidden_files_and_loops_are_ignored(tmp_path: Path) -> None:
     write_table(root, "image,sea\na,1\nb,1\n")
     archive = load_folder(root)
     assert archive.file_names == ("images/a.png", "linked/b.png")
-    assert archive.report.findings == ()
+    assert problems(archive) == [("orphan", "images/broken.png")]
 
 
 def test_table_is_found_or_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

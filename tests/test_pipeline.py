@@ -13,8 +13,8 @@ import tensorflow as tf
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image
 from macl_tf.pipeline import augmentation, pipeline
-from macl_tf.pipeline.pipeline import SAMPLERS, load_images, training_dataset
-from macl_tf.pipeline.sampling import label_aware_weights
+from macl_tf.pipeline.pipeline import load_images, training_dataset
+from macl_tf.pipeline.samplers import SAMPLERS, label_aware_weights
 
 NUM_IMAGES = 60
 COMMON = {"image_size": 4, "batch_size": 8, "seed": 5, "epochs": 4, "progress": False, "images_per_class": 4}
@@ -111,7 +111,7 @@ def test_labels_stay_with_their_images(sampler, views):
 
 def test_batches_of_classes_hold_alike_many_images_of_each_label_set():
     archive = plain_archive(labels=np.eye(5)[np.arange(NUM_IMAGES) % 5])
-    data = training_dataset(archive, ALL, **COMMON, sampler="classes", augment=False)
+    data = training_dataset(archive, ALL, **(COMMON | {"epochs": 20}), sampler="classes", augment=False)
     for _, labels in batches(data):
         assert sorted(labels.sum(axis=0)) == [0, 0, 0, 4, 4]
     np.testing.assert_allclose(data.weights.sum(), 1)
@@ -119,6 +119,8 @@ def test_batches_of_classes_hold_alike_many_images_of_each_label_set():
     np.testing.assert_allclose(np.bincount(drawn, minlength=NUM_IMAGES) / len(drawn), data.weights)
     with pytest.raises(ValueError, match="images_per_class must divide batch_size=8, got 3"):
         training_dataset(archive, ALL, **(COMMON | {"images_per_class": 3}), sampler="classes")
+    with pytest.raises(ValueError, match=r"must be >= 2 images_per_class, .* got 8 and 8"):
+        training_dataset(archive, ALL, **(COMMON | {"images_per_class": 8}), sampler="classes")
     lonely = plain_archive(labels=np.eye(NUM_IMAGES), label_names=tuple(map(str, range(NUM_IMAGES))))
     with pytest.raises(ValueError, match="got 8 and 0 with a companion of 60"):
         training_dataset(lonely, ALL, **COMMON, sampler="classes")

@@ -15,7 +15,8 @@ from macl_tf.datasets.footprints import footprint
 from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.splits import Splits
 from macl_tf.datasets.tags import read_tags
-from macl_tf.embedding.sources import ArchiveSource, FolderSource, list_images
+from macl_tf.datasets.walk import list_images
+from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from tests.generated import photo, save
 from tests.pictures import encoded
 from tests.tiffs import bands_of, refused_tiffs, tiff

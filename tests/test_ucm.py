@@ -111,7 +111,7 @@ def test_a_prepared_archive_is_used_again_and_a_changed_one_is_not(
     write_ucm(tmp_path / "data")
     load_archive("ucm", tmp_path / "data", cache_dir=cache)
     with monkeypatch.context() as patched:
-        patched.setattr(ucm, "list_records", lambda *_: pytest.fail("prepared a second time"))
+        patched.setattr(ucm.Ucm, "list_records", lambda *_: pytest.fail("prepared a second time"))
         assert len(load_archive("ucm", tmp_path / "data", cache_dir=cache)) == 6
     save(tmp_path / "data/Images/beach/beach42.tif", photo(77))
     np.testing.assert_array_equal(load_archive("ucm", tmp_path / "data", cache_dir=cache).read_image(4), photo(77))
@@ -120,7 +120,7 @@ def test_a_prepared_archive_is_used_again_and_a_changed_one_is_not(
 
 def test_an_interrupted_preparation_is_not_taken_as_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_ucm(tmp_path / "data")
-    stored = ucm.Ucm.examples
+    stored = ucm.Ucm._generate_examples
     for error in (KeyboardInterrupt, OSError):
 
         def stop_after_two(self: ucm.Ucm, records: list, error: type[BaseException] = error) -> Iterator:
@@ -130,7 +130,7 @@ def test_an_interrupted_preparation_is_not_taken_as_complete(tmp_path: Path, mon
             raise error("stopped")
 
         with monkeypatch.context() as patched:
-            patched.setattr(ucm.Ucm, "examples", stop_after_two)
+            patched.setattr(ucm.Ucm, "_generate_examples", stop_after_two)
             with pytest.raises(error, match="stopped"):
                 load_archive("ucm", tmp_path / "data", cache_dir=tmp_path / "cache")
     # What a killed process leaves, which cannot tidy up behind itself.
@@ -141,7 +141,7 @@ def test_an_interrupted_preparation_is_not_taken_as_complete(tmp_path: Path, mon
 
 def test_of_those_who_open_an_archive_at_once_one_prepares_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_ucm(tmp_path / "data")
-    stored, other_waits, prepared = ucm.Ucm.examples, threading.Event(), []
+    stored, other_waits, prepared = ucm.Ucm._generate_examples, threading.Event(), []
 
     def slowly(self: ucm.Ucm, records: list) -> Iterator:
         prepared.append(threading.get_ident())
@@ -155,7 +155,7 @@ def test_of_those_who_open_an_archive_at_once_one_prepares_it(tmp_path: Path, mo
         with locked(path):
             yield
 
-    monkeypatch.setattr(ucm.Ucm, "examples", slowly)
+    monkeypatch.setattr(ucm.Ucm, "_generate_examples", slowly)
     monkeypatch.setattr(preparing, "locked", telling)
 
     def open_it(number: int) -> tuple[str, ...]:

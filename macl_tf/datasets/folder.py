@@ -23,9 +23,10 @@ from tqdm import tqdm
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image, is_image_name
 from macl_tf.datasets.label_notes import describe_labels
-from macl_tf.datasets.matching import Finding, find_table, list_files, match_images, shorten
+from macl_tf.datasets.matching import Finding, match_images
 from macl_tf.datasets.picture_kinds import READER, RULE
 from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.walk import find_table, list_images, shorten
 from macl_tf.files import written_whole
 
 PROBLEMS = {
@@ -33,6 +34,7 @@ PROBLEMS = {
     "ambiguous": "rows that fit several images (write the path in the table), left out",
     "conflicting": "images with rows that contradict each other, left out",
     "unreadable": "unreadable images, left out",
+    "unlisted": "folders that cannot be listed, left out",
     "orphan": "images without a row, left out",
     "duplicate": "images with several rows, all the same, kept once",
     "unlabelled": "images without a label, kept",
@@ -128,13 +130,13 @@ def load_folder(
     root = Path(data_dir).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"the folder of an own archive must exist, but {root} is none. Give it by --data-dir.")
-    files = list_files(root)
-    images = [name for name in files if is_image_name(name)]
+    listed = list(list_images(root))
+    images = [name for name, error in listed if error is None]
     if not images:
         raise FileNotFoundError(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
-    label_table = read_label_table(find_table(root, files, table))
+    label_table = read_label_table(find_table(root, table))
     label_table, matched, findings = match_images(label_table, images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
         raise ValueError(
@@ -145,6 +147,7 @@ def load_folder(
     to_check = sorted(name for name in matched if verify or not is_image_name(name, others=False))
     contents, broken = read_all(root, to_check, workers=workers, cache_dir=cache_dir) if to_check else ({}, {})
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
+    findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
     matched = {name: row for name, row in matched.items() if name not in broken}
     other_kinds = [error for error in broken.values() if RULE in error]
     kinds = (f"of a kind that is not read: {len(other_kinds)}; {other_kinds[0]}",) if other_kinds else ()

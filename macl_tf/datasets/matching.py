@@ -1,24 +1,18 @@
-"""Which image belongs to which row of a label table: finding both in a folder, and joining them by name."""
+"""Which image belongs to which row of a label table: the two are joined by name."""
 
 from __future__ import annotations
 
-import os
-import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from macl_tf.datasets.archives import normalise_stem
 from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.tables import LabelTable
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
-_IGNORED = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}
-_NO_TABLES = ("readme", "license", "licence")
+from macl_tf.datasets.walk import shorten
 
 
 class Finding(NamedTuple):
@@ -35,67 +29,6 @@ class _Key(NamedTuple):
     folders: tuple[str, ...]
     stem: str
     suffix: str
-
-
-def list_files(root: Path) -> list[str]:
-    """The files below `root`, as sorted paths relative to it with forward slashes.
-
-    Hidden files and those that operating systems leave behind are ignored. Symbolic links are followed, but
-    no folder is entered twice and none that contains `root`.
-    """
-    top = os.path.realpath(root)
-    entered: set[str] = set()
-    names: list[str] = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in entered or (real != top and os.path.commonpath((real, top)) == real):
-            subfolders.clear()
-            continue
-        entered.add(real)
-        subfolders[:] = sorted(name for name in subfolders if _is_visible(name))
-        paths = (Path(folder, name) for name in files if _is_visible(name))
-        names.extend(path.relative_to(root).as_posix() for path in paths if path.is_file())
-    return sorted(names)
-
-
-def find_table(root: Path, files: Sequence[str], table: str | os.PathLike[str] | None) -> Path:
-    """The label table: the one that is named, or the only one there is.
-
-    Args:
-        root: The folder of the archive.
-        files: What `list_files(root)` gave.
-        table: A path, from `root` or from the working directory; None to look for it.
-
-    Raises:
-        FileNotFoundError: If the named file is not there, or none is found.
-        ValueError: If several files may be it.
-    """
-    if table is not None:
-        tried = [root / table, Path(table).expanduser()]
-        found = next((path for path in tried if path.is_file()), None)
-        if found is None:
-            places = " or ".join(dict.fromkeys(str(path) for path in tried))
-            raise FileNotFoundError(f"the label table must be a file, but there is none at {places}.")
-        return found
-    candidates = [
-        name
-        for name in map(PurePosixPath, files)
-        if name.suffix.lower() in TABLE_SUFFIXES and not name.name.lower().startswith(_NO_TABLES)
-    ]
-    # A table above folders of side files (one .txt per image, say) is the one that is meant.
-    depth = min((len(name.parts) for name in candidates), default=0)
-    candidates = [name for name in candidates if len(name.parts) == depth]
-    if not candidates:
-        raise FileNotFoundError(
-            f"an own archive needs a label table (.csv, .tsv or .txt), but none was found in {root} or below. Put one "
-            "there (a spreadsheet: save it as CSV), or name it by --table FILE."
-        )
-    if len(candidates) > 1:
-        raise ValueError(
-            f"{root} must hold one label table, got {len(candidates)}: {shorten(map(str, candidates), 5)}. "
-            f"Name the right one, for example --table {shlex.quote(str(candidates[0]))}"
-        )
-    return root / candidates[0]
 
 
 def match_images(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
@@ -194,18 +127,6 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, di
                 dates[first] = next((dates[row] for row in rows if dates[row]), "")
         matched[image] = first
     return replace(table, labels=united, dates=None if dates is None else tuple(dates)), matched, findings
-
-
-def shorten(names: Sequence[str] | map[str], limit: int = 3) -> str:
-    """The first names, for a message: `a.jpg, b.jpg, c.jpg and 12 more`."""
-    # A file name that is no UTF-8 must not make the message unprintable.
-    names = [name.encode(errors="backslashreplace").decode() for name in names]
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in _IGNORED
 
 
 def _key(name: str) -> _Key:

@@ -11,16 +11,14 @@ Directly with TFDS:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
-
-import tensorflow_datasets as tfds
 
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, match_table
+from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.walk import image_paths
 
 LABEL_NAMES = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
@@ -36,33 +34,24 @@ SOURCE = Source(
         "AID_multilabel/multilabel.csv (or multlabel.csv)"
     ),
     origin="https://github.com/Hua-YS/AID-Multilabel-Dataset.",
-)
-_SPLITS = {"imagestr": "train", "imagestrain": "train", "imagestest": "test", "imageste": "test"}
-
-_DESCRIPTION = """\
+    homepage="https://github.com/Hua-YS/AID-Multilabel-Dataset",
+    description="""\
 3000 aerial tiles of 600 x 600 pixels from the 30 scenes of AID, with the 17 labels of UC Merced, 2400 to train and 600
 to test. mobile-home has two images: a split may have none.
-"""
-_CITATION = """\
+""",
+    citation="""\
 @article{hua2020relation,
   author={Hua, Yuansheng and Mou, Lichao and Zhu, Xiao Xiang},
   title={Relation Network for Multilabel Aerial Image Classification},
   journal={IEEE Transactions on Geoscience and Remote Sensing}, volume={58}, number={7}, pages={4558--4572}, year={2020}
 }
-"""
+""",
+)
+_SPLITS = {"imagestr": "train", "imagestrain": "train", "imagestest": "test", "imageste": "test"}
 
 
 class Mlaid(ArchiveBuilder):
     """ML-AID with its official split."""
-
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {
-        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
-        "1.0.0": "First release.",
-    }
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Put these into the manual directory, or name their folder as source_dir:\n{SOURCE.layout}"
-    )
 
     SOURCE = SOURCE
     LABEL_NAMES = LABEL_NAMES
@@ -78,38 +67,24 @@ class Mlaid(ArchiveBuilder):
             raise cls.SOURCE.missing(data_dir, "images are there, but no label table multilabel.csv or multlabel.csv")
         return root, table
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.example_info(
-            description=_DESCRIPTION, homepage="https://github.com/Hua-YS/AID-Multilabel-Dataset", citation=_CITATION
+    @classmethod
+    def list_records(cls, *paths: Path) -> Listing:
+        """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
+        root, table = paths
+        images, _ = choose_by_stem(image_paths(root), lambda path: _split_of(path, root) is None)
+        matched, notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
+        if not matched:
+            raise SOURCE.missing(root, f"no image has a row in {table.name}")
+        splits = {stem: _split_of(images[stem], root) for stem in matched}
+        unknown = sum(split is None for split in splits.values())
+        if unknown:
+            notes.append(
+                f"{unknown} images lie neither in images_tr nor in images_test: the official split is not known"
+            )
+            splits = dict.fromkeys(splits, "train")
+        return Listing(
+            [Record(images[stem], row, split=splits[stem] or "train") for stem, row in sorted(matched.items())], notes
         )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        listing = list_records(*self.source_paths(self.archive_dir(dl_manager)))
-        self.keep_notes(listing)
-        parts = sorted({record.split for record in listing.records}, reverse=True)
-        return {
-            part: self._generate_examples([record for record in listing.records if record.split == part])
-            for part in parts
-        }
-
-    def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from self.examples(records)
-
-
-def list_records(root: Path, table: Path) -> Listing:
-    """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
-    images, _ = choose_by_stem(list_images(root), lambda path: _split_of(path, root) is None)
-    matched, notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
-    if not matched:
-        raise SOURCE.missing(root, f"no image has a row in {table.name}")
-    splits = {stem: _split_of(images[stem], root) for stem in matched}
-    unknown = sum(split is None for split in splits.values())
-    if unknown:
-        notes.append(f"{unknown} images lie neither in images_tr nor in images_test: the official split is not known")
-        splits = dict.fromkeys(splits, "train")
-    return Listing(
-        [Record(images[stem], row, split=splits[stem] or "train") for stem, row in sorted(matched.items())], notes
-    )
 
 
 def _split_of(path: Path, root: Path) -> str | None:

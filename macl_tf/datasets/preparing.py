@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,25 +14,40 @@ import tensorflow_datasets as tfds
 from macl_tf.datasets.archives import Archive, normalise_stem
 from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.records import Listing, Record, stored_picture
-from macl_tf.datasets.sources import CACHE_SIGNATURE, CACHE_TAG, Source, count_note, fingerprint, scene_and_number
+from macl_tf.datasets.sources import Source, count_note, fingerprint, scene_and_number
+from macl_tf.datasets.walk import CACHE_SIGNATURE, CACHE_TAG
 from macl_tf.files import locked
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
-    """A TFDS builder that reads an archive from a folder as people have it.
+    """A TFDS builder that reads an archive from a folder as people have it. A subclass says what is its own.
 
     Args:
         source_dir: the archive's folder, or one that contains it. Without it TFDS's `manual_dir` is looked at.
         **kwargs: what every TFDS builder takes: data_dir (where the prepared data go), config, version.
     """
 
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
+        "1.0.0": "First release.",
+    }
     SOURCE: ClassVar[Source]
     LABEL_NAMES: ClassVar[tuple[str, ...]]
     DEFAULT_SPLIT: ClassVar[str] = "random"
+    SCENES: ClassVar[bool] = True  # whether a tile's name tells its scene
+    AREAS: ClassVar[bool] = False  # whether masks may tell the share of each label
     DOWNLOADS: ClassVar[bool] = False
     # What TFDS checks downloads against. Said here so that it does not look for a checksums file (which needs
     # importlib_resources, a package that TFDS 4.9.10 does not ask for).
     url_infos: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """TFDS wants the instructions in the class."""
+        cls.MANUAL_DOWNLOAD_INSTRUCTIONS = (
+            f"Put these into the manual directory, or name their folder as source_dir:\n{cls.SOURCE.layout}"
+        )
+        super().__init_subclass__(**kwargs)
 
     def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
         """Remember the folder; nothing is read before `download_and_prepare`."""
@@ -57,36 +73,48 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
         except AssertionError:  # TFDS's word for a manual directory that is missing or empty.
             return None
 
-    def example_info(
-        self, *, description: str, homepage: str, citation: str, scenes: bool = True, areas: bool = False
-    ) -> tfds.core.DatasetInfo:
-        """Return the DatasetInfo that the builders have in common; its metadata hold the notes."""
+    @classmethod
+    @abstractmethod
+    def list_records(cls, *paths: Path) -> Listing:
+        """The records of the archive at `source_paths`, and notes about what was left out."""
+
+    def download(self, dl_manager: tfds.download.DownloadManager) -> tuple[Path, ...]:
+        """The `source_paths` of an archive that no folder was given for, where it can be downloaded."""
+        return self.source_paths(None)
+
+    def _info(self) -> tfds.core.DatasetInfo:
         features = {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list(self.LABEL_NAMES))),
             "file_name": tfds.features.Text(),
             "content": tfds.features.Text(),  # digest of the pixels, by which copies are known
         }
-        if scenes:
+        if self.SCENES:
             features |= {"scene": tfds.features.Text(), "number": tfds.features.Scalar(np.int64)}
-        if areas:
+        if self.AREAS:
             features["label_areas"] = tfds.features.Tensor(shape=(len(self.LABEL_NAMES),), dtype=np.float32)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=description,
+            description=self.SOURCE.description,
             features=tfds.features.FeaturesDict(features),
-            homepage=homepage,
-            citation=citation,
+            homepage=self.SOURCE.homepage,
+            citation=self.SOURCE.citation,
             metadata=tfds.core.MetadataDict(notes=[], unreadable=[]),
         )
 
-    def keep_notes(self, listing: Listing) -> None:
-        """Put a listing's notes where the prepared data keep them."""
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        given = self.archive_dir(dl_manager)
+        listing = self.list_records(*(self.download(dl_manager) if given is None else self.source_paths(given)))
         self.info.metadata["notes"] = list(listing.notes)
         self.info.metadata["unreadable"] = []
+        parts = sorted({record.split for record in listing.records}, reverse=True)
+        return {
+            part: self._generate_examples([record for record in listing.records if record.split == part])
+            for part in parts
+        }
 
-    def examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the examples of some records; an image that is not read is skipped and its error kept.
+    def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The examples of some records; an image that is not read is skipped and its error kept.
 
         Raises:
             ValueError: if not one of the images can be decoded.

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from macl_tf.datasets.archives import bare_name, normalise_stem
 from macl_tf.datasets.images import content_digest, open_image, rgb_array
 from macl_tf.datasets.masks import Colour, mask_areas
-from macl_tf.datasets.sources import choose_by_stem, count_note, list_images, scene_and_number
+from macl_tf.datasets.sources import choose_by_stem, count_note, scene_and_number
+from macl_tf.datasets.walk import image_paths
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def match_masks(
     masks: dict[Path, np.ndarray] = {}
     ranks: dict[Path, tuple[int, int]] = {}
     broken: list[str] = []
-    paths = [(rank, path) for rank, root in enumerate(roots) for path in list_images(root)]
+    paths = [(rank, path) for rank, root in enumerate(roots) for path in image_paths(root)]
     for rank, path in tqdm(paths, desc="Telling masks from pictures", unit=" files", leave=False):
         if path in ranks:  # One root lies in the other.
             continue

@@ -1,4 +1,4 @@
-"""Finding things in an archive on disk: its folder, its pictures, its label table, and whether it has changed."""
+"""Published archives on disk: their folder, their label table and its rows, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.archives import bare_name, normalise_label, normalise_stem
+from macl_tf.datasets.archives import bare_name, normalise_stem
 from macl_tf.datasets.images import is_image_name
-from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.matching import match_rows
+from macl_tf.datasets.tables import LabelTable
+from macl_tf.datasets.walk import CACHE_TAG, find_tables, list_files, list_images, subfolders
 
 _NAMED_IN_NOTES = 5
-# The mark of a folder of derived data (bford.info/cachedir): a cache in the archive's folder is no part of it.
-CACHE_TAG = "CACHEDIR.TAG"
-CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 # Folders inside an archive: given one of these, the archive is the folder around it.
 _INNER_FOLDERS = ("images", "image", "imagespng", "labels", "imagestr", "imagestest")
 
@@ -35,6 +34,9 @@ class Source:
         folders: parts of folder names by which the archive is found in a larger tree, as `bare_name` gives them.
         layout: what its folder looks like, as a line or several.
         origin: where to get it.
+        homepage: its page, for TFDS.
+        description: what it holds, for TFDS.
+        citation: BibTeX.
     """
 
     name: str
@@ -42,6 +44,9 @@ class Source:
     folders: tuple[str, ...]
     layout: str
     origin: str
+    homepage: str = ""
+    description: str = ""
+    citation: str = ""
 
     def missing(self, looked_in: str | os.PathLike[str] | None, lacking: str) -> FileNotFoundError:
         """Return the one error for an archive that is not there: what was looked for, where, and where to get it."""
@@ -66,49 +71,23 @@ class Source:
         if bare_name(given.name) in _INNER_FOLDERS:
             given = given.resolve().parent
         root = self.named_folder(given) or given
-        if not list_images(root):
+        if next(list_images(root), None) is None:
             raise self.missing(given, "there is no image in the folder")
         return root
 
     def named_folder(self, given: Path) -> Path | None:
         """Return the folder called like the archive that is nearest to the given one, itself included, or None."""
-        queue = deque([given])
+        queue, seen = deque([given]), set()
         while queue:
             folder = queue.popleft()
+            real = os.path.realpath(folder)  # of a link in a circle no end would be found
+            if real in seen:
+                continue
+            seen.add(real)
             if not (folder / CACHE_TAG).exists() and any(part in bare_name(folder.name) for part in self.folders):
                 return folder
-            queue.extend(sorted(path for path in visible_entries(folder) if path.is_dir()))
+            queue.extend(subfolders(folder))
         return None
-
-
-def visible_entries(folder: Path) -> list[Path]:
-    """Return what a folder holds, without hidden things, caches and the copies that macOS leaves in zip files."""
-    try:
-        paths = list(folder.iterdir())
-    except PermissionError:
-        return []
-    if folder / CACHE_TAG in paths:
-        return []
-    return [path for path in paths if not path.name.startswith(".") and path.name != "__MACOSX"]
-
-
-def list_files(root: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Return all files below a folder with one of the suffixes (any case), sorted by their path; Thumbs.db is none."""
-    found: list[Path] = []
-    for folder, folders, names in os.walk(root):
-        if CACHE_TAG in names:
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        found += [
-            Path(folder, name) for name in names if not name.startswith(".") and name.lower().endswith(tuple(suffixes))
-        ]
-    return sorted(found, key=lambda path: path.as_posix())
-
-
-def list_images(root: Path) -> list[Path]:
-    """Return all pictures below a folder, sorted by their path, and the rasters that are known and not read."""
-    return [path for path in list_files(root, ("",)) if is_image_name(path.name)]
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -119,67 +98,13 @@ def fingerprint(paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for place in paths:
-        for path in [place] if place.is_file() else list_files(place, ("",)):
-            status = path.stat()
-            name = path.relative_to(place).as_posix()
+        names = ["."] if place.is_file() else list_files(place)
+        for name in names:
+            path = place / name
+            status = path.stat() if path.exists() else path.lstat()  # a link that leads nowhere
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         digest.update(b"\n")
     return digest.hexdigest()[:16]
-
-
-def find_table(places: Iterable[Path], pattern: str) -> Path | None:
-    """Return the first table whose file name matches a regular expression, from the first of the places that has one.
-
-    Args:
-        places: folders. Each is searched with all below it.
-        pattern: full match of the lower-case file name.
-    """
-    for place in places:
-        for path in list_files(place, (".txt", ".csv", ".tsv", ".mat")):
-            if re.fullmatch(pattern, path.name.lower()):
-                return path
-    return None
-
-
-def read_rows(path: Path, label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read a label table with a header and return its rows in the order of the label names given.
-
-    Args:
-        path: text with tab, comma, semicolon or blanks between the cells.
-        label_names: the C labels; the table may spell them otherwise (baresoil) and order them otherwise.
-
-    Returns:
-        Normalised stem -> (C,) uint8.
-
-    Raises:
-        ValueError: if a label has no column, or one image has two rows that differ.
-    """
-    table = read_label_table(path)
-    # R writes bare.soil where others write bare-soil; among the known names nothing else can be meant.
-    columns: dict[str, int] = {}
-    for spell in (bare_name, normalise_label):
-        columns |= {spell(name): column for column, name in enumerate(table.label_names)}
-    absent = [name for name in label_names if bare_name(name) not in columns]
-    if absent:
-        raise ValueError(
-            f"{path} must have a column for each of {', '.join(label_names)}, but has none for {', '.join(absent)}."
-        )
-    chosen = [columns[bare_name(name)] for name in label_names]
-    labels = table.labels[:, chosen]
-    rows: dict[str, np.ndarray] = {}
-    for place, (name, line, row) in enumerate(zip(table.image_names, table.lines, labels, strict=True)):
-        stem = normalise_stem(name)
-        before = rows.setdefault(stem, row)
-        denied = table.denied.get(place, frozenset())
-        if any(table.labels[place, label] for label in denied):
-            raise ValueError(
-                f"{path}, line {line}: {name} has rows that say both that it holds a label and not. Remove one of them."
-            )
-        if table.adds_up:
-            rows[stem] = np.maximum(before, row)
-        elif not np.array_equal(before, row):
-            raise ValueError(f"{path}, line {line}: {name} has a second row with other labels. Remove one of the two.")
-    return rows
 
 
 def choose_by_stem(paths: Iterable[Path], preference: Callable[[Path], object]) -> tuple[dict[str, Path], int]:
@@ -223,19 +148,34 @@ def count_note(names: Sequence[str], one: str, many: str) -> list[str]:
     return [f"{len(names)} {one if len(names) == 1 else many}: {listed}"]
 
 
-def match_rows(
-    images: Mapping[str, Path], rows: Mapping[str, np.ndarray], table: str
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Join images and table rows by their stems.
+def find_table(places: Iterable[Path], pattern: str) -> Path | None:
+    """The first table whose lower-case file name matches a regular expression, in the first place that has one."""
+    return next((place / name for place in places for name in find_tables(place, pattern)), None)
+
+
+def match_table(images: Mapping[str, Path], table: LabelTable) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Joins the images of a published archive, one for each stem, with the rows of its table.
 
     Returns:
-        The rows that have an image, and notes that count the images and the rows left out.
+        The labels (C,) of each stem that has a row, and notes that count the images and the rows left out.
+
+    Raises:
+        ValueError: If the rows of an image contradict each other.
     """
-    matched = {stem: rows[stem] for stem in images if stem in rows}
-    strays = sorted(images[stem].name for stem in images.keys() - rows.keys())
-    notes = count_note(
-        strays, f"image has no row in {table} and was left out", f"images have no row in {table} and were left out"
-    )
-    orphans = sorted(rows.keys() - images.keys())
-    notes += count_note(orphans, f"row of {table} has no image", f"rows of {table} have no image")
-    return matched, notes
+    stems = {path.as_posix(): stem for stem, path in images.items()}
+    joined, matched, findings = match_rows(table, list(stems))
+    named = {
+        problem: [found.name for found in findings if found.problem == problem] for problem in ("orphan", "missing")
+    }
+    for found in findings:
+        if found.problem == "conflicting":
+            raise ValueError(
+                f"{table.path}: the rows of {found.name} contradict each other, {found.detail}. Remove one."
+            )
+    strays = sorted(Path(name).name for name in named["orphan"])
+    orphans = sorted({normalise_stem(name) for name in named["missing"]})
+    left_out = f"no row in {table.path.name} and"
+    return {stems[name]: joined.labels[row] for name, row in matched.items()}, [
+        *count_note(strays, f"image has {left_out} was left out", f"images have {left_out} were left out"),
+        *count_note(orphans, f"row of {table.path.name} has no image", f"rows of {table.path.name} have no image"),
+    ]

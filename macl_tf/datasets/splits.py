@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from macl_tf.datasets.archives import normalise_label
-from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.stratification import stratify
+from macl_tf.datasets.walk import shorten
 from macl_tf.files import written_whole
 
 if TYPE_CHECKING:

@@ -97,6 +97,31 @@ class LabelTable:
             denied={place: self.denied[row] for place, row in enumerate(rows) if row in self.denied},
         )
 
+    def choose(self, label_names: Sequence[str]) -> LabelTable:
+        """The same table with the labels of an archive whose labels are known, in that order.
+
+        Args:
+            label_names: The C labels; the table may spell them otherwise (baresoil) and order them otherwise.
+
+        Raises:
+            ValueError: If a label has no column.
+        """
+        # R writes bare.soil where others write bare-soil; among the known names nothing else can be meant.
+        columns: dict[str, int] = {}
+        for spell in (bare_name, normalise_label):
+            columns |= {spell(name): column for column, name in enumerate(self.label_names)}
+        absent = [name for name in label_names if bare_name(name) not in columns]
+        if absent:
+            raise ValueError(
+                f"{self.path} must have a column for each of {', '.join(label_names)}, but has none for "
+                f"{', '.join(absent)}."
+            )
+        chosen = [columns[bare_name(name)] for name in label_names]
+        denied = {
+            row: frozenset(chosen.index(label) for label in found & set(chosen)) for row, found in self.denied.items()
+        }
+        return replace(self, label_names=tuple(label_names), labels=self.labels[:, chosen], denied=denied)
+
 
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     """Reads a label table; the module's description says what it may look like.

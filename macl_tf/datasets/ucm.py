@@ -12,9 +12,8 @@ Directly with TFDS, downloading where there is a network, or from a folder:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -23,7 +22,9 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, list_images, match_rows, read_rows
+from macl_tf.datasets.sources import Source, choose_by_stem, find_table, match_table
+from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.walk import image_paths
 
 LABEL_NAMES = (
     "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
@@ -48,13 +49,12 @@ SOURCE = Source(
     folders=("ucm", "landuse"),
     layout="UCMerced_LandUse/Images/<scene>/<scene>NN.tif\nUCMerced_LandUse/LandUse_Multilabeled.txt (or .csv, .mat)",
     origin=f"{IMAGES_URL} (images) and {LABELS_URL} (labels).",
-)
-
-_DESCRIPTION = """\
+    homepage="https://bigearth.eu/datasets.html",
+    description="""\
 2100 aerial tiles of 256 x 256 pixels (44 of them a little larger or smaller), 0.3 m, 100 for each of 21 land-use
 scenes, with 17 labels, 3.3 an image. Neighbouring numbers are crops of one picture: a random split leaks.
-"""
-_CITATION = """\
+""",
+    citation="""\
 @article{chaudhuri2018multilabel,
   author={Chaudhuri, Bindita and Demir, Beg{\\"u}m and Chaudhuri, Subhasis and Bruzzone, Lorenzo},
   title={Multilabel Remote Sensing Image Retrieval Using a Semisupervised Graph-Theoretic Method},
@@ -65,22 +65,15 @@ _CITATION = """\
   title={Bag-Of-Visual-Words and Spatial Extensions for Land-Use Classification},
   booktitle={ACM SIGSPATIAL GIS}, year={2010}
 }
-"""
+""",
+)
+
 _TEXT_TABLE = r"landuse_?multi.*\.(txt|csv|tsv)"
 _MAT_TABLE = r"landuse_?multi.*\.mat"
 
 
 class Ucm(ArchiveBuilder):
     """UC Merced with 17 labels, from a folder or downloaded."""
-
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {
-        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
-        "1.0.0": "First release.",
-    }
-    MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Put these into the manual directory, or name their folder as source_dir:\n{SOURCE.layout}"
-    )
 
     SOURCE = SOURCE
     LABEL_NAMES = LABEL_NAMES
@@ -110,34 +103,40 @@ class Ucm(ArchiveBuilder):
             )
         return root, table
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.example_info(
-            description=_DESCRIPTION, homepage="https://bigearth.eu/datasets.html", citation=_CITATION
-        )
+    def download(self, dl_manager: tfds.download.DownloadManager) -> tuple[Path, ...]:
+        """Fetch both files and return the folder of the images and the table."""
+        try:
+            for url in (
+                IMAGES_URL,
+                LABELS_URL,
+            ):  # TFDS would try for three minutes before it says that there is no network.
+                urlopen(Request(url, method="HEAD"), timeout=20).close()
+            places = dl_manager.download_and_extract({"images": IMAGES_URL, "labels": LABELS_URL})
+        except Exception as error:  # The downloader raises whatever requests, urllib3 or the checksum check raise.
+            lacking = (
+                f"no folder was given by --data-dir, and it could not be downloaded ({type(error).__name__}: {error})"
+            )
+            raise SOURCE.missing(None, lacking) from error
+        table = find_table([Path(places["labels"])], _TEXT_TABLE)
+        if table is None:
+            raise SOURCE.missing(places["labels"], "the downloaded labels hold no LandUse_Multilabeled.txt")
+        return SOURCE.locate(places["images"]), table
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        given = self.archive_dir(dl_manager)
-        listing = list_records(*(_download(dl_manager) if given is None else self.source_paths(given)))
-        self.keep_notes(listing)
-        return {"train": self._generate_examples(listing.records)}
-
-    def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from self.examples(records)
-
-
-def list_records(root: Path, table: Path) -> Listing:
-    """Join the images below a folder with the rows of a table; of two images with one stem a PNG comes last."""
-    images, _ = choose_by_stem(list_images(root), lambda path: path.suffix.lower() == ".png")
-    rows = _read_mat(table) if table.suffix.lower() == ".mat" else read_rows(table, LABEL_NAMES)
-    matched, notes = match_rows(images, rows, table.name)
-    if table.suffix.lower() == ".mat":
-        notes.append(f"labels are from {table.name}, which differs from the published text table in one cell")
-    if not matched:
-        raise SOURCE.missing(root, f"no image has a row in {table.name}")
-    return Listing([Record(images[stem], row) for stem, row in sorted(matched.items())], notes)
+    @classmethod
+    def list_records(cls, *paths: Path) -> Listing:
+        """Join the images below a folder with the rows of a table; of two images with one stem a PNG comes last."""
+        root, table = paths
+        images, _ = choose_by_stem(image_paths(root), lambda path: path.suffix.lower() == ".png")
+        rows = _read_mat(table) if table.suffix.lower() == ".mat" else read_label_table(table).choose(LABEL_NAMES)
+        matched, notes = match_table(images, rows)
+        if table.suffix.lower() == ".mat":
+            notes.append(f"labels are from {table.name}, which differs from the published text table in one cell")
+        if not matched:
+            raise SOURCE.missing(root, f"no image has a row in {table.name}")
+        return Listing([Record(images[stem], row) for stem, row in sorted(matched.items())], notes)
 
 
-def _read_mat(path: Path) -> dict[str, np.ndarray]:
+def _read_mat(path: Path) -> LabelTable:
     """The matrix without names: 17 x 2100, in the order of the scenes and of the numbers 00 to 99."""
     try:
         import scipy.io
@@ -150,24 +149,5 @@ def _read_mat(path: Path) -> dict[str, np.ndarray]:
         labels = labels.T
     if labels.shape != (100 * len(SCENES), len(LABEL_NAMES)):
         raise ValueError(f"{path} must hold 'labels' of 17 x 2100, got an array of shape {labels.shape}.")
-    return {
-        f"{scene}{number:02d}": labels[100 * row + number] for row, scene in enumerate(SCENES) for number in range(100)
-    }
-
-
-def _download(dl_manager: tfds.download.DownloadManager) -> tuple[Path, Path]:
-    """Fetch both files and return the folder of the images and the table."""
-    try:
-        for url in (
-            IMAGES_URL,
-            LABELS_URL,
-        ):  # TFDS would try for three minutes before it says that there is no network.
-            urlopen(Request(url, method="HEAD"), timeout=20).close()
-        places = dl_manager.download_and_extract({"images": IMAGES_URL, "labels": LABELS_URL})
-    except Exception as error:  # The downloader raises whatever requests, urllib3 or the checksum check raise.
-        lacking = f"no folder was given by --data-dir, and it could not be downloaded ({type(error).__name__}: {error})"
-        raise SOURCE.missing(None, lacking) from error
-    table = find_table([Path(places["labels"])], _TEXT_TABLE)
-    if table is None:
-        raise SOURCE.missing(places["labels"], "the downloaded labels hold no LandUse_Multilabeled.txt")
-    return SOURCE.locate(places["images"]), table
+    names = tuple(f"{scene}{number:02d}" for scene in SCENES for number in range(100))
+    return LabelTable(path, names, tuple(range(1, 2101)), LABEL_NAMES, labels, scenes=None, splits=None, notes=())

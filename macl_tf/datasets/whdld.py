@@ -10,15 +10,12 @@ Directly with TFDS; `labels` counts any pixel, `label_areas` holds the shares fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
-
-import tensorflow_datasets as tfds
 
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, find_table, match_rows, read_rows
+from macl_tf.datasets.sources import Source, find_table, match_table
+from macl_tf.datasets.tables import read_label_table
 
 # Name lists in the wild are alphabetical and do not match the raw values, so only the colours are believed.
 COLOURS = {
@@ -33,69 +30,49 @@ SOURCE = Source(
     folders=("whdld",),
     layout="WHDLD/Images/wh0001.jpg (pictures)\nWHDLD/ImagesPNG/wh0001.png (masks in colour)",
     origin="https://sites.google.com/view/zhouwx/dataset (WHDLD.zip).",
-)
-
-_DESCRIPTION = """\
+    homepage="https://sites.google.com/view/zhouwx/dataset",
+    description="""\
 4940 tiles of 256 x 256 pixels, 2 m, from one large picture of Wuhan, with dense masks of six classes. An image has a
 label where its mask has a pixel of it.
-"""
-_CITATION = """\
+""",
+    citation="""\
 @article{shao2020multilabel,
   author={Shao, Zhenfeng and Zhou, Weixun and Deng, Xueqing and Zhang, Maoding and Cheng, Qimin},
   title={Multilabel Remote Sensing Image Retrieval Based on Fully Convolutional Network},
   journal={IEEE Journal of Selected Topics in Applied Earth Observations and Remote Sensing}, volume={13},
   pages={318--328}, year={2020}
 }
-"""
+""",
+)
 
 
 class Whdld(ArchiveBuilder):
     """WHDLD, its labels taken from the colours of the masks."""
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {
-        "1.1.0": "Pictures of other kinds than 8-bit RGB, grey and palette are left out; each one's digest.",
-        "1.0.0": "First release.",
-    }
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Put this into the manual directory, or name it as source_dir:\n{SOURCE.layout}"
-
     SOURCE = SOURCE
     LABEL_NAMES = LABEL_NAMES
+    SCENES = False
+    AREAS = True
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.example_info(
-            description=_DESCRIPTION,
-            homepage="https://sites.google.com/view/zhouwx/dataset",
-            citation=_CITATION,
-            scenes=False,
-            areas=True,
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        listing = list_records(self.source_paths(self.archive_dir(dl_manager))[0])
-        self.keep_notes(listing)
-        return {"train": self._generate_examples(listing.records)}
-
-    def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        yield from self.examples(records)
-
-
-def list_records(root: Path) -> Listing:
-    """Pair pictures and masks; without any mask, join the pictures with a label table, which must have a header."""
-    images, masks, notes = match_masks([root], tuple(COLOURS.values()), by_index=False)
-    if masks:
-        listing = mask_records(images, masks, notes)
-        if not listing.records:
-            raise SOURCE.missing(root, f"{len(masks)} masks are there, but not their pictures")
-        return listing
-    table = find_table([root], r".*label.*\.(txt|csv|tsv)")
-    if table is None:
-        raise SOURCE.missing(
-            root,
-            f"{len(images)} pictures are there, but no mask in the six colours (grey ones do not say which is which)",
-        )
-    matched, more_notes = match_rows(images, read_rows(table, LABEL_NAMES), table.name)
-    if not matched:
-        raise SOURCE.missing(root, f"no picture has a row in {table.name}")
-    records = [Record(images[stem], row) for stem, row in sorted(matched.items())]
-    return Listing(records, [*notes, f"there are no masks: labels are from {table.name}", *more_notes])
+    @classmethod
+    def list_records(cls, *paths: Path) -> Listing:
+        """Pair pictures and masks; without any mask, join the pictures with a label table, which must have a header."""
+        (root,) = paths
+        images, masks, notes = match_masks([root], tuple(COLOURS.values()), by_index=False)
+        if masks:
+            listing = mask_records(images, masks, notes)
+            if not listing.records:
+                raise SOURCE.missing(root, f"{len(masks)} masks are there, but not their pictures")
+            return listing
+        table = find_table([root], r".*label.*\.(txt|csv|tsv)")
+        if table is None:
+            raise SOURCE.missing(
+                root,
+                f"{len(images)} pictures are there, but no mask in the six colours (grey ones do not say which is "
+                "which)",
+            )
+        matched, more_notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
+        if not matched:
+            raise SOURCE.missing(root, f"no picture has a row in {table.name}")
+        records = [Record(images[stem], row) for stem, row in sorted(matched.items())]
+        return Listing(records, [*notes, f"there are no masks: labels are from {table.name}", *more_notes])

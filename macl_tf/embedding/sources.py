@@ -13,16 +13,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.datasets.archives import Archive, normalise_stem
+from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.folder import FolderReport
-from macl_tf.datasets.images import decode_image, is_image_name
+from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.label_notes import describe_labels
-from macl_tf.datasets.matching import find_table, match_images
+from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.walk import find_table, list_images
 
 _UNKNOWN_DAY = np.datetime64("NaT", "D")
-_CLUTTER = {"__macosx", "@eadir"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class FolderSource:
         self._rows: dict[str, int] = {}
         self._dates: dict[int, np.datetime64] = {}
         if table is not None:
-            label_table = read_label_table(find_table(self.folder, (), table))
+            label_table = read_label_table(find_table(self.folder, table))
             self.label_names = label_table.label_names
             images = [name for name, error in list_images(self.folder) if error is None]
             self._table, self._rows, findings = match_images(label_table, images)
@@ -199,60 +199,6 @@ class ArchiveSource:
     def count(self) -> int:
         """The number of images."""
         return len(self.archive)
-
-
-def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
-    """Walks a folder: the images below it, one by one, of which only one folder's names are held at a time.
-
-    Args:
-        root: The folder.
-
-    Yields:
-        The path relative to `root`, with forward slashes, and None; or the path of a folder, with a slash at its end,
-        and the reason why it cannot be listed. A link that leads nowhere is such a folder where its name is not an
-        image's: on a disk that is not mounted there may be one. Sorted within each folder.
-    """
-
-    def visit(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, OSError | None]]:
-        try:
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in above:
-                return  # a symbolic link to a folder that holds it
-            with os.scandir(folder) as entries:
-                found = sorted((entry.name, kind) for entry in entries if (kind := _kind_of(entry)))
-        except OSError as error:
-            yield prefix or ".", error
-            return
-        pictures = {normalise_stem(name) for name, kind in found if kind != "folder" and _is_read(name)}
-        for name, kind in found:
-            if kind == "folder":
-                yield from visit(folder / name, f"{prefix}{name}/", (*above, (status.st_dev, status.st_ino)))
-            elif _is_read(name) or normalise_stem(name) not in pictures:
-                yield prefix + name, None
-
-    return visit(root, "", ())
-
-
-def _is_read(name: str) -> bool:
-    return is_image_name(name, others=False)
-
-
-def _kind_of(entry: os.DirEntry[str]) -> str:
-    """What an entry of a folder is for us: "image", "folder" or "", nothing."""
-    if entry.name.startswith(".") or entry.name.casefold() in _CLUTTER:
-        return ""
-    image = "image" if is_image_name(entry.name) else ""
-    try:
-        if entry.is_dir():
-            return "folder"
-        # Not pipes and devices, which never end.
-        if entry.is_file():
-            return image
-        lost = entry.is_symlink() and not os.path.exists(entry.path)
-    except OSError:  # as of a link in a circle
-        lost = True
-    # What cannot be followed is reported as what it seems to be: visiting it tells why.
-    return (image or "folder") if lost else ""
 
 
 def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from macl_tf.artifacts import open_version, prune, versions
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import Splits
+from macl_tf.datasets.walk import shorten
 from macl_tf.embedding.embedding import embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards
 from macl_tf.embedding.sources import ArchiveSource

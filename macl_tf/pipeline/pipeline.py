@@ -18,20 +18,11 @@ from tqdm import tqdm
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image
 from macl_tf.pipeline.augmentation import augment_images
-from macl_tf.pipeline.class_sampling import class_batches, label_set_classes
-from macl_tf.pipeline.sampling import draw_epoch, label_aware_weights, repeat_by_factor, repeat_factors, stateless_seed
+from macl_tf.pipeline.samplers import Sampler, make_sampler
+from macl_tf.pipeline.streams import stateless_seed
 
-SAMPLERS = ("weighted", "repeat", "uniform", "classes")
-
-# What helps where no image can be drawn: not a smaller batch.
-_LABEL_MORE = {False: "Label some.", True: "Label some alike, or use sampler='weighted'."}
 # Images are kept a little larger than they are used, so that a crop is not a blown-up half of one.
 _MARGIN = 1.25
-# A pass of the repeat sampler may run short of its epoch by chance; then further passes, each with a
-# number of its own, fill it up.
-_MAX_PASSES = 1024
-# Batches of classes show rare classes more often; how much, an average over this many epochs tells well enough.
-_EPOCHS_COUNTED = 20
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ def training_dataset(
     seed: int,
     epochs: int,
     initial_epoch: int = 0,
-    sampler: str = "weighted",
+    sampler: str | Sampler = "weighted",
     sampler_power: float = 0.5,
     images_per_class: int = 8,
     views: int = 1,
@@ -127,12 +118,10 @@ def training_dataset(
         seed: Any integer.
         epochs: Epoch at which the data set ends, as in `fit`.
         initial_epoch: Epoch at which it starts, 0 <= initial_epoch <= epochs.
-        sampler: "weighted" draws in proportion to `label_aware_weights` with the least variance; "repeat"
-            is repeat-factor sampling, as for streams; "uniform" draws every labelled image alike; "classes"
-            puts the same number of images of each of B / images_per_class classes into a batch (`class_batches`),
-            where a class is an exact label set.
-        sampler_power: Exponent of the weights, >= 0, for "weighted" and "repeat".
-        images_per_class: K >= 2, for "classes"; divides B.
+        sampler: A name in `samplers.SAMPLERS` ("weighted", "repeat", "uniform", "classes"), or a sampler of
+            `archive.labels[indices]`, which then decides B and the steps.
+        sampler_power: `power` of "weighted" and "repeat", >= 0.
+        images_per_class: K >= 2 of "classes"; divides B.
         views: 1, or 2 for two augmentations of each image.
         augment: False gives the plain resize, and so two equal views.
         crop_scale: Smallest and largest share of the image's area that a random crop covers, in (0, 1].
@@ -163,37 +152,22 @@ def training_dataset(
     """
     indices = _check_indices(archive, indices)
     _check_at_least(1, image_size=image_size, batch_size=batch_size, epochs=epochs)
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}.")
     if views not in (1, 2):
         raise ValueError(f"views must be 1 or 2, got {views}.")
     if not 0 <= initial_epoch <= epochs:
         raise ValueError(f"initial_epoch must be between 0 and epochs={epochs}, got {initial_epoch}.")
-    if sampler == "classes":
-        classes = label_set_classes(archive.labels[indices])
-        if batch_size % images_per_class:
-            raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
-    else:
-        weights = label_aware_weights(archive.labels[indices], 0.0 if sampler == "uniform" else sampler_power)
-    drawable = drawable_rows(archive.labels[indices], sampler)
-    if batch_size > len(drawable):
-        raise ValueError(
-            f"batch_size must be at most the number of labelled training images, got {batch_size} and "
-            f"{len(drawable)} {'with a companion' if sampler == 'classes' else 'labelled'} of {len(indices)}. "
-            f"{'Lower batch_size.' if len(drawable) else _LABEL_MORE[sampler == 'classes']}"
+    if isinstance(sampler, str):
+        sampler = make_sampler(
+            sampler,
+            archive.labels[indices],
+            batch_size,
+            seed=seed,
+            steps=steps_per_epoch,
+            power=sampler_power,
+            images_per_class=images_per_class,
         )
-    steps = len(drawable) // batch_size if steps_per_epoch is None else steps_per_epoch
-    _check_at_least(1, steps_per_epoch=steps)
-
-    def of_classes(epoch: np.ndarray) -> np.ndarray:
-        width = batch_size // images_per_class
-        return class_batches(classes[drawable], width, images_per_class, seed=seed, epoch=int(epoch), num_batches=steps)
-
-    if sampler == "classes":
-        drawn = np.concatenate([of_classes(np.array(epoch)).ravel() for epoch in range(min(epochs, _EPOCHS_COUNTED))])
-        weights = np.zeros(len(indices))
-        weights[drawable] = np.bincount(drawn, minlength=len(drawable)) / len(drawn)
-    pool, labels, shares = indices[drawable], archive.labels[indices[drawable]], weights[drawable]
+    batch_size, steps, drawable = sampler.batch_size, sampler.steps, sampler.drawable
+    pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(_MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
     read: Callable[[np.ndarray], np.ndarray]
@@ -204,21 +178,12 @@ def training_dataset(
         def read(rows: np.ndarray) -> np.ndarray:
             return np.stack([_read(archive, int(pool[row]), decoded_size) for row in rows])
 
+    def drawn(epoch: np.ndarray) -> np.ndarray:
+        return np.searchsorted(drawable, sampler.rows(int(epoch)))  # positions in the pool
+
     def draw(epoch: tf.Tensor) -> tf.data.Dataset:
-        if sampler == "repeat":
-            rows = (
-                tf.data.Dataset.range(epoch * _MAX_PASSES, (epoch + 1) * _MAX_PASSES)
-                .flat_map(lambda number: _one_pass(repeat_factors(shares), seed, number))
-                .batch(batch_size, drop_remainder=True)
-                .take(steps)
-            )
-        elif sampler == "classes":
-            drawn = tf.numpy_function(of_classes, [epoch], tf.int64, stateful=False)
-            rows = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, (steps, batch_size)))
-        else:
-            drawn = draw_epoch(shares, steps * batch_size, seed=seed, epoch=epoch)
-            rows = tf.data.Dataset.from_tensor_slices(tf.reshape(drawn, (steps, batch_size)))
-        return rows.enumerate().map(lambda step, row: (epoch, step, row))
+        places = tf.ensure_shape(tf.numpy_function(drawn, [epoch], tf.int64, stateful=False), (steps, batch_size))
+        return tf.data.Dataset.from_tensor_slices(places).enumerate().map(lambda step, rows: (epoch, step, rows))
 
     def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Through NumPy, since a tensor that a tf.data function captures is copied into its graph, which must
@@ -242,22 +207,7 @@ def training_dataset(
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
-    return TrainingData(dataset, steps, cached, weights, len(indices) - len(drawable))
-
-
-def drawable_rows(labels: np.ndarray, sampler: str) -> np.ndarray:
-    """Rows (n,) of (N, C) labels that a sampler draws: with a label; for "classes", held by another row just so."""
-    if sampler != "classes":
-        return np.flatnonzero(labels.any(axis=1))
-    classes = label_set_classes(labels)
-    companions = np.bincount(classes[classes >= 0], minlength=1)
-    return np.flatnonzero((classes >= 0) & (companions[classes] > 1))
-
-
-def _one_pass(factors: np.ndarray, seed: int, number: tf.Tensor) -> tf.data.Dataset:
-    """Row numbers as one pass of repeat-factor sampling emits them."""
-    stream = tf.data.Dataset.range(len(factors))
-    return repeat_by_factor(stream, factors, buffer_size=2 * len(factors), seed=seed, epoch=number)
+    return TrainingData(dataset, steps, cached, sampler.weights, len(indices) - len(drawable))
 
 
 def _read(archive: Archive, index: int, size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from macl_tf.evaluation.retrieval import RetrievalReport, embed, nearest
 from macl_tf.figures import contact_sheet, plot_history, plot_label_frequencies, plot_per_label
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.descriptors import descriptor_model
-from macl_tf.pipeline.sampling import expected_frequencies
+from macl_tf.pipeline.samplers import expected_frequencies
 
 QUERIES, NEIGHBOURS = 8, 6
 

@@ -18,15 +18,16 @@ import tensorflow as tf
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
-from macl_tf.datasets.matching import shorten
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
+from macl_tf.datasets.walk import shorten
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.files import write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.descriptors import descriptor_model, descriptors_of, searchable
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.pretrained import check_weights
-from macl_tf.pipeline.pipeline import TrainingData, drawable_rows, load_images, training_dataset
+from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
+from macl_tf.pipeline.samplers import SAMPLERS
 from macl_tf.training.build import (
     LearningRateLog,
     check_microbatch,
@@ -347,7 +348,8 @@ def with_fitting_batches(settings: Settings, labels: np.ndarray) -> Settings:
     Raises:
         ValueError: If microbatches do not divide the batch, or there are too few tiles for any batch.
     """
-    rows, batch, classes = drawable_rows(labels, settings.sampler), settings.batch_size, settings.sampler == "classes"
+    rows, batch = SAMPLERS[settings.sampler].drawable_rows(labels), settings.batch_size
+    classes = settings.sampler == "classes"
     drawable = len(rows)
     # A batch holds no class twice.
     most = min(drawable, len(np.unique(labels[rows], axis=0)) * settings.images_per_class) if classes else drawable
@@ -428,7 +430,7 @@ def training_devices() -> list[str]:
 
 def steps_per_epoch(archive: Archive, splits: Splits, settings: Settings) -> int:
     """Whole batches in the labelled training tiles."""
-    return len(drawable_rows(archive.labels[splits.train], "weighted")) // settings.batch_size
+    return int(archive.labels[splits.train].any(axis=1).sum()) // settings.batch_size
 
 
 def training_data(

@@ -1,19 +1,19 @@
 """Label-aware weights against hand calculations, draws against the binomial distribution."""
 
 import doctest
-from collections import Counter
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from macl_tf.pipeline import sampling
-from macl_tf.pipeline.sampling import (
+from macl_tf.pipeline import samplers
+from macl_tf.pipeline.samplers import (
+    SAMPLERS,
     draw_epoch,
     expected_frequencies,
     label_aware_weights,
-    repeat_by_factor,
+    make_sampler,
     repeat_factors,
+    repeat_pass,
 )
 
 # n = (3, 2, 1): 1/n = (1/3, 1/2, 1)
@@ -29,9 +29,7 @@ def long_tail(num_images: int = 60) -> np.ndarray:
 
 
 def draw_epochs(weights, num_draws: int, *, seed: int, epochs: int) -> list[np.ndarray]:
-    """Many epochs, in one graph for speed."""
-    numbers = tf.data.Dataset.range(epochs)
-    return list(numbers.map(lambda epoch: draw_epoch(weights, num_draws, seed=seed, epoch=epoch)).as_numpy_iterator())
+    return [draw_epoch(weights, num_draws, seed=seed, epoch=epoch) for epoch in range(epochs)]
 
 
 def test_weights_by_hand():
@@ -123,9 +121,15 @@ def test_draw_frequencies_match_the_weights():
     assert 0.5 < np.std((counts - epochs * expected)[weights > 0] / deviation[weights > 0]) < 1.5
 
 
+def test_a_single_draw_is_in_proportion_too():
+    """Neither the order alone nor a fixed place of the points would ever draw the light one of two."""
+    light = sum(int(drawn[0]) == 0 for drawn in draw_epochs(np.array([1.0, 3.0]), 1, seed=0, epochs=400))
+    assert abs(light - 100) < 4 * np.sqrt(400 * 3 / 16)
+
+
 def test_equal_weights_and_as_many_draws_as_images_draw_each_once():
     for num_images in (1, 7, 100, 1000):
-        drawn = draw_epoch(np.full(num_images, 0.3), num_images, seed=1, epoch=5).numpy()
+        drawn = draw_epoch(np.full(num_images, 0.3), num_images, seed=1, epoch=5)
         np.testing.assert_array_equal(np.sort(drawn), np.arange(num_images))
 
 
@@ -140,15 +144,10 @@ def test_any_two_images_can_meet():
 
 def test_draws_depend_on_seed_and_epoch_only():
     weights = label_aware_weights(long_tail())
-    draws = {
-        (seed, epoch): draw_epoch(weights, 64, seed=seed, epoch=epoch).numpy() for seed in (0, 1) for epoch in (0, 1)
-    }
-    assert len({tuple(values) for values in draws.values()}) == 4
-    tf.random.set_seed(99)
-    tf.random.uniform([3])
-    inside = tf.data.Dataset.range(2).map(lambda epoch: draw_epoch(weights, 64, seed=1, epoch=epoch))
-    for epoch, drawn in enumerate(inside):
-        np.testing.assert_array_equal(drawn, draws[1, epoch])
+    draws = {(seed, epoch): draw_epoch(weights, 64, seed=seed, epoch=epoch) for seed in (0, 1, -1) for epoch in (0, 1)}
+    assert len({tuple(values) for values in draws.values()}) == 6
+    np.random.seed(99)
+    np.testing.assert_array_equal(draw_epoch(weights, 64, seed=-1, epoch=1), draws[-1, 1])
 
 
 def test_weights_of_zero_at_the_ends_are_never_drawn():
@@ -156,20 +155,12 @@ def test_weights_of_zero_at_the_ends_are_never_drawn():
         assert set(drawn) <= {1, 3}
 
 
-def emitted(factors, seed=0, epoch=0, buffer_size=1, num_images=None):
-    stream = tf.data.Dataset.range(len(factors) if num_images is None else num_images)
-    return [int(i) for i in repeat_by_factor(stream, factors, buffer_size=buffer_size, seed=seed, epoch=epoch)]
-
-
 def test_repeats_are_floor_or_ceil_with_the_right_probability():
     factors = np.array([0.0, 0.25, 1.0, 1.5, 2.0, 3.9])
     epochs = 300
-    stream = tf.data.Dataset.range(len(factors))
-    passes = tf.data.Dataset.range(epochs).flat_map(
-        lambda epoch: repeat_by_factor(stream, factors, buffer_size=1, seed=0, epoch=epoch).batch(99)
-    )
     counts = np.zeros(len(factors))
-    for drawn in passes.as_numpy_iterator():
+    for epoch in range(epochs):
+        drawn = repeat_pass(factors, seed=0, epoch=epoch)
         count = np.bincount(drawn, minlength=len(factors))
         assert (count >= np.floor(factors)).all() and (count <= np.ceil(factors)).all()
         counts += count
@@ -177,50 +168,41 @@ def test_repeats_are_floor_or_ceil_with_the_right_probability():
     deviation = np.sqrt(epochs * fraction * (1 - fraction))
     # 4 standard deviations of a binomial, over three fractions: fails once in 5,000 seeds.
     assert (np.abs(counts - epochs * factors) <= 4 * deviation + 1e-9).all()
+    assert not np.array_equal(repeat_pass(factors, seed=0, epoch=0), np.sort(repeat_pass(factors, seed=0, epoch=0)))
 
 
-def test_stream_is_shuffled_and_repeatable_whatever_the_global_seed():
-    factors = repeat_factors(label_aware_weights(long_tail(), 1.0))
-    plain = emitted(factors, epoch=2)
-    shuffled = emitted(factors, epoch=2, buffer_size=500)
-    assert plain == sorted(plain) and shuffled != plain
-    assert Counter(shuffled) == Counter(plain)
-    tf.random.set_seed(5)
-    assert emitted(factors, epoch=2, buffer_size=500) == shuffled
-    assert emitted(factors, epoch=3, buffer_size=500) != shuffled
-    assert emitted(factors, epoch=2, seed=1, buffer_size=500) != shuffled
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_epochs_of_every_sampler(name):
+    labels = np.repeat(long_tail(), 2, axis=0)  # so that each label set has a companion
+    sampler = make_sampler(name, labels, 8, seed=3, steps=40, images_per_class=4)
+    epochs = [sampler.rows(epoch) for epoch in range(3)]
+    assert all(rows.shape == (40, 8) and rows.dtype == np.int64 for rows in epochs)
+    assert set(np.concatenate(epochs).ravel()) <= set(sampler.drawable) <= set(np.flatnonzero(labels.any(axis=1)))
+    again, other = (make_sampler(name, labels, 8, seed=seed, steps=40, images_per_class=4) for seed in (3, 4))
+    np.testing.assert_array_equal(epochs[1], again.rows(1))
+    assert len({rows.tobytes() for rows in [*epochs, other.rows(0)]}) == 4
+    assert sampler.weights.sum() == pytest.approx(1) and (sampler.weights[sampler.drawable] > 0).all()
+    assert make_sampler(name, labels, 8, seed=3, images_per_class=2).steps == len(sampler.drawable) // 8
 
 
-def test_one_stream_object_repeats_itself():
-    stream = repeat_by_factor(tf.data.Dataset.range(40), np.full(40, 1.5), buffer_size=100, seed=4)
-    first = [int(i) for i in stream]
-    assert first == [int(i) for i in stream]
+def test_passes_within_an_epoch_are_shuffled_anew():
+    labels = np.eye(4, dtype=np.uint8)[np.arange(12) % 4]
+    rows = make_sampler("repeat", labels, 12, seed=0, steps=3).rows(0)  # factors of 1: a batch is a pass
+    assert len({tuple(batch) for batch in rows}) == 3 and all(set(batch) == set(range(12)) for batch in rows)
 
 
-def test_factor_by_element_equals_factor_by_position():
-    labels = long_tail()
-    factors = repeat_factors(label_aware_weights(labels))
-    names = tf.data.Dataset.from_tensor_slices({"id": np.arange(len(labels)), "factor": factors})
-    by_element = repeat_by_factor(names, lambda element: element["factor"], buffer_size=50, seed=9)
-    assert [int(element["id"]) for element in by_element] == emitted(factors, seed=9, buffer_size=50)
-
-
-def test_elements_of_any_structure_pass_unchanged():
-    images = [np.full((size, size), size, np.uint8) for size in (1, 2, 3)]
-    stream = tf.data.Dataset.from_generator(
-        lambda: ((image, len(image)) for image in images),
-        output_signature=(tf.TensorSpec((None, None), tf.uint8), tf.TensorSpec((), tf.int64)),
-    )
-    result = list(repeat_by_factor(stream, np.array([1.0, 2.0, 1.0]), buffer_size=1, seed=0))
-    assert [int(size) for _, size in result] == [1, 2, 2, 3]
-    np.testing.assert_array_equal(result[3][0], images[2])
-
-
-def test_buffer_size():
-    with pytest.raises(ValueError, match="buffer_size must be >= 1, got 0"):
-        emitted(np.ones(2), buffer_size=0)
+def test_samplers_need_no_backend(run_python):
+    script = """
+import sys
+import numpy as np
+from macl_tf.pipeline.samplers import SAMPLERS, make_sampler
+for name in SAMPLERS:
+    make_sampler(name, np.eye(2)[[0, 0, 1, 1]], 4, seed=0, images_per_class=2).rows(0)
+print(sorted({"tensorflow", "keras", "torch", "jax"} & set(sys.modules)))
+"""
+    assert run_python(script).stdout.strip() == "[]"
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(sampling, extraglobs={"np": np, "tf": tf})
-    assert result.attempted >= 6 and result.failed == 0
+    result = doctest.testmod(samplers, extraglobs={"np": np})
+    assert result.attempted >= 8 and result.failed == 0

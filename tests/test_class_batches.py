@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from macl_tf.pipeline.class_sampling import class_batches, label_set_classes
+from macl_tf.pipeline.samplers import class_batches, label_set_classes
 
 SIZES = [40, 7, 23, 5, 12, 2, 1]  # images by class; the last has no partner
 CLASSES = np.random.default_rng(0).permutation(np.repeat(np.arange(7), SIZES))

@@ -1,0 +1,184 @@
+"""The one walk through a folder of tiles: which files there are, which of them are pictures, which one is the table."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from macl_tf.datasets.archives import normalise_stem
+from macl_tf.datasets.images import is_image_name
+
+# The mark of a folder of derived data (bford.info/cachedir): a cache in the archive's folder is no part of it.
+CACHE_TAG = "CACHEDIR.TAG"
+CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_CLUTTER = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what operating systems leave behind
+_NO_TABLES = ("readme", "license", "licence")
+
+Identity = tuple[int, int]  # device and inode
+
+
+def walk(
+    root: Path, chosen: Callable[[Sequence[str]], Collection[str]] | None = None
+) -> Iterator[tuple[str, OSError | None]]:
+    """The files below a folder, one by one; only one folder's names are held at a time.
+
+    Hidden files, what operating systems leave behind and folders of derived data (CACHEDIR.TAG) are passed over.
+    Symbolic links are followed, but not into a folder that holds them, nor into one that holds `root`.
+
+    Args:
+        root: The folder.
+        chosen: Given the names of the files of one folder, those that are wanted; by default all.
+
+    Yields:
+        The path relative to `root`, with forward slashes, and None; or the path of a folder, with a slash at its end
+        ("." is `root` itself), and the reason why it cannot be listed. A link that leads nowhere is such a folder
+        where its name is not an image's: on a disk that is not mounted there may be one. Sorted within each folder.
+    """
+
+    def visit(folder: Path, prefix: str, above: frozenset[Identity]) -> Iterator[tuple[str, OSError | None]]:
+        try:
+            identity = _identity(folder)
+            if identity in above:
+                return
+            entries = visible_entries(folder)
+        except OSError as error:
+            yield prefix or ".", error
+            return
+        files = [name for name, is_folder in entries if not is_folder]
+        if prefix and CACHE_TAG in files:
+            return
+        wanted = set(files if chosen is None else chosen(files))
+        for name, is_folder in entries:
+            if is_folder:
+                yield from visit(folder / name, f"{prefix}{name}/", above | {identity})
+            elif name in wanted:
+                yield prefix + name, None
+
+    return visit(root, "", frozenset(_identity(parent) for parent in root.resolve().parents))
+
+
+def visible_entries(folder: Path) -> list[tuple[str, bool]]:
+    """What a folder holds, sorted: each name, and whether it is a folder. Pipes and devices, which never end, are not.
+
+    Raises:
+        OSError: If the folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        kinds = ((entry.name, _is_folder(entry)) for entry in entries if _is_visible(entry.name))
+        return sorted((name, is_folder) for name, is_folder in kinds if is_folder is not None)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, sorted; none where it cannot be listed or holds derived data (CACHEDIR.TAG)."""
+    try:
+        entries = visible_entries(folder)
+    except OSError:
+        return []
+    return [] if (CACHE_TAG, False) in entries else [folder / name for name, is_folder in entries if is_folder]
+
+
+def list_files(root: Path, suffixes: tuple[str, ...] = ("",)) -> list[str]:
+    """Paths of all files below a folder, relative to it, with one of the suffixes in any case; see `walk`."""
+    names = (name for name, error in walk(root) if error is None)
+    return sorted(name for name in names if name.lower().endswith(suffixes))
+
+
+def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
+    """The images below a folder, as `walk` yields them.
+
+    Rasters of a kind that is not read, such as .jp2, are among them, unless the picture that was made of one lies
+    beside it.
+    """
+
+    def images(names: Sequence[str]) -> list[str]:
+        pictures = {normalise_stem(name) for name in names if _is_read(name)}
+        return [
+            name for name in names if is_image_name(name) and (_is_read(name) or normalise_stem(name) not in pictures)
+        ]
+
+    return walk(root, images)
+
+
+def image_paths(root: Path) -> list[Path]:
+    """The images below a folder that can be listed, sorted within each folder."""
+    return [root / name for name, error in list_images(root) if error is None]
+
+
+def find_tables(root: Path, pattern: str = r"(?!readme|licen[cs]e).*\.(csv|tsv|txt)") -> list[str]:
+    """Paths of the files below a folder whose lower-case name matches, relative to it: those nearest to it only.
+
+    A table above folders of side files (one .txt per image, say) is the one that is meant.
+    """
+    found = [name for name in list_files(root) if re.fullmatch(pattern, PurePosixPath(name).name.lower())]
+    depth = min((name.count("/") for name in found), default=0)
+    return [name for name in found if name.count("/") == depth]
+
+
+def find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
+    """The label table: the one that is named, or the only one there is.
+
+    Args:
+        root: The folder of the archive.
+        table: A path, from `root` or from the working directory; None to look for it.
+
+    Raises:
+        FileNotFoundError: If the named file is not there, or none is found.
+        ValueError: If several files may be it.
+    """
+    if table is not None:
+        tried = [root / table, Path(table).expanduser()]
+        found = next((path for path in tried if path.is_file()), None)
+        if found is None:
+            places = " or ".join(dict.fromkeys(str(path) for path in tried))
+            raise FileNotFoundError(f"the label table must be a file, but there is none at {places}.")
+        return found
+    candidates = find_tables(root)
+    if not candidates:
+        raise FileNotFoundError(
+            f"an own archive needs a label table (.csv, .tsv or .txt), but none was found in {root} or below. Put one "
+            "there (a spreadsheet: save it as CSV), or name it by --table FILE."
+        )
+    if len(candidates) > 1:
+        raise ValueError(
+            f"{root} must hold one label table, got {len(candidates)}: {shorten(candidates, 5)}. "
+            f"Name the right one, for example --table {shlex.quote(candidates[0])}"
+        )
+    return root / candidates[0]
+
+
+def shorten(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, for a message: `a.jpg, b.jpg, c.jpg and 12 more`."""
+    # A file name that is no UTF-8 must not make the message unprintable.
+    shown = [name.encode(errors="backslashreplace").decode() for name in names[:limit]]
+    return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _is_read(name: str) -> bool:
+    return is_image_name(name, others=False)
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name.casefold() not in _CLUTTER
+
+
+def _identity(folder: Path) -> Identity:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """Whether an entry is a folder, or else a file; None for what is neither."""
+    try:
+        if entry.is_dir():
+            return True
+        if entry.is_file():
+            return False
+        lost = entry.is_symlink() and not os.path.exists(entry.path)
+    except OSError:  # as of a link in a circle
+        lost = True
+    # What cannot be followed is reported as what it seems to be: visiting it tells why.
+    return not is_image_name(entry.name) if lost else None

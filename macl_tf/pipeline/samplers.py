@@ -1,0 +1,447 @@
+"""Label-aware sampling: which images the batches of an epoch show, so that rare labels are seen more often.
+
+A `Sampler` has one method, `rows(epoch)`. NumPy alone, for every backend; every epoch is a function of (seed, epoch),
+so a run that was interrupted sees the batches of one that was not. Of 21 classes, a batch of 60 images drawn at random
+holds three of each on average, and of a rare one none or one: `Classes` brings the same number of every class.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from macl_tf.labels import check_multi_hot
+
+
+class Sampler(ABC):
+    """Which images each batch of an epoch shows. Every epoch is a function of (labels, seed, number of the epoch).
+
+    Attributes:
+        drawable: (n,) int64 rows of the labels that may be drawn, ascending.
+        weights: (N,) float64 share of the draws of each row, summing to 1; 0 for rows that are never drawn.
+        steps: Batches in an epoch.
+    """
+
+    _WHO = "labelled"
+    _MORE = "Label some."  # what helps where no image can be drawn: not a smaller batch
+
+    def __init__(self, labels: np.ndarray, batch_size: int, *, seed: int, steps: int | None = None) -> None:
+        """Finds what can be drawn.
+
+        Args:
+            labels: (N, C) multi-hot labels of the training images.
+            batch_size: B, images in a batch, >= 1 and at most the number of drawable rows.
+            seed: Any integer.
+            steps: Batches in an epoch, >= 1; by default drawable rows // B.
+
+        Raises:
+            ValueError: If an argument breaks its rule.
+        """
+        labels = check_multi_hot(labels)
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
+        self.batch_size, self.seed = batch_size, seed
+        self.weights = self._weights(labels)
+        self.drawable = self.drawable_rows(labels)
+        if batch_size > len(self.drawable):
+            raise ValueError(
+                f"batch_size must be at most the number of labelled training images, got {batch_size} and "
+                f"{len(self.drawable)} {self._WHO} of {len(labels)}. "
+                f"{'Lower batch_size.' if len(self.drawable) else self._MORE}"
+            )
+        self.steps = len(self.drawable) // batch_size if steps is None else steps
+        if self.steps < 1:
+            raise ValueError(f"steps_per_epoch must be >= 1, got {self.steps}.")
+
+    @staticmethod
+    def drawable_rows(labels: np.ndarray) -> np.ndarray:
+        """Rows (n,) of (N, C) labels that are drawn at all: here, those with a label."""
+        return np.flatnonzero(labels.any(axis=1))
+
+    @abstractmethod
+    def rows(self, epoch: int) -> np.ndarray:
+        """Rows of the labels that each batch shows, (steps, B) int64, in epoch 0, 1, ..."""
+
+    def _weights(self, labels: np.ndarray) -> np.ndarray:
+        return label_aware_weights(labels, 0.0)
+
+
+class Uniform(Sampler):
+    """Every labelled image alike, each at most once in an epoch of the default length."""
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """As `draw_epoch` draws them."""
+        drawn = draw_epoch(self.weights[self.drawable], self.steps * self.batch_size, seed=self.seed, epoch=int(epoch))
+        return self.drawable[drawn].reshape(self.steps, self.batch_size)
+
+
+class Weighted(Uniform):
+    """In proportion to `label_aware_weights`, with the least variance (`draw_epoch`).
+
+    Args:
+        *arguments: As of `Sampler`.
+        power: Exponent of the weights, >= 0.
+        **options: As of `Sampler`.
+    """
+
+    def __init__(self, *arguments: Any, power: float = 0.5, **options: Any) -> None:
+        self.power = power
+        super().__init__(*arguments, **options)
+
+    def _weights(self, labels: np.ndarray) -> np.ndarray:
+        return label_aware_weights(labels, self.power)
+
+
+class Repeat(Weighted):
+    """Repeat-factor sampling: passes over the images, each repeated in proportion to its weight (`repeat_pass`)."""
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """As passes emit them, one after the other; the rest of the last pass is left out."""
+        factors = repeat_factors(self.weights[self.drawable])
+        drawn = np.zeros(0, np.int64)
+        number = 0
+        while len(drawn) < self.steps * self.batch_size:
+            drawn = np.append(drawn, repeat_pass(factors, seed=self.seed, epoch=int(epoch), number=number))
+            number += 1
+        return self.drawable[drawn[: self.steps * self.batch_size]].reshape(self.steps, self.batch_size)
+
+
+class Classes(Sampler):
+    """P x K sampling: K images of each of B / K classes in a batch, a class being an exact label set (`class_batches`).
+
+    Args:
+        *arguments: As of `Sampler`.
+        images_per_class: K >= 2; divides B.
+        **options: As of `Sampler`.
+    """
+
+    _WHO = "with a companion"
+    _MORE = "Label some alike, or use sampler='weighted'."
+    # Batches of classes show rare classes more often; how much, an average over this many epochs tells well enough.
+    _EPOCHS_COUNTED = 20
+
+    def __init__(self, labels: np.ndarray, batch_size: int, *, images_per_class: int = 8, **options: Any) -> None:
+        if batch_size % images_per_class:
+            raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
+        self.images_per_class = images_per_class
+        super().__init__(labels, batch_size, **options)
+        if batch_size < 2 * images_per_class:
+            raise ValueError(
+                f"batch_size must be >= 2 images_per_class, so that a batch holds two classes, got {batch_size} and "
+                f"{images_per_class}."
+            )
+        self._classes = label_set_classes(labels)[self.drawable]
+        drawn = np.concatenate([self.rows(epoch).ravel() for epoch in range(self._EPOCHS_COUNTED)])
+        self.weights = np.bincount(drawn, minlength=len(labels)) / len(drawn)
+
+    @staticmethod
+    def drawable_rows(labels: np.ndarray) -> np.ndarray:
+        """Rows (n,) whose exact label set another row has too."""
+        classes = label_set_classes(labels)
+        companions = np.bincount(classes[classes >= 0], minlength=1)
+        return np.flatnonzero((classes >= 0) & (companions[classes] > 1))
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """As `class_batches` deals them."""
+        width = self.batch_size // self.images_per_class
+        drawn = class_batches(
+            self._classes, width, self.images_per_class, seed=self.seed, epoch=int(epoch), num_batches=self.steps
+        )
+        return self.drawable[drawn]
+
+
+SAMPLERS: dict[str, type[Sampler]] = {
+    "weighted": Weighted,
+    "repeat": Repeat,
+    "uniform": Uniform,
+    "classes": Classes,
+}
+
+
+def make_sampler(name: str, labels: np.ndarray, batch_size: int, **options: Any) -> Sampler:
+    """A sampler by its name in `SAMPLERS`, given those of the options that it takes.
+
+    Raises:
+        ValueError: For an unknown name, or as the sampler does.
+
+    Example:
+        >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 0]])
+        >>> sampler = make_sampler("weighted", labels, 2, seed=0, steps=3, power=1.0, images_per_class=8)
+        >>> sampler.rows(epoch=0).shape, sampler.weights.tolist()
+        ((3, 2), [0.25, 0.25, 0.5, 0.0])
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}.")
+    taken = {
+        parameter
+        for kind in SAMPLERS[name].__mro__
+        if "__init__" in vars(kind)
+        for parameter in inspect.signature(kind).parameters
+    }
+    return SAMPLERS[name](labels, batch_size, **{key: value for key, value in options.items() if key in taken})
+
+
+def label_aware_weights(labels: np.ndarray, power: float = 0.5) -> np.ndarray:
+    """Share of the draws that each image gets.
+
+    u_i = (mean over c in y_i of 1 / n_c) ^ power, divided by its sum, n_c being the images that hold c.
+    Power 1 is inverse frequency, 0 draws every labelled image alike. An image without a label has no positive
+    to be compared with and is never drawn.
+
+    Args:
+        labels: (N, C) multi-hot labels of the training set.
+        power: Exponent, >= 0.
+
+    Returns:
+        (N,) float64, >= 0, summing to 1; 0 for images without a label.
+
+    Raises:
+        ValueError: If `power` is negative or not finite, or if no image has a label.
+
+    Example:
+        >>> label_aware_weights(np.array([[1, 0], [1, 0], [0, 1], [0, 0]]), power=1.0).tolist()
+        [0.25, 0.25, 0.5, 0.0]
+    """
+    labels = check_multi_hot(labels).astype(np.float64)
+    if not 0 <= power < np.inf:
+        raise ValueError(f"power must be finite and >= 0, got {power}.")
+    num_labels = labels.sum(axis=1)
+    if not num_labels.any():
+        raise ValueError(f"At least one image must have a label, none of {len(labels)} has. Check the label table.")
+    inverse_counts = 1.0 / np.maximum(labels.sum(axis=0), 1.0)
+    mean_inverse = labels @ inverse_counts / np.maximum(num_labels, 1.0)
+    weights = np.where(num_labels > 0, mean_inverse**power, 0.0)
+    return weights / weights.sum()
+
+
+def repeat_factors(weights: np.ndarray) -> np.ndarray:
+    """How often each image is emitted per pass over a stream: f_i = u_i / mean u.
+
+    Args:
+        weights: (N,) from `label_aware_weights`.
+
+    Returns:
+        (N,) float64 with mean 1, so that a pass stays about as long as the data set.
+
+    Example:
+        >>> repeat_factors(np.array([0.25, 0.25, 0.5, 0.0])).tolist()
+        [1.0, 1.0, 2.0, 0.0]
+    """
+    weights = check_weights(weights)
+    return weights / weights.mean()
+
+
+def expected_frequencies(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of the drawn images that hold each label: sum over i of u_i y_ic / sum of u_i.
+
+    Args:
+        labels: (N, C) multi-hot labels.
+        weights: (N,) from `label_aware_weights`; all equal gives the frequencies before resampling.
+
+    Returns:
+        (C,) float64 in [0, 1]. A multi-label image counts for each of its labels, so they do not sum to 1.
+
+    Raises:
+        ValueError: If the two differ in length.
+
+    Example:
+        >>> expected_frequencies(np.array([[1, 0], [1, 1]]), np.array([0.25, 0.75])).tolist()
+        [1.0, 0.75]
+    """
+    labels, weights = check_multi_hot(labels), check_weights(weights)
+    if len(labels) != len(weights):
+        raise ValueError(f"labels and weights must have one row per image, got {len(labels)} and {len(weights)}.")
+    return (weights / weights.sum()) @ labels.astype(np.float64)
+
+
+def draw_epoch(weights: np.ndarray, num_draws: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Draws the images of one epoch in proportion to their weights (systematic sampling).
+
+    The images lie end to end on [0, 1), each as long as its share, in an order shuffled anew for each epoch;
+    the points (k + U) / num_draws, k = 0 .. num_draws - 1, with one uniform U, are the draws, which are then
+    shuffled. Every image is thus drawn its expected number of times rounded down or up (independent draws
+    would show some images thrice by luck and others never), and the mean over epochs is exact. With equal
+    weights and as many draws as images, each is drawn once.
+
+    Args:
+        weights: (N,) >= 0, any scale.
+        num_draws: Draws in the epoch, >= 1.
+        seed: Any integer.
+        epoch: Number of the epoch, >= 0.
+
+    Returns:
+        (num_draws,) int64 positions in `weights`; never one of weight 0.
+
+    Example:
+        >>> sorted(draw_epoch([0.25, 0.25, 0.5, 0.0], 4, seed=0, epoch=0).tolist())
+        [0, 1, 2, 2]
+
+    Reference:
+        Madow and Madow, "On the theory of systematic sampling", Annals of Mathematical Statistics, 1944.
+    """
+    weights = check_weights(weights)
+    random = _generator(seed, epoch)
+    order = random.permutation(len(weights))
+    ends = np.cumsum(weights[order])
+    points = (np.arange(num_draws) + random.random()) / num_draws * ends[-1]
+    # Strictly below the end, whatever the rounding: the first end beyond a point is then always one that its
+    # own weight has moved, which rules out images of weight 0 as well.
+    points = np.minimum(points, np.nextafter(ends[-1], 0.0))
+    return random.permutation(order[np.searchsorted(ends, points, side="right")])
+
+
+def repeat_pass(factors: np.ndarray, *, seed: int, epoch: int, number: int = 0) -> np.ndarray:
+    """One pass of repeat-factor sampling, shuffled.
+
+    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `streams.repeat_by_factor` is
+    the same for a stream without random access.
+
+    Args:
+        factors: (N,) >= 0, from `repeat_factors`.
+        seed: Any integer.
+        epoch: Number of the epoch, >= 0.
+        number: Of the pass within the epoch, >= 0.
+
+    Returns:
+        (M,) int64 positions in `factors`, M about the sum of the factors.
+
+    Example:
+        >>> sorted(repeat_pass(np.array([1.0, 0.0, 2.0]), seed=0, epoch=0).tolist())
+        [0, 2, 2]
+
+    Reference:
+        Gupta, Dollar and Girshick, "LVIS", CVPR 2019.
+    """
+    random = _generator(seed, epoch, number)
+    times = np.floor(factors + random.random(len(factors))).astype(np.int64)
+    return random.permutation(np.repeat(np.arange(len(factors)), times))
+
+
+def label_set_classes(labels: np.ndarray) -> np.ndarray:
+    """The class of each image: its exact label set, numbered in the order of the sets.
+
+    Args:
+        labels: (N, C) multi-hot; with one label per row the classes are the labels themselves, in their order.
+
+    Returns:
+        (N,) int64, >= 0; -1 for images without a label, which have no class.
+
+    Example:
+        >>> label_set_classes(np.array([[0, 1], [1, 0], [0, 1], [1, 1], [0, 0]])).tolist()
+        [2, 1, 2, 0, -1]
+    """
+    labels = check_multi_hot(labels).astype(np.int8)
+    classes = np.full(len(labels), -1, np.int64)
+    labelled = labels.any(axis=1)
+    if labelled.any():
+        classes[labelled] = np.unique(-labels[labelled], axis=0, return_inverse=True)[1].reshape(-1)
+    return classes
+
+
+def class_batches(
+    classes: np.ndarray,
+    classes_per_batch: int,
+    images_per_class: int,
+    *,
+    seed: int,
+    epoch: int,
+    num_batches: int | None = None,
+) -> np.ndarray:
+    """Draws the batches of one epoch: P classes in each, K images of each class.
+
+    In one pass, the images of every class are shuffled and dealt out K at a time, the last hand filled up with
+    others of the class; each batch takes one hand from P classes, those with the most hands left, equal ones by
+    lot. A pass ends when fewer than P classes have a hand left: what they hold waits for another epoch. So the
+    images of a class are drawn alike often, and none twice in a batch, save in a class of fewer than K images.
+
+    Args:
+        classes: (N,) integers, the class of each image; negative: not drawn (`label_set_classes`). Classes of
+            one image are not drawn either, as it would have no positive.
+        classes_per_batch: P >= 2.
+        images_per_class: K >= 2.
+        seed: Any integer.
+        epoch: Number of the epoch, >= 0.
+        num_batches: Batches in the epoch; by default one pass. More take further passes.
+
+    Returns:
+        (num_batches, P K) int64 positions in `classes`, the rows of a batch in random order.
+
+    Raises:
+        ValueError: If an argument breaks its rule, or fewer than P classes have two images.
+
+    Example:
+        >>> classes = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
+        >>> batches = class_batches(classes, 2, 2, seed=0, epoch=0)
+        >>> [sorted(classes[batch].tolist()) for batch in batches]
+        [[0, 0, 1, 1], [0, 0, 1, 1]]
+    """
+    classes = np.asarray(classes)
+    if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"classes must be a vector of integers, got shape {classes.shape} of {classes.dtype}.")
+    for name, value, least in (
+        ("classes_per_batch", classes_per_batch, 2),
+        ("images_per_class", images_per_class, 2),
+        ("epoch", epoch, 0),
+        ("num_batches", 1 if num_batches is None else num_batches, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}, got {value}.")
+    drawable = [np.flatnonzero(classes == value) for value in np.unique(classes[classes >= 0])]
+    drawable = [members for members in drawable if len(members) > 1]
+    if len(drawable) < classes_per_batch:
+        raise ValueError(
+            f"classes_per_batch must be at most the number of classes with two images or more, {len(drawable)}, "
+            f"got {classes_per_batch}."
+        )
+    batches: list[np.ndarray] = []
+    while not batches or (num_batches is not None and len(batches) < num_batches):
+        rng = np.random.default_rng([seed % 2**63, epoch, len(batches)])
+        batches += _one_pass(drawable, classes_per_batch, images_per_class, rng)
+    return np.stack(batches[:num_batches])
+
+
+def check_weights(weights: np.ndarray) -> np.ndarray:
+    """Returns weights as (N,) float64, or says what is wrong with them.
+
+    Args:
+        weights: (N,) numbers, >= 0, at least one above 0.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: If the rule above is broken.
+    """
+    weights = np.asarray(weights, np.float64)
+    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            "weights must be a vector of finite numbers >= 0 with at least one above 0, got "
+            f"shape {weights.shape}, minimum {weights.min(initial=0.0)}, sum {weights.sum()}."
+        )
+    return weights
+
+
+def _generator(*counters: int) -> np.random.Generator:
+    return np.random.default_rng([counter % 2**63 for counter in counters])
+
+
+def _one_pass(members: list[np.ndarray], width: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of `width` hands of `size` images until fewer than `width` classes have one left."""
+    hands = [_deal(rng.permutation(positions), size) for positions in members]
+    left = np.array([len(hand) for hand in hands])
+    batches = []
+    while np.count_nonzero(left) >= width:
+        chosen = np.lexsort((rng.random(len(left)), -left))[:width]
+        left[chosen] -= 1
+        batches.append(rng.permutation(np.concatenate([hands[c][left[c]] for c in chosen])))
+    rng.shuffle(batches)
+    return batches
+
+
+def _deal(shuffled: np.ndarray, size: int) -> np.ndarray:
+    """(hands, size): all images once, the last hand filled up from the first images."""
+    hands = -(-len(shuffled) // size)
+    return np.resize(shuffled, (hands, size))
