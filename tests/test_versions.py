@@ -91,7 +91,7 @@ model.compile("adam", loss="macl", metrics=[macl_tf.RetrievalNDCG(capacity=16)])
 model.fit(x, y, verbose=0, callbacks=[macl_tf.RetrievalEvaluation(x, y)])
 for name in macl_tf.losses.__all__:
     getattr(macl_tf.losses, name)
-from macl_tf.pipeline import class_sampling, sampling
+from macl_tf.pipeline import samplers, streams
 macl_tf.build_encoder(32, width=8), macl_tf.metrics.rank, macl_tf.datasets.NAMES
 try:
     macl_tf.datasets.load_archive("synthetic", num_tiles=4)

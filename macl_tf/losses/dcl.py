@@ -71,7 +71,7 @@ class DCL(BoundaryLoss):
     of at least `min_overlap`), a negative shares none, and the class of a negative is its exact label set. With
     one label per image this is the single-label loss. The gradient is that of this value, through v too.
 
-    Batches should hold several images of each of several classes (`class_sampling`).
+    Batches should hold several images of each of several classes (`--set sampler=classes`).
 
     Args:
         boundary: a > 0, the distance within which another class counts as too near.
