@@ -237,7 +237,7 @@ def test_a_compiled_fit_stops_at_wrong_labels_and_goes_on_with_right_ones(value)
 def test_top_level_names():
     assert macl_tf.__version__ == "0.1.0"
     assert macl_tf.datasets.load_archive
-    assert {"MACL", "losses", "datasets", "metrics", "__version__", "__name__"} <= set(dir(macl_tf))
+    assert {"MACL", "losses", "datasets", "metrics", "__version__"} <= set(dir(macl_tf)) == set(macl_tf.__all__)
     assert {"MACL", "PairwiseLoss", "Target"} <= set(dir(macl_tf.losses))
 
 
