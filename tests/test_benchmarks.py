@@ -199,6 +199,7 @@ def test_settings_that_were_renamed_are_read_by_their_names_of_today(tmp_path, m
     assert row["settings"] == {"new": 1, "same": 2}
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path):
     sets = ["num_tiles=60", "epochs=1", "image_size=32", "batch_size=16", "classification_weight=5"]
     metrics = runs.train(tmp_path / "run", sets)
@@ -347,6 +348,7 @@ def test_means_leave_out_what_is_undefined():
     assert every[0] == pytest.approx(0.3) and twice[0] == pytest.approx(0.8 / 3)
 
 
+@pytest.mark.slow
 def test_the_times_of_losses_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     calls = []
 
@@ -416,6 +418,7 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
     assert "two is too much" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     out, path = tmp_path / "results.parquet", tmp_path / "small.toml"
     monkeypatch.setattr(sys, "argv", ["compare", str(path), "--work", str(tmp_path / "work"), "--out", str(out)])

@@ -28,6 +28,7 @@ def small_encoder():
     return keras.Model(pixels, embedding, name="encoder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_falls_when_it_is_trained(name):
     settings = Settings(loss=name, views=2 if name == "info-nce" else 1, batch_size=ROWS)
@@ -46,6 +47,7 @@ def test_every_loss_falls_when_it_is_trained(name):
     np.testing.assert_allclose(alone.predict(images, verbose=0), encoder.predict(images, verbose=0), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_takes_the_same_step_by_microbatches(name):
     images, labels = data()

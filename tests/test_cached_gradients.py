@@ -139,6 +139,7 @@ for name in names:
 NAMES = ("MACL", "MulSupCon", "NPairs", "TripletHard", "LiftedStructure", "DCL")
 
 
+@pytest.mark.slow
 def test_two_replicas_by_microbatches_take_the_steps_of_one_device(tmp_path, run_python):
     for replicas in (1, 2):
         (tmp_path / str(replicas)).mkdir()

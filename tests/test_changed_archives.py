@@ -15,7 +15,7 @@ from macl_tf.training.checkpoint import Checkpoint
 from macl_tf.training.run_directory import occupied
 from macl_tf.training.train import MONITOR, evaluate_run
 
-pytestmark = pytest.mark.usefixtures("small_encoder")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_encoder")]
 TINY = ["image_size=32", "embedding_dim=8", "batch_size=8", "epochs=2", "warmup_epochs=0"]
 
 

@@ -136,6 +136,7 @@ def test_rows_of_replicas_add_up_to_the_whole_batch():
     assert_same(over_replicas(DCL(), y, z, [6, 1, 9, 8]), value_and_gradient(DCL(), y, z))
 
 
+@pytest.mark.slow
 def test_replicas_give_loss_and_gradient_of_the_whole_batch(run_python):
     assert run_python(REPLICAS, 2, ["DCL()"]).stdout.count("same") == 1
 

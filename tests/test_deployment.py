@@ -22,6 +22,8 @@ from tests.pictures import good_pictures
 from tests.runs import DIM, make_run
 from tests.serving_messages import MESSAGES
 
+pytestmark = pytest.mark.slow
+
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 
 

@@ -59,6 +59,7 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= 100
 
 
+@pytest.mark.slow
 def test_the_code_runs_as_it_stands(run_python):
     """Each block alone, as somebody would paste it; in one process, for the time that TensorFlow takes to start."""
     found = [
@@ -122,6 +123,7 @@ def test_requests_are_what_the_server_takes():
         Query.model_validate_json(json.dumps({"filter": {name: json.loads(value)}}))
 
 
+@pytest.mark.slow
 def test_the_pages_commands_run_in_their_order(tmp_path, run_python):
     """The tutorial from its folder of tiles on, then what the pages about searching do with its result."""
     archive = load_archive("synthetic", num_tiles=60)
@@ -232,6 +234,7 @@ def test_pages_made_from_the_code_are_fresh():
     assert [block.rstrip() for block in blocks(PAGES["docs/example.md"], "python")] == code and len(code) >= 5, again
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path, run_python):
     code = (ROOT / "examples" / "rare_labels.py").read_text(encoding="utf-8")
     output = run_python(f"import os, sys; os.chdir(sys.argv[1])\n{code}", tmp_path).stdout

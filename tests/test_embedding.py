@@ -499,6 +499,7 @@ print([run(output, seconds) for seconds in moments].count(signal.SIGPROF))
 """
 
 
+@pytest.mark.slow
 def test_killed_at_a_dozen_moments_nothing_is_lost_and_nothing_twice(
     many: tuple[Path, list[str], list[str]], tmp_path: Path, run_python
 ) -> None:
@@ -517,6 +518,7 @@ def test_killed_at_a_dozen_moments_nothing_is_lost_and_nothing_twice(
     assert not [path.name for path in output.iterdir() if path.name.startswith(".part-")]
 
 
+@pytest.mark.slow
 def test_killed_while_it_takes_in_changes_nothing_is_lost_and_nothing_twice(
     many: tuple[Path, list[str], list[str]], tmp_path: Path, run_python
 ) -> None:

@@ -91,6 +91,7 @@ def test_other_convolutions_on_small_maps_are_those_of_keras(more):
     assert_alike(training_step(ours, maps(3, 2, 2, 4)), training_step(theirs, maps(3, 2, 2, 4)))
 
 
+@pytest.mark.slow
 def test_an_encoder_trains_as_with_the_layers_of_keras():
     keras.utils.set_random_seed(3)
     theirs = build_encoder(64, embedding_dim=8)

@@ -58,6 +58,7 @@ def test_blocks_are_of_neighbouring_numbers_of_a_scene():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["loss=macl"], ["loss=macl", "views=2"], ["loss=supcon-any", "classification_weight=5"], ["loss=bce"],
@@ -72,6 +73,7 @@ def test_every_head_begins_alike(quick, tiles, words):
     assert len(trained.evaluated(frozen_features.FOLDS)["backbone"]["per_query"]["ndcg"]) == 12
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_not_trained_on(quick, tiles):
     rows = np.flatnonzero(tiles.block == 2)
     changed = tiles.features.copy()
@@ -102,6 +104,7 @@ def test_the_table_says_what_the_first_leads_by():
     assert lines[3] == ["supcon", "projection", "3", "0.480", "0.480", "0.480", *["+12.0 ± 5.6"] * 3]
 
 
+@pytest.mark.slow
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     make_run(tmp_path / "run")
     write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("beach", "forest") for number in range(30)])

@@ -54,6 +54,7 @@ def test_the_objective_is_the_sum_written_out():
     assert history["embedding_loss"][0] == pytest.approx(expected[0], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["supcon-any", "dcl", "proxy-anchor", "bce"])
 @pytest.mark.parametrize("microbatch", [4, 24])
 def test_microbatches_take_the_same_step(loss, microbatch):
@@ -99,6 +100,7 @@ for microbatch in (0, 4):
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_take_the_same_steps(run_python):
     assert run_python(REPLICAS).stdout.count("same") == 2
 
@@ -138,6 +140,7 @@ def test_a_compiled_model_of_two_outputs_is_kept(tmp_path):
     assert again.loss[0].get_config() == model.loss[0].get_config()
 
 
+@pytest.mark.slow
 def test_a_classified_encoder_offers_five_descriptors(tmp_path):
     keras.utils.set_random_seed(0)
     encoder = build_encoder(32, embedding_dim=8)

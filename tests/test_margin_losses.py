@@ -151,6 +151,7 @@ def test_graph_and_xla_agree_with_eager(loss, jit):
     assert_same(actual, value_and_gradient(loss(), y, z), rtol=1e-5 if not jit else 1e-4)  # XLA's own exp and log
 
 
+@pytest.mark.slow
 @every_loss
 def test_fit_learns_and_a_saved_model_keeps_the_loss(loss, tmp_path):
     y = one_label(labels=3)
@@ -175,6 +176,7 @@ def test_rows_of_replicas_add_up_to_the_whole_batch(loss):
     assert_same(over_replicas(loss(), y, z, [6, 1, 9, 8]), value_and_gradient(loss(), y, z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_give_loss_and_gradient_of_the_whole_batch(run_python, replicas):
     losses = [f"{loss.__name__}()" for loss in LOSSES]

@@ -48,6 +48,7 @@ def test_proxy_anchor_is_finite_for_any_labels_and_cosines(batch, scale, margin)
     assert np.isfinite(value) and np.isfinite(gradient).all() and value >= 0
 
 
+@pytest.mark.slow
 @every_loss
 @given(seed=st.integers(0, 2**32 - 1))
 @quick

@@ -41,6 +41,7 @@ def batches(draw, rows=(1, 2, 3, 4, 8, 13), labels=(1, 3, 64)):
     return np.asarray(y, "float32"), z.astype("float32")
 
 
+@pytest.mark.slow
 @every_member
 @given(batch=batches(), temperature=st.sampled_from([0.01, 0.07, 1.0]))
 @quick

@@ -253,6 +253,7 @@ def distributed_batches(out: str) -> None:
     np.savez(out, **result)
 
 
+@pytest.mark.slow
 def test_replicas_share_the_batches_of_one_device(tmp_path):
     out = str(tmp_path / "batches.npz")
     code = f"from tests.test_pipeline import distributed_batches; distributed_batches({out!r})"

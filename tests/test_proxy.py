@@ -70,6 +70,7 @@ def test_attraction_is_shared_among_the_labels_that_occur():
     assert float(ProxyAnchor(scale=2.0, margin=0.1)(y, s)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_replicas_give_loss_and_gradient_of_the_whole_batch(run_python):
     assert run_python(REPLICAS, 2, ["ProxyAnchor()"]).stdout.count("same") == 1
 

@@ -62,6 +62,7 @@ def saved(tmp_path_factory):
     return folder, saved_models(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports", ["import keras, macl_tf", "import macl_tf, keras", "from macl_tf import MACL; import keras"]
 )

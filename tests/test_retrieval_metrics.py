@@ -78,6 +78,7 @@ for name, key in NAMES.items():
 """
 
 
+@pytest.mark.slow
 def test_over_replicas_it_is_that_of_all_tiles(run_python):
     assert run_python(REPLICAS).stdout.count("same") == 2
 

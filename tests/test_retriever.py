@@ -16,6 +16,8 @@ from macl_tf.index.items import Items
 from tests.pictures import encoded, pixels
 from tests.runs import make_run
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("scann")
 
 COUNT = 130  # more than MAX_K

@@ -176,6 +176,7 @@ def test_a_refused_write_changes_nothing(served, archive, tmp_path):
     assert {path: path.stat().st_size for path in (served / "index").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_changes_are_not_lost_by_another_export(served, tmp_path, archive, capsys):
     engine = SearchEngine.open(served)
     engine.upsert([archive.read_image(0)], ["mine"])
