@@ -37,6 +37,14 @@ def test_wide_tables(tmp_path: Path, text: str) -> None:
     assert (table.scenes, table.splits, table.notes) == (None, None, ())
 
 
+@pytest.mark.parametrize("first", ["split,image,labels", "labels,image,split", "sea,image,split"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column_s_name(tmp_path: Path, first: str) -> None:
+    row = {"image": "a.png", "labels": "sea", "split": "test", "sea": "1"}
+    text = f"\ufeff{first}\n{','.join(row[name] for name in first.split(','))}\n"
+    table = read_label_table(write_table(tmp_path, text))
+    assert (table.label_names, table.splits, table.labels.tolist()) == (("sea",), ("test",), [[1]])
+
+
 def test_table_of_runs_of_spaces_and_of_utf16(tmp_path: Path) -> None:
     table = read_label_table(write_table(tmp_path, "image  building road\nwh0001  0    1\n"))
     assert (table.label_names, table.labels.tolist()) == (("building", "road"), [[0, 1]])
