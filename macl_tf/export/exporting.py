@@ -120,7 +120,7 @@ def export_run(
                     recall_target=recall_target,
                     keep=keep,
                     progress=progress,
-                    check=lambda: check_changes(root, discard_changes),
+                    check=lambda: check_changes(root, discard_changes, locked=True),
                 )
                 say(describe_index(path))
             shutil.rmtree(shards, ignore_errors=True)  # also what an export left that was killed at this very place
@@ -186,7 +186,7 @@ def index_shards(
             recall_target=recall_target,
             keep=keep,
             progress=progress,
-            check=lambda: check_changes(root, discard_changes),
+            check=lambda: check_changes(root, discard_changes, locked=True),
         )
         return after_build(served, path, keep, progress)
 
@@ -296,11 +296,17 @@ def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
     return all(manifest["info"].get(key) == value for key, value in info.items())
 
 
-def check_changes(root: Path, discard: bool) -> None:
-    """Raises a ValueError if a new index would leave out upserts and deletes of the present one."""
+def check_changes(root: Path, discard: bool, locked: bool = False) -> None:
+    """Raises a ValueError if a new index would leave out upserts and deletes of the present one.
+
+    Args:
+        root: Folder of the index's versions.
+        discard: Whether they are not wanted.
+        locked: Whether the caller holds the journal's lock.
+    """
     if discard or not versions(root):
         return
-    index = Index.open(root, exact=True, verify=False)
+    index = Index.open(root, exact=True, verify=False, locked=locked)
     if changes := index.num_changes + index.info.get("folded_changes", 0):
         raise ValueError(
             f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "

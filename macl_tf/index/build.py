@@ -106,7 +106,7 @@ def publishing(
         keep: How many to keep.
         source: Gives, at the end of the block, the state that the new version was made from. What was written to its
             journal since then is handed over to the new version, before that can be seen.
-        check: Called just before that.
+        check: Called just before that, with the journal's lock held.
 
     Yields:
         The version in the making.

@@ -48,17 +48,23 @@ class Index:
         (1, 2)
     """
 
-    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool) -> None:
+    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool, locked: bool = False) -> None:
         self._root = root
         self._wanted = version
         self._exact = exact
         self._verify = verify
         self._mutex = threading.Lock()
-        self._snapshot = self._open(self._shared)
+        self._snapshot = self._open(nullcontext if locked else self._shared)
 
     @classmethod
     def open(
-        cls, root: str | os.PathLike[str], version: int | None = None, *, exact: bool = False, verify: bool = True
+        cls,
+        root: str | os.PathLike[str],
+        version: int | None = None,
+        *,
+        exact: bool = False,
+        verify: bool = True,
+        locked: bool = False,
     ) -> Index:
         """Opens an index, with all changes that were acknowledged.
 
@@ -67,11 +73,12 @@ class Index:
             version: Its number, which cannot be written to then. By default the newest, also after `refresh`.
             exact: Whether to compare with every item always, and not load ScaNN.
             verify: Whether to read every file and compare its SHA-256 first; sizes are compared always.
+            locked: Whether the caller holds the journal's lock, and reads nothing else of this index afterwards.
 
         Raises:
             ArtifactError: If there is none, or it is damaged. The message says which file and what to do.
         """
-        return cls(Path(root), version, exact, verify)
+        return cls(Path(root), version, exact, verify, locked)
 
     @property
     def snapshot(self) -> Snapshot:
