@@ -302,7 +302,7 @@ def test_hooks_and_the_workflow_run_what_is_here():
 def test_the_citation_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0" and citation["type"] == "software"
-    assert citation["version"] == PROJECT["project"]["version"] and citation["license"] == PROJECT["project"]["license"]
+    assert citation["version"] == macl_tf.__version__ and citation["license"] == PROJECT["project"]["license"]
     assert f"## [{citation['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
