@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Files that take minutes, some with few tests: begun first, none is left to one process when the other has ended.
-SLOWEST = ("test_training", "test_pairwise_replicas", "test_search", "test_cached_gradients", "test_docs")
+SLOWEST = ("test_training", "test_pairwise_replicas", "test_server_page", "test_search", "test_docs")
 
 
 def pytest_collection_modifyitems(items):

@@ -406,7 +406,7 @@ def test_many_threads_search_at_once(rows, tree):
 
 def test_scanns_tensorflow_ops_refuse_a_tensorflow_that_they_were_not_built_for(monkeypatch):
     """With which they end in an undefined symbol; search of NumPy arrays does not ask."""
-    monkeypatch.setattr(scann, "installed", {"tensorflow-cpu": (2, 21)}.get)
+    monkeypatch.setattr("macl_tf.versions.installed", {"tensorflow-cpu": (2, 21)}.get)
     with pytest.raises(ImportError, match=r"need TensorFlow 2\.20, found tensorflow-cpu 2\.21: pip uninstall -y"):
         scann.scann_tensorflow()
     assert scann.scann_pybind() is not None

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from macl_tf.datasets import synthetic
+from macl_tf.datasets.synthetic import archive as synthetic
 from macl_tf.datasets.synthetic.archive import LABEL_NAMES, MIN_AREA, areas_of, draw_tile, make_synthetic
 from macl_tf.datasets.synthetic.canvas import Canvas, box, outline, shade
 
