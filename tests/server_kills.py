@@ -79,7 +79,7 @@ def kill_servers(served, kills, seed):
     held, writes, unfinished, value = {}, 0, 0, 0
     for round_ in range(kills):
         child = Child(serve, served)
-        child.wait_for_line()
+        child.wait_for()
         said, value = write_until_killed(child, generator, value)
         child.end()
         sure, possible = acknowledged(held, said)
