@@ -46,7 +46,15 @@ class _WhenKerasComes(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The usual spec of Keras, once; None for all else, which others find."""
+        """The usual spec of Keras, once; None for all else, which others find.
+
+        A module of losses that is imported before Keras waits for it: registering imports all of them, which could not
+        go well in the middle of one of them.
+        """
+        if fullname.startswith("macl_tf.losses.") and fullname != "macl_tf.losses.registry":
+            importlib.import_module("keras")
+            found = sys.modules.get(fullname)
+            return None if found is None else ModuleSpec(fullname, _Imported(found))
         if fullname != "keras" or self not in sys.meta_path:
             return None
         sys.meta_path.remove(self)
@@ -60,3 +68,18 @@ class _WhenKerasComes(importlib.abc.MetaPathFinder):
 
             spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec
+
+
+class _Imported(importlib.abc.Loader):
+    """Gives a module that has been imported meanwhile."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module, self.spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module as it is."""
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to run; the module keeps where it came from."""
+        module.__spec__ = self.spec

@@ -95,3 +95,17 @@ def test_everything_that_a_model_may_hold_is_registered():
                 assert home is not None, f"{value.__module__} must stand in macl_tf/registration.py"
                 seen.append(value.__name__)
     assert {"MACL", "ProxyHead", "CachedGradients"} <= set(seen)
+
+
+@pytest.mark.parametrize("module", ["margin", "pairwise", "proxy", "targets"])
+def test_a_module_of_losses_may_be_what_is_imported_first(module, run_python):
+    """Keras comes with it, and with Keras all losses, those among them that import this module."""
+    script = f"""
+import importlib, sys
+first = importlib.import_module("macl_tf.losses.{module}")
+assert first is sys.modules["macl_tf.losses.{module}"] and first.__spec__.origin.endswith("{module}.py")
+import keras
+from macl_tf import losses
+assert {{losses.TripletHard, losses.MACL}} <= set(keras.saving.get_custom_objects().values())
+"""
+    run_python(script)
