@@ -208,7 +208,7 @@ def test_files_are_listed_in_order_and_without_clutter(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "a/1.tif", "b/Thumbs.db", "b/._2.jpg", "__MACOSX/b/2.jpg", ".cache/3.png", "readme.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list_files(tmp_path, (".tif", ".jpg", ".png")) == ["a/1.tif", "b/2.JPG"]
+    assert list_files(tmp_path) == ["a/1.tif", "b/2.JPG", "readme.txt"]
     chosen, others = choose_by_stem(
         [Path("x/a.png"), Path("y/a.tif"), Path("b.png")], lambda path: path.suffix == ".png"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, find_table, match_table
+from macl_tf.datasets.sources import Source, first_table, match_table
 from macl_tf.datasets.tables import read_label_table
 from macl_tf.datasets.walk import subfolders
 
@@ -88,7 +88,7 @@ class Dlrsd(ArchiveBuilder):
                     f"{len(masks)} masks are there, but not their pictures; put UCMerced_LandUse beside or inside it",
                 )
             return listing
-        table = find_table(roots[:1], r"multi_?labels?\.(txt|csv|tsv)")
+        table = first_table(roots[:1], r"multi_?labels?\.(txt|csv|tsv)")
         if table is None:
             raise SOURCE.missing(
                 roots[0], f"{len(images)} pictures are there, but no mask of 17 labels and no multilabels.csv"

@@ -16,7 +16,7 @@ from pathlib import Path
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, match_table
+from macl_tf.datasets.sources import Source, choose_by_stem, first_table, match_table
 from macl_tf.datasets.tables import read_label_table
 from macl_tf.datasets.walk import image_paths
 
@@ -62,7 +62,7 @@ class Mlaid(ArchiveBuilder):
         """Return the folder of the images and the label table."""
         root = cls.SOURCE.locate(data_dir)
         # multilabel.mat is of no use here: it names no image, and its rows follow no rule that is written down.
-        table = find_table([root, Path(data_dir or root)], r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)")
+        table = first_table([root, Path(data_dir or root)], r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)")
         if table is None:
             raise cls.SOURCE.missing(data_dir, "images are there, but no label table multilabel.csv or multlabel.csv")
         return root, table

@@ -71,7 +71,7 @@ class Source:
         if bare_name(given.name) in _INNER_FOLDERS:
             given = given.resolve().parent
         root = self.named_folder(given) or given
-        if next(list_images(root), None) is None:
+        if all(error is not None for _, error in list_images(root)):
             raise self.missing(given, "there is no image in the folder")
         return root
 
@@ -148,7 +148,7 @@ def count_note(names: Sequence[str], one: str, many: str) -> list[str]:
     return [f"{len(names)} {one if len(names) == 1 else many}: {listed}"]
 
 
-def find_table(places: Iterable[Path], pattern: str) -> Path | None:
+def first_table(places: Iterable[Path], pattern: str) -> Path | None:
     """The first table whose lower-case file name matches a regular expression, in the first place that has one."""
     return next((place / name for place in places for name in find_tables(place, pattern)), None)
 
@@ -164,16 +164,13 @@ def match_table(images: Mapping[str, Path], table: LabelTable) -> tuple[dict[str
     """
     stems = {path.as_posix(): stem for stem, path in images.items()}
     joined, matched, findings = match_rows(table, list(stems))
-    named = {
-        problem: [found.name for found in findings if found.problem == problem] for problem in ("orphan", "missing")
-    }
     for found in findings:
         if found.problem == "conflicting":
             raise ValueError(
                 f"{table.path}: the rows of {found.name} contradict each other, {found.detail}. Remove one."
             )
-    strays = sorted(Path(name).name for name in named["orphan"])
-    orphans = sorted({normalise_stem(name) for name in named["missing"]})
+    strays = sorted(Path(found.name).name for found in findings if found.problem == "orphan")
+    orphans = sorted({normalise_stem(found.name) for found in findings if found.problem == "missing"})
     left_out = f"no row in {table.path.name} and"
     return {stems[name]: joined.labels[row] for name, row in matched.items()}, [
         *count_note(strays, f"image has {left_out} was left out", f"images have {left_out} were left out"),

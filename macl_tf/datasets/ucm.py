@@ -22,7 +22,7 @@ from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, find_table, match_table
+from macl_tf.datasets.sources import Source, choose_by_stem, first_table, match_table
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.datasets.walk import image_paths
 
@@ -94,7 +94,7 @@ class Ucm(ArchiveBuilder):
         """Return the folder of the images and the label table."""
         root = cls.SOURCE.locate(data_dir)
         places = (root, Path(data_dir or root))
-        table = find_table(places, _TEXT_TABLE) or find_table(places, _MAT_TABLE)
+        table = first_table(places, _TEXT_TABLE) or first_table(places, _MAT_TABLE)
         if table is None:
             raise cls.SOURCE.missing(
                 data_dir,
@@ -117,7 +117,7 @@ class Ucm(ArchiveBuilder):
                 f"no folder was given by --data-dir, and it could not be downloaded ({type(error).__name__}: {error})"
             )
             raise SOURCE.missing(None, lacking) from error
-        table = find_table([Path(places["labels"])], _TEXT_TABLE)
+        table = first_table([Path(places["labels"])], _TEXT_TABLE)
         if table is None:
             raise SOURCE.missing(places["labels"], "the downloaded labels hold no LandUse_Multilabeled.txt")
         return SOURCE.locate(places["images"]), table

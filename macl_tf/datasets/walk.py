@@ -14,9 +14,7 @@ from macl_tf.datasets.images import is_image_name
 # The mark of a folder of derived data (bford.info/cachedir): a cache in the archive's folder is no part of it.
 CACHE_TAG = "CACHEDIR.TAG"
 CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _CLUTTER = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what operating systems leave behind
-_NO_TABLES = ("readme", "license", "licence")
 
 Identity = tuple[int, int]  # device and inode
 
@@ -81,10 +79,9 @@ def subfolders(folder: Path) -> list[Path]:
     return [] if (CACHE_TAG, False) in entries else [folder / name for name, is_folder in entries if is_folder]
 
 
-def list_files(root: Path, suffixes: tuple[str, ...] = ("",)) -> list[str]:
-    """Paths of all files below a folder, relative to it, with one of the suffixes in any case; see `walk`."""
-    names = (name for name, error in walk(root) if error is None)
-    return sorted(name for name in names if name.lower().endswith(suffixes))
+def list_files(root: Path) -> list[str]:
+    """Sorted paths of all files below a folder that can be listed, relative to it; see `walk`."""
+    return sorted(name for name, error in walk(root) if error is None)
 
 
 def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, find_table, match_table
+from macl_tf.datasets.sources import Source, first_table, match_table
 from macl_tf.datasets.tables import read_label_table
 
 # Name lists in the wild are alphabetical and do not match the raw values, so only the colours are believed.
@@ -64,7 +64,7 @@ class Whdld(ArchiveBuilder):
             if not listing.records:
                 raise SOURCE.missing(root, f"{len(masks)} masks are there, but not their pictures")
             return listing
-        table = find_table([root], r".*label.*\.(txt|csv|tsv)")
+        table = first_table([root], r".*label.*\.(txt|csv|tsv)")
         if table is None:
             raise SOURCE.missing(
                 root,
