@@ -97,6 +97,7 @@ def test_everything_that_a_model_may_hold_is_registered():
     assert {"MACL", "ProxyHead", "CachedGradients"} <= set(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["margin", "pairwise", "proxy", "targets"])
 def test_a_module_of_losses_may_be_what_is_imported_first(module, run_python):
     """Keras comes with it, and with Keras all losses, those among them that import this module."""
