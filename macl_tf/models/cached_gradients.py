@@ -53,7 +53,7 @@ class CachedGradients(keras.Model):
         self.microbatch = int(microbatch)
 
     def get_config(self) -> dict[str, Any]:
-        """The model and the size of a microbatch, so that a saved trainer loads as one."""
+        """So that a saved trainer loads as one."""
         model = keras.Model(self.input, self.output, name=self.name)
         return {"model": keras.saving.serialize_keras_object(model), "microbatch": self.microbatch}
 
@@ -88,7 +88,9 @@ class CachedGradients(keras.Model):
 
         for variable, value in zip(self.non_trainable_variables, state, strict=True):
             variable.assign(value)
-        self._loss_tracker.update_state(_unscaled(loss), sample_weight=rows)
+        # The loss as it is on one device: Keras divides by the replicas, whose gradients are then summed.
+        whole_loss = loss * tf.distribute.get_strategy().num_replicas_in_sync
+        self._loss_tracker.update_state(whole_loss, sample_weight=rows)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self.compute_metrics(x, y, embeddings, sample_weight=sample_weight)
 
@@ -134,8 +136,3 @@ class CachedGradients(keras.Model):
             lambda part, *_: part < count, step, (0, zeros, state), parallel_iterations=1
         )
         return gradients, state
-
-
-def _unscaled(loss: Any) -> Any:
-    """The loss as it is on one device: Keras divides by the replicas, whose gradients are then summed."""
-    return loss * tf.distribute.get_strategy().num_replicas_in_sync

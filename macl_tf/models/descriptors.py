@@ -68,14 +68,9 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
 
 
 def searchable(model: keras.Model) -> keras.Model:
-    """A trained model without its proxies, which only training needs. A classifier stays: it is a descriptor.
+    """A trained model without its proxies, which only training needs; its classifier stays, which is a descriptor.
 
-    Args:
-        model: The model that `fit` saw.
-
-    Returns:
-        Model of the same weights from pixels to the embedding (B, D), and to the logits (B, C) where there are such.
-        It holds layers of Keras and of `macl_tf.models.fast_layers` alone.
+    From pixels to the embedding (B, D), and the logits (B, C) if there are such, by layers of Keras and `fast_layers`.
     """
     encoder = descriptor_model(model)
     if PROBABILITIES not in descriptors_of(model):
@@ -88,23 +83,7 @@ def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALE
 
         z = g / ||g||,  g = sum over scales of the unit-norm descriptor of the image at that scale
 
-    Args:
-        encoder: A model of `spoc_encoder`; the weights are shared.
-        scales: Factors of the side, > 0; each resized side must be at least 32 pixels. The cost is the sum of
-            their squares.
-
-    Returns:
-        Model from pixels (B, S, S, 3) to (B, F), unit norm, float32.
-
-    Raises:
-        ValueError: For no scales, one that makes the image too small, or a model without the layer `trunk`.
-
-    Example:
-        >>> import numpy as np
-        >>> from macl_tf.models.encoders import spoc_encoder
-        >>> model = multi_scale_descriptor(spoc_encoder(64), scales=(1.0, 0.5))
-        >>> model.predict(np.zeros((2, 64, 64, 3), "uint8"), verbose=0).shape
-        (2, 512)
+    The encoder is one of `spoc_encoder`, scales are factors of the side that leave 32 pixels or more.
     """
     if not set(DESCRIPTORS["spoc"]) <= set(descriptors_of(encoder)):
         raise ValueError("encoder must be a model of spoc_encoder, got one without a layer called 'trunk'.")

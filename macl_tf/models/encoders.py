@@ -12,22 +12,16 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from macl_tf.models.pretrained import Backbone, Tensor, imagenet_resnet18, load_weights
+from macl_tf.models.pretrained import Backbone, Tensor, imagenet_resnet18, with_weights
 
 SMALL_TILE = 96  # below this, a 7x7 stem sees a third of the tile at once
 
 
 def resnet18(pixels: Tensor, *, small_stem: bool = False, width: int = 64) -> Tensor:
-    """ResNet-18 without its classifier: feature maps (B, S / 32, S / 32, 8 width) from pixels (B, S, S, 3).
+    """ResNet-18 (He et al., 2016, table 1), no classifier: scaled (B, S, S, 3) to maps (B, S / 32, S / 32, 8 width).
 
-    Args:
-        pixels: (B, S, S, 3), scaled.
-        small_stem: A 3x3 first convolution instead of 7x7, for tiles under 96 px. Stride and pooling stay,
-            since keeping every pixel would cost four times the time.
-        width: Channels of the first stage; 64 in the paper.
-
-    Reference:
-        He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016, table 1.
+    A small stem is a first convolution of 3x3 instead of 7x7, for tiles under 96 px. Stride and pooling stay: keeping
+    every pixel would cost four times the time.
     """
     x = convolution(pixels, width, 3 if small_stem else 7, stride=2, name="stem")
     x = layers.ReLU()(x)
@@ -52,13 +46,7 @@ def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
 def convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
     """Convolution without bias and batch normalisation."""
     x = layers.Conv2D(
-        filters,
-        size,
-        stride,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=f"{name}_conv",
+        filters, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
@@ -104,8 +92,7 @@ def build_encoder(
         raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
     backbone, weights = chosen_backbone(image_size, backbone, width, weights)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
-    x = backbone(x)
+    x = backbone(rescaled(pixels, name="scale"))
     if len(x.shape) == 4:
         x = layers.GlobalAveragePooling2D()(x)
     x = layers.Activation("linear", dtype="float32", name="features")(x)  # what descriptor_model looks for
@@ -116,10 +103,7 @@ def build_encoder(
     # Norms in float32: under mixed precision a half-precision norm would be off by a thousandth.
     x = layers.Activation("linear", dtype="float32")(x)
     embedding = layers.UnitNormalization(dtype="float32", name="embedding")(x)
-    encoder = keras.Model(pixels, embedding, name="encoder")
-    if weights is not None:
-        load_weights(encoder, Path(weights))
-    return encoder
+    return with_weights(keras.Model(pixels, embedding, name="encoder"), weights)
 
 
 def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) -> keras.Model:
@@ -132,14 +116,8 @@ def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) ->
         model.fit(images, [labels, labels])
 
     The cross-entropy of one label is about 0.3, a contrastive loss about 4: equal shares need a weight of 10 or more.
-
-    Args:
-        encoder: A model with a layer called `features`; layers and weights are shared.
-        num_labels: C.
-        head: What stands in place of the embedding, such as the cosines of a `ProxyHead` on it.
-
-    Returns:
-        Model from pixels to [(B, D), (B, C)] float32: the embedding, and the logits x, whose layer is called `logits`.
+    The encoder needs a layer called `features`; the logits' is called `logits`. `head` stands in place of the
+    embedding, such as the cosines of a `ProxyHead` on it.
 
     Example:
         >>> classified(build_encoder(64, embedding_dim=32), 17).output_shape
@@ -160,12 +138,9 @@ def spoc_encoder(
 
     Args:
         image_size: S, the side of a tile in pixels, at least 32.
-        backbone: Function from scaled pixels (B, h, w, 3) in [-1, 1] of any height and width to feature maps
-            (B, h', w', F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
-        width: Channels of the default backbone's first stage, at least 8.
-        weights: None; or the encoder of an earlier run, `encoder.keras`, that has the same trunk; or a `.weights.h5`
-            file written by `save_weights` of the same encoder; or "imagenet", ResNet-18 with ImageNet weights through
-            the extra `hub` (downloaded).
+        backbone: As in `build_encoder`, for pixels of any height and width to feature maps (B, h', w', F).
+        width: As in `build_encoder`.
+        weights: As in `build_encoder`, of the same trunk.
 
     Returns:
         Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, F) unit-norm float32 descriptors.
@@ -192,15 +167,13 @@ def spoc_encoder(
     trunk = keras.Model(scaled, maps, name="trunk")
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     features = sum_of_maps(trunk(rescaled(pixels)), name="features")
-    encoder = keras.Model(pixels, layers.UnitNormalization(dtype="float32", name="embedding")(features), name="encoder")
-    if weights is not None:
-        load_weights(encoder, Path(weights))
-    return encoder
+    embedding = layers.UnitNormalization(dtype="float32", name="embedding")(features)
+    return with_weights(keras.Model(pixels, embedding, name="encoder"), weights)
 
 
-def rescaled(pixels: Tensor) -> Tensor:
+def rescaled(pixels: Tensor, name: str | None = None) -> Tensor:
     """Pixels of 0 to 255 in [-1, 1]."""
-    return layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name=name)(pixels)
 
 
 def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:

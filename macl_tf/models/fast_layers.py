@@ -25,8 +25,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         """As in Keras."""
-        fused = training and self.trainable and mask is None and len(inputs.shape) == 4 and _on_tensorflow()
-        if not (fused and self.axis in (-1, 3) and self.scale and self.center and not self.renorm):
+        fused = training and self.trainable and mask is None and len(inputs.shape) == 4
+        on_tensorflow = keras.config.backend() == "tensorflow"
+        if not (fused and on_tensorflow and self.axis in (-1, 3) and self.scale and self.center and not self.renorm):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
@@ -81,24 +82,12 @@ _PLAIN = {fast: plain for plain, fast in _FAST.items()}
 
 
 def fast(model: keras.Model) -> keras.Model:
-    """A copy of a functional model that trains faster, with the layers of this module in place of Keras's.
-
-    Args:
-        model: Any functional model; models nested in it are copied too.
-
-    Returns:
-        Model of the same layer names, weights and values, not compiled.
-
-    Example:
-        >>> encoder = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
-        >>> [type(layer).__module__ for layer in fast(encoder).layers]
-        ['macl_tf.models.fast_layers']
-    """
+    """A copy of a functional model, with those nested in it, that has this module's layers in place of Keras's."""
     return _with_layers(model, _FAST)
 
 
 def plain(model: keras.Model) -> keras.Model:
-    """A copy of a functional model with Keras's own layers in place of those of this module, the reverse of `fast`."""
+    """The reverse of `fast`."""
     return _with_layers(model, _PLAIN)
 
 
@@ -109,7 +98,3 @@ def _with_layers(model: keras.Model, kinds: dict[type[keras.layers.Layer], type[
     copied = keras.models.clone_model(model, clone_function=copy, recursive=True)
     copied.set_weights(model.get_weights())
     return copied
-
-
-def _on_tensorflow() -> bool:
-    return keras.config.backend() == "tensorflow"

@@ -25,17 +25,16 @@ def check_weights(path: Path) -> None:
         )
 
 
-def load_weights(encoder: keras.Model, path: Path) -> None:
-    """Loads an encoder of an earlier run, or a `.weights.h5` file, with an error that says what did not fit.
-
-    Raises:
-        FileNotFoundError: For a path that is not there.
-        ValueError: For a file that cannot be read, or weights that do not fit.
-    """
+def with_weights(encoder: keras.Model, weights: str | Path | None) -> keras.Model:
+    """The encoder, with the weights of an earlier run's or of a `.weights.h5` file where one is named."""
+    if weights is None:
+        return encoder
+    path = Path(weights)
     check_weights(path)
     take = _take_trained if path.suffix == ".keras" else keras.Model.load_weights
     try:
         take(encoder, path)
+        return encoder
     except Exception as error:
         raise ValueError(
             f"weights '{path}' do not fit this encoder ({encoder.count_params():,} parameters). Use the "
@@ -45,10 +44,7 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
 
 
 def _take_trained(encoder: keras.Model, path: Path) -> None:
-    """Takes what has the same name in a saved encoder: all of the backbone, and the projection if its shapes are alike.
-
-    What the saved one has beside that, a classifier for instance, stays behind.
-    """
+    """Takes what has the same name: all of the backbone, and the projection if its shapes are alike; no classifier."""
     trained = {weight.path: weight for weight in keras.saving.load_model(path, compile=False).weights}
     own = {weight.path: weight for weight in encoder.weights}
     strange = {at for at, weight in own.items() if at not in trained or trained[at].shape != weight.shape}
@@ -60,12 +56,7 @@ def _take_trained(encoder: keras.Model, path: Path) -> None:
 
 
 def imagenet_resnet18() -> Backbone:
-    """ResNet-18 with ImageNet weights from keras-hub, as a backbone function.
-
-    Raises:
-        ImportError: Without the extra `hub`.
-        ConnectionError: Where the weights can be neither found in keras-hub's cache nor downloaded.
-    """
+    """ResNet-18 with ImageNet weights from keras-hub, as a backbone function."""
     try:
         import keras_hub
     except ImportError as error:
