@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from macl_tf.models.descriptors import descriptor_model, searchable
-from macl_tf.models.encoders import build_encoder, classified, resnet18, spoc_encoder
+from macl_tf.models.encoders import build_encoder, classified, spoc_encoder
+from macl_tf.models.resnet import resnet18
 from macl_tf.training.build import make_encoder
 from macl_tf.training.settings import Settings
 

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES
-from macl_tf.models.encoders import rescaled, sum_of_maps
+from macl_tf.models.encoders import sum_of_maps
 
 SCALES = (1.0, 0.75, 0.5)
 SMALLEST = 32  # pixels: ResNet-18 halves an image five times
@@ -98,9 +98,7 @@ def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALE
     pixels = keras.Input(encoder.input_shape[1:], name="pixels")
     descriptors = []
     for side in sides:
-        resized = rescaled(pixels)
-        if side != size:
-            resized = layers.Resizing(side, side, antialias=True)(resized)
+        resized = pixels if side == size else layers.Resizing(side, side, antialias=True)(pixels)
         descriptors.append(layers.UnitNormalization(dtype="float32")(sum_of_maps(trunk(resized))))
     total = descriptors[0] if len(descriptors) == 1 else layers.Add(dtype="float32")(descriptors)
     return keras.Model(pixels, layers.UnitNormalization(dtype="float32", name="descriptor")(total), name="descriptor")

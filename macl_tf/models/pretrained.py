@@ -6,15 +6,9 @@ or on a larger archive) are found by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
-from keras import layers
-
-Tensor = Any
-Backbone = Callable[[Tensor], Tensor]
 
 
 def check_weights(path: Path) -> None:
@@ -53,30 +47,3 @@ def _take_trained(encoder: keras.Model, path: Path) -> None:
         raise ValueError(f"{len(missing)} weights are not there or have other shapes, '{missing[0]}' among them.")
     for at in set(own) - (projection if strange else set()):
         own[at].assign(trained[at])
-
-
-def imagenet_resnet18() -> Backbone:
-    """ResNet-18 with ImageNet weights from keras-hub, as a backbone function."""
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ImportError(
-            "weights='imagenet' needs keras-hub: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
-        ) from error
-    try:
-        backbone = keras_hub.models.Backbone.from_preset("resnet_18_imagenet")
-    except Exception as error:
-        raise ConnectionError(
-            "The ImageNet weights (preset resnet_18_imagenet) could not be loaded: download them once on a machine "
-            "with network, or start from a weights file, or from none with weights=''. "
-            f"keras-hub says: {type(error).__name__}: {error}"
-        ) from error
-
-    def apply(scaled: Tensor) -> Tensor:
-        # keras-hub's converter for this preset: pixels / 255, then ImageNet's mean and deviation.
-        unit = layers.Rescaling(0.5, offset=0.5)(scaled)
-        mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-        normal = layers.Normalization(mean=mean, variance=[d * d for d in deviation])(unit)
-        return backbone(normal)
-
-    return apply

