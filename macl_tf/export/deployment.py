@@ -29,15 +29,6 @@ def models_config(served: str | os.PathLike[str]) -> str:
 
     The label `canary` names the newest version. `stable` names what SERVED/deploy/models.config says, if that version
     is still there, and else the newest: a new encoder is not everybody's at once.
-
-    Args:
-        served: What `macl export` wrote.
-
-    Returns:
-        Text of a ModelServerConfig.
-
-    Raises:
-        ArtifactError: If no encoder is there.
     """
     stable = stable_version(served)
     template = Template((deploy_files() / MODELS).read_text(encoding="utf-8"))
@@ -57,18 +48,9 @@ def stable_version(served: str | os.PathLike[str]) -> int:
 
 
 def write_deployment(served: str | os.PathLike[str]) -> Path:
-    """Writes compose file, server configurations and client into SERVED/deploy.
+    """Writes compose file, server configurations and client into SERVED/deploy, and returns it.
 
     Files that are there already stay as they are, since people tune them; models.config is written anew.
-
-    Args:
-        served: What `macl export` wrote.
-
-    Returns:
-        SERVED/deploy.
-
-    Raises:
-        ArtifactError: If no encoder is there.
     """
     folder = Path(served) / "deploy"
     text = models_config(served)

@@ -6,8 +6,8 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -105,24 +105,9 @@ def export_run(
                 report = embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress)
                 if report.bad:  # the shards, with their list of bad files, are removed when the index is there
                     lines = (shards / BAD_FILES).read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]
-                    print(
-                        f"{report.bad:,} tiles cannot be read and are not in the index: {shorten(lines)}",
-                        file=sys.stderr,
-                    )
-                items, vectors, thumbnails = read_shards(shards)
-                path = build_index(
-                    root,
-                    items,
-                    vectors,
-                    info=info,
-                    thumbnails=thumbnails if thumbnail_size else None,
-                    kind=kind,
-                    recall_target=recall_target,
-                    keep=keep,
-                    progress=progress,
-                    check=lambda: check_changes(root, discard_changes, locked=True),
-                )
-                say(describe_index(path))
+                    lost = f"{report.bad:,} tiles cannot be read and are not in the index: {shorten(lines)}"
+                    print(lost, file=sys.stderr)
+                say(describe_index(build_from(shards, root, info, keep, discard_changes, progress)))
             shutil.rmtree(shards, ignore_errors=True)  # also what an export left that was killed at this very place
             write_retriever(served, keep, say)
         say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
@@ -142,53 +127,42 @@ def index_shards(
     discard_changes: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Builds a new version of the index from shards that `embed_images` wrote.
+    """Builds a new version of the index from shards that `embed_images` wrote, and returns its folder.
 
-    Args:
-        served: What `export_run` wrote.
-        shards: Folder of the shards.
-        kind: As in `export_run`.
-        recall_target: As in `export_run`.
-        keep: As in `export_run`.
-        discard_changes: As in `export_run`.
-        progress: Whether to show bars and what was written.
-
-    Returns:
-        Folder of the new version.
-
-    Raises:
-        ValueError: If the shards are of another encoder, or upserts or deletes would be lost, those included that are
-            made while this works.
-        BlockingIOError: If another process embeds into the shards, exports to `served` or indexes there. Then nothing
-            was written.
+    Arguments and errors as of `export_run`; shards must be of an encoder of `served`, and nobody may embed into them.
     """
     served, root = Path(served), Path(served) / "index"
     with publishing_alone(served):
         check_changes(root, discard_changes)
+        thumbnail_size = read_origin(shards).thumbnail_size
         info = {
             "encoder": encoder_of_shards(served, Path(shards)),
-            "built": {
-                "kind": kind,
-                "recall_target": recall_target,
-                "thumbnail_size": read_origin(shards).thumbnail_size,
-            },
+            "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
         }
-        items, vectors, thumbnails = read_shards(Path(shards))
-        if archive := archive_of_items(items):
-            info["archive"] = archive
-        path = build_index(
-            root,
-            items,
-            vectors,
-            info=info,
-            thumbnails=thumbnails,
-            kind=kind,
-            recall_target=recall_target,
-            keep=keep,
-            progress=progress,
-            check=lambda: check_changes(root, discard_changes, locked=True),
+        return after_build(
+            served, build_from(Path(shards), root, info, keep, discard_changes, progress), keep, progress
         )
-        return after_build(served, path, keep, progress)
+
+
+def build_from(
+    shards: Path, root: Path, info: dict[str, Any], keep: int, discard_changes: bool, progress: bool
+) -> Path:
+    """A new version of the index from shards, built as `info` says, which is kept in its manifest."""
+    items, vectors, thumbnails = read_shards(shards)
+    if "archive" not in info and (archive := archive_of_items(items)):
+        info = {**info, "archive": archive}
+    return build_index(
+        root,
+        items,
+        vectors,
+        info=info,
+        thumbnails=thumbnails,
+        kind=info["built"]["kind"],
+        recall_target=info["built"]["recall_target"],
+        keep=keep,
+        progress=progress,
+        check=lambda: check_changes(root, discard_changes, locked=True),
+    )
 
 
 def compact_index(
@@ -207,30 +181,24 @@ def compact_index(
         return after_build(served, path, keep, progress)
 
 
-@contextmanager
-def publishing_alone(served: Path) -> Iterator[None]:
+def publishing_alone(served: Path) -> AbstractContextManager[None]:
     """Held by the one process that exports to a served folder or indexes there, from its beginning to its end.
 
     Each part has a lock of its own, but an export is made of many parts: two at once would embed twice, and leave a
     retriever or a list of versions that is of neither.
-
-    Raises:
-        BlockingIOError: If another process holds it.
     """
-    busy = (
-        f"'{served}' is being written by another `macl export` or `macl index`. Wait for its end, then run this again."
-    )
     folder = served / "encoder"
-    with locked(folder / ".publishing", busy=busy) if folder.is_dir() else nullcontext():
-        yield
+    who = f"'{served}' is being written by another `macl export` or `macl index`."
+    busy = f"{who} Wait for its end, then run this again."
+    return locked(folder / ".publishing", busy=busy) if folder.is_dir() else nullcontext()
 
 
 def after_build(served: Path, path: Path, keep: int, progress: bool) -> Path:
     """Brings the retriever, where there is one, up to a new index, and says what there is."""
-    if progress:
-        print(describe_index(path))
+    say: Callable[[str], None] = print if progress else lambda *_: None
+    say(describe_index(path))
     if versions(served / "retriever"):
-        write_retriever(served, keep, print if progress else lambda *_: None)
+        write_retriever(served, keep, say)
     return path
 
 
@@ -249,11 +217,7 @@ def encoder_identity(served: Path, version: int) -> dict[str, Any]:
 
 
 def encoder_of_shards(served: Path, shards: Path) -> dict[str, Any]:
-    """The version of the encoder that shards were made with.
-
-    Raises:
-        ValueError: If `served` does not hold it.
-    """
+    """The version of the encoder that shards were made with, of those that `served` holds."""
     origin = read_origin(shards)
     for version in reversed(versions(served / "encoder")):
         _, manifest = open_version(served / "encoder", "encoder", version, verify=False)
@@ -275,12 +239,7 @@ def archive_identity(archive: Archive) -> dict[str, Any]:
 
 
 def archive_of_items(items: Items) -> dict[str, Any] | None:
-    """The same of embedded tiles, as far as they tell: the folders that they come from, by name and never by path.
-
-    Example:
-        >>> archive_of_items(Items.of(("sea",), ["a", "b", "c"], sources=["north", "south", "north"]))
-        {'name': 'north, south', 'tiles': 3}
-    """
+    """The same of embedded tiles, as far as they tell: the folders that they come from, by name and never by path."""
     names = [name for name in dict.fromkeys(items.sources.tolist()) if name]
     if not names:
         return None
@@ -297,12 +256,9 @@ def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
 
 
 def check_changes(root: Path, discard: bool, locked: bool = False) -> None:
-    """Raises a ValueError if a new index would leave out upserts and deletes of the present one.
+    """Raises a ValueError if a new index would leave out upserts and deletes of the present one, unless to discard.
 
-    Args:
-        root: Folder of the index's versions.
-        discard: Whether they are not wanted.
-        locked: Whether the caller holds the journal's lock.
+    `locked` is whether the caller holds the journal's lock.
     """
     if discard or not versions(root):
         return

@@ -31,21 +31,10 @@ _WORKERS = 8  # images decoded at a time; each may need 600 MB at the pixel limi
 
 
 def decode_batch(image_bytes: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Decodes and resizes images of mixed formats and sizes, a bad one without harm to the others.
+    """Decodes and resizes images (B,) of mixed formats and sizes, a bad one without harm to the others.
 
-    Args:
-        image_bytes: (B,) string, each a JPEG, PNG, BMP or GIF of 8-bit RGB, grey or palette.
-        size: S, side of the result in pixels.
-
-    Returns:
-        Pixels (max(B, 1), S, S, 3) uint8, black where an image is bad; and (B,) bool, whether it was decoded. An
-        empty batch gets one black row, since convolutions of no rows crash under oneDNN.
-
-    Example:
-        >>> png = tf.io.encode_png(tf.fill((5, 9, 3), tf.constant(7, tf.uint8)))
-        >>> pixels, valid = tf.function(decode_batch)(tf.stack([png, "no image"]), 32)
-        >>> pixels.shape.as_list(), valid.numpy().tolist(), int(pixels[0, 31, 0, 1])
-        ([2, 32, 32, 3], [True, False], 7)
+    Pixels are (max(B, 1), S, S, 3) uint8, black where an image is bad; beside them, (B,) bool, whether it was decoded.
+    An empty batch gets one black row, since convolutions of no rows crash under oneDNN.
     """
     count = tf.shape(image_bytes)[0]
     images = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
@@ -68,11 +57,10 @@ def decode(data: Tensor) -> Tensor:
 
     The size is read from the header first: a decompression bomb is refused before memory is asked for.
     """
-    kinds = (("\xff\xd8\xff", _decode_jpeg), ("\x89PNG\r\n\x1a\n", _decode_png), ("GIF8", _decode_gif))
-    branches = [*kinds, ("BM", _decode_bmp)]
-    starts = [tf.strings.substr(data, 0, len(magic)) == magic.encode("latin-1") for magic, _ in branches]
+    kinds = {b"\xff\xd8\xff": _decode_jpeg, b"\x89PNG\r\n\x1a\n": _decode_png, b"GIF8": _decode_gif, b"BM": _decode_bmp}
+    starts = [tf.strings.substr(data, 0, len(magic)) == magic for magic in kinds]
     kind = tf.argmax(tf.stack([*starts, tf.constant(True)]), output_type=tf.int32)
-    decoders = [lambda decoder=decoder: decoder(data) for _, decoder in branches]
+    decoders = [lambda decoder=decoder: decoder(data) for decoder in kinds.values()]
     # What is none of these goes to the decoder empty, and that is its error.
     pixels = tf.switch_case(kind, [*decoders, lambda: tf.io.decode_png("", channels=3)])
     return tf.ensure_shape(pixels, (None, None, 3))
@@ -120,10 +108,9 @@ def _decode_bmp(data: Tensor) -> Tensor:
 
 
 def _decode_gif(data: Tensor) -> Tensor:
-    """The first frame, which must fill the screen.
+    """The first frame, which must fill the screen; the others are cut off, since TensorFlow would decode them all.
 
-    The others are cut off, since TensorFlow would decode them all, and extensions too: they say which colour is
-    transparent, and TensorFlow would make it black.
+    Extensions too: they say which colour is transparent, and TensorFlow would make it black.
     """
     octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
 
@@ -140,8 +127,7 @@ def _decode_gif(data: Tensor) -> Tensor:
     end = after_blocks(start + 11 + table_size(octets[start + 9]))
     screen, frame = _numbers(data, 6, 2, tf.uint16), _numbers(data, start + 1, 4, tf.uint16)
     whole = tf.reduce_all(frame == tf.concat([tf.zeros_like(screen), screen], 0)) & (octets[start] == image)
-    parts = (tf.strings.substr(data, 0, head), tf.strings.substr(data, start, end - start), b";")
-    first = tf.strings.join(parts)
+    first = tf.strings.join((tf.strings.substr(data, 0, head), tf.strings.substr(data, start, end - start), b";"))
     return tf.io.decode_image(_within_limit(first, screen[1], screen[0], whole), channels=3, expand_animations=False)
 
 
@@ -156,17 +142,10 @@ def resize_batch(pixels: Tensor, size: int) -> Tensor:
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:
-    """Resizes to a square with an antialiased triangle filter, to the last bit as Pillow 13's BILINEAR.
+    """Resizes (H, W, 3) uint8 to a square with an antialiased triangle filter, to the last bit as Pillow 13's BILINEAR.
 
-    Args:
-        pixels: (H, W, 3) uint8; H and W at least 1.
-        size: S, side of the result.
-
-    Returns:
-        (S, S, 3) uint8. Older Pillow resizes tall images in the other order and may differ by one level.
-
-    Reference:
-        Pillow 13.0.0, src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner.
+    Older Pillow resizes tall images in the other order and may differ by one level. After Pillow 13.0.0,
+    src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc, ImagingResampleInner.
     """
     height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
     # Columns first, as a pass over the rows of the transposed image; but rows first where the image is much too tall.
@@ -189,8 +168,7 @@ def _resize_rows(pixels: Tensor, size: int) -> Tensor:
         return tf.cast(tf.bitwise.right_shift(total, _BITS), tf.uint8)
 
     def one_by_one() -> Tensor:
-        row = tf.TensorSpec((None,), tf.uint8)
-        pairs = (rows, coefficients)
+        row, pairs = tf.TensorSpec((None,), tf.uint8), (rows, coefficients)
         return tf.map_fn(
             lambda pair: weigh(pair[0][None], pair[1][None])[0], pairs, fn_output_signature=row, parallel_iterations=1
         )

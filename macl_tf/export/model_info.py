@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from macl_tf.files import sha256_of
-from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, SETTINGS, VERSIONS, read_run, run_settings
+from macl_tf.training.run_directory import (
+    ENCODER,
+    LABELS,
+    METRICS,
+    SETTINGS,
+    VERSIONS,
+    installed_versions,
+    read_run,
+    run_settings,
+)
 
 # Of the signatures and what they promise; an export of another format is made anew.
 FORMAT = 2
@@ -26,23 +33,13 @@ PREPROCESSING = (
 )
 # Settings that are paths: a file's name is kept, the folders of the machine are nobody's business.
 _PATHS = ("data_dir", "table", "weights")
+_PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras")
 
 
-def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = None) -> dict[str, Any]:
-    """The facts about a run's encoder.
+def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
+    """The facts about the encoder of a finished run, for JSON; `sha256` tells its embeddings from all others.
 
-    Args:
-        run: A finished run.
-        descriptor: One of those that the run's encoder has (`Settings.descriptors`); None for what its settings say.
-        dim: D, where it is known.
-
-    Returns:
-        A dict for JSON: format, descriptor, dim, image_size, labels, preprocessing, dataset, figures, versions,
-        settings, encoder_sha256 (of the file encoder.keras), and sha256, which tells its embeddings from all others.
-
-    Raises:
-        FileNotFoundError: If the run is not finished.
-        ValueError: For another descriptor.
+    Without a descriptor it is that of the run's settings. `dim` is for who knows the model to fill in.
     """
     for name in (ENCODER, LABELS, SETTINGS, METRICS):
         if not (run / name).is_file():
@@ -60,38 +57,22 @@ def describe_encoder(run: Path, descriptor: str | None, *, dim: int | None = Non
     values = dataclasses.asdict(settings)
     values |= {key: Path(values[key]).name for key in _PATHS}
     file_digest = sha256_of(run / ENCODER)
+    try:
+        training: dict[str, Any] = read_run(run, VERSIONS)
+    except FileNotFoundError:
+        training = {}
+    training.pop("command", None)  # it may name folders of the machine
     return {
         "format": FORMAT,
         "descriptor": descriptor,
-        "dim": dim,
+        "dim": None,
         "image_size": settings.image_size,
         "labels": read_run(run, LABELS)["label_names"],
         "preprocessing": PREPROCESSING.format(size=settings.image_size),
-        "dataset": {
-            "name": settings.dataset,
-            "split": metrics.get("split"),
-            "licence": LICENCES.get(settings.dataset),
-        },
+        "dataset": {"name": settings.dataset, "split": metrics.get("split"), "licence": LICENCES.get(settings.dataset)},
         "figures": {key: figures[key] for key in FIGURES if key in figures},
-        "versions": {"training": _training_versions(run), "export": _installed_versions()},
+        "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
         "settings": values,
         "encoder_sha256": file_digest,
         "sha256": hashlib.sha256(f"{file_digest} {descriptor} {FORMAT}".encode()).hexdigest(),
     }
-
-
-def _training_versions(run: Path) -> dict[str, str]:
-    try:
-        versions: dict[str, Any] = read_run(run, VERSIONS)
-    except FileNotFoundError:
-        return {}
-    versions.pop("command", None)  # it may name folders of the machine
-    return versions
-
-
-def _installed_versions() -> dict[str, str]:
-    found = {}
-    for package in ("macl_tf", "tensorflow", "tensorflow-cpu", "keras"):
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found

@@ -33,13 +33,7 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
     Its only signature, `serving_default`, takes `image_bytes` (B,) string and `k` () int32, and gives `ids` (B, K)
     string and `scores` (B, K) float32, best first, and `valid` (B,) bool. K is the least of k, 100 and the items of the
     index. The row of an image that cannot be decoded, and places for which ScaNN found nothing, hold "" and 0.
-
-    Args:
-        served: What `macl export` wrote.
-        keep: Versions to keep, 0 for all.
-
-    Returns:
-        Folder of the version; of the newest one there is if it is of this index and encoder already.
+    Returns the version's folder: the newest there is, if that is of this index and encoder already.
 
     Raises:
         ArtifactError: If index or encoder is missing or damaged, or they do not belong together.
@@ -72,15 +66,7 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
 
 
 def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, parameters: dict[str, Any], path: Path) -> None:
-    """Writes the SavedModel.
-
-    Args:
-        encoder: Folder of the encoder's SavedModel.
-        vectors: (N, D) float32 of unit norm, N >= 1.
-        ids: N ids.
-        parameters: Of the index, as `ScannSearcher.parameters`.
-        path: Folder to write into.
-    """
+    """Writes the SavedModel to `path`, of vectors (N, D), N >= 1, and `ScannSearcher.parameters` of their index."""
     module = tf.Module(name="retriever")
     module.encoder = tf.saved_model.load(os.fspath(encoder))
     module.index = scann_module(vectors, parameters)
@@ -91,10 +77,7 @@ def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, paramete
 
     @tf.function(
         autograph=False,
-        input_signature=[
-            tf.TensorSpec((None,), tf.string, name="image_bytes"),
-            tf.TensorSpec((), tf.int32, name="k"),
-        ],
+        input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes"), tf.TensorSpec((), tf.int32, name="k")],
     )
     def serving_default(image_bytes: Tensor, k: Tensor) -> dict[str, Tensor]:
         found = embed(image_bytes=image_bytes)
@@ -106,11 +89,7 @@ def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, paramete
         scores, positions = scores[:count, :k], positions[:count, :k]
         there = valid[:, None] & ~tf.math.is_nan(scores)
         names = tf.gather(module.ids, tf.where(there, positions, 0))
-        return {
-            "ids": tf.where(there, names, ""),
-            "scores": tf.where(there, scores, 0.0),
-            "valid": valid,
-        }
+        return {"ids": tf.where(there, names, ""), "scores": tf.where(there, scores, 0.0), "valid": valid}
 
     module.serve = serving_default
     options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"])

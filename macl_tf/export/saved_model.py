@@ -27,13 +27,9 @@ Tensor = Any
 
 
 def export_encoder(
-    run_dir: str | os.PathLike[str],
-    served: str | os.PathLike[str],
-    *,
-    descriptor: str | None = None,
-    keep: int = 0,
+    run_dir: str | os.PathLike[str], served: str | os.PathLike[str], *, descriptor: str | None = None, keep: int = 0
 ) -> Path:
-    """Writes a run's encoder as the next version of SERVED/encoder.
+    """Writes a finished run's encoder as the next version of SERVED/encoder; the newest stays if it holds it already.
 
     Signatures of the SavedModel, each with a batch dimension B so that TensorFlow Serving can batch and REST can call:
 
@@ -42,27 +38,18 @@ def export_encoder(
     - `embed_pixels`: `pixels` (B, H, W, 3) uint8, resized where H or W is not S, to `embedding`.
     - `model_info`: `request` (B,) string, ignored, to `json` (B,) string, the same for all.
 
-    Args:
-        run_dir: A finished run.
-        served: Folder to write to.
-        descriptor: One that the run reported (`Settings.descriptors`); None for what its settings say.
-        keep: Versions to keep, 0 for all.
-
-    Returns:
-        Folder of the version; of the newest one there is if it already holds this encoder.
-
-    Raises:
-        FileNotFoundError: If the run is not finished.
-        ValueError: For another descriptor, or an encoder that Keras cannot read.
+    The descriptor is one that the run reported, None for what its settings say; `keep` is 0 for all versions.
     """
     from macl_tf.export.model_info import describe_encoder
+    from macl_tf.models.descriptors import descriptor_model
+    from macl_tf.training.run_directory import read_encoder
 
     there = exported_version(run_dir, served, descriptor=descriptor)
     if there is not None:
         return there
     run, root = Path(run_dir), Path(served) / KIND
     info = describe_encoder(run, descriptor)
-    model = load_descriptor_model(run, info["descriptor"])
+    model = descriptor_model(read_encoder(run), info["descriptor"])
     info["dim"] = int(model.output_shape[-1])
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(info)
@@ -84,14 +71,6 @@ def exported_version(
             if manifest["info"].get("sha256") == info["sha256"]:
                 return path
     return None
-
-
-def load_descriptor_model(run: Path, descriptor: str) -> Any:
-    """The run's Keras model whose output retrieval compares."""
-    from macl_tf.models.descriptors import descriptor_model
-    from macl_tf.training.run_directory import read_encoder
-
-    return descriptor_model(read_encoder(run), descriptor)
 
 
 def save_encoder(model: Any, info: dict[str, Any], path: Path) -> None:
@@ -160,34 +139,20 @@ class ExportedEncoder:
         self._loaded = loaded  # the functions live as long as it does
         self._signatures = loaded.signatures
         self.version = version
-        text = self._signatures["model_info"](request=tf.constant([""]))["json"].numpy()[0]
-        self.info: dict[str, Any] = json.loads(text)
+        said = self._signatures["model_info"](request=tf.constant([""]))
+        self.info: dict[str, Any] = json.loads(said["json"].numpy()[0])
         self.dim: int = self.info["dim"]
         self.image_size: int = self.info["image_size"]
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
 
     @classmethod
     def load(cls, served: str | os.PathLike[str], version: int | None = None) -> ExportedEncoder:
-        """Loads a version of SERVED/encoder, the newest by default.
-
-        Raises:
-            ArtifactError: If it is missing or damaged.
-        """
+        """Loads a version of SERVED/encoder, the newest by default; an ArtifactError if it is missing or damaged."""
         path, _ = open_version(Path(served) / KIND, KIND, version)
         return cls(tf.saved_model.load(os.fspath(path)), int(path.name))
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeds images of one size.
-
-        Args:
-            pixels: (B, H, W, 3) uint8 RGB; resized in the graph where H or W is not S.
-
-        Returns:
-            (B, D) float32 of unit norm.
-
-        Raises:
-            ValueError: For another shape or type.
-        """
+        """Images of one size, (B, H, W, 3) uint8 RGB, resized in the graph, to (B, D) float32 of unit norm."""
         pixels = np.asarray(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape[1:]:
             raise ValueError(f"pixels must be (B, H, W, 3) uint8, got {pixels.shape} {pixels.dtype}.")
@@ -196,18 +161,9 @@ class ExportedEncoder:
     def embed_bytes(
         self, images: Sequence[bytes], batch_size: int = 64
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Embeds images as they lie on disk: JPEG, PNG, BMP or GIF.
+        """Images as they lie on disk, JPEG, PNG, BMP or GIF, to (N, D) float32 of unit norm.
 
-        Args:
-            images: N images.
-            batch_size: Images in memory at a time, >= 1.
-
-        Returns:
-            Embeddings (N, D) float32, of unit norm, or zeros where an image cannot be decoded; and (N,) bool, whether
-            it could be.
-
-        Raises:
-            ValueError: For `batch_size` < 1, or one image's bytes in place of a sequence.
+        And (N,) bool, whether an image could be decoded; its embedding is zeros where it could not.
         """
         if isinstance(images, bytes | str):
             raise ValueError("images must be a sequence of bytes, got one image. Put it into a list.")
@@ -222,18 +178,7 @@ class ExportedEncoder:
         return np.concatenate(embeddings), np.concatenate(valid)
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 64) -> NDArray[np.float32]:
-        """Embeds images of any sizes, resized as in training and evaluation.
-
-        Args:
-            images: N arrays (H, W, 3) uint8 RGB.
-            batch_size: Images in a batch, >= 1.
-
-        Returns:
-            (N, D) float32 of unit norm.
-
-        Raises:
-            ValueError: For `batch_size` < 1 or an image of another shape or type.
-        """
+        """Images (H, W, 3) uint8 RGB of any sizes, resized as in training, to (N, D) float32 of unit norm."""
         embeddings = []
         for start in _starts(len(images), batch_size):
             part = [resize_image(image, self.image_size) for image in images[start : start + batch_size]]

@@ -21,12 +21,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def write_warmup(path: Path, image_size: int) -> None:
-    """Writes assets.extra/tf_serving_warmup_requests into the folder of a SavedModel.
-
-    Args:
-        path: Folder of the SavedModel.
-        image_size: S; the requests hold a JPEG of 2S x 2S pixels, so that decoding and resizing are warm too.
-    """
+    """Writes the warm-up requests of a SavedModel: JPEGs of 2S x 2S pixels, so that resizing is warm too."""
     ramp = np.arange(2 * image_size, dtype=np.float64) * 255 / (2 * image_size - 1)
     tile = np.stack([*np.meshgrid(ramp, ramp), np.full((2 * image_size,) * 2, 128.0)], axis=-1).astype(np.uint8)
     jpeg = tf.io.encode_jpeg(tile).numpy()
@@ -39,22 +34,13 @@ def write_warmup(path: Path, image_size: int) -> None:
 
 
 def prediction_log(signature: str, inputs: Mapping[str, Any]) -> bytes:
-    """A serialised tensorflow.serving.PredictionLog of one predict request.
-
-    Args:
-        signature: Name of the signature.
-        inputs: Arrays by input name.
-
-    Returns:
-        The bytes of the message.
-    """
+    """A serialised tensorflow.serving.PredictionLog of one predict request, of arrays by input name."""
     model_spec = _field(1, MODEL.encode()) + _field(3, signature.encode())  # name, signature_name
     request = _field(1, model_spec)
     for name, value in inputs.items():
         tensor = tf.make_tensor_proto(value).SerializeToString()
         request += _field(2, _field(1, name.encode()) + _field(2, tensor))  # an entry of the map: key, value
-    predict_log = _field(1, request)
-    return _field(6, predict_log)
+    return _field(6, _field(1, request))  # predict_log, its request
 
 
 def _field(number: int, payload: bytes) -> bytes:

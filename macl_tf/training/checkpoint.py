@@ -105,10 +105,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _write_history(self) -> None:
         columns = self.columns()
-        with (
-            written_whole(self.directory / HISTORY) as path,
-            open(path, "w", newline="", encoding="utf-8") as file,
-        ):
+        with written_whole(self.directory / HISTORY) as path, open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))

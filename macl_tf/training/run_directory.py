@@ -30,6 +30,7 @@ SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.js
 VERSIONS, UNTRAINED, LOCK = "versions.json", "untrained.json", ".lock"
 # Where the archive lies, which is not what it is: splits.json tells whether it is the run's.
 PLACES = ("data_dir", "table")
+_PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
 
 
 def default_run_dir(settings: Settings) -> Path:
@@ -39,10 +40,7 @@ def default_run_dir(settings: Settings) -> Path:
 
 
 def placed(settings: Settings) -> Settings:
-    """The same settings, with paths that hold from every working directory.
-
-    Paths are absolute; the label table is told from `data_dir` where it lies in there, so that both may be moved.
-    """
+    """The same settings with absolute paths; a label table in `data_dir` is told from there, so that both may move."""
     data_dir = _absolute(settings.data_dir)
     table, root = settings.table, Path(data_dir)
     if table and not (root / table).is_file() and os.path.isfile(_absolute(table)):
@@ -72,7 +70,6 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 def check_run(settings: Settings, run: Path) -> None:
     """Raises a ValueError if a directory holds a run with other settings, or anything but a run."""
-    path = run / SETTINGS
     if has_progress(run):
         before = run_settings(run)
         changed = [
@@ -83,12 +80,12 @@ def check_run(settings: Settings, run: Path) -> None:
         ]
         if changed:
             raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif run.is_dir() and not path.is_file() and any(not _is_ours(entry) for entry in run.iterdir()):
+    elif (
+        run.is_dir()
+        and not (run / SETTINGS).is_file()
+        and not all(is_partial(entry) or entry.name == LOCK for entry in run.iterdir())
+    ):
         raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
-
-
-def _is_ours(entry: Path) -> bool:
-    return is_partial(entry) or entry.name == LOCK
 
 
 def _began_from(run: Path, weights: str) -> bool:
@@ -99,11 +96,7 @@ def _began_from(run: Path, weights: str) -> bool:
 
 @contextmanager
 def occupied(run: Path) -> Iterator[None]:
-    """Holds a run directory, which is made if need be, for one process that trains in it.
-
-    Raises:
-        BlockingIOError: If another one does. Then nothing was written.
-    """
+    """Holds a run directory, made if need be, for one process that trains; another gets a BlockingIOError."""
     run.mkdir(parents=True, exist_ok=True)
     busy = f"'{run}' is being trained by another process. Wait for it to end, or use another --run-dir."
     with locked(run / LOCK, busy=busy):
@@ -120,24 +113,25 @@ def describe_run(settings: Settings, run: Path) -> None:
     if has_progress(run):  # only the place of the archive may be another one
         write_text(run / SETTINGS, settings.to_toml())
         return
-    packages = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
     versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
-    for package in packages:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
+    versions |= installed_versions(*_PACKAGES)
     if os.path.isfile(settings.weights):
         versions["weights_sha256"] = sha256_of(settings.weights)
     write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     write_json(run / VERSIONS, versions)
 
 
-def run_settings(run: Path) -> Settings:
-    """The settings that a run was made with.
+def installed_versions(*packages: str) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
-    Raises:
-        FileNotFoundError: If they are not there.
-        ValueError: If their file is damaged.
-    """
+
+def run_settings(run: Path) -> Settings:
+    """The settings that a run was made with; a FileNotFoundError or ValueError where their file is gone or damaged."""
     path = run / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not there. {_remedy(SETTINGS)}")
@@ -148,12 +142,7 @@ def run_settings(run: Path) -> Settings:
 
 
 def read_run(run: Path, name: str) -> dict[str, Any]:
-    """One of the JSON files of a run, with all that is read of it.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is damaged.
-    """
+    """One of the JSON files of a run, checked with all that is read of it; errors as those of `run_settings`."""
     path = run / name
     if not path.is_file():
         raise FileNotFoundError(f"'{path}' is not there. {_remedy(name)}")
@@ -169,8 +158,7 @@ def read_run(run: Path, name: str) -> dict[str, Any]:
             RetrievalReport.from_dict(report)
         content.get("")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        text = f"'{path}' is damaged ({type(error).__name__}: {error}). {_remedy(name)}"
-        raise ValueError(text) from error
+        raise ValueError(f"'{path}' is damaged ({type(error).__name__}: {error}). {_remedy(name)}") from error
     return content
 
 
@@ -182,11 +170,7 @@ def _remedy(name: str) -> str:
 
 
 def read_encoder(run: Path) -> Any:
-    """The encoder of a run, a Keras model.
-
-    Raises:
-        ValueError: If Keras cannot read it.
-    """
+    """The encoder of a run, a Keras model; a ValueError where Keras cannot read it."""
     try:
         return keras.saving.load_model(run / ENCODER, compile=False)
     except Exception as error:  # of many kinds, by what is broken
@@ -207,11 +191,7 @@ def open_archive(settings: Settings) -> Archive:
 
 
 def finished_run(run_dir: str | os.PathLike[str]) -> Path:
-    """The directory of a finished run.
-
-    Raises:
-        FileNotFoundError: If it holds none.
-    """
+    """The directory of a finished run; a FileNotFoundError where it holds none."""
     run = Path(run_dir).expanduser()
     if not (run / ENCODER).is_file():
         raise FileNotFoundError(
@@ -223,11 +203,7 @@ def finished_run(run_dir: str | os.PathLike[str]) -> Path:
 def archive_of(
     run: Path, data_dir: str | os.PathLike[str] = "", table: str | os.PathLike[str] = ""
 ) -> tuple[Archive, Settings]:
-    """The archive of a run, where it lay at the training or lies now, and the run's settings with its place.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-    """
+    """The archive of a run, where it lay at the training or lies now, and the run's settings with its place."""
     settings = moved(run_settings(run), data_dir, table)
     try:
         return open_archive(settings), settings

@@ -429,12 +429,7 @@ def tell(line: str) -> None:
 
 
 def evaluate_encoder(
-    encoder: keras.Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    statistics: LabelStatistics,
-    *,
-    progress: bool = True,
+    encoder: keras.Model, images: np.ndarray, labels: np.ndarray, statistics: LabelStatistics, *, progress: bool = True
 ) -> dict[str, RetrievalReport]:
     """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
     return {
