@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +23,7 @@ from macl_tf.pipeline.samplers import Sampler, make_sampler
 from macl_tf.pipeline.streams import stateless_seed
 
 # Images are kept a little larger than they are used, so that a crop is not a blown-up half of one.
-_MARGIN = 1.25
+MARGIN = 1.25
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def load_images(
     images = np.empty((len(indices), size, size, 3), np.uint8)
 
     def load(row: int) -> None:
-        images[row] = _read(archive, int(indices[row]), size)
+        images[row] = read_tile(archive, int(indices[row]), size)[0]
 
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(load, range(len(indices)))
@@ -166,9 +167,9 @@ def training_dataset(
             power=sampler_power,
             images_per_class=images_per_class,
         )
-    batch_size, steps, drawable = sampler.batch_size, sampler.steps, sampler.drawable
+    batch_size, drawable = sampler.batch_size, sampler.drawable
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
-    decoded_size = math.ceil(_MARGIN * image_size) if augment else image_size
+    decoded_size = math.ceil(MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
     read: Callable[[np.ndarray], np.ndarray]
     if cached:
@@ -176,14 +177,7 @@ def training_dataset(
     else:
 
         def read(rows: np.ndarray) -> np.ndarray:
-            return np.stack([_read(archive, int(pool[row]), decoded_size) for row in rows])
-
-    def drawn(epoch: np.ndarray) -> np.ndarray:
-        return np.searchsorted(drawable, sampler.rows(int(epoch)))  # positions in the pool
-
-    def draw(epoch: tf.Tensor) -> tf.data.Dataset:
-        places = tf.ensure_shape(tf.numpy_function(drawn, [epoch], tf.int64, stateful=False), (steps, batch_size))
-        return tf.data.Dataset.from_tensor_slices(places).enumerate().map(lambda step, rows: (epoch, step, rows))
+            return np.stack([read_tile(archive, int(pool[row]), decoded_size)[0] for row in rows])
 
     def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Through NumPy, since a tensor that a tf.data function captures is copied into its graph, which must
@@ -197,22 +191,40 @@ def training_dataset(
             images = tf.tile(tf.cast(images, tf.float32), (views, 1, 1, 1))
         return images, tf.tile(tf.cast(tf.gather(labels, rows), tf.float32), (views, 1))
 
+    dataset = batches_of(sampler, make, epochs=epochs, initial_epoch=initial_epoch)
+    return TrainingData(dataset, sampler.steps, cached, sampler.weights, len(indices) - len(drawable))
+
+
+def batches_of(
+    sampler: Sampler, make: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Any], *, epochs: int, initial_epoch: int
+) -> tf.data.Dataset:
+    """The batches that `make` gives of epoch, step and a sampler's rows (B,), told as positions in its `drawable`."""
+    shape, drawable = (sampler.steps, sampler.batch_size), sampler.drawable
+
+    def drawn(epoch: np.ndarray) -> np.ndarray:
+        return np.searchsorted(drawable, sampler.rows(int(epoch)))
+
+    def draw(epoch: tf.Tensor) -> tf.data.Dataset:
+        places = tf.ensure_shape(tf.numpy_function(drawn, [epoch], tf.int64, stateful=False), shape)
+        return tf.data.Dataset.from_tensor_slices(places).enumerate().map(lambda step, rows: (epoch, step, rows))
+
     options = tf.data.Options()
     options.deterministic = True
-    dataset = (
+    return (
         tf.data.Dataset.range(initial_epoch, epochs)
         .flat_map(draw)
-        .apply(tf.data.experimental.assert_cardinality((epochs - initial_epoch) * steps))
+        .apply(tf.data.experimental.assert_cardinality((epochs - initial_epoch) * sampler.steps))
         .map(make, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)
     )
-    return TrainingData(dataset, steps, cached, sampler.weights, len(indices) - len(drawable))
 
 
-def _read(archive: Archive, index: int, size: int) -> np.ndarray:
+def read_tile(archive: Archive, index: int, *sizes: int) -> list[np.ndarray]:
+    """The tile in each size, (size, size, 3) uint8; a ValueError with its name if it cannot be read."""
     try:
-        return resize_image(archive.read_image(index), size)
+        image = archive.read_image(index)
+        return [resize_image(image, size) for size in sizes]
     except Exception as error:  # whatever a reader raises, the user needs the name of the file
         name = archive.file_names[index]
         raise ValueError(f"Could not read image {name!r} of archive {archive.name!r}: {error}") from error
