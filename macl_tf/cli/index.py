@@ -146,9 +146,7 @@ def add_commands(commands: Any) -> None:
     search.add_argument("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
     search.add_argument("--filter", default="", help=FILTER_HELP)
     search.add_argument(
-        "--labels",
-        default="",
-        help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}",
+        "--labels", default="", help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}"
     )
     search.add_argument("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
     search.add_argument("--json", action="store_true", help="print JSON for programs")
@@ -244,11 +242,7 @@ def run_index(options: argparse.Namespace) -> int:
     build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
     if options.shards:
         index_shards(
-            options.served,
-            options.shards,
-            discard_changes=options.discard_changes,
-            progress=not options.quiet,
-            **build,
+            options.served, options.shards, discard_changes=options.discard_changes, progress=not options.quiet, **build
         )
     else:
         compact_index(options.served, progress=not options.quiet, **build)

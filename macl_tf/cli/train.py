@@ -72,9 +72,9 @@ def run_train(options: argparse.Namespace) -> int:
     flags = {"dataset": options.dataset, "data_dir": options.data_dir, "table": options.table}
     given = {key: value for key, value in flags.items() if value is not None}
     asked: Settings = load_settings(options.config, options.set, **given)
-    from macl_tf.evaluation.retrieval import compare_table
+    from macl_tf.evaluation.retrieval import RetrievalReport, compare_table
     from macl_tf.training.run_directory import ENCODER, METRICS, default_run_dir, placed
-    from macl_tf.training.train import reports, train
+    from macl_tf.training.train import train
 
     settings = placed(asked)
     run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
@@ -82,7 +82,7 @@ def run_train(options: argparse.Namespace) -> int:
     result = train(settings, run, progress=not options.quiet)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
-    compared = reports(result, settings.descriptor)
+    compared = {part: RetrievalReport.from_dict(result[part][settings.descriptor]) for part in ("untrained", "trained")}
     print(compare_table(compared))
     if settings.labels == "scene":
         print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")
