@@ -34,7 +34,6 @@ def add_commands(commands: Any) -> None:
         help="train and evaluate an encoder",
         description=TRAIN_HELP,
         epilog=f"settings (configs/<dataset>.toml may say otherwise):\n{settings_help()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
     train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
@@ -49,12 +48,8 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--quiet", action="store_true", help="no progress bars; the final table and warnings only")
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="evaluate a finished run again, here or on another archive",
-        description=EVALUATE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    again = "evaluate a finished run again, here or on another archive"
+    evaluate = commands.add_parser("evaluate", help=again, description=EVALUATE_HELP)
     evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
     evaluate.add_argument(
         "--data-dir",
@@ -64,7 +59,7 @@ def add_commands(commands: Any) -> None:
     )
     evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
     evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
-    evaluate.set_defaults(run=run_evaluate, after_interrupt="")
+    evaluate.set_defaults(run=run_evaluate)
 
 
 def run_train(options: argparse.Namespace) -> int:

@@ -80,12 +80,10 @@ def check_run(settings: Settings, run: Path) -> None:
         ]
         if changed:
             raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif (
-        run.is_dir()
-        and not (run / SETTINGS).is_file()
-        and not all(is_partial(entry) or entry.name == LOCK for entry in run.iterdir())
-    ):
-        raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
+    elif run.is_dir() and not (run / SETTINGS).is_file():
+        foreign = [entry for entry in run.iterdir() if not is_partial(entry) and entry.name != LOCK]
+        if foreign:
+            raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
 
 
 def _began_from(run: Path, weights: str) -> bool:
@@ -110,14 +108,13 @@ def has_progress(run: Path) -> bool:
 
 def describe_run(settings: Settings, run: Path) -> None:
     """Writes what a run is made from and with: settings.toml and versions.json."""
+    write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     if has_progress(run):  # only the place of the archive may be another one
-        write_text(run / SETTINGS, settings.to_toml())
         return
     versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
     versions |= installed_versions(*_PACKAGES)
     if os.path.isfile(settings.weights):
         versions["weights_sha256"] = sha256_of(settings.weights)
-    write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     write_json(run / VERSIONS, versions)
 
 
