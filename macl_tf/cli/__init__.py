@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         prog="macl", description="Rare-class-aware image search for Earth observation archives."
     )
     main_parser.set_defaults(after_interrupt="")
-    as_written = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written: Any = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=as_written)
     train.add_commands(commands)
     index.add_commands(commands)

@@ -27,27 +27,10 @@ from macl_tf.models.fast_layers import plain
 from macl_tf.models.pretrained import check_weights
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS
-from macl_tf.training import build
+from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
-from macl_tf.training.run_directory import (
-    ENCODER,
-    LABELS,
-    METRICS,
-    UNTRAINED,
-    archive_of,
-    check_run,
-    compared_labels,
-    describe_run,
-    finished_run,
-    has_progress,
-    occupied,
-    open_archive,
-    placed,
-    read_encoder,
-    read_run,
-    with_labels_of,
-)
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
 
@@ -71,22 +54,22 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         FileNotFoundError: If the archive or the weights are not there.
         BlockingIOError: If another process trains in the run directory.
     """
-    run, asked = Path(run_dir).expanduser(), placed(settings)
-    check_run(asked, run)
+    run, asked = Path(run_dir).expanduser(), run_directory.placed(settings)
+    run_directory.check_run(asked, run)
     if (run / METRICS).is_file() and (run / ENCODER).is_file():
-        return read_run(run, METRICS)
+        return run_directory.read_run(run, METRICS)
     with ExitStack() as stack:
         if held := run.is_dir():
-            stack.enter_context(occupied(run))
+            stack.enter_context(run_directory.occupied(run))
         # A directory that is not there yet is made when it is known that there is something to train.
-        return _train(asked, run, nullcontext() if held else occupied(run), stack, progress=progress)
+        return _train(asked, run, nullcontext() if held else run_directory.occupied(run), stack, progress=progress)
 
 
 def _train(
     asked: Settings, run: Path, to_hold: AbstractContextManager[None], stack: ExitStack, *, progress: bool
 ) -> dict[str, Any]:
     """What `train` does in a directory that no other process trains in."""
-    begun = has_progress(run)
+    begun = run_directory.has_progress(run)
     if not begun and asked.weights not in ("", "imagenet"):
         check_weights(Path(asked.weights))  # before an archive is prepared
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
@@ -96,26 +79,26 @@ def _train(
 
     task = _read_task(asked, run, begun=begun, progress=progress)
     stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
-    if has_progress(run) != begun:
+    if run_directory.has_progress(run) != begun:
         raise BlockingIOError(
             f"another process has begun a run in '{run}' meanwhile. The same command goes on with it."
         )
-    describe_run(asked, run)
+    run_directory.describe_run(asked, run)
     if not begun:
         task.splits.write(run, task.archive)
         write_json(run / LABELS, task.statistics.get_config())
     if isinstance(task.archive, FolderArchive):
         task.archive.report.write(run / "archive_report.csv")
-    test_images = load_images(task.archive, task.splits.test, task.settings.image_size, progress=progress)
+    settings, devices = task.settings, training_devices()
+    test_images = load_images(task.archive, task.splits.test, settings.image_size, progress=progress)
 
     # Again: preparing an archive, which only its first run does, draws random numbers too.
-    settings, devices = task.settings, training_devices()
     keras.utils.set_random_seed(settings.seed)
     labelled = task.archive.labels[task.splits.train].any(axis=1)
     steps = int(labelled.sum()) // settings.batch_size
     with nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
         # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
-        from_file = settings.weights != "imagenet"  # whose network is not ours
+        from_file = settings.weights != "imagenet"  # whose network is another than ours
         encoder = build.make_encoder(dataclasses.replace(settings, weights="") if begun and from_file else settings)
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
@@ -155,14 +138,14 @@ class _Task:
 
 def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
     """Opens the archive and divides it, or as the run has divided it; refuses what nothing can be learned from."""
-    archive = open_archive(asked)
+    archive = run_directory.open_archive(asked)
     for note in archive.notes:
         tell(note)
     changes: tuple[str, ...] = ()
     if begun:  # the parts and the labels are what they were
         splits = Splits.read(run, archive)
-        statistics = LabelStatistics.from_config(read_run(run, LABELS))
-        archive, lines = with_labels_of(statistics, archive)
+        statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
+        archive, lines = run_directory.with_labels_of(statistics, archive)
         changes = (*splits.changes, *lines)
         for line in changes:
             tell(line)
@@ -229,7 +212,8 @@ def _finish(
         checkpoint.restore_best(model)
     encoder, settings = searchable(model), task.settings
     trained = task.reports(encoder, test_images, progress=progress)
-    untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_run(run, UNTRAINED).items()}
+    kept = run_directory.read_run(run, UNTRAINED)
+    untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
     with written_whole(run / ENCODER) as path:
         plain(encoder).save(path)  # loads without this package
     draw_run(
@@ -294,9 +278,9 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         FileNotFoundError: If the run directory holds no finished run, or the archive is not there.
         ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
     """
-    run = finished_run(run_dir)
-    statistics = LabelStatistics.from_config(read_run(run, LABELS))
-    archive, settings = archive_of(run, data_dir, table)
+    run = run_directory.finished_run(run_dir)
+    statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
+    archive, settings = run_directory.archive_of(run, data_dir, table)
     try:
         splits = Splits.read(run, archive)
     except ValueError:
@@ -309,9 +293,9 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
             tell(f"{len(seen)} tiles are exact copies of tiles that the run trained on, left out: {names}")
         indices = np.setdiff1d(np.arange(len(archive)), seen)
         tiles = f"all {len(indices)} tiles of {data_dir}"
-        archive, _ = with_labels_of(statistics, archive)
+        archive, _ = run_directory.with_labels_of(statistics, archive)
     else:
-        archive, lines = with_labels_of(statistics, archive)
+        archive, lines = run_directory.with_labels_of(statistics, archive)
         for line in (*splits.changes, *lines):
             tell(line)
         indices, tiles = splits.test, f"the {len(splits.test)} test tiles of {run}"
@@ -319,14 +303,14 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         raise ValueError(
             f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
         )
-    encoder = read_encoder(run)
+    encoder = run_directory.read_encoder(run)
     images = load_images(archive, indices, settings.image_size, progress=progress)
     return Evaluation(tiles, evaluate_encoder(encoder, images, archive.labels[indices], statistics, progress=progress))
 
 
 def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
     """Raises a ValueError that names the odd ones if an archive has other labels than a run."""
-    _, gone, came = compared_labels(statistics, archive)
+    _, gone, came = run_directory.compared_labels(statistics, archive)
     if gone or came:
         raise ValueError(
             f"The archive must have the labels that the encoder was trained with; these are in only one of "
