@@ -60,7 +60,7 @@ def rule(field: Any) -> str:
     if isinstance(field.default, str):
         return "text"
     signs = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
-    bounds = [f"{sign} {allowed[name]:g}" for name, sign in signs.items() if allowed[name] is not None]
+    bounds = [f"{sign} {allowed[name]:g}" for name, sign in signs.items() if name in allowed]
     return " ".join(["whole number" if isinstance(field.default, int) else "number", ", ".join(bounds)]).strip()
 
 

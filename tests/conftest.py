@@ -77,5 +77,5 @@ def small_encoder():
         return build_encoder(settings.image_size, backbone=backbone, embedding_dim=8, hidden_dim=8, weights=weights)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("macl_tf.training.train.make_encoder", make)
+        patch.setattr("macl_tf.training.build.make_encoder", make)
         yield

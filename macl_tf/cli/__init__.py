@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from macl_tf.cli import index, serve, train
@@ -24,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
     main_parser = argparse.ArgumentParser(
         prog="macl", description="Rare-class-aware image search for Earth observation archives."
     )
-    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    main_parser.set_defaults(after_interrupt="")
+    as_written: Any = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=as_written)
     train.add_commands(commands)
     index.add_commands(commands)
     serve.add_commands(commands)

@@ -85,10 +85,10 @@ def add_commands(commands: Any) -> None:
     """Adds the subcommands of serving to those of `macl`."""
 
     def add(name: str, words: str, help_: str, run: Any, after_interrupt: str = "") -> argparse.ArgumentParser:
-        command = commands.add_parser(
-            name, help=words, description=help_, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        command = commands.add_parser(name, help=words, description=help_)
         command.set_defaults(run=run, after_interrupt=after_interrupt)
+        if name != "export":
+            command.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
         return command
 
     def add_build(command: argparse.ArgumentParser) -> None:
@@ -116,7 +116,6 @@ def add_commands(commands: Any) -> None:
 
     embed = add("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
                 "The same command goes on after the last finished shard.")  # fmt: skip
-    embed.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     embed.add_argument("--input", metavar="FOLDER", required=True, help="images of any common kind, in any subfolders")
     embed.add_argument("--output", metavar="SHARDS", required=True, help="folder for the shards")
     embed.add_argument("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
@@ -127,7 +126,6 @@ def add_commands(commands: Any) -> None:
 
     index = add("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
                 "The index is as it was.")  # fmt: skip
-    index.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     index.add_argument("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
     index.add_argument(
         "--discard-changes", action="store_true", help="with --from: also where upserts and deletes are lost by it"
@@ -135,7 +133,6 @@ def add_commands(commands: Any) -> None:
     add_build(index)
 
     search = add("search", "find the tiles most like a picture", SEARCH_HELP, run_search)
-    search.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     search.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
     search.set_defaults(more="images")
     search.add_argument("--id", action="append", default=[], metavar="ID", help=f"search from a tile: {ID_HELP}")
@@ -146,16 +143,13 @@ def add_commands(commands: Any) -> None:
     search.add_argument("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
     search.add_argument("--filter", default="", help=FILTER_HELP)
     search.add_argument(
-        "--labels",
-        default="",
-        help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}",
+        "--labels", default="", help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}"
     )
     search.add_argument("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
     search.add_argument("--json", action="store_true", help="print JSON for programs")
     search.add_argument("--sheet", metavar="PNG", help="also draw a contact sheet")
 
     upsert = add("upsert", "add or replace pictures in the index", UPSERT_HELP, run_upsert)
-    upsert.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     upsert.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
     upsert.set_defaults(more="images")
     upsert.add_argument(
@@ -170,7 +164,6 @@ def add_commands(commands: Any) -> None:
 
     delete = add("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
                  run_delete)  # fmt: skip
-    delete.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     delete.add_argument("ids", metavar="ID", nargs="+", help=ID_HELP)
 
 
@@ -244,11 +237,7 @@ def run_index(options: argparse.Namespace) -> int:
     build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
     if options.shards:
         index_shards(
-            options.served,
-            options.shards,
-            discard_changes=options.discard_changes,
-            progress=not options.quiet,
-            **build,
+            options.served, options.shards, discard_changes=options.discard_changes, progress=not options.quiet, **build
         )
     else:
         compact_index(options.served, progress=not options.quiet, **build)

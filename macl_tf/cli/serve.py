@@ -21,25 +21,13 @@ examples:
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
   macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/: docs/deploy.md
 """
-_PACKAGES = {
-    "fastapi": "fastapi",
-    "orjson": "orjson",
-    "prometheus_client": "prometheus-client",
-    "python_multipart": "python-multipart",
-    "threadpoolctl": "threadpoolctl",
-    "uvicorn": "uvicorn",
-}
+_MODULES = ("fastapi", "orjson", "prometheus_client", "python_multipart", "threadpoolctl", "uvicorn")
 
 
 def add_commands(commands: Any) -> None:
     """Adds `serve` to the subcommands of `macl`."""
-    serve = commands.add_parser(
-        "serve",
-        help="serve an HTTP API and a page",
-        description=SERVE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    serve.set_defaults(run=run_serve, after_interrupt="")
+    serve = commands.add_parser("serve", help="serve an HTTP API and a page", description=SERVE_HELP)
+    serve.set_defaults(run=run_serve)
     serve.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8080, help="its port (8080); 0 for a free one")
@@ -68,7 +56,7 @@ def add_commands(commands: Any) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     """`macl serve`."""
-    if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
+    if missing := [module.replace("_", "-") for module in _MODULES if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
     from macl_tf.server.base_map import BaseMap
@@ -81,7 +69,9 @@ def run_serve(options: argparse.Namespace) -> int:
         hosts += (*LOOPBACK, options.host)
     elif hosts:
         hosts += (options.host,)
-    access = Access(read_token(options.token_file), options.protect_reads, hosts)
+    file = options.token_file
+    token = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get("MACL_TOKEN") or None
+    access = Access(token, options.protect_reads, hosts)
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
     encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
     base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
@@ -92,10 +82,3 @@ def run_serve(options: argparse.Namespace) -> int:
         with suppress(KeyboardInterrupt):
             server.run()
     return 0
-
-
-def read_token(file: str | None) -> str | None:
-    """The token from a file, or else from the environment; None where there is none."""
-    if file:
-        return Path(file).read_text(encoding="utf-8").strip()
-    return os.environ.get("MACL_TOKEN") or None

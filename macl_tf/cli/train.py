@@ -34,7 +34,6 @@ def add_commands(commands: Any) -> None:
         help="train and evaluate an encoder",
         description=TRAIN_HELP,
         epilog=f"settings (configs/<dataset>.toml may say otherwise):\n{settings_help()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
     train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
@@ -49,12 +48,8 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--quiet", action="store_true", help="no progress bars; the final table and warnings only")
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="evaluate a finished run again, here or on another archive",
-        description=EVALUATE_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    again = "evaluate a finished run again, here or on another archive"
+    evaluate = commands.add_parser("evaluate", help=again, description=EVALUATE_HELP)
     evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
     evaluate.add_argument(
         "--data-dir",
@@ -64,7 +59,7 @@ def add_commands(commands: Any) -> None:
     )
     evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
     evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
-    evaluate.set_defaults(run=run_evaluate, after_interrupt="")
+    evaluate.set_defaults(run=run_evaluate)
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -72,9 +67,9 @@ def run_train(options: argparse.Namespace) -> int:
     flags = {"dataset": options.dataset, "data_dir": options.data_dir, "table": options.table}
     given = {key: value for key, value in flags.items() if value is not None}
     asked: Settings = load_settings(options.config, options.set, **given)
-    from macl_tf.evaluation.retrieval import compare_table
+    from macl_tf.evaluation.retrieval import RetrievalReport, compare_table
     from macl_tf.training.run_directory import ENCODER, METRICS, default_run_dir, placed
-    from macl_tf.training.train import reports, train
+    from macl_tf.training.train import train
 
     settings = placed(asked)
     run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
@@ -82,7 +77,7 @@ def run_train(options: argparse.Namespace) -> int:
     result = train(settings, run, progress=not options.quiet)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
-    compared = reports(result, settings.descriptor)
+    compared = {part: RetrievalReport.from_dict(result[part][settings.descriptor]) for part in ("untrained", "trained")}
     print(compare_table(compared))
     if settings.labels == "scene":
         print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")

@@ -17,11 +17,7 @@ from macl_tf.training.settings import Settings
 
 
 def make_loss(settings: Settings, statistics: LabelStatistics) -> Any:
-    """The loss that the settings name.
-
-    Raises:
-        ValueError: If another setting does not suit the loss.
-    """
+    """The loss that the settings name; a ValueError if another setting does not suit it."""
     if settings.loss == "info-nce" and settings.views < 2:
         raise ValueError("info-nce finds the positives of a tile among its other views: add --set views=2.")
     return registry.make(settings.loss, label_statistics=statistics, **dataclasses.asdict(settings))
@@ -57,13 +53,7 @@ def make_encoder(settings: Settings) -> keras.Model:
 
 
 def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:
-    """The model that `fit` sees: the encoder, with what the loss needs behind it, whole or by microbatches.
-
-    That is proxies, where the loss has them, and a classifier, where one is trained.
-
-    Raises:
-        ValueError: If microbatches do not divide the batch.
-    """
+    """The model that `fit` sees: the encoder, with the loss's proxies or a classifier behind it, or by microbatches."""
     check_microbatch(settings)
     model, proxies = encoder, None
     if registry.LOSSES[settings.loss].ends_in == "proxies":
@@ -87,10 +77,7 @@ def follows_schedule(settings: Settings) -> bool:
 
 
 def own_number(loss: str) -> tuple[str, float | None] | None:
-    """The setting that belongs to a loss and is worth tuning, and the loss's own value for it; None where none does.
-
-    That is "margin", or "temperature", for which a loss has no value of its own in a run.
-    """
+    """The setting that is worth tuning for a loss, and its own value: "margin", or "temperature", which has none."""
     reads = registry.LOSSES[loss].reads
     if "temperature" in reads:
         return "temperature", None
@@ -105,9 +92,8 @@ def temperature_schedule(settings: Settings, steps: int) -> Any:
 
 def make_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer:
     """AdamW with linear warm-up and cosine decay; norms and biases are not decayed."""
-    total, warmup = settings.epochs * steps, math.ceil(settings.warmup_epochs * steps)
-    warmup = min(warmup, total // 2)
-    peak = settings.learning_rate
+    total, peak = settings.epochs * steps, settings.learning_rate
+    warmup = min(math.ceil(settings.warmup_epochs * steps), total // 2)
     schedule = keras.optimizers.schedules.CosineDecay(
         peak / 100 if warmup else peak,
         max(total - warmup, 1),

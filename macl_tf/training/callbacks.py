@@ -21,11 +21,6 @@ def read_scalar(variable: Any) -> float:
     return float(keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)))
 
 
-def is_variable(value: Any) -> bool:
-    """Whether a schedule can move a value."""
-    return isinstance(value, keras.Variable)
-
-
 class TemperatureSchedule(keras.callbacks.Callback):
     """Sets the loss's temperature before each step: temperature = schedule(step).
 
@@ -77,7 +72,8 @@ class TemperatureSchedule(keras.callbacks.Callback):
                 "into the step, and a change would do nothing. Use a constant temperature there."
             )
         compiled = self.model.loss if self.loss is None else self.loss
-        able = [loss for loss in keras.tree.flatten(compiled) if is_variable(getattr(loss, "temperature", None))]
+        losses = keras.tree.flatten(compiled)
+        able = [loss for loss in losses if isinstance(getattr(loss, "temperature", None), keras.Variable)]
         if len(able) != 1:
             raise ValueError(
                 f"TemperatureSchedule needs one loss with a `temperature` variable, got {compiled!r}. "

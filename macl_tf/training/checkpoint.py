@@ -36,11 +36,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
 
     def restore(self, model: keras.Model) -> int:
-        """Loads the last state, if there is one, into a compiled model; returns the epochs finished.
-
-        Raises:
-            ValueError: If the state is of a model with other variables.
-        """
+        """Loads the last state, if there is one, into a compiled model of the same variables; epochs finished."""
         path = self.directory / STATE
         if not path.is_file():
             return 0
@@ -49,7 +45,7 @@ class Checkpoint(keras.callbacks.Callback):
                 history = json.loads(str(state["history"]))
                 values = [state[f"v{i}"] for i in range(len(state.files) - 1)]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{_damaged(path, error)} Put it back, or use another --run-dir.") from error
+            raise _damaged(path, error) from error
         variables = self._variables(model)
         if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
             raise ValueError(
@@ -61,16 +57,12 @@ class Checkpoint(keras.callbacks.Callback):
         return len(self.history)
 
     def restore_best(self, model: keras.Model) -> None:
-        """Loads the weights of the best epoch into a model without an optimizer.
-
-        Raises:
-            ValueError: If their file is damaged or gone.
-        """
+        """Loads the weights of the best epoch into a model without an optimizer."""
         path = self.directory / BEST
         try:
             model.load_weights(path)
         except Exception as error:  # of many kinds, by what is broken
-            raise ValueError(f"{_damaged(path, error)} Put it back, or use another --run-dir.") from error
+            raise _damaged(path, error) from error
 
     @property
     def best_epoch(self) -> int | None:
@@ -87,14 +79,20 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes best weights, then the history, then the state, which makes the epoch count."""
-        row = {"epoch": float(epoch + 1)}
-        row.update({key: float(value) for key, value in (logs or {}).items()})
-        self.history = [*self.history, row]
+        row = {key: float(value) for key, value in (logs or {}).items()}
+        self.history = [*self.history, {"epoch": float(epoch + 1), **row}]
         if self.best_epoch == epoch:
             with written_whole(self.directory / BEST) as path:
                 without_optimizer(self.model).save_weights(path)
-        self._write_history()
-        self._write_state()
+        columns = self.columns()
+        with written_whole(self.directory / HISTORY) as path, open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        variables = map(keras.ops.convert_to_tensor, self._variables(self.model))  # mirrored ones too
+        arrays = {f"v{i}": keras.ops.convert_to_numpy(value) for i, value in enumerate(variables)}
+        with written_whole(self.directory / STATE) as path, open(path, "wb") as file:
+            np.savez(file, history=np.array(json.dumps(self.history)), **arrays)
         if self.finished_early:
             self.model.stop_training = True
 
@@ -103,26 +101,14 @@ class Checkpoint(keras.callbacks.Callback):
         names = list(dict.fromkeys(name for row in self.history for name in row))
         return {name: [row.get(name, math.nan) for row in self.history] for name in names}
 
-    def _write_history(self) -> None:
-        columns = self.columns()
-        with written_whole(self.directory / HISTORY) as path, open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-
-    def _write_state(self) -> None:
-        variables = map(keras.ops.convert_to_tensor, self._variables(self.model))  # mirrored ones too
-        arrays = {f"v{i}": keras.ops.convert_to_numpy(value) for i, value in enumerate(variables)}
-        with written_whole(self.directory / STATE) as path, open(path, "wb") as file:
-            np.savez(file, history=np.array(json.dumps(self.history)), **arrays)
-
     @staticmethod
     def _variables(model: keras.Model) -> list[keras.Variable]:
         return [*model.variables, *model.optimizer.variables]
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"'{path}' cannot be read ({type(error).__name__}: {error})."
+def _damaged(path: Path, error: Exception) -> ValueError:
+    why = f"{type(error).__name__}: {error}"
+    return ValueError(f"'{path}' cannot be read ({why}). Put it back, or use another --run-dir.")
 
 
 def without_optimizer(model: keras.Model) -> keras.Model:

@@ -80,12 +80,10 @@ def check_run(settings: Settings, run: Path) -> None:
         ]
         if changed:
             raise ValueError(f"'{run}' holds a run with other settings: {', '.join(changed)}. Use another --run-dir.")
-    elif (
-        run.is_dir()
-        and not (run / SETTINGS).is_file()
-        and not all(is_partial(entry) or entry.name == LOCK for entry in run.iterdir())
-    ):
-        raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
+    elif run.is_dir() and not (run / SETTINGS).is_file():
+        foreign = [entry for entry in run.iterdir() if not is_partial(entry) and entry.name != LOCK]
+        if foreign:
+            raise ValueError(f"'{run}' is not empty and holds no run. Use another --run-dir.")
 
 
 def _began_from(run: Path, weights: str) -> bool:
@@ -110,14 +108,13 @@ def has_progress(run: Path) -> bool:
 
 def describe_run(settings: Settings, run: Path) -> None:
     """Writes what a run is made from and with: settings.toml and versions.json."""
+    write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     if has_progress(run):  # only the place of the archive may be another one
-        write_text(run / SETTINGS, settings.to_toml())
         return
     versions: dict[str, Any] = {"python": platform.python_version(), "command": sys.argv[1:]}
     versions |= installed_versions(*_PACKAGES)
     if os.path.isfile(settings.weights):
         versions["weights_sha256"] = sha256_of(settings.weights)
-    write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
     write_json(run / VERSIONS, versions)
 
 
@@ -214,6 +211,15 @@ def archive_of(
         ) from error
 
 
+def compared_labels(statistics: LabelStatistics, archive: Archive) -> tuple[list[int | None], list[str], list[str]]:
+    """Where an archive has each label of a run, names of those that it has not, and of those that the run has not."""
+    known, names = KnownLabels(archive.label_names), statistics.label_names or archive.label_names
+    columns = [known.find(name) for name in names]
+    gone = [name for name, column in zip(names, columns, strict=True) if column is None]
+    came = [name for column, name in enumerate(archive.label_names) if column not in columns]
+    return columns, gone, came
+
+
 def with_labels_of(statistics: LabelStatistics, archive: Archive) -> tuple[Archive, tuple[str, ...]]:
     """The tiles of an archive with the labels that a run knows, in its order, and lines about what that changed.
 
@@ -222,11 +228,9 @@ def with_labels_of(statistics: LabelStatistics, archive: Archive) -> tuple[Archi
     names = statistics.label_names or archive.label_names
     if names == archive.label_names:
         return archive, ()
-    known, none = KnownLabels(archive.label_names), np.zeros(len(archive), np.uint8)
-    columns = [known.find(name) for name in names]
+    columns, gone, came = compared_labels(statistics, archive)
+    none = np.zeros(len(archive), np.uint8)
     labels = np.stack([none if column is None else archive.labels[:, column] for column in columns], axis=1)
-    gone = [name for name, column in zip(names, columns, strict=True) if column is None]
-    came = [name for column, name in enumerate(archive.label_names) if column not in columns]
     lines = [f"labels of the run that no tile of the archive holds now: {listed(gone)}"] if gone else []
     lines += [f"labels that the run does not know, left out: {listed(came)}"] if came else []
     return dataclasses.replace(archive, label_names=tuple(names), labels=labels, label_areas=None), tuple(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -41,42 +41,31 @@ def draw_run(
     names, rarest = archive.label_names, statistics.rarest()
     rows = archive.labels[splits.train]
 
-    def history_png(path: Path) -> None:
-        plot_history(history, path, monitor=monitor)
-
-    def label_frequencies_png(path: Path) -> None:
+    def label_frequencies(path: Path) -> None:
         plot_label_frequencies(names, rows.mean(axis=0), expected_frequencies(rows, draw_weights), path, rarest=rarest)
 
-    def per_label_png(path: Path) -> None:
+    def per_labels(path: Path) -> None:
         average_precision = {name: per_label(report) for name, report in reports.items()}
         plot_per_label(names, statistics.counts, average_precision, path, rarest=rarest)
 
-    def neighbours_png(path: Path) -> None:
+    def neighbours(path: Path) -> None:
         labels = archive.labels[splits.test]
         if len(labels) < 2:
             raise ValueError("there is one test tile only")
         queries = varied_queries(labels, statistics, QUERIES)
         embeddings = embed(descriptor_model(encoder, descriptor), test_images, progress=False)
-        scores, found = nearest(
-            embeddings[queries],
-            embeddings,
-            min(NEIGHBOURS, len(labels) - 1),
-            query_ids=queries,
-            database_ids=np.arange(len(labels)),
-        )
-        contact_sheet(
-            test_images[queries],
-            labels[queries],
-            test_images[found],
-            labels[found],
-            scores,
-            path,
-            label_names=names,
-            rare=rarest,
-        )
+        k, ids = min(NEIGHBOURS, len(labels) - 1), np.arange(len(labels))
+        scores, found = nearest(embeddings[queries], embeddings, k, query_ids=queries, database_ids=ids)
+        shown = (test_images[queries], labels[queries], test_images[found], labels[found], scores)
+        contact_sheet(*shown, path, label_names=names, rare=rarest)
 
-    for draw in (history_png, label_frequencies_png, per_label_png, neighbours_png):
-        name = draw.__name__.replace("_png", ".png")
+    pictures: dict[str, Callable[[Path], object]] = {
+        "history.png": lambda path: plot_history(history, path, monitor=monitor),
+        "label_frequencies.png": label_frequencies,
+        "per_label.png": per_labels,
+        "neighbours.png": neighbours,
+    }
+    for name, draw in pictures.items():
         try:
             draw(run / name)
         except Exception as error:  # whatever it is: hours of training stand behind these pictures
@@ -89,10 +78,9 @@ def per_label(report: RetrievalReport) -> np.ndarray:
 
 
 def varied_queries(labels: np.ndarray, statistics: LabelStatistics, count: int) -> np.ndarray:
-    """Indices of tiles to show: one for each label in turn, rarest first, then frequent ones.
+    """Indices of tiles to show, whether found well or not: one for each label in turn, half rare and half frequent.
 
-    No look is taken at how well they are found. Half are for rare labels and half for frequent ones. Where the labels
-    give too few, the first tiles follow.
+    Where the labels give too few, the first tiles follow.
     """
     order = statistics.rarest(1.0)
     half = count // 2

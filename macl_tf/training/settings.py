@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import operator
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -22,19 +24,12 @@ BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-def setting(
-    default: Any,
-    text: str,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    above: float | None = None,
-    one_of: tuple[str, ...] | None = None,
-) -> Any:
-    """A field with its help text and the rule that its value must keep."""
-    rule = {"at_least": at_least, "at_most": at_most, "below": below, "above": above, "one_of": one_of}
-    return dataclasses.field(default=default, metadata={"help": text, **rule})
+_RULES = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
+
+
+def setting(default: Any, text: str, *, one_of: tuple[str, ...] | None = None, **rules: float) -> Any:
+    """A field with its help text and the rules that its value must keep, of `_RULES`."""
+    return dataclasses.field(default=default, metadata={"help": text, "one_of": one_of, **rules})
 
 
 @dataclass(frozen=True)
@@ -155,22 +150,13 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> None:
     rule, name = field.metadata, field.name
     if rule["one_of"] is not None and value not in rule["one_of"]:
         raise ValueError(f"{name} must be one of {', '.join(rule['one_of'])}, got '{value}'.")
-    if rule["at_least"] is not None and not value >= rule["at_least"]:
-        raise ValueError(f"{name} must be at least {rule['at_least']}, got {value}.")
-    if rule["at_most"] is not None and not value <= rule["at_most"]:
-        raise ValueError(f"{name} must be at most {rule['at_most']}, got {value}.")
-    if rule["above"] is not None and not value > rule["above"]:
-        raise ValueError(f"{name} must be above {rule['above']}, got {value}.")
-    if rule["below"] is not None and not value < rule["below"]:
-        raise ValueError(f"{name} must be below {rule['below']:g}, got {value}.")
+    for key, holds in _RULES.items():
+        if key in rule and not holds(value, rule[key]):
+            raise ValueError(f"{name} must be {key.replace('_', ' ')} {rule[key]}, got {value}.")
 
 
 def typed(key: str, value: Any) -> Any:
-    """`value`, text from the command line or a value from TOML, as the type of the setting `key`.
-
-    Raises:
-        ValueError: For an unknown key, listing the known ones, or a value of another type.
-    """
+    """`value`, text from the command line or a value from TOML, as the type of the setting `key`."""
     kinds: dict[str, Any] = {field.name: type(field.default) for field in fields(Settings)}
     if key not in kinds:
         near = difflib.get_close_matches(key, kinds, n=1)
@@ -181,11 +167,7 @@ def typed(key: str, value: Any) -> Any:
         return value.lower() == "true"
     wrong_number = isinstance(value, bool) or (kind is int and isinstance(value, float))
     try:
-        if kind is bool and not isinstance(value, bool):
-            raise ValueError
-        if kind is str and not isinstance(value, str):
-            raise ValueError
-        if kind in (int, float) and wrong_number:
+        if wrong_number if kind in (int, float) else not isinstance(value, kind):
             raise ValueError
         return kind(value)
     except ValueError:
@@ -205,19 +187,8 @@ def config_file(dataset: str) -> Path | None:
 def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (), **given: str) -> Settings:
     """Settings from defaults, then a TOML file, then `key=value` texts, then named values; the later wins.
 
-    `labels=scene` and `head=spoc` change some defaults (`BRINGS`); what is said in any of these places wins.
-
-    Args:
-        file: TOML file of flat `key = value` lines. None: the file that comes for the archive asked for.
-        assignments: Texts such as "epochs=30".
-        given: Values by name, as the flags of the command line give them.
-
-    Returns:
-        The settings.
-
-    Raises:
-        FileNotFoundError: For a file that is not there.
-        ValueError: For a file that is not TOML, an unknown key, or a bad value.
+    `labels=scene` and `head=spoc` change some defaults (`BRINGS`); what is said in any of these places wins. Without a
+    file it is the one that comes for the archive asked for; `given` is what the flags of the command line give.
     """
     overrides: dict[str, Any] = {}
     for text in assignments:
@@ -256,12 +227,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def toml_value(value: Any) -> str:
     """A flat value as TOML writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
-    return repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else repr(value)
 
 
 def settings_help() -> str:
@@ -269,7 +235,6 @@ def settings_help() -> str:
     lines = []
     for field in fields(Settings):
         allowed = field.metadata["one_of"]
-        default = toml_value(field.default)
         choices = f" ({', '.join(allowed)})" if allowed else ""
-        lines.append(f"  {f'{field.name} = {default}':<28}  {field.metadata['help']}{choices}")
+        lines.append(f"  {f'{field.name} = {toml_value(field.default)}':<28}  {field.metadata['help']}{choices}")
     return "\n".join(lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ import tensorflow as tf
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.folder import FolderArchive
 from macl_tf.datasets.label_lists import listed
-from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.datasets.walk import shorten
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
@@ -29,37 +27,10 @@ from macl_tf.models.fast_layers import plain
 from macl_tf.models.pretrained import check_weights
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS
-from macl_tf.training.build import (
-    LearningRateLog,
-    check_microbatch,
-    follows_schedule,
-    make_encoder,
-    make_loss,
-    make_optimizer,
-    objective,
-    targets,
-    temperature_schedule,
-    trained_model,
-)
+from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
-from macl_tf.training.run_directory import (
-    ENCODER,
-    LABELS,
-    METRICS,
-    UNTRAINED,
-    archive_of,
-    check_run,
-    describe_run,
-    finished_run,
-    has_progress,
-    occupied,
-    open_archive,
-    placed,
-    read_encoder,
-    read_run,
-    with_labels_of,
-)
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
 
@@ -83,22 +54,22 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
         FileNotFoundError: If the archive or the weights are not there.
         BlockingIOError: If another process trains in the run directory.
     """
-    run, asked = Path(run_dir).expanduser(), placed(settings)
-    check_run(asked, run)
+    run, asked = Path(run_dir).expanduser(), run_directory.placed(settings)
+    run_directory.check_run(asked, run)
     if (run / METRICS).is_file() and (run / ENCODER).is_file():
-        return read_run(run, METRICS)
+        return run_directory.read_run(run, METRICS)
     with ExitStack() as stack:
         if held := run.is_dir():
-            stack.enter_context(occupied(run))
+            stack.enter_context(run_directory.occupied(run))
         # A directory that is not there yet is made when it is known that there is something to train.
-        return _train(asked, run, nullcontext() if held else occupied(run), stack, progress=progress)
+        return _train(asked, run, nullcontext() if held else run_directory.occupied(run), stack, progress=progress)
 
 
 def _train(
     asked: Settings, run: Path, to_hold: AbstractContextManager[None], stack: ExitStack, *, progress: bool
 ) -> dict[str, Any]:
     """What `train` does in a directory that no other process trains in."""
-    begun = has_progress(run)
+    begun = run_directory.has_progress(run)
     if not begun and asked.weights not in ("", "imagenet"):
         check_weights(Path(asked.weights))  # before an archive is prepared
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
@@ -108,40 +79,43 @@ def _train(
 
     task = _read_task(asked, run, begun=begun, progress=progress)
     stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
-    if has_progress(run) != begun:
+    if run_directory.has_progress(run) != begun:
         raise BlockingIOError(
             f"another process has begun a run in '{run}' meanwhile. The same command goes on with it."
         )
-    describe_run(asked, run)
+    run_directory.describe_run(asked, run)
     if not begun:
         task.splits.write(run, task.archive)
         write_json(run / LABELS, task.statistics.get_config())
     if isinstance(task.archive, FolderArchive):
         task.archive.report.write(run / "archive_report.csv")
-    test_images = load_images(task.archive, task.splits.test, task.settings.image_size, progress=progress)
+    settings, devices = task.settings, training_devices()
+    test_images = load_images(task.archive, task.splits.test, settings.image_size, progress=progress)
 
     # Again: preparing an archive, which only its first run does, draws random numbers too.
-    keras.utils.set_random_seed(task.settings.seed)
-    steps = steps_per_epoch(task.archive, task.splits, task.settings)
-    with strategy_scope():
+    keras.utils.set_random_seed(settings.seed)
+    labelled = task.archive.labels[task.splits.train].any(axis=1)
+    steps = int(labelled.sum()) // settings.batch_size
+    with nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
         # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
-        encoder = make_encoder(without_weights(task.settings) if begun else task.settings)
-        model = trained_model(encoder, task.settings, len(task.archive.label_names))
+        from_file = settings.weights != "imagenet"  # whose network is another than ours
+        encoder = build.make_encoder(dataclasses.replace(settings, weights="") if begun and from_file else settings)
+        model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
-            searched = model if task.settings.classifies else encoder  # by the probabilities of labels too
+            searched = model if settings.classifies else encoder  # by the probabilities of labels too
             untrained = task.reports(searched, test_images, progress=progress)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
-        model.compile(make_optimizer(task.settings, steps), **objective(task.settings, task.statistics))
+        model.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
         model.optimizer.build(model.trainable_variables)
-        checkpoint = Checkpoint(run, MONITOR, task.settings.early_stopping)
+        checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(model)
-    data = training_data(task.archive, task.splits, task.settings, done, steps, progress=progress)
+    data = training_data(task.archive, task.splits, settings, done, steps, progress=progress)
     if data.num_not_drawn:
-        why = "no label" if task.settings.sampler != "classes" else "no other tile with the same labels"
+        why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
         tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
     if done and progress:
-        print(f"Going on after epoch {done} of {task.settings.epochs}.")
-    if done < task.settings.epochs and not checkpoint.finished_early:
+        print(f"Going on after epoch {done} of {settings.epochs}.")
+    if done < settings.epochs and not checkpoint.finished_early:
         _fit(model, task, data, checkpoint, run, done, progress=progress)
     return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
 
@@ -164,18 +138,23 @@ class _Task:
 
 def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
     """Opens the archive and divides it, or as the run has divided it; refuses what nothing can be learned from."""
-    archive = open_archive(asked)
+    archive = run_directory.open_archive(asked)
     for note in archive.notes:
         tell(note)
     changes: tuple[str, ...] = ()
     if begun:  # the parts and the labels are what they were
         splits = Splits.read(run, archive)
-        statistics = LabelStatistics.from_config(read_run(run, LABELS))
-        archive, lines = with_labels_of(statistics, archive)
+        statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
+        archive, lines = run_directory.with_labels_of(statistics, archive)
         changes = (*splits.changes, *lines)
         for line in changes:
             tell(line)
-        check_parts(run, splits)
+        for part in PARTS:
+            if not len(getattr(splits, part)):
+                raise ValueError(
+                    f"'{run}' must have a {part} tile to go on, but none is in the archive any more. Put them back, or "
+                    "use another --run-dir."
+                )
     else:
         splits = split_archive(
             archive, asked.split, validation=asked.validation, test=asked.test, gap=asked.gap, seed=asked.seed
@@ -185,7 +164,7 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
         print(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
     settings = with_fitting_batches(asked, archive.labels[splits.train])
     check_learnable(settings, archive, splits)
-    make_loss(settings, statistics)  # what it refuses is refused before anything is written
+    build.make_loss(settings, statistics)  # what it refuses is refused before anything is written
     return _Task(settings, archive, splits, statistics, changes)
 
 
@@ -194,16 +173,16 @@ def _fit(
 ) -> None:
     """Trains from an epoch on, with what is logged and kept after each."""
     settings, validation = task.settings, task.splits.validation
-    schedule = temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
+    schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
     model.fit(
-        data.dataset.map(lambda images, labels: (images, targets(labels, settings))),
+        data.dataset.map(lambda images, labels: (images, build.targets(labels, settings))),
         epochs=settings.epochs,
         initial_epoch=done,
         steps_per_epoch=data.steps_per_epoch,
         shuffle=False,  # the draws are shuffled
         callbacks=[
-            *([TemperatureSchedule(schedule)] if follows_schedule(settings) else []),
-            LearningRateLog(),
+            *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
+            build.LearningRateLog(),
             RetrievalEvaluation(
                 load_images(task.archive, validation, settings.image_size, progress=progress),
                 task.archive.labels[validation],
@@ -233,7 +212,8 @@ def _finish(
         checkpoint.restore_best(model)
     encoder, settings = searchable(model), task.settings
     trained = task.reports(encoder, test_images, progress=progress)
-    untrained = {name: RetrievalReport.from_dict(kept) for name, kept in read_run(run, UNTRAINED).items()}
+    kept = run_directory.read_run(run, UNTRAINED)
+    untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
     with written_whole(run / ENCODER) as path:
         plain(encoder).save(path)  # loads without this package
     draw_run(
@@ -298,9 +278,9 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         FileNotFoundError: If the run directory holds no finished run, or the archive is not there.
         ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
     """
-    run = finished_run(run_dir)
-    statistics = LabelStatistics.from_config(read_run(run, LABELS))
-    archive, settings = archive_of(run, data_dir, table)
+    run = run_directory.finished_run(run_dir)
+    statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
+    archive, settings = run_directory.archive_of(run, data_dir, table)
     try:
         splits = Splits.read(run, archive)
     except ValueError:
@@ -313,9 +293,9 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
             tell(f"{len(seen)} tiles are exact copies of tiles that the run trained on, left out: {names}")
         indices = np.setdiff1d(np.arange(len(archive)), seen)
         tiles = f"all {len(indices)} tiles of {data_dir}"
-        archive, _ = with_labels_of(statistics, archive)
+        archive, _ = run_directory.with_labels_of(statistics, archive)
     else:
-        archive, lines = with_labels_of(statistics, archive)
+        archive, lines = run_directory.with_labels_of(statistics, archive)
         for line in (*splits.changes, *lines):
             tell(line)
         indices, tiles = splits.test, f"the {len(splits.test)} test tiles of {run}"
@@ -323,41 +303,23 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         raise ValueError(
             f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
         )
-    encoder = read_encoder(run)
+    encoder = run_directory.read_encoder(run)
     images = load_images(archive, indices, settings.image_size, progress=progress)
     return Evaluation(tiles, evaluate_encoder(encoder, images, archive.labels[indices], statistics, progress=progress))
 
 
 def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
     """Raises a ValueError that names the odd ones if an archive has other labels than a run."""
-    known = KnownLabels(archive.label_names)
-    names = statistics.label_names or archive.label_names
-    places = [known.find(name) for name in names]
-    odd = [name for name, place in zip(names, places, strict=True) if place is None]
-    odd += [name for place, name in enumerate(archive.label_names) if place not in places]
-    if odd:
+    _, gone, came = run_directory.compared_labels(statistics, archive)
+    if gone or came:
         raise ValueError(
             f"The archive must have the labels that the encoder was trained with; these are in only one of "
-            f"the two: {listed(sorted(odd))}."
+            f"the two: {listed(sorted(gone + came))}."
         )
 
 
-def check_parts(run: Path, splits: Splits) -> None:
-    """Raises a ValueError if a part that a run needs to go on has no tile left."""
-    for part in PARTS:
-        if not len(getattr(splits, part)):
-            raise ValueError(
-                f"'{run}' must have a {part} tile to go on, but none is in the archive any more. Put them back, or "
-                "use another --run-dir."
-            )
-
-
 def check_learnable(settings: Settings, archive: Archive, splits: Splits) -> None:
-    """Refuses an archive from which nothing can be learned, and says what cannot be judged.
-
-    Raises:
-        ValueError: If a loss of pairs finds none: no two training tiles share a label.
-    """
+    """Refuses an archive where no two training tiles share a label, for a loss of pairs; says what cannot be judged."""
     counts = archive.labels[splits.train].sum(axis=0, dtype=np.int64)
     if settings.loss != "bce" and settings.views == 1 and counts.max(initial=0) < 2:
         raise ValueError(
@@ -371,33 +333,20 @@ def check_learnable(settings: Settings, archive: Archive, splits: Splits) -> Non
 
 
 def with_fitting_batches(settings: Settings, labels: np.ndarray) -> Settings:
-    """The settings with batches that the training tiles can fill, and a line about it where they are smaller.
-
-    Args:
-        settings: What was asked for.
-        labels: (N, C) of the training tiles.
-
-    Raises:
-        ValueError: If microbatches do not divide the batch, or there are too few tiles for any batch.
-    """
+    """The settings with batches that the training tiles, of labels (N, C), can fill; says where they are smaller."""
     rows, batch = SAMPLERS[settings.sampler].drawable_rows(labels), settings.batch_size
-    classes = settings.sampler == "classes"
-    drawable = len(rows)
+    classes, drawable = settings.sampler == "classes", len(rows)
     # A batch holds no class twice.
     most = min(drawable, len(np.unique(labels[rows], axis=0)) * settings.images_per_class) if classes else drawable
-    check_microbatch(settings)
+    build.check_microbatch(settings)
     if batch <= most:
         return settings
     per_class = settings.images_per_class if classes else 1
-    unit = math.lcm(
-        len(training_devices()),
-        per_class,
-        settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1,
-    )
-    fitting = most // unit * unit
-    least = 2 * per_class if classes else 2
-    if fitting < max(least, unit):
-        raise ValueError(too_few(settings, max(least, unit), rows, labels))
+    microbatch = settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1
+    unit = math.lcm(len(training_devices()), per_class, microbatch)
+    fitting, least = most // unit * unit, max(2 * per_class, unit)
+    if fitting < least:
+        raise ValueError(too_few(settings, least, rows, labels))
     tell(f"batch_size is {fitting} instead of {batch}: only {drawable} training tiles can be drawn.")
     return dataclasses.replace(settings, batch_size=fitting)
 
@@ -416,11 +365,6 @@ def too_few(settings: Settings, least: int, rows: np.ndarray, labels: np.ndarray
         return f"a batch needs {least} training tiles with others of the same labels, got {found}. {smaller}."
     smaller = "Lower microbatch (0: none), or label" if settings.microbatch and len(rows) > 1 else "Label"
     return f"a batch needs {least} training tiles with a label, got {len(rows)} of {len(labels)}. {smaller} more tiles."
-
-
-def without_weights(settings: Settings) -> Settings:
-    """The same encoder without weights from a file, whose network is ours."""
-    return settings if settings.weights == "imagenet" else dataclasses.replace(settings, weights="")
 
 
 def tell(line: str) -> None:
@@ -443,21 +387,10 @@ def evaluate_encoder(
     }
 
 
-def strategy_scope() -> AbstractContextManager[Any]:
-    """The scope of a MirroredStrategy over all devices of the best kind, or none for a single device."""
-    devices = training_devices()
-    return nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope()
-
-
 def training_devices() -> list[str]:
     """Names of all devices of the best kind."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return [device.name for device in devices]
-
-
-def steps_per_epoch(archive: Archive, splits: Splits, settings: Settings) -> int:
-    """Whole batches in the labelled training tiles."""
-    return int(archive.labels[splits.train].any(axis=1).sum()) // settings.batch_size
 
 
 def training_data(
@@ -482,8 +415,3 @@ def training_data(
         steps_per_epoch=steps,
         progress=progress,
     )
-
-
-def reports(result: Mapping[str, Any], descriptor: str) -> dict[str, RetrievalReport]:
-    """The two reports of a result that `train` returned, for one descriptor."""
-    return {name: RetrievalReport.from_dict(result[name][descriptor]) for name in ("untrained", "trained")}
