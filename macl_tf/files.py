@@ -140,6 +140,11 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/macl_tf` or `~/.cache/macl_tf`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "macl_tf"
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as file:

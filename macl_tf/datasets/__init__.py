@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from macl_tf.files import cache_folder
 from macl_tf.versions import need
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def load_archive(
     module = import_module(f"macl_tf.datasets.{name}")
     if name == "synthetic":
         return module.make_synthetic(seed=seed, **({} if num_tiles is None else {"num_tiles": num_tiles}))
-    cache = Path(cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "macl_tf").expanduser()
+    cache = Path(cache_dir or cache_folder()).expanduser()
     if name == "folder":
         if data_dir is None:
             raise ValueError(

@@ -41,7 +41,7 @@ def export_encoder(
     The descriptor is one that the run reported, None for what its settings say; `keep` is 0 for all versions.
     """
     from macl_tf.export.model_info import describe_encoder
-    from macl_tf.models.descriptors import descriptor_model
+    from macl_tf.models.descriptors import descriptor_model, turned
     from macl_tf.training.run_directory import read_encoder
 
     there = exported_version(run_dir, served, descriptor=descriptor)
@@ -49,7 +49,7 @@ def export_encoder(
         return there
     run, root = Path(run_dir), Path(served) / KIND
     info = describe_encoder(run, descriptor)
-    model = descriptor_model(read_encoder(run), info["descriptor"])
+    model = turned(descriptor_model(read_encoder(run), info["descriptor"]), info["settings"]["turns"])
     info["dim"] = int(model.output_shape[-1])
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(info)

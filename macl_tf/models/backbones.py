@@ -98,7 +98,7 @@ def stages(layers_of_backbone: list[keras.layers.Layer]) -> list[list[keras.laye
     found: list[list[keras.layers.Layer]] = [[]]
     height = None
     for layer in _leaves(layers_of_backbone):
-        shape = getattr(layer.output, "shape", ()) if len(layer._inbound_nodes) else ()
+        shape: tuple[int | None, ...] = getattr(layer.output, "shape", ()) if layer._inbound_nodes else ()
         if len(shape) == 4 and height is not None and shape[1] is not None and shape[1] < height and found[-1]:
             found.append([])
         if len(shape) == 4 and shape[1] is not None:

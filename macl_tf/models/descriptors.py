@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES
+from macl_tf.models.backbones import Tensor
+from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES, ROBUST
 from macl_tf.models.encoders import sum_of_maps
 
 SCALES = (1.0, 0.75, 0.5)
 SMALLEST = 32  # pixels: ResNet-18 halves an image five times
+LEARNED = 0.5  # share w of the learned embedding in "robust"
 SHARE = 0.5  # of the unit-norm probabilities beside another descriptor; chosen on UC Merced's training tiles
 
 
@@ -28,15 +31,16 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     Args:
         encoder: A model of `build_encoder` or `spoc_encoder`, with or without proxies or a classifier behind it, or
             any model with a layer called `features`.
-        descriptor: Of `build_encoder`: "projection", what the loss sees, or "backbone", the pooled features before it.
-            Of `spoc_encoder`: "spoc", what the loss sees, or "multi-scale", its sum over the scales 1, 0.75 and 0.5
-            as far as they leave 32 pixels. Of `classified`: "probabilities" too, p, those of the labels as the
-            classifier sees them, and "projection+probabilities", "backbone+probabilities" or
+        descriptor: Of `build_encoder`: "projection", what the loss sees; "backbone", the pooled features f before it;
+            or "robust", both beside each other, [sqrt(1 - w) f, sqrt(w) z] of unit norm with w = 0.5, for places that
+            training has not seen. Of `spoc_encoder`: "spoc", what the loss sees, or "multi-scale", its sum over the
+            scales 1, 0.75 and 0.5 as far as they leave 32 pixels. Of `classified`: "probabilities" too, p, those of
+            the labels as the classifier sees them, and "projection+probabilities", "backbone+probabilities" or
             "spoc+probabilities", two beside each other, whose similarity is (z . z' + p . p' / 4) / 1.25 for the
             first, z, and p of unit norm. None for what the loss sees.
 
     Returns:
-        Model of the same weights from pixels to (B, D), (B, F), (B, C), (B, D + C) or (B, F + C), unit norm, float32.
+        Model of the same weights from pixels to (B, D), (B, F), (B, C) or two of them side by side, unit norm, float32.
 
     Raises:
         ValueError: For another descriptor.
@@ -51,6 +55,12 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     if descriptor == "multi-scale":
         size = encoder.input_shape[1]
         return multi_scale_descriptor(encoder, [scale for scale in SCALES if round(size * scale) >= SMALLEST])
+    if descriptor == ROBUST:
+        features = encoder.get_layer("features").output
+        pretrained = layers.UnitNormalization(dtype="float32", name="unit_features")(features)
+        halves = (pretrained, math.sqrt(1 - LEARNED)), (descriptor_model(encoder).outputs[0], math.sqrt(LEARNED))
+        scaled = [layers.Rescaling(scale, dtype="float32")(half) for half, scale in halves]
+        return keras.Model(encoder.input, layers.Concatenate(dtype="float32", name="robust")(scaled), name="descriptor")
     first, beside, _ = descriptor.partition("+")
     if beside or descriptor == PROBABILITIES:
         logits = encoder.get_layer("logits").output
@@ -65,6 +75,43 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     last = "descriptor_of_two" if "+" in descriptor else "descriptor"  # the backbone's own is in the model already
     unit = layers.UnitNormalization(dtype="float32", name=last)(features)
     return keras.Model(encoder.input, unit, name="descriptor")
+
+
+def all_descriptors(encoder: keras.Model, *, turns: int = 1) -> tuple[keras.Model, dict[str, int]]:
+    """One model of all descriptors of an encoder side by side, each (B, D) of unit norm, and the width of each."""
+    names = descriptors_of(encoder)
+    models = [turned(descriptor_model(encoder, name), turns) for name in names]
+    outputs = [model.outputs[0] if model.input is encoder.input else model(encoder.input) for model in models]
+    joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
+    return keras.Model(encoder.input, joined, name="descriptors"), {
+        name: output.shape[1] for name, output in zip(names, outputs, strict=True)
+    }
+
+
+def turned(model: keras.Model, turns: int) -> keras.Model:
+    """The descriptor of a tile whichever way up it is: the mean over turns, at the cost of as many passes.
+
+        z = g / ||g||,  g = sum over the turns of the descriptor of the turned tile
+
+    Args:
+        model: From pixels (B, S, S, 3) to (B, D), unit norm.
+        turns: 1, as it is; 2, also upside down; 4, all quarter turns.
+
+    Returns:
+        Model from pixels to (B, D), unit norm, float32. With 4 turns a turned tile has the same descriptor.
+    """
+    if turns == 1:
+        return model
+    pixels = keras.Input(model.input_shape[1:], name="pixels")
+    found = [model(_quarter_turns(pixels, quarter)) for quarter in range(0, 4, 4 // turns)]
+    total = layers.Add(dtype="float32")(found)
+    return keras.Model(pixels, layers.UnitNormalization(dtype="float32", name="turned")(total), name="descriptor")
+
+
+def _quarter_turns(pixels: Tensor, quarters: int) -> Tensor:
+    turned = keras.ops.transpose(pixels, (0, 2, 1, 3)) if quarters % 2 else pixels
+    flipped = {0: (), 1: (1,), 2: (1, 2), 3: (2,)}[quarters]
+    return keras.ops.flip(turned, axis=flipped) if flipped else turned
 
 
 def searchable(model: keras.Model) -> keras.Model:

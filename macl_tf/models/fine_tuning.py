@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import keras
 
 from macl_tf.models.backbones import stages
-
-ALL, HEAD = "all", "head"
-_LAST = re.compile(r"last:([1-9]\d*)")
-
-
-def last_stages(trainable: str) -> int | None:
-    """N of "last:N", None of "all" and "head".
-
-    Raises:
-        ValueError: For anything else.
-    """
-    if trainable in (ALL, HEAD):
-        return None
-    found = _LAST.fullmatch(trainable)
-    if found is None:
-        raise ValueError(f"trainable must be all, head, or last:N for the last N stages, got '{trainable}'.")
-    return int(found[1])
+from macl_tf.models.descriptor_names import HEAD, last_stages
 
 
 def backbone_part(encoder: keras.Model) -> keras.Model:
@@ -55,7 +37,7 @@ def set_trainable(encoder: keras.Model, trainable: str, *, freeze_norms: bool = 
 
 
 def detached_head(model: keras.Model) -> keras.Model:
-    """A copy of what follows the pooled features (B, F), to be trained on features alone; `take_head` brings it back."""
+    """A copy of what follows the pooled features (B, F), to be trained on these; `take_head` brings it back."""
     head = keras.Model(model.get_layer("features").input, model.outputs, name=model.name)
     copied = keras.models.clone_model(head)
     copied.set_weights(head.get_weights())

@@ -14,6 +14,7 @@ from macl_tf.files import sha256_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _TYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+# Name and type of a storage, then offset, shape and strides in it.
 _Place = tuple[str, np.dtype[Any], int, tuple[int, ...], tuple[int, ...]]
 
 
@@ -43,7 +44,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, NDArray[Any]]:
         for key in _Reader(file).load():
             count = int.from_bytes(file.read(8), "little")
             storages[key] = np.frombuffer(file.read(count * kinds[key].itemsize), kinds[key], count)
-    return {name: _tensor(storages[key], *place) for name, (key, _, *place) in places.items()}
+    return {name: _tensor(storages[place[0]], *place[2:]) for name, place in places.items()}
 
 
 def _tensor(storage: NDArray[Any], offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> NDArray[Any]:

@@ -11,8 +11,11 @@ import keras
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses import ProxyHead, registry
 from macl_tf.models.cached_gradients import CachedGradients
+from macl_tf.models.descriptor_names import HEAD
 from macl_tf.models.encoders import build_encoder, classified, spoc_encoder
 from macl_tf.models.fast_layers import fast
+from macl_tf.models.fine_tuning import set_trainable
+from macl_tf.training.optimizer import BackboneAdamW
 from macl_tf.training.settings import Settings
 
 
@@ -45,11 +48,17 @@ def targets(labels: Any, settings: Settings) -> Any:
 
 def make_encoder(settings: Settings) -> keras.Model:
     """The encoder that the settings ask for, untrained or from weights, of the layers that train faster."""
-    weights = settings.weights or None
+    chosen: dict[str, Any] = {
+        "backbone": settings.backbone,
+        "width": settings.width,
+        "weights": settings.weights or None,
+    }
     if settings.head == "spoc":
-        return fast(spoc_encoder(settings.image_size, width=settings.width, weights=weights))
-    width, dimensions = settings.width, settings.embedding_dim
-    return fast(build_encoder(settings.image_size, width=width, embedding_dim=dimensions, weights=weights))
+        encoder = fast(spoc_encoder(settings.image_size, **chosen))
+    else:
+        encoder = fast(build_encoder(settings.image_size, embedding_dim=settings.embedding_dim, **chosen))
+    set_trainable(encoder, settings.trainable, freeze_norms=settings.freeze_norms)
+    return encoder
 
 
 def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:
@@ -61,7 +70,8 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
         model = keras.Model(encoder.inputs, proxies, name="encoder")
     if settings.classifies:
         model = classified(encoder, num_labels, head=proxies)
-    return CachedGradients(model, settings.microbatch) if settings.microbatch else model
+    whole = not settings.microbatch or settings.trainable == HEAD  # features of a batch take no memory
+    return model if whole else CachedGradients(model, settings.microbatch)
 
 
 def check_microbatch(settings: Settings) -> None:
@@ -101,7 +111,7 @@ def make_optimizer(settings: Settings, steps: int) -> keras.optimizers.Optimizer
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+    optimizer = BackboneAdamW(schedule, weight_decay=settings.weight_decay, backbone_factor=settings.backbone_factor)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
 

@@ -22,10 +22,17 @@ class BackboneAdamW(keras.optimizers.AdamW):
     def __init__(self, *args: Any, backbone_factor: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.backbone_factor = backbone_factor
+        self._slow: set[Any] = set()
+
+    def build(self, variables: Any) -> None:
+        """As in Keras."""
+        super().build(variables)
+        # Told by key: on TensorFlow a step gets the variable that a Keras variable holds, which has no path.
+        self._slow = {self._var_key(variable) for variable in variables if not variable.path.startswith(_HEAD)}
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """As in Keras."""
-        factor = 1.0 if variable.path.startswith(_HEAD) else self.backbone_factor
+        factor = self.backbone_factor if self._var_key(variable) in self._slow else 1.0
         super().update_step(gradient, variable, learning_rate * factor)
 
     def get_config(self) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def placed(settings: Settings) -> Settings:
     if table and os.path.isabs(table) and data_dir and Path(table).is_relative_to(root):
         table = Path(table).relative_to(root).as_posix()
     weights = settings.weights if settings.weights == "imagenet" else _absolute(settings.weights)
-    return dataclasses.replace(settings, data_dir=data_dir, table=table, weights=weights)
+    backbone = _absolute(settings.backbone) if settings.backbone.endswith(".keras") else settings.backbone
+    return dataclasses.replace(settings, data_dir=data_dir, table=table, weights=weights, backbone=backbone)
 
 
 def moved(settings: Settings, data_dir: str | os.PathLike[str], table: str | os.PathLike[str] = "") -> Settings:
@@ -116,6 +117,11 @@ def describe_run(settings: Settings, run: Path) -> None:
     if os.path.isfile(settings.weights):
         versions["weights_sha256"] = sha256_of(settings.weights)
     write_json(run / VERSIONS, versions)
+
+
+def describe_start(run: Path, backbone_sha256: str) -> None:
+    """Adds to versions.json what tells the weights that the backbone began from: SHA-256 of their values as float32."""
+    write_json(run / VERSIONS, {**read_run(run, VERSIONS), "backbone_sha256": backbone_sha256})
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

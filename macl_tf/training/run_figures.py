@@ -14,7 +14,6 @@ from macl_tf.datasets.splits import Splits
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, nearest
 from macl_tf.figures import contact_sheet, plot_history, plot_label_frequencies, plot_per_label
 from macl_tf.labels import LabelStatistics
-from macl_tf.models.descriptors import descriptor_model
 from macl_tf.pipeline.samplers import expected_frequencies
 
 QUERIES, NEIGHBOURS = 8, 6
@@ -29,8 +28,7 @@ def draw_run(
     draw_weights: np.ndarray,
     history: Mapping[str, Sequence[float]],
     monitor: str,
-    encoder: keras.Model,
-    descriptor: str,
+    descriptor: keras.Model,
     test_images: np.ndarray,
     reports: Mapping[str, RetrievalReport],
 ) -> None:
@@ -53,7 +51,7 @@ def draw_run(
         if len(labels) < 2:
             raise ValueError("there is one test tile only")
         queries = varied_queries(labels, statistics, QUERIES)
-        embeddings = embed(descriptor_model(encoder, descriptor), test_images, progress=False)
+        embeddings = embed(descriptor, test_images, progress=False)
         k, ids = min(NEIGHBOURS, len(labels) - 1), np.arange(len(labels))
         scores, found = nearest(embeddings[queries], embeddings, k, query_ids=queries, database_ids=ids)
         shown = (test_images[queries], labels[queries], test_images[found], labels[found], scores)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from macl_tf.losses.registry import LOSSES
-from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER
+from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, last_stages
 
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
 # do, and batches of several tiles a class. Whatever is said explicitly wins.
@@ -62,9 +62,14 @@ class Settings:
         0.0, "share left out between training and validation in a split by blocks", at_least=0, below=1
     )
     # The encoder
+    backbone: str = setting(
+        "resnet18",
+        "the network: resnet18, efficientnet-lite0, efficientnet-lite2, keras:NAME of keras.applications, hub:PRESET "
+        "of keras-hub, or a .keras file of one's own",
+    )
     image_size: int = setting(64, "side to which tiles are resized, pixels", at_least=32)
     width: int = setting(
-        64, "channels of the encoder's first stage: 64 is ResNet-18, 32 trains three times as fast", at_least=8
+        64, "channels of resnet18's first stage: 64 is ResNet-18, 32 trains three times as fast", at_least=8
     )
     embedding_dim: int = setting(128, "dimensions of the projection", at_least=2)
     head: str = setting(
@@ -74,15 +79,29 @@ class Settings:
     )
     descriptor: str = setting(
         "projection",
-        "vector that retrieval compares: projection or backbone with head=projection, spoc or multi-scale with "
-        "head=spoc, and with a classifier its probabilities, alone or beside others",
+        "vector that retrieval compares: projection, backbone, or robust, which is both, with head=projection; spoc or "
+        "multi-scale with head=spoc; and with a classifier its probabilities, alone or beside others",
         one_of=tuple(
             dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
         ),
     )
-    weights: str = setting(
-        "", "weights to start from: encoder.keras of another run, a .weights.h5 file, or imagenet (extra 'hub')"
+    turns: int = setting(
+        1,
+        "quarter turns of a tile whose descriptors are averaged, 1, 2 or 4: pictures from above have no up",
+        at_least=1,
     )
+    weights: str = setting(
+        "",
+        "weights to start from: imagenet (the backbone's published ones; extra 'imagenet' or 'hub'), encoder.keras of "
+        "another run, or a .weights.h5 file",
+    )
+    trainable: str = setting(
+        "all", "what is trained: all, last:N (the backbone's last N stages), or head, on features computed once"
+    )
+    feature_views: int = setting(
+        8, "augmented views of each tile whose features are kept for trainable=head, 0: none", at_least=0
+    )
+    freeze_norms: bool = setting(False, "keep the backbone's batch normalisation as it began")
     # The loss
     loss: str = setting(
         "macl", "the loss; wmacl weighs anchors by rarity, bce is classification alone", one_of=tuple(LOSSES)
@@ -117,6 +136,7 @@ class Settings:
     # The optimizer
     epochs: int = setting(30, "passes over the training tiles", at_least=1)
     learning_rate: float = setting(1e-3, "peak of AdamW's learning rate", above=0)
+    backbone_factor: float = setting(1.0, "share of the learning rate that the backbone takes", above=0, at_most=1)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
     warmup_epochs: float = setting(2.0, "epochs of linear warm-up before the cosine decay", at_least=0)
     early_stopping: int = setting(0, "stop after this many epochs without a better validation; 0 never", at_least=0)
@@ -126,6 +146,10 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             check_value(field, getattr(self, field.name))
+        if last_stages(self.trainable) is None and self.trainable == HEAD and self.head != "projection":
+            raise ValueError(f"trainable=head needs head=projection, which has a head to train, got head={self.head}.")
+        if self.turns not in (1, 2, 4):
+            raise ValueError(f"turns must be 1, 2 or 4, got {self.turns}.")
         if self.descriptor not in self.descriptors:
             known = " or ".join(self.descriptors)
             raise ValueError(f"descriptor must be {known} with head={self.head}, got '{self.descriptor}'.")

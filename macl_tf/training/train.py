@@ -20,13 +20,17 @@ from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.datasets.walk import shorten
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
-from macl_tf.files import write_json, written_whole
+from macl_tf.files import cache_folder, write_json, written_whole
 from macl_tf.labels import LabelStatistics
-from macl_tf.models.descriptors import descriptor_model, descriptors_of, searchable
+from macl_tf.models.backbones import weights_digest
+from macl_tf.models.descriptor_names import HEAD
+from macl_tf.models.descriptors import all_descriptors, descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
+from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.pretrained import check_weights
+from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
-from macl_tf.pipeline.samplers import SAMPLERS
+from macl_tf.pipeline.samplers import SAMPLERS, make_sampler
 from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
@@ -98,25 +102,38 @@ def _train(
     steps = int(labelled.sum()) // settings.batch_size
     with nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
         # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
-        from_file = settings.weights != "imagenet"  # whose network is another than ours
-        encoder = build.make_encoder(dataclasses.replace(settings, weights="") if begun and from_file else settings)
+        # But for a frozen backbone, which no checkpoint holds, and published weights, whose network may be another.
+        again = begun and settings.weights != "imagenet" and settings.trainable != HEAD
+        encoder = build.make_encoder(dataclasses.replace(settings, weights="") if again else settings)
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
+            backbone = weights_digest(backbone_part(encoder).weights)
+            run_directory.describe_start(run, backbone)
             searched = model if settings.classifies else encoder  # by the probabilities of labels too
             untrained = task.reports(searched, test_images, progress=progress)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
-        model.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
-        model.optimizer.build(model.trainable_variables)
+        fitted = detached_head(model) if settings.trainable == HEAD else model
+        fitted.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
+        fitted.optimizer.build(fitted.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
-        done = checkpoint.restore(model)
-    data = training_data(task.archive, task.splits, settings, done, steps, progress=progress)
+        done = checkpoint.restore(fitted)
+    if fitted is model:
+        data = training_data(task.archive, task.splits, settings, done, steps, progress=progress)
+        validation = load_images(task.archive, task.splits.validation, settings.image_size, progress=progress)
+    else:
+        data, validation = head_data(encoder, task.archive, task.splits, settings, done, steps, progress=progress)
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
         tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
     if done and progress:
         print(f"Going on after epoch {done} of {settings.epochs}.")
     if done < settings.epochs and not checkpoint.finished_early:
-        _fit(model, task, data, checkpoint, run, done, progress=progress)
+        _fit(fitted, task, data, validation, checkpoint, run, done, progress=progress)
+    best = without_optimizer(fitted)
+    if checkpoint.best_epoch is not None:
+        checkpoint.restore_best(best)
+    if fitted is not model:
+        take_head(model, best)
     return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
 
 
@@ -132,8 +149,8 @@ class _Task:
 
     def reports(self, encoder: keras.Model, images: np.ndarray, *, progress: bool) -> dict[str, RetrievalReport]:
         """Of the test tiles."""
-        labels = self.archive.labels[self.splits.test]
-        return evaluate_encoder(encoder, images, labels, self.statistics, progress=progress)
+        labels, turns = self.archive.labels[self.splits.test], self.settings.turns
+        return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=progress)
 
 
 def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
@@ -169,10 +186,18 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
 
 
 def _fit(
-    model: keras.Model, task: _Task, data: TrainingData, checkpoint: Checkpoint, run: Path, done: int, *, progress: bool
+    model: keras.Model,
+    task: _Task,
+    data: TrainingData,
+    validation: np.ndarray,
+    checkpoint: Checkpoint,
+    run: Path,
+    done: int,
+    *,
+    progress: bool,
 ) -> None:
-    """Trains from an epoch on, with what is logged and kept after each."""
-    settings, validation = task.settings, task.splits.validation
+    """Trains from an epoch on, with what is logged and kept after each; `validation` as the model takes them."""
+    settings = task.settings
     schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
     model.fit(
         data.dataset.map(lambda images, labels: (images, build.targets(labels, settings))),
@@ -184,8 +209,8 @@ def _fit(
             *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
             build.LearningRateLog(),
             RetrievalEvaluation(
-                load_images(task.archive, validation, settings.image_size, progress=progress),
-                task.archive.labels[validation],
+                validation,
+                task.archive.labels[task.splits.validation],
                 label_statistics=task.statistics,
                 descriptor=settings.descriptor,
             ),
@@ -206,11 +231,8 @@ def _finish(
     *,
     progress: bool,
 ) -> dict[str, Any]:
-    """Saves the best encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
-    model = without_optimizer(model)
-    if checkpoint.best_epoch is not None:
-        checkpoint.restore_best(model)
-    encoder, settings = searchable(model), task.settings
+    """Saves the encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
+    encoder, settings = searchable(without_optimizer(model)), task.settings
     trained = task.reports(encoder, test_images, progress=progress)
     kept = run_directory.read_run(run, UNTRAINED)
     untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
@@ -224,8 +246,7 @@ def _finish(
         draw_weights=draw_weights,
         history=checkpoint.columns(),
         monitor=MONITOR,
-        encoder=encoder,
-        descriptor=settings.descriptor,
+        descriptor=turned(descriptor_model(encoder, settings.descriptor), settings.turns),
         test_images=test_images,
         reports={"untrained": untrained[settings.descriptor], "trained": trained[settings.descriptor]},
     )
@@ -305,7 +326,9 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
         )
     encoder = run_directory.read_encoder(run)
     images = load_images(archive, indices, settings.image_size, progress=progress)
-    return Evaluation(tiles, evaluate_encoder(encoder, images, archive.labels[indices], statistics, progress=progress))
+    labels = archive.labels[indices]
+    found = evaluate_encoder(encoder, images, labels, statistics, turns=settings.turns, progress=progress)
+    return Evaluation(tiles, found)
 
 
 def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
@@ -373,17 +396,21 @@ def tell(line: str) -> None:
 
 
 def evaluate_encoder(
-    encoder: keras.Model, images: np.ndarray, labels: np.ndarray, statistics: LabelStatistics, *, progress: bool = True
+    encoder: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    statistics: LabelStatistics,
+    *,
+    turns: int = 1,
+    progress: bool = True,
 ) -> dict[str, RetrievalReport]:
     """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
+    model, widths = all_descriptors(encoder, turns=turns)
+    found = np.split(embed(model, images, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
+    names, counts = statistics.label_names, statistics.counts
     return {
-        name: evaluate(
-            embed(descriptor_model(encoder, name), images, progress=progress),
-            labels,
-            label_names=statistics.label_names,
-            label_counts=statistics.counts,
-        )
-        for name in descriptors_of(encoder)
+        name: evaluate(embeddings, labels, label_names=names, label_counts=counts)
+        for name, embeddings in zip(widths, found, strict=True)
     }
 
 
@@ -415,3 +442,54 @@ def training_data(
         steps_per_epoch=steps,
         progress=progress,
     )
+
+
+def head_data(
+    encoder: keras.Model,
+    archive: Archive,
+    splits: Splits,
+    settings: Settings,
+    initial_epoch: int,
+    steps: int,
+    *,
+    progress: bool,
+) -> tuple[TrainingData, np.ndarray]:
+    """The batches of features that a head is trained on, and the features (N, F) of the validation tiles."""
+    backbone = backbone_part(encoder)
+    key = f"{settings.backbone} {settings.precision} {weights_digest(backbone.weights)}"
+
+    def features(indices: np.ndarray, views: int) -> FeatureViews:
+        return feature_views(
+            archive,
+            indices,
+            backbone.predict_on_batch,
+            backbone=key,
+            image_size=settings.image_size,
+            views=views,
+            crop_scale=(settings.crop_area, 1.0),
+            seed=settings.seed,
+            cache=cache_folder() / "features",
+            progress=progress,
+        )
+
+    labels = archive.labels[splits.train]
+    sampler = make_sampler(
+        settings.sampler,
+        labels,
+        settings.batch_size,
+        seed=settings.seed,
+        steps=steps,
+        power=settings.sampler_power,
+        images_per_class=settings.images_per_class,
+    )
+    data = feature_dataset(
+        features(splits.train, settings.feature_views if settings.augment else 0),
+        labels,
+        sampler,
+        seed=settings.seed,
+        epochs=settings.epochs,
+        initial_epoch=initial_epoch,
+        views=settings.views,
+    )
+    rows = np.arange(len(splits.validation))
+    return data, features(splits.validation, 0).read(np.zeros_like(rows), rows)
