@@ -57,35 +57,32 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
         return multi_scale_descriptor(encoder, [scale for scale in SCALES if round(size * scale) >= SMALLEST])
     if descriptor == ROBUST:
         features = encoder.get_layer("features").output
-        pretrained = layers.UnitNormalization(dtype="float32", name="unit_features")(features)
+        pretrained = layers.UnitNormalization(dtype="float32")(features)
         halves = (pretrained, math.sqrt(1 - LEARNED)), (descriptor_model(encoder).outputs[0], math.sqrt(LEARNED))
         scaled = [layers.Rescaling(scale, dtype="float32")(half) for half, scale in halves]
-        return keras.Model(encoder.input, layers.Concatenate(dtype="float32", name="robust")(scaled), name="descriptor")
+        return keras.Model(encoder.input, layers.Concatenate(dtype="float32")(scaled), name="descriptor")
     first, beside, _ = descriptor.partition("+")
     if beside or descriptor == PROBABILITIES:
         logits = encoder.get_layer("logits").output
-        features = layers.Activation("sigmoid", dtype="float32", name=PROBABILITIES)(logits)
+        features = layers.Activation("sigmoid", dtype="float32")(logits)
         if beside:
-            unit = layers.UnitNormalization(dtype="float32", name="unit_probabilities")(features)
-            share = layers.Rescaling(SHARE, dtype="float32", name="share")(unit)
+            unit = layers.UnitNormalization(dtype="float32")(features)
+            share = layers.Rescaling(SHARE, dtype="float32")(unit)
             both = [descriptor_model(encoder, first).outputs[0], share]
-            features = layers.Concatenate(dtype="float32", name="beside")(both)
+            features = layers.Concatenate(dtype="float32")(both)
     else:
         features = encoder.get_layer("features").output
-    last = "descriptor_of_two" if "+" in descriptor else "descriptor"  # the backbone's own is in the model already
-    unit = layers.UnitNormalization(dtype="float32", name=last)(features)
-    return keras.Model(encoder.input, unit, name="descriptor")
+    # No layer has a name of its own here: one model may hold several descriptors.
+    return keras.Model(encoder.input, layers.UnitNormalization(dtype="float32")(features), name="descriptor")
 
 
 def all_descriptors(encoder: keras.Model, *, turns: int = 1) -> tuple[keras.Model, dict[str, int]]:
-    """One model of all descriptors of an encoder side by side, each (B, D) of unit norm, and the width of each."""
-    names = descriptors_of(encoder)
-    models = [turned(descriptor_model(encoder, name), turns) for name in names]
-    outputs = [model.outputs[0] if model.input is encoder.input else model(encoder.input) for model in models]
-    joined = outputs[0] if len(outputs) == 1 else layers.Concatenate(dtype="float32")(outputs)
-    return keras.Model(encoder.input, joined, name="descriptors"), {
-        name: output.shape[1] for name, output in zip(names, outputs, strict=True)
-    }
+    """One model of all descriptors of an encoder side by side, each up to a factor, and the width of each."""
+    models = {name: descriptor_model(encoder, name) for name in descriptors_of(encoder)}
+    pixels = encoder.inputs[0]
+    outputs = [model.outputs[0] if model.inputs[0] is pixels else model(pixels) for model in models.values()]
+    model = keras.Model(pixels, layers.Concatenate(dtype="float32")(outputs), name="descriptors")
+    return turned(model, turns), {name: model.output_shape[1] for name, model in models.items()}
 
 
 def turned(model: keras.Model, turns: int) -> keras.Model:
