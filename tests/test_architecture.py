@@ -42,7 +42,7 @@ ONLY = {
     "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding"},
     "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
-    "keras_hub": {"models/pretrained.py"},
+    "keras_hub": {"models/backbones.py"},
     "rasterio": {"datasets/tiff.py"},
     "pyarrow": {"index/parquet.py"},
     "scann": {"index/searchers/scann.py"},

@@ -74,5 +74,5 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
         "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
         "settings": values,
         "encoder_sha256": file_digest,
-        "sha256": hashlib.sha256(f"{file_digest} {descriptor} {FORMAT}".encode()).hexdigest(),
+        "sha256": hashlib.sha256(f"{file_digest} {descriptor} {settings.turns} {FORMAT}".encode()).hexdigest(),
     }

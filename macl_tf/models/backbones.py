@@ -12,6 +12,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from macl_tf.models.efficientnet_lite import VARIANTS, efficientnet_lite, load_imagenet
+from macl_tf.models.efficientnet_lite import VARIANTS, efficientnet_lite, load_imagenet, weights_file
 from macl_tf.models.resnet import resnet18
 
 Tensor = Any
@@ -57,6 +58,7 @@ def backbone_of(
         ConnectionError: Where weights can be neither found nor downloaded.
     """
     name = str(name)
+    check_backbone(name, imagenet=imagenet)
     if width != 64 and (name != "resnet18" or imagenet):
         raise ValueError(f"width must be 64 but for resnet18 without weights=imagenet, got {width} for {name}.")
     if name == "resnet18":
@@ -66,17 +68,38 @@ def backbone_of(
     if name in VARIANTS:
         return _lite(name, imagenet=imagenet)
     source, _, rest = name.partition(":")
-    if source == "keras" and rest:
+    if source == "keras":
         return _application(rest, image_size, imagenet=imagenet)
-    if source == "hub" and rest:
-        return _hub(rest, image_size, imagenet=imagenet)
-    if name.endswith(".keras"):
+    return _hub(rest, image_size, imagenet=imagenet) if source == "hub" else _file(Path(name), image_size)
+
+
+def check_backbone(name: str, *, imagenet: bool) -> None:
+    """Raises what `backbone_of` would of a name, a file or a package, without making anything."""
+    source, _, rest = name.partition(":")
+    if name in VARIANTS and imagenet:
+        weights_file(name)
+    elif (source == "hub" and rest) or (name == "resnet18" and imagenet):
+        if find_spec("keras_hub") is None:
+            raise ImportError(
+                f"backbone={name} needs keras-hub for it: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
+            )
+    elif source == "keras" and rest:
+        if rest not in (makers := _applications()):
+            near = difflib.get_close_matches(rest, makers, n=1)
+            hint = f" Did you mean keras:{near[0]}?" if near else ""
+            raise ValueError(
+                f"backbone=keras:NAME must name a network of keras.applications, got '{rest}'.{hint} They are: "
+                f"{', '.join(sorted(makers))}."
+            )
+    elif name.endswith(".keras"):
         if imagenet:
             raise ValueError(f"a backbone from a file brings its own weights: set weights='' for '{name}'.")
-        return _file(Path(name), image_size)
-    near = difflib.get_close_matches(name, OURS, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(f"backbone must be {KNOWN}; got '{name}'.{hint}")
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"backbone must be {KNOWN}, and '{name}' is not there.")
+    elif name not in OURS:
+        near = difflib.get_close_matches(name, OURS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"backbone must be {KNOWN}; got '{name}'.{hint}")
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -138,26 +161,23 @@ def _lite(name: str, *, imagenet: bool) -> Backbone:
     return apply
 
 
+def _applications() -> dict[str, Callable[..., keras.Model]]:
+    return {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
+
+
 def _application(name: str, image_size: int | None, *, imagenet: bool) -> Backbone:
-    makers = {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
-    if name not in makers:
-        near = difflib.get_close_matches(name, makers, n=1)
-        hint = f" Did you mean keras:{near[0]}?" if near else ""
-        raise ValueError(
-            f"backbone=keras:NAME must name a network of keras.applications, got '{name}'.{hint} They are: "
-            f"{', '.join(sorted(makers))}."
-        )
+    make = _applications()[name]
     shape = (image_size, image_size, 3)
     try:
-        network = makers[name](include_top=False, weights=None, input_shape=shape)
+        network = make(include_top=False, weights=None, input_shape=shape)
     except ValueError as error:
         raise ValueError(f"keras:{name} cannot take tiles of {image_size or 'any'} px. Keras says: {error}") from error
     if imagenet:
         try:
-            network.set_weights(makers[name](include_top=False, weights="imagenet", input_shape=shape).get_weights())
+            network.set_weights(make(include_top=False, weights="imagenet", input_shape=shape).get_weights())
         except Exception as error:
             raise ConnectionError(_away(f"keras:{name}", "Keras", error)) from error
-    matrix, offset = _published_scaling(sys.modules[makers[name].__module__].preprocess_input)
+    matrix, offset = _published_scaling(sys.modules[make.__module__].preprocess_input)
 
     def apply(pixels: Tensor) -> Tensor:
         return network(_rescaled(pixels, matrix, offset))
@@ -188,12 +208,8 @@ def _rescaled(pixels: Tensor, matrix: np.ndarray, offset: np.ndarray) -> Tensor:
 
 
 def _hub(preset: str, image_size: int | None, *, imagenet: bool) -> Backbone:
-    try:
-        import keras_hub
-    except ImportError as error:
-        raise ImportError(
-            f"the preset {preset} needs keras-hub: pip install 'macl_tf[gpu,hub]' (it brings full TensorFlow)."
-        ) from error
+    import keras_hub
+
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
         network = keras_hub.models.Backbone.from_preset(
@@ -223,8 +239,6 @@ def _away(name: str, whose: str, error: Exception) -> str:
 
 
 def _file(path: Path, image_size: int | None) -> Backbone:
-    if not path.is_file():
-        raise FileNotFoundError(f"backbone must be {KNOWN}, and '{path}' is not there.")
     network = keras.saving.load_model(path, compile=False)
     shape = network.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or set(shape[1:3]) - {None, image_size}:

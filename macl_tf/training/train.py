@@ -22,7 +22,7 @@ from macl_tf.datasets.walk import shorten
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.files import cache_folder, write_json, written_whole
 from macl_tf.labels import LabelStatistics
-from macl_tf.models.backbones import weights_digest
+from macl_tf.models.backbones import check_backbone, weights_digest
 from macl_tf.models.descriptor_names import HEAD
 from macl_tf.models.descriptors import all_descriptors, descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
@@ -76,6 +76,7 @@ def _train(
     begun = run_directory.has_progress(run)
     if not begun and asked.weights not in ("", "imagenet"):
         check_weights(Path(asked.weights))  # before an archive is prepared
+    check_backbone(asked.backbone, imagenet=asked.weights == "imagenet")
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(asked.seed)

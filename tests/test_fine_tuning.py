@@ -1,0 +1,225 @@
+"""What is trained of an encoder: all, its last stages, or its head on features that are kept; and at what rate."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from macl_tf import losses
+from macl_tf.export.saved_model import ExportedEncoder, export_encoder
+from macl_tf.models.descriptors import all_descriptors, descriptor_model, turned
+from macl_tf.models.encoders import build_encoder, classified
+from macl_tf.models.fine_tuning import backbone_part, detached_head, set_trainable, take_head
+from macl_tf.pipeline import features as features_module
+from macl_tf.training.optimizer import BackboneAdamW
+from macl_tf.training.run_directory import read_encoder
+from macl_tf.training.settings import Settings, load_settings
+from macl_tf.training.train import evaluate_run, train
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype("float32")
+
+
+def network():
+    """Two stages of one's own, with batch normalisation and dropout."""
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
+    for width in (4, 8):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(pixels, keras.layers.Dropout(0.2)(x))
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("backbone") / "mine.keras"
+    network().save(path)
+    return str(path)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "macl_tf" / "features"
+
+
+def settings_of(backbone, **changes):
+    small = {"num_tiles": 60, "image_size": 32, "embedding_dim": 8, "batch_size": 16, "epochs": 3}
+    return Settings(backbone=backbone, **{**small, "trainable": "head", "feature_views": 2, **changes})
+
+
+def values(model):
+    return {weight.path: weight.numpy().copy() for weight in model.weights}
+
+
+def test_a_head_is_trained_on_kept_features_and_the_backbone_stays(backbone, cache, tmp_path, monkeypatch):
+    settings = settings_of(backbone)
+    first = train(settings, tmp_path / "first", progress=False)
+    found = read_encoder(tmp_path / "first")
+    original = keras.saving.load_model(backbone, compile=False)
+    z = keras.Model(found.input, found.get_layer("features").output).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(z, original.predict(PIXELS, verbose=0).mean((1, 2)), rtol=1e-5, atol=1e-6)
+    assert first["trained"]["backbone"] == first["untrained"]["backbone"]
+    assert first["trained"]["projection"] != first["untrained"]["projection"]
+    versions = json.loads((tmp_path / "first" / "versions.json").read_text())
+    assert len(versions["backbone_sha256"]) == 64
+
+    parts = sorted(cache.rglob("*.npy"))
+    assert len(parts) == 2  # training and validation tiles
+    assert sorted(np.load(part).shape[0] for part in parts) == [1, 3]
+
+    def computed_again(*arguments, **options):
+        raise AssertionError("features are in the cache")
+
+    monkeypatch.setattr(features_module, "_features", computed_again)
+    again = train(settings, tmp_path / "again", progress=False)
+    assert again["trained"] == first["trained"]
+    monkeypatch.undo()
+    evaluated = evaluate_run(tmp_path / "first", progress=False).reports
+    assert evaluated["projection"].to_dict() == first["trained"]["projection"]
+
+
+def test_a_killed_head_run_goes_on_bit_for_bit(backbone, cache, tmp_path, monkeypatch):
+    settings = settings_of(backbone, loss="proxy-anchor", classification_weight=1.0)
+    whole = train(settings, tmp_path / "whole", progress=False)
+    from macl_tf.training.checkpoint import Checkpoint
+
+    def killed(self, epoch, logs=None):
+        real(self, epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    real = Checkpoint.on_epoch_end
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "killed", progress=False)
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", real)
+    assert train(settings, tmp_path / "killed", progress=False)["trained"] == whole["trained"]
+
+
+def test_features_of_other_tiles_views_or_weights_are_others(backbone, cache, tmp_path):
+    train(settings_of(backbone, epochs=1), tmp_path / "a", progress=False)
+    before = set(cache.iterdir())
+    for number, changes in enumerate(({"feature_views": 1}, {"crop_area": 0.7}, {"seed": 1}, {"augment": False})):
+        train(settings_of(backbone, epochs=1, **changes), tmp_path / str(number), progress=False)
+        assert set(cache.iterdir()) > before
+        before = set(cache.iterdir())
+
+
+def test_last_stages_and_norms_are_frozen_as_asked():
+    encoder = build_encoder(64, backbone="resnet18", width=8, embedding_dim=4)
+    for trainable, first in (("all", "stem"), ("last:2", "stage3"), ("last:1", "stage4"), ("head", "projection")):
+        set_trainable(encoder, trainable)
+        assert encoder.trainable_variables[0].path.startswith(first)
+        assert {"projection_1/kernel"} <= {variable.path for variable in encoder.trainable_variables}
+    set_trainable(encoder, "all", freeze_norms=True)
+    assert {v.path.split("/")[0] for v in encoder.trainable_variables if "norm" in v.path} == {"projection_norm"}
+    with pytest.raises(ValueError, match="must be at most the backbone's 5 stages, got 6"):
+        set_trainable(encoder, "last:6")
+
+
+def test_a_nested_backbone_is_frozen_too(backbone):
+    encoder = build_encoder(32, backbone=backbone, embedding_dim=4)
+    set_trainable(encoder, "last:1")
+    before = values(encoder)
+    encoder.compile("sgd", loss=losses.SupCon())
+    encoder.fit(PIXELS, np.eye(2)[[0, 1, 0, 1, 0, 1]], epochs=1, verbose=0)
+    changed = {path for path, value in values(encoder).items() if not np.array_equal(value, before[path])}
+    assert len([path for path in before if path not in changed]) == 5, changed  # kernel and norm of the first stage
+
+
+def test_a_detached_head_gives_and_takes_its_weights():
+    encoder = classified(build_encoder(32, backbone="resnet18", width=8, embedding_dim=4), 3)
+    features = backbone_part(encoder).predict(PIXELS, verbose=0)
+    head = detached_head(encoder)
+    for ours, whole in zip(head.predict(features, verbose=0), encoder.predict(PIXELS, verbose=0), strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-6)
+    head.get_layer("logits").bias.assign([1.0, 2.0, 3.0])
+    take_head(encoder, head)
+    for ours, whole in zip(head.predict(features, verbose=0), encoder.predict(PIXELS, verbose=0), strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_the_backbone_moves_by_its_share():
+    """By hand: the first step of Adam is the learning rate, whatever the gradient."""
+    encoder = build_encoder(32, backbone="resnet18", width=8, embedding_dim=4)
+    before = values(encoder)
+    encoder.compile(BackboneAdamW(1e-2, weight_decay=0.0, epsilon=1e-12, backbone_factor=0.1), loss=losses.SupCon())
+    encoder.fit(PIXELS, np.eye(2)[[0, 1, 0, 1, 0, 1]], batch_size=6, epochs=1, verbose=0)
+    for path, step in (("stage1_block2_2_conv/kernel", 1e-3), ("projection_2/kernel", 1e-2)):
+        moved = np.abs(values(encoder)[path] - before[path])
+        assert np.median(moved) == pytest.approx(step, rel=1e-3)
+    kept = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(encoder.optimizer))
+    assert kept.backbone_factor == 0.1
+
+
+@pytest.mark.parametrize("turns", [2, 4])
+def test_a_turned_tile_has_the_same_descriptor(turns):
+    encoder = build_encoder(32, backbone="resnet18", width=8, embedding_dim=4)
+    model = turned(encoder, turns)
+    quarters = range(0, 4, 4 // turns)
+    each = [encoder.predict(np.rot90(PIXELS, quarter, (1, 2)).copy(), verbose=0) for quarter in quarters]
+    expected = sum(each) / np.linalg.norm(sum(each), axis=1, keepdims=True)
+    for quarter in quarters:
+        found = model.predict(np.rot90(PIXELS, quarter, (1, 2)).copy(), verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_robust_similarity_is_the_mean_of_two():
+    encoder = build_encoder(32, backbone="resnet18", width=8, embedding_dim=4)
+    f, z, both = (
+        descriptor_model(encoder, name).predict(PIXELS, verbose=0) for name in ("backbone", "projection", "robust")
+    )
+    np.testing.assert_allclose(both @ both.T, (f @ f.T + z @ z.T) / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_all_descriptors_at_once_are_each_alone():
+    encoder = classified(build_encoder(32, backbone="resnet18", width=8, embedding_dim=4), 3)
+    model, widths = all_descriptors(encoder, turns=2)
+    parts = np.split(model.predict(PIXELS, verbose=0), np.cumsum([*widths.values()])[:-1], axis=1)
+    assert [*widths] == [
+        "projection",
+        "backbone",
+        "robust",
+        "probabilities",
+        "projection+probabilities",
+        "backbone+probabilities",
+    ]
+    for name, part in zip(widths, parts, strict=True):
+        expected = turned(descriptor_model(encoder, name), 2).predict(PIXELS, verbose=0)
+        np.testing.assert_allclose(part / np.linalg.norm(part, axis=1, keepdims=True), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_turns_and_robust_descriptors_are_exported(backbone, cache, tmp_path):
+    run = tmp_path / "run"
+    result = train(settings_of(backbone, epochs=1, turns=4, descriptor="robust"), run, progress=False)
+    served = export_encoder(run, tmp_path / "served").parents[1]
+    encoder = ExportedEncoder.load(served)
+    expected = turned(descriptor_model(read_encoder(run), "robust"), 4).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(encoder.embed_pixels(PIXELS.astype("uint8")), expected, rtol=1e-4, atol=1e-5)
+    assert encoder.info["settings"]["turns"] == 4 and encoder.info["descriptor"] == "robust"
+    assert encoder.info["settings"]["backbone"] == "mine.keras"  # not the folder of a machine
+    assert result["trained"]["robust"] == evaluate_run(run, progress=False).reports["robust"].to_dict()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["trainable=tail"], "trainable must be all, head, or last:N for the last N stages, got 'tail'"),
+        (["trainable=last:0"], "trainable must be all, head, or last:N"),
+        (["trainable=head", "head=spoc"], "trainable=head needs head=projection"),
+        (["turns=3"], "turns must be 1, 2 or 4, got 3"),
+        (["backbone_factor=0"], "backbone_factor must be above 0"),
+    ],
+)
+def test_bad_settings_are_refused(assignments, message):
+    with pytest.raises(ValueError, match=message):
+        load_settings(None, assignments)
+
+
+def test_settings_without_a_backbone_that_is_there_are_refused_before_anything_is_written(tmp_path):
+    settings = settings_of("nowhere.keras")
+    with pytest.raises(FileNotFoundError, match=r"nowhere.keras' is not there"):
+        train(settings, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
