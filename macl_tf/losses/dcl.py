@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from macl_tf.losses.batch_loss import Batch, check_range, known_to_keras
+from macl_tf.losses.batch_loss import Batch, in_range, known_to_keras
 from macl_tf.losses.margin import along_rows, count, distances, root
 from macl_tf.losses.pairwise import not_self
 from macl_tf.losses.ranked_list import BoundaryLoss, weighted_violation
@@ -25,17 +25,10 @@ def label_sets(labels: Tensor) -> Tensor:
 
 
 def first_of_groups(values: Tensor, mask: Tensor, groups: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """The smallest entry of each group of columns, for the groups with the smallest ones.
+    """The smallest of the values (b, B) in the mask from each group of columns, for the groups with the smallest ones.
 
-    Args:
-        values: (b, B).
-        mask: (b, B) boolean, the entries that count.
-        groups: (B,) int32, >= 0, the group of each column.
-        number: How many groups.
-
-    Returns:
-        Columns (b, number), by rising value, and boolean (b, number), whether there is one: a row may have fewer
-        groups.
+    Groups (B,) are numbers >= 0. Returned are columns (b, number) by rising value, and boolean (b, number), whether
+    there is one: a row may have fewer groups.
     """
     nothing = float("inf")
     # A spare column, never chosen: an empty batch too has something to reduce over.
@@ -74,12 +67,9 @@ class DCL(BoundaryLoss):
     Batches should hold several images of each of several classes (`--set sampler=classes`).
 
     Args:
-        boundary: a > 0, the distance within which another class counts as too near.
-        margin: m in [0, boundary].
-        weight_scale: T >= 0, how much more the nearest classes weigh.
         num_hard: Hard positives and hard classes per anchor, >= 1.
-        **kwargs: As in `PairLoss`: min_overlap (pairs that share labels but overlap less are neither positive nor
-            negative), normalize, name, reduction, dtype.
+        **kwargs: As in `BoundaryLoss`: boundary (a), margin (m), weight_scale (T), min_overlap (pairs that share labels
+            but overlap less are neither positive nor negative), normalize, name, reduction, dtype.
 
     Reference:
         Fan, Zhao, Zhao, Distribution Consistency Loss for Large-Scale Remote Sensing Image Retrieval, Remote
@@ -87,19 +77,12 @@ class DCL(BoundaryLoss):
         samples, hard classes at distances of their own. The equations are this project's formulation of them.
     """
 
-    def __init__(
-        self,
-        *,
-        boundary: float = 1.2,
-        margin: float = 0.4,
-        weight_scale: float = 10.0,
-        num_hard: int = 5,
-        name: str = "dcl",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(boundary=boundary, margin=margin, weight_scale=weight_scale, name=name, **kwargs)
-        check_range("num_hard", num_hard, "an integer >= 1", num_hard >= 1 and num_hard == int(num_hard))
-        self.num_hard = int(num_hard)
+    arguments = ("num_hard",)
+
+    def __init__(self, *, num_hard: int = 5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        whole = num_hard >= 1 and num_hard == int(num_hard)
+        self.num_hard = int(in_range("num_hard", num_hard, "an integer >= 1", whole))
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`.
@@ -127,7 +110,3 @@ class DCL(BoundaryLoss):
         inside = self.boundary - distances_to(z, all_z, nearest)
         found = ops.logical_and(found, along_rows(apart, nearest) < self.boundary)
         return share_hard * mean_beyond + weighted_violation(inside, found, self.weight_scale)
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "num_hard": self.num_hard}

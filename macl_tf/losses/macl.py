@@ -11,8 +11,9 @@ from typing import Any
 from keras import ops
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses.batch_loss import check_range, known_to_keras
+from macl_tf.losses.batch_loss import in_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
+from macl_tf.losses.registry import OF_MACL
 from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY, Target
 
 Tensor = Any
@@ -69,6 +70,8 @@ class MACL(PairwiseLoss):
         MACL, arXiv 2512.16294, fixes the three ideas. The equations are this project's formulation of them.
     """
 
+    arguments = (*OF_MACL, "weighted")
+
     def __init__(
         self,
         label_statistics: LabelStatistics | None = None,
@@ -79,10 +82,9 @@ class MACL(PairwiseLoss):
         rarity_scale: float = 0.3,
         min_temperature: float = 0.01,
         weighted: bool = False,
-        name: str = "macl",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        super().__init__(**kwargs)
         if isinstance(label_statistics, Mapping):  # from a saved model
             label_statistics = LabelStatistics.from_config(label_statistics)
         if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
@@ -90,22 +92,13 @@ class MACL(PairwiseLoss):
                 f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}. "
                 "macl_tf.LabelStatistics.from_labels(multi_hot) makes one."
             )
-        check_range("reweighting_power", reweighting_power, ">= 0", reweighting_power >= 0)
-        check_range("overlap_power", overlap_power, ">= 0", overlap_power >= 0)
-        check_range(
-            "overlap_scale",
-            overlap_scale,
-            ">= 0 (the temperature must rise with overlap; a falling one pushes the best matches apart)",
-            overlap_scale >= 0,
-        )
-        check_range("rarity_scale", rarity_scale, "in [0, 1)", 0 <= rarity_scale < 1)
-        check_range("min_temperature", min_temperature, "> 0", min_temperature > 0)
+        rises = ">= 0 (the temperature must rise with overlap; a falling one pushes the best matches apart)"
         self.label_statistics = label_statistics
-        self.reweighting_power = float(reweighting_power)
-        self.overlap_power = float(overlap_power)
-        self.overlap_scale = float(overlap_scale)
-        self.rarity_scale = float(rarity_scale)
-        self.min_temperature = float(min_temperature)
+        self.reweighting_power = in_range("reweighting_power", reweighting_power, ">= 0", reweighting_power >= 0)
+        self.overlap_power = in_range("overlap_power", overlap_power, ">= 0", overlap_power >= 0)
+        self.overlap_scale = in_range("overlap_scale", overlap_scale, rises, overlap_scale >= 0)
+        self.rarity_scale = in_range("rarity_scale", rarity_scale, "in [0, 1)", 0 <= rarity_scale < 1)
+        self.min_temperature = in_range("min_temperature", min_temperature, "> 0", min_temperature > 0)
         self.weighted = bool(weighted)
 
     def choose_target(self) -> Target:
@@ -120,20 +113,9 @@ class MACL(PairwiseLoss):
         else:
             counts = ops.convert_to_tensor(statistics.counts, dtype=all_labels.dtype)
             pairs = ops.convert_to_tensor(statistics.cooccurrence, dtype=all_labels.dtype)
-        return {"counts": counts, "cooccurrence": pairs, **self.powers()}
-
-    def powers(self) -> dict[str, float]:
-        """The hyper-parameters that the target reads."""
-        return {
-            "reweighting_power": self.reweighting_power,
-            "overlap_power": self.overlap_power,
-            "overlap_scale": self.overlap_scale,
-            "rarity_scale": self.rarity_scale,
-            "min_temperature": self.min_temperature,
-        }
+        return {"counts": counts, "cooccurrence": pairs, **{name: getattr(self, name) for name in OF_MACL}}
 
     def get_config(self) -> dict[str, Any]:
         """As in `BatchLoss`."""
         statistics = None if self.label_statistics is None else self.label_statistics.get_config()
-        own = {"label_statistics": statistics, **self.powers(), "weighted": self.weighted}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "label_statistics": statistics}

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, check_range, known_to_keras
+from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, in_range, known_to_keras
 from macl_tf.losses.pairwise import not_self
 from macl_tf.losses.targets import label_overlap
 
@@ -80,32 +80,32 @@ class PairLoss(BatchLoss):
         **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
     """
 
+    arguments = ("min_overlap",)
+
     def __init__(self, *, min_overlap: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
-        self.min_overlap = float(min_overlap)
+        self.min_overlap = in_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Positive and negative pairs of this replica's anchors, two boolean (b, B) masks."""
         positive, negative = rows_of(batch, *related(batch.all_labels, self.min_overlap))
         return positive, negative
 
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "min_overlap": self.min_overlap}
-
 
 class HingeLoss(PairLoss):
-    """A loss over pairs with a margin > 0, of raw distances unless `normalize` is asked for, as published."""
+    """A loss over pairs with a margin, of raw distances unless `normalize` is asked for, as published.
 
-    def __init__(self, *, margin: float, normalize: bool = False, **kwargs: Any) -> None:
+    Args:
+        margin: > 0.
+        normalize: Whether embeddings are divided by their norm.
+        **kwargs: As in `PairLoss`: min_overlap, name, reduction, dtype.
+    """
+
+    arguments = ("margin",)
+
+    def __init__(self, *, margin: float = 1.0, normalize: bool = False, **kwargs: Any) -> None:
         super().__init__(normalize=normalize, **kwargs)
-        check_range("margin", margin, "> 0", margin > 0)
-        self.margin = float(margin)
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "margin": self.margin}
+        self.margin = in_range("margin", margin, "> 0", margin > 0)
 
 
 @known_to_keras
@@ -124,15 +124,11 @@ class MarginContrastive(HingeLoss):
     square, and averages each kind over its pairs above 0.
 
     Args:
-        margin: Distance, > 0, beyond which a negative pair costs nothing.
-        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
+        **kwargs: As in `HingeLoss`: margin, normalize, min_overlap, name, reduction, dtype.
 
     Reference:
         Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006.
     """
-
-    def __init__(self, *, margin: float = 1.0, name: str = "margin_contrastive", **kwargs: Any) -> None:
-        super().__init__(margin=margin, name=name, **kwargs)
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
@@ -159,16 +155,12 @@ class LiftedStructure(HingeLoss):
     Every replica computes the distances of the whole global batch, as the negatives of both images count.
 
     Args:
-        margin: > 0.
-        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
+        **kwargs: As in `HingeLoss`: margin, normalize, min_overlap, name, reduction, dtype.
 
     Reference:
         Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding,
         CVPR 2016, equation 4.
     """
-
-    def __init__(self, *, margin: float = 1.0, name: str = "lifted_structure", **kwargs: Any) -> None:
-        super().__init__(margin=margin, name=name, **kwargs)
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""

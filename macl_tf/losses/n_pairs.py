@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from macl_tf.losses import targets
-from macl_tf.losses.batch_loss import Batch, check_range, known_to_keras
+from macl_tf.losses.batch_loss import Batch, in_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 
 Tensor = Any
@@ -32,12 +32,11 @@ class InfoNCE(PairwiseLoss):
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, eq. 1.
     """
 
-    target = targets.INFO_NCE
+    target, arguments = targets.INFO_NCE, ("views",)
 
-    def __init__(self, *, views: int = 2, name: str = "info_nce", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        check_range("views", views, "a whole number >= 2", int(views) == views and views >= 2)
-        self.views = int(views)
+    def __init__(self, *, views: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.views = int(in_range("views", views, "a whole number >= 2", int(views) == views and views >= 2))
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`, with the number of each row's image in place of its labels."""
@@ -58,10 +57,6 @@ class InfoNCE(PairwiseLoss):
 
         own, everyone = numbers(batch.embeddings, batch.offset), numbers(batch.all_embeddings, 0)
         return super().rows(batch._replace(labels=own, all_labels=everyone)) + ops.cast(trust, dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "views": self.views}
 
 
 @known_to_keras
@@ -84,7 +79,7 @@ class NPairs(PairwiseLoss):
 
     target = targets.N_PAIRS
 
-    def __init__(self, *, normalize: bool = False, name: str = "n_pairs", **kwargs: Any) -> None:
+    def __init__(self, *, normalize: bool = False, **kwargs: Any) -> None:
         if kwargs.setdefault("temperature", None) is not None:
             raise ValueError(f"temperature must be left out, n-pairs has none, got {kwargs['temperature']}.")
-        super().__init__(normalize=normalize, name=name, **kwargs)
+        super().__init__(normalize=normalize, **kwargs)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, check_range, compiled
+from macl_tf.losses.batch_loss import MASKED, Batch, BatchLoss, in_range
 from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
@@ -30,21 +30,12 @@ def not_self(rows: int | Tensor, columns: int | Tensor, offset: int | Tensor = 0
 
 
 def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor, others: Tensor) -> Tensor:
-    """Weighted cross-entropy of each anchor against all other rows, from one stable log-sum per row.
+    """(b,) weighted cross-entropies of anchors (b, D) against all other keys (B, D), one stable log-sum per row.
 
-    L_i = - sum_j W_ij s_ij / T_ij + (sum_j W_ij) log sum over a != i of exp(s_ia / T_ia)
+        L_i = - sum_j W_ij s_ij / T_ij + (sum_j W_ij) log sum over a != i of exp(s_ia / T_ia)
 
-    Both sums are taken of what lies below the row's largest logit, so that no rounding makes the loss negative.
-
-    Args:
-        anchors: (b, D) embeddings, unit norm.
-        keys: (B, D) embeddings, unit norm.
-        weights: (b, B), >= 0, and 0 where `others` is False.
-        sharpness: 1 / T, (b, B) or a scalar, > 0.
-        others: (b, B) boolean, False where key j is anchor i itself.
-
-    Returns:
-        (b,) losses; 0, with zero gradient, for a row whose weights are all 0.
+    Weights (b, B) are 0 where `others` is False; sharpness is 1 / T, (b, B) or a scalar. Both sums are taken of what
+    lies below the row's largest logit, so that no rounding makes the loss negative. A row without weights gives 0.
     """
     logits = ops.matmul(anchors, ops.transpose(keys)) * sharpness
     masked = ops.where(others, logits, ops.cast(MASKED, logits.dtype))
@@ -71,18 +62,10 @@ def dense_rows(target: Target, parameters: Parameters, batch: Batch) -> tuple[Te
 def pairwise(
     target: Target, parameters: Parameters, batch: Batch, *, whole: bool = True, tile_size: int | None = None
 ) -> Tensor:
-    """A loss of the family per anchor, for anchors that are rows of a larger batch.
+    """(b,) values of a loss of the family, whose mean over the global batch is the loss.
 
-    Args:
-        target: Which loss.
-        parameters: Its hyper-parameters and counts, "temperature" among them.
-        batch: The rows.
-        whole: Whether the anchors are the whole batch; then `all_labels` and `all_embeddings` are not read.
-        tile_size: As in `PairwiseLoss`.
-
-    Returns:
-        (b,) values whose mean over the global batch is the loss: B a_i L_i / sum a over the anchors of the
-        batch with a positive (a = 1, or as the loss says), 0 for an anchor without.
+    B a_i L_i / sum a over the anchors of the batch with a positive (a = 1, or as the loss says), 0 for an anchor
+    without. If the anchors are the `whole` batch, `all_labels` and `all_embeddings` are not read.
     """
     if whole:
         batch = batch._replace(all_labels=batch.labels, all_embeddings=batch.embeddings)
@@ -103,8 +86,20 @@ def pairwise(
 
 @functools.cache
 def compiled_pairwise(target: Target, num_labels: int, whole: bool, tile_size: int | None) -> Callable[..., Tensor]:
-    """`pairwise` for one target and number of labels, which the losses of that kind share."""
-    return compiled(functools.partial(pairwise, target, whole=whole, tile_size=tile_size))
+    """`pairwise` for one target and number of labels, a `tf.function` where TensorFlow calls it eagerly.
+
+    Eagerly that saves the dispatch of some thirty operations. In a graph the caller's own compilation takes it
+    in; a `tf.function` nested there would gain nothing, and under XLA its gradient is wrong when a tensor is
+    passed twice, as anchors and as keys (TensorFlow 2.20 on CPU: values off by up to 7).
+    """
+    function = functools.partial(pairwise, target, whole=whole, tile_size=tile_size)
+    if keras.config.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    # A new number of rows is traced as "any number of rows": at most two traces, however batches vary.
+    traced = tf.function(function, autograph=False, reduce_retracing=True)
+    return lambda *given: (traced if tf.executing_eagerly() else function)(*given)
 
 
 class PairwiseLoss(BatchLoss):
@@ -121,6 +116,7 @@ class PairwiseLoss(BatchLoss):
     """
 
     target: ClassVar[Target]
+    arguments = ("tile_size",)
 
     def __init__(self, *, temperature: float | None = 0.1, tile_size: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -131,9 +127,8 @@ class PairwiseLoss(BatchLoss):
         self.tile_size = None if tile_size is None else int(tile_size)
         self.temperature = None
         if temperature is not None:
-            check_range("temperature", temperature, "> 0", temperature > 0)
             # An initializer, not the number: Keras may make a loss that it was given by name within a stateless scope.
-            start = keras.initializers.Constant(float(temperature))
+            start = keras.initializers.Constant(in_range("temperature", temperature, "> 0", temperature > 0))
             self.temperature = keras.Variable(start, (), "float32", trainable=False, name="temperature")
 
     def choose_target(self) -> Target:
@@ -156,4 +151,4 @@ class PairwiseLoss(BatchLoss):
     def get_config(self) -> dict[str, Any]:
         """As in `BatchLoss`."""
         own = {} if self.temperature is None else {"temperature": float(self.temperature)}
-        return {**super().get_config(), **own, "tile_size": self.tile_size}
+        return {**super().get_config(), **own}

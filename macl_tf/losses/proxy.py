@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import Batch, BatchLoss, check_range, known_to_keras
+from macl_tf.losses.batch_loss import Batch, BatchLoss, in_range, known_to_keras
 from macl_tf.losses.margin import count
 from macl_tf.losses.multi_similarity import log_one_plus_sum
 
@@ -53,10 +53,9 @@ class ProxyHead(keras.layers.Layer):
 
     def __init__(self, num_labels: int, *, learning_rate_multiplier: float = 100.0, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", "name": "proxies", **kwargs})
-        check_range("num_labels", num_labels, "an integer >= 1", num_labels >= 1 and num_labels == int(num_labels))
-        check_range("learning_rate_multiplier", learning_rate_multiplier, "> 0", learning_rate_multiplier > 0)
-        self.num_labels = int(num_labels)
-        self.learning_rate_multiplier = float(learning_rate_multiplier)
+        whole, faster = num_labels >= 1 and num_labels == int(num_labels), learning_rate_multiplier > 0
+        self.num_labels = int(in_range("num_labels", num_labels, "an integer >= 1", whole))
+        self.learning_rate_multiplier = in_range("learning_rate_multiplier", learning_rate_multiplier, "> 0", faster)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Draws the proxies as the authors do: normal, variance 2 / C, here over the multiplier squared."""
@@ -78,11 +77,8 @@ class ProxyHead(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything `__init__` takes."""
-        return {
-            **super().get_config(),
-            "num_labels": self.num_labels,
-            "learning_rate_multiplier": self.learning_rate_multiplier,
-        }
+        own = {"num_labels": self.num_labels, "learning_rate_multiplier": self.learning_rate_multiplier}
+        return {**super().get_config(), **own}
 
 
 @known_to_keras
@@ -104,9 +100,7 @@ class ProxyAnchor(BatchLoss):
     Args:
         scale: a > 0.
         margin: >= 0, delta in the paper.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`.
-        dtype: As in `BatchLoss`.
+        **kwargs: As in `BatchLoss`: name, reduction, dtype.
 
     Raises:
         ValueError: For a hyper-parameter outside its range; when called, for labels and cosines that are not
@@ -123,20 +117,12 @@ class ProxyAnchor(BatchLoss):
         Kim, Kim, Cho, Kwak, Proxy Anchor Loss for Deep Metric Learning, CVPR 2020, equation 4.
     """
 
-    def __init__(
-        self,
-        *,
-        scale: float = 32.0,
-        margin: float = 0.1,
-        name: str = "proxy_anchor",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(normalize=False, name=name, reduction=reduction, dtype=dtype)  # cosines are
-        check_range("scale", scale, "> 0", scale > 0)
-        check_range("margin", margin, ">= 0", margin >= 0)
-        self.scale = float(scale)
-        self.margin = float(margin)
+    arguments = ("scale", "margin")
+
+    def __init__(self, *, scale: float = 32.0, margin: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(normalize=False, **kwargs)  # cosines are
+        self.scale = in_range("scale", scale, "> 0", scale > 0)
+        self.margin = in_range("margin", margin, ">= 0", margin >= 0)
 
     def rows(self, batch: Batch) -> Tensor:
         """The loss of the global batch, once per row of this replica. The embeddings are the cosines."""
@@ -157,4 +143,4 @@ class ProxyAnchor(BatchLoss):
         """As in `BatchLoss`."""
         own = super().get_config()
         del own["normalize"]
-        return {**own, "scale": self.scale, "margin": self.margin}
+        return own

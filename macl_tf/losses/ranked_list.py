@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, check_range, known_to_keras
+from macl_tf.losses.batch_loss import MASKED, Batch, in_range, known_to_keras
 from macl_tf.losses.margin import PairLoss, count, distances
 
 Tensor = Any
@@ -20,21 +20,25 @@ def weighted_violation(violations: Tensor, mask: Tensor, scale: float) -> Tensor
 
 
 class BoundaryLoss(PairLoss):
-    """A loss over pairs between two distances on the unit sphere, the boundary and the boundary less the margin."""
+    """A loss over pairs between two distances on the unit sphere, the boundary and the boundary less the margin.
 
-    def __init__(self, *, boundary: float, margin: float, weight_scale: float, **kwargs: Any) -> None:
+    Args:
+        boundary: Distance, > 0, within which a negative counts; alpha in the paper of Ranked List Loss.
+        margin: Width, in [0, boundary], between the two distances.
+        weight_scale: T >= 0, which the papers call a temperature though it multiplies. 0 weighs all negatives alike;
+            the hardest alone counts as it grows.
+        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
+    """
+
+    arguments = ("boundary", "margin", "weight_scale")
+
+    def __init__(
+        self, *, boundary: float = 1.2, margin: float = 0.4, weight_scale: float = 10.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        check_range("boundary", boundary, "> 0", boundary > 0)
-        check_range("margin", margin, f"in [0, boundary = {boundary}]", 0 <= margin <= boundary)
-        check_range("weight_scale", weight_scale, ">= 0", weight_scale >= 0)
-        self.boundary = float(boundary)
-        self.margin = float(margin)
-        self.weight_scale = float(weight_scale)
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        own = {"boundary": self.boundary, "margin": self.margin, "weight_scale": self.weight_scale}
-        return {**super().get_config(), **own}
+        self.boundary = in_range("boundary", boundary, "> 0", boundary > 0)
+        self.margin = in_range("margin", margin, f"in [0, boundary = {boundary}]", 0 <= margin <= boundary)
+        self.weight_scale = in_range("weight_scale", weight_scale, ">= 0", weight_scale >= 0)
 
 
 @known_to_keras
@@ -56,31 +60,19 @@ class RankedList(BoundaryLoss):
     weights in its denominators, where here an empty set is told apart instead.
 
     Args:
-        boundary: Distance, > 0, within which a negative counts; alpha in the paper.
-        margin: Width, in [0, boundary], between the two distances.
-        weight_scale: T_n >= 0, which the paper calls a temperature though it multiplies. 0 weighs all negatives of N*
-            alike; the hardest alone counts as it grows.
         balance: lambda >= 0.
-        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
+        **kwargs: As in `BoundaryLoss`: boundary, margin, weight_scale, min_overlap, normalize, name, reduction, dtype.
 
     Reference:
         Wang, Hua, Kodirov, Hu, Garnier, Robertson, Ranked List Loss for Deep Metric Learning, CVPR 2019;
         multi-label positives are this project's reading.
     """
 
-    def __init__(
-        self,
-        *,
-        boundary: float = 1.2,
-        margin: float = 0.4,
-        weight_scale: float = 10.0,
-        balance: float = 1.0,
-        name: str = "ranked_list",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(boundary=boundary, margin=margin, weight_scale=weight_scale, name=name, **kwargs)
-        check_range("balance", balance, ">= 0", balance >= 0)
-        self.balance = float(balance)
+    arguments = ("balance",)
+
+    def __init__(self, *, balance: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.balance = in_range("balance", balance, ">= 0", balance >= 0)
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
@@ -92,7 +84,3 @@ class RankedList(BoundaryLoss):
         inside = self.boundary - apart
         near = ops.logical_and(negative, inside > 0)
         return attraction + self.balance * weighted_violation(inside, near, self.weight_scale)
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "balance": self.balance}

@@ -12,7 +12,7 @@ from typing import Any
 from keras import ops
 
 from macl_tf.losses import targets
-from macl_tf.losses.batch_loss import check_range, known_to_keras
+from macl_tf.losses.batch_loss import in_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.targets import Target
 
@@ -44,8 +44,10 @@ class SupCon(PairwiseLoss):
         Multi-Label Supervised Contrastive Learning, AAAI 2024.
     """
 
-    def __init__(self, *, positives: str = "any", name: str = "supcon", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
+    arguments = ("positives",)
+
+    def __init__(self, *, positives: str = "any", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if positives not in ("any", "all"):
             raise ValueError(f"positives must be 'any' or 'all', got {positives!r}.")
         self.positives = positives
@@ -53,10 +55,6 @@ class SupCon(PairwiseLoss):
     def choose_target(self) -> Target:
         """By `positives`."""
         return targets.SUPCON_ANY if self.positives == "any" else targets.SUPCON_ALL
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "positives": self.positives}
 
 
 @known_to_keras
@@ -74,9 +72,6 @@ class JaccardSupCon(PairwiseLoss):
     """
 
     target = targets.JACCARD
-
-    def __init__(self, *, name: str = "jaccard", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
 
 
 @known_to_keras
@@ -96,20 +91,15 @@ class MultiSupCon(PairwiseLoss):
         Zaigrajew and Zieba, Contrastive Learning for Supervised Multi-Label Learning, NeurIPS 2022 workshop.
     """
 
-    target = targets.MULTISUPCON
+    target, arguments = targets.MULTISUPCON, ("min_overlap",)
 
-    def __init__(self, *, min_overlap: float = 0.3, name: str = "multisupcon", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        check_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
-        self.min_overlap = float(min_overlap)
+    def __init__(self, *, min_overlap: float = 0.3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.min_overlap = in_range("min_overlap", min_overlap, "in [0, 1]", 0 <= min_overlap <= 1)
 
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
         """The smallest overlap."""
         return {"min_overlap": self.min_overlap}
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "min_overlap": self.min_overlap}
 
 
 @known_to_keras
@@ -132,9 +122,6 @@ class MulSupCon(PairwiseLoss):
 
     target = targets.MULSUPCON
 
-    def __init__(self, *, name: str = "mulsupcon", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
         """How many images of the batch hold each label."""
         return {"batch_counts": ops.sum(all_labels, axis=0)}
@@ -156,6 +143,3 @@ class SimilarityDissimilarity(PairwiseLoss):
     """
 
     target = targets.SIMILARITY_DISSIMILARITY
-
-    def __init__(self, *, name: str = "similarity_dissimilarity", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)

@@ -84,20 +84,14 @@ def mean_over_labels(labels: Tensor, values: Tensor) -> Tensor:
     return ops.matmul(labels, values) / ops.maximum(ops.sum(labels, axis=1), 1.0)
 
 
-# InfoNCE: the same image in another view. Its "labels" are one column, the image's number.
-
-
 def same_number(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
-    """(b, B) boolean: i and j are views of one image."""
+    """(b, B) boolean: i and j are views of one image, whose number is the one column of its "labels"."""
     return anchors["labels"] == ops.transpose(keys["labels"])
 
 
 def info_nce(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
     """V_ij = 1 for the other views of the same image."""
     return ops.cast(same_number(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
-
-
-# Supervised contrastive losses.
 
 
 def supcon_any(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -156,18 +150,11 @@ def shared_count(anchors: Described, keys: Described, parameters: Parameters) ->
     return shared_labels(anchors, keys), sharpness(parameters)
 
 
-# MACL.
-
 _LEAST_FOCUS = 1e-20
 
 
 def label_rarity(counts: Tensor, power: Tensor) -> Tensor:
-    """Rarity r_c (C,), mean 1 over the labels that occur.
-
-    Args:
-        counts: (C,) images holding each label, in the training set or the batch; 0 for none.
-        power: gamma.
-    """
+    """Rarity r_c (C,), mean 1 over the labels that occur, from the images (C,) holding each label."""
     present = ops.cast(counts > 0, counts.dtype)
     inverse = ops.power(ops.maximum(counts, 1.0), -power)
     return inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)

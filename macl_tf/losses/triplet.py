@@ -18,15 +18,7 @@ def semi_hard_negatives(apart: Tensor, positive: Tensor, negative: Tensor) -> tu
 
     Sorted once, a row answers for all its positives: if k negatives are not farther than positive p, the
     semi-hard one is number k of the negatives by distance, and the last where all are nearer. So nothing of
-    B x B x B is held, and a row costs B log B.
-
-    Args:
-        apart: (b, B) distances, >= 0.
-        positive: (b, B) boolean.
-        negative: (b, B) boolean.
-
-    Returns:
-        Two (b, B) arrays of columns; the second means something where the first is a positive's column.
+    B x B x B is held, and a row costs B log B. The second columns (b, B) mean something beside a positive's.
     """
     # A positive stands behind the negatives at its own distance, since a semi-hard negative is farther.
     rounding = 2.0**-52 if keras.backend.standardize_dtype(apart.dtype) == "float64" else 2.0**-23
@@ -39,17 +31,20 @@ def semi_hard_negatives(apart: Tensor, positive: Tensor, negative: Tensor) -> tu
 
 
 class TripletLoss(HingeLoss):
-    """What the two triplet losses share: a margin and a measure of distance."""
+    """What the two triplet losses share: a margin and a measure of distance.
 
-    def __init__(self, *, distance_metric: str, **kwargs: Any) -> None:
+    Args:
+        distance_metric: "L2", "squared-L2" or "angular" (1 - cosine), as in tensorflow-addons.
+        **kwargs: As in `HingeLoss`: margin, normalize, min_overlap, name, reduction, dtype.
+    """
+
+    arguments = ("distance_metric",)
+
+    def __init__(self, *, distance_metric: str = "L2", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if distance_metric not in DISTANCES:
             raise ValueError(f"distance_metric must be one of {', '.join(DISTANCES)}, got {distance_metric!r}.")
         self.distance_metric = distance_metric
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "distance_metric": self.distance_metric}
 
 
 @known_to_keras
@@ -66,18 +61,11 @@ class TripletSemiHard(TripletLoss):
     A batch without positive pairs gives 0, not NaN. Its B x B x B memory is not needed (`semi_hard_negatives`).
 
     Args:
-        margin: > 0.
-        distance_metric: "L2", "squared-L2" or "angular" (1 - cosine), as in tensorflow-addons.
-        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
+        **kwargs: As in `TripletLoss`: distance_metric, margin, normalize, min_overlap, name, reduction, dtype.
 
     Reference:
         Schroff, Kalenichenko, Philbin, FaceNet, CVPR 2015, section 3.2.
     """
-
-    def __init__(
-        self, *, margin: float = 1.0, distance_metric: str = "L2", name: str = "triplet_semi_hard", **kwargs: Any
-    ) -> None:
-        super().__init__(margin=margin, distance_metric=distance_metric, name=name, **kwargs)
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
@@ -107,10 +95,8 @@ class TripletHard(TripletLoss):
     distance for a negative, so that it pushes such anchors away from everything and counts them in the mean.
 
     Args:
-        margin: > 0; `soft` has no use for it.
-        soft: The smooth form.
-        distance_metric: "L2", "squared-L2" or "angular" (1 - cosine), as in tensorflow-addons.
-        **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
+        soft: The smooth form, which has no use for the margin.
+        **kwargs: As in `TripletLoss`: distance_metric, margin, normalize, min_overlap, name, reduction, dtype.
 
     Example:
         >>> import numpy as np
@@ -123,16 +109,10 @@ class TripletHard(TripletLoss):
         Hermans, Beyer, Leibe, In Defense of the Triplet Loss for Person Re-Identification, 2017, equation 5.
     """
 
-    def __init__(
-        self,
-        *,
-        margin: float = 1.0,
-        soft: bool = False,
-        distance_metric: str = "L2",
-        name: str = "triplet_hard",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(margin=margin, distance_metric=distance_metric, name=name, **kwargs)
+    arguments = ("soft",)
+
+    def __init__(self, *, soft: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.soft = bool(soft)
 
     def rows(self, batch: Batch) -> Tensor:
@@ -147,7 +127,3 @@ class TripletHard(TripletLoss):
         gap = ops.where(valid, farthest - nearest, 0.0)
         losses = ops.softplus(gap) if self.soft else ops.maximum(gap + self.margin, 0.0)
         return mean_over(total, ops.where(valid, losses, 0.0), batch)
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        return {**super().get_config(), "soft": self.soft}
