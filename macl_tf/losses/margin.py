@@ -6,7 +6,7 @@ other two are a negative pair. Letters as in `pairwise`: B rows of the global ba
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -80,7 +80,7 @@ class PairLoss(BatchLoss):
         **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
     """
 
-    arguments = ("min_overlap",)
+    arguments: ClassVar[tuple[str, ...]] = ("min_overlap",)
 
     def __init__(self, *, min_overlap: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from keras import ops
 
@@ -30,7 +30,7 @@ class BoundaryLoss(PairLoss):
         **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
     """
 
-    arguments = ("boundary", "margin", "weight_scale")
+    arguments: ClassVar[tuple[str, ...]] = ("boundary", "margin", "weight_scale")
 
     def __init__(
         self, *, boundary: float = 1.2, margin: float = 0.4, weight_scale: float = 10.0, **kwargs: Any
