@@ -116,7 +116,7 @@ class PairwiseLoss(BatchLoss):
     """
 
     target: ClassVar[Target]
-    arguments = ("tile_size",)
+    arguments: ClassVar[tuple[str, ...]] = ("tile_size",)
 
     def __init__(self, *, temperature: float | None = 0.1, tile_size: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
