@@ -150,16 +150,8 @@ def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
             shared_share = "" if overlap is None else f"   J {overlap:.2f}"
             write(left, below, f"similarity {similarity:.2f}{shared_share}", size=7, color=GREY)
             below, colour, stroke = below + LINE, GREY, 1.0 if overlap is None else 4.0
-        axes.add_patch(
-            Rectangle(
-                (left, top),
-                CELL,
-                CELL,
-                fill=False,
-                linewidth=stroke,
-                edgecolor=INK if similarity is None or overlap is None else _frame(overlap),
-            )
-        )
+        edge = INK if similarity is None or overlap is None else _frame(overlap)
+        axes.add_patch(Rectangle((left, top), CELL, CELL, fill=False, linewidth=stroke, edgecolor=edge))
         for text, shared, x, line in caption:
             write(left + x, below + line * LINE, text, color=BLUE if shared else colour, bold=shared)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # after imshow, which sets its own

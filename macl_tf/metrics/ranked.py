@@ -93,9 +93,6 @@ def discounted_cumulative_gain(gains: ArrayLike, k: int | None = None) -> Floats
     Args:
         gains: (..., N) gain of the item at rank r.
         k: K, or None for the whole ranking.
-
-    Returns:
-        (...) values.
     """
     check_cutoff(k)
     head = np.asarray(gains, np.float64)[..., :k]
@@ -135,14 +132,11 @@ def ndcg(gains: ArrayLike, ideal_gains: ArrayLike | None = None, k: int | None =
 
 
 def average_cumulative_gain(gains: ArrayLike, k: int | None = None) -> Floats:
-    """ACG@K, the mean gain of the first K items.
+    """ACG@K, the mean gain of the first K items; NaN for an empty ranking.
 
     Args:
         gains: (..., N) gain of the item at rank r.
         k: K, or None for the whole ranking.
-
-    Returns:
-        (...) values; NaN for an empty ranking.
     """
     check_cutoff(k)
     head = np.asarray(gains, np.float64)[..., :k]
@@ -176,28 +170,22 @@ def weighted_average_precision(gains: ArrayLike, k: int | None = None, num_relev
 
 
 def precision_at_k(relevant: ArrayLike, k: int) -> Floats:
-    """Share of the first K items that are relevant, out of min(K, N).
+    """Share of the first K items that are relevant, out of min(K, N); NaN for an empty ranking.
 
     Args:
         relevant: (..., N) whether the item at rank r is relevant.
         k: K.
-
-    Returns:
-        (...) in [0, 1]; NaN for an empty ranking.
     """
     return average_cumulative_gain(np.asarray(relevant, bool), k)
 
 
 def recall_at_k(relevant: ArrayLike, k: int, num_relevant: ArrayLike | None = None) -> Floats:
-    """Share of the relevant items that are among the first K.
+    """Share of the relevant items that are among the first K; NaN where nothing is relevant.
 
     Args:
         relevant: (..., N) whether the item at rank r is relevant.
         k: K.
         num_relevant: (...) relevant items in the database; counted from `relevant` by default.
-
-    Returns:
-        (...) in [0, 1]; NaN where nothing is relevant.
     """
     check_cutoff(k)
     flags = np.asarray(relevant, bool)
@@ -205,14 +193,7 @@ def recall_at_k(relevant: ArrayLike, k: int, num_relevant: ArrayLike | None = No
 
 
 def r_precision(relevant: ArrayLike) -> Floats:
-    """Precision among the first R items, where R is the number of relevant items.
-
-    Args:
-        relevant: (..., N) whether the item at rank r is relevant; the whole ranking.
-
-    Returns:
-        (...) in [0, 1]; NaN where nothing is relevant.
-    """
+    """Precision among the first R of the items (..., N), where R is the number of the relevant; NaN where R is 0."""
     flags = np.asarray(relevant, bool)
     total = flags.sum(axis=-1)
     within = np.arange(flags.shape[-1]) < total[..., None]

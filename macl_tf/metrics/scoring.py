@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from macl_tf.labels import check_multi_hot
 from macl_tf.metrics.ranked import (
     GAINS,
     check_cutoff,
@@ -21,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 class Scorer:
-    """Label look-ups of one evaluation, and the arrays that its blocks fill.
+    """Label look-ups of one evaluation, and the arrays that its blocks fill; arguments as of `score_queries`.
 
     Items with the same labels are worth the same to every query. So labels are reduced to U different label sets, and
     what a query needs of them (shared labels, relevance) is a table over sets that the ranking looks up.
@@ -79,11 +80,10 @@ class Scorer:
 
         ap = "map" if map_k is None else f"map@{map_k}"
         self.ap_names = f"{ap}_any", f"{ap}_jaccard50"
-        names = [f"ndcg@{k}_{kind}" for kind in ("jaccard", "shared", "cosine")]
-        self.gain_names = {kind: f"ndcg@{k}_{kind}" for kind in GAINS}
+        self.gain_names = {kind: f"ndcg@{k}_{kind}" for kind in ("jaccard", "shared", "cosine")}
         self.wap, self.acg = f"wap@{k}", f"acg@{k}"
         self.at_k = [f"{name}@{c}" for name in ("precision", "recall") for c in precision_k]
-        names = [*names, *self.ap_names, self.wap, self.acg, "r_precision", *self.at_k]
+        names = [*self.gain_names.values(), *self.ap_names, self.wap, self.acg, "r_precision", *self.at_k]
         self.values = {name: np.full(num_queries, np.nan) for name in names}
         self.label_ap = np.full(self.queries.shape, np.nan)
         self.label_hits = np.zeros((*self.queries.shape, self.cutoffs.size), np.int32)
@@ -179,9 +179,7 @@ def _words(labels: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def _multi_hot(labels: ArrayLike, name: str) -> NDArray[np.uint8]:
-    array = np.asarray(labels)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{name} must be multi-hot with a row per image and a column per label, got {array.shape}.")
-    if not np.isin(array, (0, 1)).all():
-        raise ValueError(f"{name} must hold only 0 and 1. Class indices must be turned into multi-hot rows first.")
+    array = check_multi_hot(labels, name)
+    if not len(array):
+        raise ValueError(f"{name} must be multi-hot with a row for at least one image, got shape {array.shape}.")
     return array.astype(np.uint8)

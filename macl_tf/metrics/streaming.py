@@ -78,30 +78,23 @@ def score_queries(
     scorer = Scorer(query_labels, database_labels, exclude, k, precision_k, map_k)
     if block_size < 1 or (workers is not None and workers < 1):
         raise ValueError(f"block_size and workers must be >= 1, got {block_size} and {workers}.")
-    if not callable(similarities):
-        array = np.asarray(similarities)
-        shape = (len(scorer.queries), len(scorer.set_of))
-        if array.shape != shape:
-            raise ValueError(f"similarities must have shape {shape} to fit the labels, got {array.shape}.")
-        source: Similarities | None = None
-    else:
-        source = similarities
+    source: Any = similarities if callable(similarities) else np.asarray(similarities)
+    shape = (len(scorer.queries), len(scorer.set_of))
+    if not callable(source) and source.shape != shape:
+        raise ValueError(f"similarities must have shape {shape} to fit the labels, got {source.shape}.")
 
     def score(start: int) -> int:
         stop = min(start + block_size, len(scorer.queries))
         out = scorer.exclude[start:stop]
-        positions = rank(array[start:stop], None, out) if source is None else order(source(start, stop), out)
+        positions = order(source(start, stop), out) if callable(source) else rank(source[start:stop], None, out)
         scorer.score(start, stop, positions)
         return stop - start
 
     starts = range(0, len(scorer.queries), block_size)
-    threads = min(workers or _cores(), len(starts))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(workers or cores, len(starts))
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         for done in pool.map(score, starts) if threads > 1 else map(score, starts):
             if on_block is not None:
                 on_block(done)
     return QueryScores(scorer.values, scorer.label_ap, scorer.label_hits, scorer.label_total)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
