@@ -39,13 +39,11 @@ class MACL(PairwiseLoss):
     five would be 0.16 less similar than one with the same labels, and all who share a label crowd into one corner of
     the sphere. gamma kappa = 2 makes it 0.48, which tells them apart; it gives the better retrieval (docs/results.md).
 
-    The loss is the mean of L_i over the anchors that have a positive; `weighted=True` (W-MACL) weighs
-    anchors by a_i. gamma = alpha = beta = 0 is the Jaccard-weighted SupCon; with one label per image as
-    well, it is SupCon.
+    The loss is the mean of L_i over the anchors that have a positive; `weighted=True` (W-MACL) weighs anchors by a_i.
+    gamma = alpha = beta = 0 is the Jaccard-weighted SupCon; with one label per image as well, it is SupCon.
 
     Args:
-        label_statistics: `LabelStatistics` of the training set, or None: then n and M
-            are counted in each global batch.
+        label_statistics: `LabelStatistics` of the training set, or None: then n and M are counted in each global batch.
         reweighting_power: gamma >= 0. How strongly large overlaps, rare labels and rare pairs of labels weigh.
         overlap_power: kappa >= 0. How strongly large overlaps weigh beside rarity.
         overlap_scale: alpha >= 0. How much the temperature rises with overlap. It must not fall: below 0, the
