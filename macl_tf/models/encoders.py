@@ -20,8 +20,7 @@ SMALL_TILE = 96  # below this, a 7x7 stem sees a third of the tile at once
 def resnet18(pixels: Tensor, *, small_stem: bool = False, width: int = 64) -> Tensor:
     """ResNet-18 (He et al., 2016, table 1), no classifier: scaled (B, S, S, 3) to maps (B, S / 32, S / 32, 8 width).
 
-    A small stem is a first convolution of 3x3 instead of 7x7, for tiles under 96 px. Stride and pooling stay: keeping
-    every pixel would cost four times the time.
+    A small stem is a 3x3 first convolution. Its stride and pooling stay: every pixel kept costs four times the time.
     """
     x = convolution(pixels, width, 3 if small_stem else 7, stride=2, name="stem")
     x = layers.ReLU()(x)
@@ -67,12 +66,10 @@ def build_encoder(
         embedding_dim: D, the width of the projection.
         backbone: Function from scaled pixels (B, S, S, 3) in [-1, 1] to feature maps (B, h, w, F) or vectors
             (B, F), any Keras layers inside; ResNet-18 by default, with a 3x3 stem under 96 px.
-        width: Channels of the default backbone's first stage, at least 8: 64 is ResNet-18, and half of it trains
-            three times as fast.
-        weights: None; or the encoder of an earlier run, `encoder.keras`, of the same backbone, whatever it was trained
-            on (the projection is taken too if it has the same shapes); or a `.weights.h5` file written by
-            `save_weights` of the same encoder; or "imagenet", ResNet-18 with ImageNet weights through the extra
-            `hub` (downloaded).
+        width: Channels of the default backbone's first stage, >= 8: 64 is ResNet-18, half trains three times as fast.
+        weights: None; or `encoder.keras` of an earlier run of the same backbone (the projection is taken too if it has
+            the same shapes); or a `.weights.h5` file that `save_weights` of the same encoder wrote; or "imagenet",
+            ResNet-18 with ImageNet weights through the extra `hub` (downloaded).
         hidden_dim: Width of the hidden layer of the projection head.
 
     Returns:

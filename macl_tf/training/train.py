@@ -6,9 +6,8 @@ import dataclasses
 import math
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -120,8 +119,7 @@ def _train(
     return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """What a run learns from, and how."""
 
     settings: Settings
@@ -174,6 +172,10 @@ def _fit(
     """Trains from an epoch on, with what is logged and kept after each."""
     settings, validation = task.settings, task.splits.validation
     schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
+    images, labels = load_images(task.archive, validation, settings.image_size, progress=progress), task.archive.labels
+    evaluation = RetrievalEvaluation(
+        images, labels[validation], label_statistics=task.statistics, descriptor=settings.descriptor
+    )
     model.fit(
         data.dataset.map(lambda images, labels: (images, build.targets(labels, settings))),
         epochs=settings.epochs,
@@ -183,12 +185,7 @@ def _fit(
         callbacks=[
             *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
             build.LearningRateLog(),
-            RetrievalEvaluation(
-                load_images(task.archive, validation, settings.image_size, progress=progress),
-                task.archive.labels[validation],
-                label_statistics=task.statistics,
-                descriptor=settings.descriptor,
-            ),
+            evaluation,
             keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
             checkpoint,
         ],
@@ -244,14 +241,8 @@ def _finish(
     return result
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of `evaluate_run`.
-
-    Attributes:
-        tiles: Which tiles were searched, in words.
-        reports: A report for each descriptor.
-    """
+class Evaluation(NamedTuple):
+    """The result of `evaluate_run`: which tiles were searched, in words, and a report for each descriptor."""
 
     tiles: str
     reports: dict[str, RetrievalReport]
@@ -376,15 +367,11 @@ def evaluate_encoder(
     encoder: keras.Model, images: np.ndarray, labels: np.ndarray, statistics: LabelStatistics, *, progress: bool = True
 ) -> dict[str, RetrievalReport]:
     """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
-    return {
-        name: evaluate(
-            embed(descriptor_model(encoder, name), images, progress=progress),
-            labels,
-            label_names=statistics.label_names,
-            label_counts=statistics.counts,
-        )
-        for name in descriptors_of(encoder)
-    }
+    names, counts, reports = statistics.label_names, statistics.counts, {}
+    for descriptor in descriptors_of(encoder):
+        embeddings = embed(descriptor_model(encoder, descriptor), images, progress=progress)
+        reports[descriptor] = evaluate(embeddings, labels, label_names=names, label_counts=counts)
+    return reports
 
 
 def training_devices() -> list[str]:
