@@ -26,21 +26,13 @@ _SHORTEST = 1e-12  # squared norm below which an embedding is not made a unit lo
 
 
 class Batch(NamedTuple):
-    """The rows that a loss is computed of; on one device the last three are the whole batch itself and 0.
+    """The rows that a loss is computed of; on one device the last three are the first two themselves, and 0."""
 
-    Attributes:
-        labels: (b, C) multi-hot labels of this replica.
-        embeddings: (b, D) of this replica, of unit norm where the loss normalises.
-        all_labels: (B, C) labels of the global batch; `labels` itself where there is one replica.
-        all_embeddings: (B, D) of the global batch; `embeddings` itself where there is one replica.
-        offset: Row of the global batch at which this replica's rows begin.
-    """
-
-    labels: Tensor
-    embeddings: Tensor
-    all_labels: Tensor
-    all_embeddings: Tensor
-    offset: Tensor
+    labels: Tensor  # (b, C) multi-hot, of this replica
+    embeddings: Tensor  # (b, D) of this replica, of unit norm where the loss normalises
+    all_labels: Tensor  # (B, C) of the global batch
+    all_embeddings: Tensor  # (B, D) of the global batch
+    offset: Tensor  # row of the global batch at which this replica's rows begin
 
     @property
     def whole(self) -> bool:
@@ -120,14 +112,13 @@ def multi_hot_or_nan(labels: Tensor, dtype: Any) -> Tensor:
     valid = ops.all(ops.logical_or(ops.equal(labels, 0), ops.equal(labels, 1)))
     if keras.config.backend() == "tensorflow":
         valid = refused_in_graph(labels, valid)
-    return ops.cast(ops.where(valid, 1.0, float("nan")), dtype)
+    return one_or_nan(valid, dtype)
 
 
 def refused_in_graph(labels: Tensor, valid: Tensor) -> Tensor:
     """`valid`, which a TensorFlow graph gets only if it is true, and else stops with what `check_multi_hot` would say.
 
-    What hangs on it, the gradient too, is not computed then: no weight is touched. XLA and TPUs can neither stop nor
-    speak, and get `valid` as it is.
+    What hangs on it is not computed then: no weight is touched. XLA and TPUs cannot stop, and get it as it is.
     """
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
@@ -209,11 +200,11 @@ class BatchLoss(keras.losses.Loss):
         if self.normalize:
             # A row beyond the range of squares becomes NaN too.
             squares = ops.sum(ops.square(z), axis=1, keepdims=True)
-            z = z / ops.sqrt(ops.maximum(squares, _SHORTEST)) * finite_or_nan(squares)
+            z = z / ops.sqrt(ops.maximum(squares, _SHORTEST)) * one_or_nan(ops.all(ops.isfinite(squares)), z.dtype)
         y = ops.cast(y_true, z.dtype)
         all_z, all_y, offset, share = gather_batch(z, y)
         values = self.rows(Batch(all_y if all_z is z else y, z, all_y, all_z, offset))
-        scale = scale * finite_or_nan(all_z)
+        scale = scale * one_or_nan(ops.all(ops.isfinite(all_z)), z.dtype)
         return values * (scale * share if self.reduction in MEANS else scale)
 
     def get_config(self) -> dict[str, Any]:
@@ -222,6 +213,6 @@ class BatchLoss(keras.losses.Loss):
         return {**super().get_config(), "dtype": self.dtype, **{name: getattr(self, name) for name in names}}
 
 
-def finite_or_nan(values: Tensor) -> Tensor:
-    """1 if all values are finite, else NaN."""
-    return ops.cast(ops.where(ops.all(ops.isfinite(values)), 1.0, float("nan")), values.dtype)
+def one_or_nan(holds: Tensor, dtype: Any) -> Tensor:
+    """1 if it holds, else NaN."""
+    return ops.cast(ops.where(holds, 1.0, float("nan")), dtype)

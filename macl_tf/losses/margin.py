@@ -48,7 +48,7 @@ def related(all_labels: Tensor, min_overlap: float = 0.0) -> tuple[Tensor, Tenso
     return ops.logical_and(positive, others), ops.logical_and(ops.logical_not(positive), others)
 
 
-def rows_of(batch: Batch, *matrices: Tensor) -> tuple[Tensor, ...]:
+def rows_of(batch: Batch, *matrices: Tensor) -> Any:
     """Of matrices over the global batch (B, ...), the rows of this replica's anchors; all where there is one."""
     if batch.labels is batch.all_labels:
         return matrices
@@ -89,8 +89,7 @@ class PairLoss(BatchLoss):
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Positive and negative pairs of this replica's anchors, two boolean (b, B) masks."""
-        positive, negative = rows_of(batch, *related(batch.all_labels, self.min_overlap))
-        return positive, negative
+        return rows_of(batch, *related(batch.all_labels, self.min_overlap))
 
 
 class HingeLoss(PairLoss):
@@ -124,9 +123,6 @@ class MarginContrastive(HingeLoss):
     made, where this takes the batch and makes all of them. pytorch-metric-learning's ContrastiveLoss does not
     square, and averages each kind over its pairs above 0.
 
-    Args:
-        **kwargs: As in `HingeLoss`: margin, normalize, min_overlap, name, reduction, dtype.
-
     Reference:
         Hadsell, Chopra, LeCun, Dimensionality Reduction by Learning an Invariant Mapping, CVPR 2006.
     """
@@ -154,9 +150,6 @@ class LiftedStructure(HingeLoss):
     batch without positive pairs gives 0.
 
     Every replica computes the distances of the whole global batch, as the negatives of both images count.
-
-    Args:
-        **kwargs: As in `HingeLoss`: margin, normalize, min_overlap, name, reduction, dtype.
 
     Reference:
         Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding,
@@ -222,9 +215,6 @@ class TripletSemiHard(TripletLoss):
     The values are those of tensorflow-addons' TripletSemiHardLoss, with one departure: anchors without a
     negative are left out of sum and mean, where tensorflow-addons takes d = 0 for the negative that they lack.
     A batch without positive pairs gives 0, not NaN. Its B x B x B memory is not needed (`semi_hard_negatives`).
-
-    Args:
-        **kwargs: As in `TripletLoss`: distance_metric, margin, normalize, min_overlap, name, reduction, dtype.
 
     Reference:
         Schroff, Kalenichenko, Philbin, FaceNet, CVPR 2015, section 3.2.

@@ -4,8 +4,8 @@ Every loss of the family is L_i = - sum_j W_ij log softmax_j(s_ij / T_ij) over j
 s_ij = z_i . z_j: its target weights W and temperatures T say which loss it is, and both depend on
 labels alone (`targets`). Letters: B rows of the global batch, b rows of this replica, D dimensions, C labels.
 
-Here stands the dense form in `keras.ops`, which every Keras backend differentiates itself. On TensorFlow
-`tiles` takes its place: the same rows with their gradient written out, and no B x B matrix for large batches.
+Here stands the dense form in `keras.ops`, which every Keras backend differentiates itself. On TensorFlow `tiles` takes
+its place: the same rows with their gradient written out, and no B x B matrix for large batches.
 """
 
 from __future__ import annotations

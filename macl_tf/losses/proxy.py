@@ -5,7 +5,6 @@ turns embeddings (B, D) into their cosines to the proxies (B, C), and `ProxyAnch
     model = keras.Sequential([encoder, ProxyHead(num_labels)])
     model.compile("adam", loss=ProxyAnchor())
     model.fit(images, labels)         # trains encoder and proxies; `encoder` alone serves retrieval
-Optimizer, `tf.distribute` and saving then treat the proxies as any other weight.
 """
 
 from __future__ import annotations
@@ -38,9 +37,6 @@ class ProxyHead(keras.layers.Layer):
         learning_rate_multiplier: How much faster than the encoder the proxies learn under Adam, > 0.
         **kwargs: As in `keras.layers.Layer`. The layer computes in float32 unless `dtype` says otherwise, under
             mixed precision too.
-
-    Raises:
-        ValueError: For an argument out of range.
 
     Example:
         >>> import numpy as np
@@ -91,20 +87,14 @@ class ProxyAnchor(BatchLoss):
         L = 1/|P+| sum over c in P+ of log(1 + sum over i in X+_c of exp(-a (s_ic - margin)))
           + 1/C    sum over all c   of log(1 + sum over i in X-_c of exp( a (s_ic + margin)))
 
-    Multi-hot labels enter as they are: an image is attracted by the proxy of each of its labels. The values are
-    those of pytorch-metric-learning's ProxyAnchorLoss where every image has one label, all that it takes.
-
-    The proxies are the anchors here, and each gathers over the batch, so that L has no parts by image: `call`
-    returns L for every row.
+    An image is attracted by the proxy of each of its labels. The values are those of pytorch-metric-learning's
+    ProxyAnchorLoss where every image has one label, all that it takes. The proxies are the anchors here, and each
+    gathers over the batch, so that L has no parts by image: `call` returns L for every row.
 
     Args:
         scale: a > 0.
         margin: >= 0, delta in the paper.
         **kwargs: As in `BatchLoss`: name, reduction, dtype.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and cosines that are not
-            both (B, C).
 
     Example:
         >>> import numpy as np

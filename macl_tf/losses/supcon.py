@@ -135,9 +135,6 @@ class JaccardSupCon(PairwiseLoss):
 
         W_ij = J_ij / sum over p in P(i) of J_ip
 
-    Args:
-        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
-
     Reference:
         Audibert, Gauffre, Amini, Exploring Contrastive Learning for Long-Tailed Multi-Label Text
         Classification, ECML PKDD 2024, whose overlap is the Jaccard index.
@@ -185,9 +182,6 @@ class MulSupCon(PairwiseLoss):
     and the loss is the mean of L_ic over all (i, c) with P_c(i) not empty. Summed over c this is
     W_ij ~ sum over the shared labels of 1/|P_c(i)|, with anchors weighed by their number of such labels.
 
-    Args:
-        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
-
     Reference:
         Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024.
     """
@@ -206,9 +200,6 @@ class SimilarityDissimilarity(PairwiseLoss):
         W_ij = 1/|P(i)| * O_ij / |y_i| * 1 / (1 + |labels of j that i lacks|)
 
     The weights of an anchor do not sum to 1, and W_ij is not W_ji.
-
-    Args:
-        **kwargs: As in `PairwiseLoss`: temperature, tile_size, normalize, name, reduction, dtype.
 
     Reference:
         Multi-label contrastive learning with a similarity-dissimilarity loss, arXiv 2410.13439.

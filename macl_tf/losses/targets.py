@@ -153,13 +153,6 @@ def shared_count(anchors: Described, keys: Described, parameters: Parameters) ->
 _LEAST_FOCUS = 1e-20
 
 
-def label_rarity(counts: Tensor, power: Tensor) -> Tensor:
-    """Rarity r_c (C,), mean 1 over the labels that occur, from the images (C,) holding each label."""
-    present = ops.cast(counts > 0, counts.dtype)
-    inverse = ops.power(ops.maximum(counts, 1.0), -power)
-    return inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
-
-
 def scaled_rarity(counts: Tensor, power: Tensor) -> Tensor:
     """(C,) r_c scaled to [0, 1] over the labels that occur; its mean, which scaling takes out, is not computed."""
     most, inverse = ops.max(counts), ops.power(ops.maximum(counts, 1.0), -power)
@@ -169,16 +162,10 @@ def scaled_rarity(counts: Tensor, power: Tensor) -> Tensor:
     return ops.divide_no_nan(inverse - low, ops.where(spread > 1e-6 * (spread + low), spread, 0.0))
 
 
-def pairs_of_labels(num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The C (C + 1) / 2 unordered pairs of labels c <= d, as two index arrays."""
-    first, second = np.triu_indices(num_labels)
-    return first.astype("int32"), second.astype("int32")
-
-
 def held_pairs(labels: Tensor) -> Tensor:
     """(B, C (C + 1) / 2) multi-hot: which pairs of labels c <= d each image holds."""
     num_labels = labels.shape[1]
-    first, second = pairs_of_labels(num_labels)
+    first, second = np.triu_indices(num_labels)
     members = np.eye(num_labels)[first] + np.eye(num_labels)[second]  # c = d counts twice
     number = ops.matmul(labels, ops.transpose(ops.convert_to_tensor(members, dtype=labels.dtype)))
     return ops.cast(number > 1.5, labels.dtype)
@@ -187,9 +174,9 @@ def held_pairs(labels: Tensor) -> Tensor:
 def pair_rarity(cooccurrence: Tensor, power: Tensor) -> Tensor:
     """(C (C + 1) / 2,) M_cd^-power of each pair c <= d, twice where c < d, since c, d and d, c are summed."""
     num_labels = cooccurrence.shape[0]
-    first, second = pairs_of_labels(num_labels)
+    first, second = np.triu_indices(num_labels)
     multiplicity = ops.convert_to_tensor(np.where(first == second, 1.0, 2.0), dtype=cooccurrence.dtype)
-    counts = ops.take(ops.reshape(cooccurrence, (-1,)), first * num_labels + second)
+    counts = ops.take(ops.reshape(cooccurrence, (-1,)), (first * num_labels + second).astype("int32"))
     return ops.power(ops.maximum(counts, 1.0), -power) * multiplicity
 
 
@@ -225,8 +212,12 @@ def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[T
 
 
 def rarity_of_labels(labels: Tensor, parameters: Parameters) -> Tensor:
-    """(B,) a_i: the mean rarity of the labels of each image."""
-    return mean_over_labels(labels, label_rarity(parameters["counts"], parameters["reweighting_power"]))
+    """(B,) a_i: the mean over the labels of each image of their rarity, whose mean is 1 over those that occur."""
+    counts = parameters["counts"]
+    present = ops.cast(counts > 0, counts.dtype)
+    inverse = ops.power(ops.maximum(counts, 1.0), -parameters["reweighting_power"])
+    rarity = inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
+    return mean_over_labels(labels, rarity)
 
 
 INFO_NCE = Target(info_nce, positive=same_number)

@@ -74,13 +74,6 @@ def rows(
     return tf.cond(few, in_branch(dense), in_branch(tiled))
 
 
-def rows_per_tile(keys: int | Tensor) -> int | Tensor:
-    """Anchors per tile against so many keys, by default: what `TILE_PAIRS` allows, at least `FEWEST_ROWS`."""
-    if isinstance(keys, int):
-        return max(TILE_PAIRS // max(keys, 1), FEWEST_ROWS)
-    return tf.maximum(TILE_PAIRS // tf.maximum(keys, 1), FEWEST_ROWS)
-
-
 class Forward(NamedTuple):
     """What the anchors of a tile give, each (t,); `share` and `mass` are 0 for an anchor without a positive."""
 
@@ -104,27 +97,24 @@ class Tiles:
         importance: Tensor,
     ) -> None:
         self.target, self.parameters, self.offset, self.importance = target, parameters, offset, importance
-        self.sets, self.set_of = distinct(labels)
-        self.anchors = target.describe(labels if self.sets is None else self.sets, parameters)
+        sets, self.set_of = distinct(labels)
+        self.anchors = target.describe(labels if sets is None else sets, parameters)
         self.keys = target.describe(all_labels, parameters)
         self.number, self.dtype = size(labels), labels.dtype
 
-    def targets(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights V (t, B) and inverse temperatures, (t, B) or a scalar, of the chosen anchors (t,)."""
+    def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (t, B), weights V (t, B) and 1 / T, (t, B) or a scalar, of the chosen anchors, themselves masked."""
         if self.set_of is None:
-            anchors, copy = take(self.anchors, chosen), tf.identity
+            described, copy = take(self.anchors, chosen), tf.identity
         else:
             used, place = tf.unique(tf.gather(self.set_of, chosen))
-            anchors, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
-        weights, inverse = self.target.compare(anchors, self.keys, self.parameters)
-        return copy(weights), inverse if inverse.shape.rank == 0 else copy(inverse)
-
-    def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (t, B), weights V (t, B) and inverse temperatures of the chosen anchors, themselves masked."""
-        weights, inverse = self.targets(chosen)
+            described, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
+        weights, inverse = self.target.compare(described, self.keys, self.parameters)
+        weights = copy(weights)
         if inverse.shape.rank == 0:
             logits = tf.matmul(anchors * inverse, keys, transpose_b=True)
         else:
+            inverse = copy(inverse)
             logits = tf.matmul(anchors, keys, transpose_b=True) * inverse
         if not self.target.include_self:
             own = tf.stack([tf.range(tf.size(chosen)), chosen + self.offset], axis=1)
@@ -177,7 +167,9 @@ def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor
     number = tile.number
     # The anchors with equal labels side by side, so that a tile holds few distinct sets.
     order = tf.range(number) if tile.set_of is None else tf.argsort(tile.set_of, stable=True)
-    width = width or rows_per_tile(size(batch[-1]))
+    keys = size(batch[-1])
+    largest = max if isinstance(keys, int) else tf.maximum
+    width = width or largest(TILE_PAIRS // largest(keys, 1), FEWEST_ROWS)
     width = min(width, number) if isinstance(width, int) and isinstance(number, int) else tf.minimum(width, number)
     # The last tile begins early enough to be a whole one, and so meets some anchors a second time.
     count = (number + width - 1) // tf.maximum(width, 1)
