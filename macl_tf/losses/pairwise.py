@@ -115,7 +115,7 @@ class PairwiseLoss(BatchLoss):
         **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
     """
 
-    target: ClassVar[Target]
+    target: Target
     arguments: ClassVar[tuple[str, ...]] = ("tile_size",)
 
     def __init__(self, *, temperature: float | None = 0.1, tile_size: int | None = None, **kwargs: Any) -> None:
@@ -131,10 +131,6 @@ class PairwiseLoss(BatchLoss):
             start = keras.initializers.Constant(in_range("temperature", temperature, "> 0", temperature > 0))
             self.temperature = keras.Variable(start, (), "float32", trainable=False, name="temperature")
 
-    def choose_target(self) -> Target:
-        """Which member of the family this loss is."""
-        return self.target
-
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
         """What the target reads beside the temperature: numbers, and counts of the global batch (B, C)."""
         return {}
@@ -145,7 +141,7 @@ class PairwiseLoss(BatchLoss):
         values = {"temperature": temperature, **self.parameters(batch.all_labels)}
         # Tensors, not numbers: a new value is no new trace.
         parameters = {key: ops.cast(value, batch.embeddings.dtype) for key, value in values.items()}
-        row_values = compiled_pairwise(self.choose_target(), batch.labels.shape[1], batch.whole, self.tile_size)
+        row_values = compiled_pairwise(self.target, batch.labels.shape[1], batch.whole, self.tile_size)
         return row_values(parameters, batch)
 
     def get_config(self) -> dict[str, Any]:

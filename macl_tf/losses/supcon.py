@@ -14,7 +14,6 @@ from keras import ops
 from macl_tf.losses import targets
 from macl_tf.losses.batch_loss import Batch, in_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
-from macl_tf.losses.targets import Target
 
 Tensor = Any
 
@@ -123,10 +122,7 @@ class SupCon(PairwiseLoss):
         if positives not in ("any", "all"):
             raise ValueError(f"positives must be 'any' or 'all', got {positives!r}.")
         self.positives = positives
-
-    def choose_target(self) -> Target:
-        """By `positives`."""
-        return targets.SUPCON_ANY if self.positives == "any" else targets.SUPCON_ALL
+        self.target = targets.SUPCON_ANY if positives == "any" else targets.SUPCON_ALL
 
 
 @known_to_keras
