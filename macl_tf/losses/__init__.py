@@ -40,28 +40,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "DCL",
-    "MACL",
-    "Batch",
-    "BatchLoss",
-    "InfoNCE",
-    "JaccardSupCon",
-    "LiftedStructure",
-    "MarginContrastive",
-    "MulSupCon",
-    "MultiSimilarity",
-    "MultiSupCon",
-    "NPairs",
-    "PairwiseLoss",
-    "ProxyAnchor",
-    "ProxyHead",
-    "RankedList",
-    "SimilarityDissimilarity",
-    "SupCon",
-    "Target",
-    "TripletHard",
-    "TripletSemiHard",
-]
+    "DCL", "MACL", "Batch", "BatchLoss", "InfoNCE", "JaccardSupCon", "LiftedStructure", "MarginContrastive",
+    "MulSupCon", "MultiSimilarity", "MultiSupCon", "NPairs", "PairwiseLoss", "ProxyAnchor", "ProxyHead", "RankedList",
+    "SimilarityDissimilarity", "SupCon", "Target", "TripletHard", "TripletSemiHard",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

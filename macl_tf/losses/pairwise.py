@@ -48,7 +48,7 @@ def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor
 def dense_rows(target: Target, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
     """L_i (b,) and whether anchor i has a positive (b,), with b x B matrices and the backend's own gradient."""
     anchors, keys = target.describe(batch.labels, parameters), target.describe(batch.all_labels, parameters)
-    weights, sharpness = target.compare(anchors, keys, parameters)
+    weights, sharpness = target.weigh(anchors, keys, parameters)
     others = not_self(ops.shape(batch.labels)[0], batch.size, batch.offset)
     if target.include_self:
         others = ops.ones_like(others)

@@ -41,7 +41,7 @@ class Target:
 
     Args:
         compare: (anchors, keys, parameters) to the weights V (b, B), >= 0 and 0 for pairs that are not
-            positive, and the inverse temperatures 1 / T, (b, B) or a scalar, > 0.
+            positive, and the inverse temperatures 1 / T, (b, B) or a scalar, > 0. None: 1 for all positive pairs.
         describe: (labels, parameters) to what `compare` needs to know of each image.
         positive: (anchors, keys, parameters) to a boolean (b, B), true where V > 0; cheaper than V.
         importance: (labels, parameters) to (B,), how much an anchor with a positive counts in the mean.
@@ -49,12 +49,18 @@ class Target:
         include_self: Whether an image is among its own keys.
     """
 
-    compare: Callable[[Described, Described, Parameters], tuple[Tensor, Tensor]]
+    compare: Callable[[Described, Described, Parameters], tuple[Tensor, Tensor]] | None = None
     describe: Callable[[Tensor, Parameters], Described] = by_labels
     positive: Callable[[Described, Described, Parameters], Tensor] = shares_a_label
     importance: Callable[[Tensor, Parameters], Tensor] = alike
     normalised_by: str = "sum"
     include_self: bool = False
+
+    def weigh(self, anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """V and 1 / T, as `compare` has them."""
+        if self.compare is None:
+            return ops.cast(self.positive(anchors, keys, parameters), anchors["held"].dtype), sharpness(parameters)
+        return self.compare(anchors, keys, parameters)
 
 
 def sharpness(parameters: Parameters) -> Tensor:
@@ -89,25 +95,10 @@ def same_number(anchors: Described, keys: Described, parameters: Parameters) -> 
     return anchors["labels"] == ops.transpose(keys["labels"])
 
 
-def info_nce(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = 1 for the other views of the same image."""
-    return ops.cast(same_number(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
-
-
-def supcon_any(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = [O_ij > 0]."""
-    return ops.minimum(shared_labels(anchors, keys), 1.0), sharpness(parameters)
-
-
 def same_labels(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
     """(b, B) boolean: i and j hold the same labels, at least one."""
     shared = shared_labels(anchors, keys)
     return ops.logical_and(shared == anchors["held"][:, None], shared == keys["held"])
-
-
-def supcon_all(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = [y_i = y_j], images without a label aside."""
-    return ops.cast(same_labels(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
 
 
 def jaccard(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -220,9 +211,9 @@ def rarity_of_labels(labels: Tensor, parameters: Parameters) -> Tensor:
     return mean_over_labels(labels, rarity)
 
 
-INFO_NCE = Target(info_nce, positive=same_number)
-SUPCON_ANY = Target(supcon_any)
-SUPCON_ALL = Target(supcon_all, positive=same_labels)
+INFO_NCE = Target(positive=same_number)
+SUPCON_ANY = Target()
+SUPCON_ALL = Target(positive=same_labels)
 JACCARD = Target(jaccard)
 MULTISUPCON = Target(multisupcon, positive=overlaps_enough, normalised_by="count")
 MULSUPCON = Target(mulsupcon, importance=labels_with_company)

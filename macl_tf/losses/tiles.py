@@ -109,7 +109,7 @@ class Tiles:
         else:
             used, place = tf.unique(tf.gather(self.set_of, chosen))
             described, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
-        weights, inverse = self.target.compare(described, self.keys, self.parameters)
+        weights, inverse = self.target.weigh(described, self.keys, self.parameters)
         weights = copy(weights)
         if inverse.shape.rank == 0:
             logits = tf.matmul(anchors * inverse, keys, transpose_b=True)
