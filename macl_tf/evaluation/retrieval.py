@@ -98,19 +98,10 @@ def evaluate(
             f"got shape {counts.shape}."
         )
     exclude = own_positions(num_queries, num_database, alone, query_ids, database_ids)
+    cutoffs: dict[str, Any] = {"k": k, "precision_k": precision_k, "map_k": map_k}
+    effort: dict[str, Any] = {"block_size": block_size, "workers": workers}
     with _progress(num_queries, "ranking", progress) as bar:
-        scores = score_queries(
-            similarities,
-            labels,
-            items,
-            exclude=exclude,
-            k=k,
-            precision_k=precision_k,
-            map_k=map_k,
-            block_size=block_size,
-            workers=workers,
-            on_block=bar.update,
-        )
+        scores = score_queries(similarities, labels, items, exclude=exclude, on_block=bar.update, **cutoffs, **effort)
     values = {key: _mean(value) for key, value in scores.values.items()}
     left_out = {key: int(np.isnan(value).sum()) for key, value in scores.values.items()}
     label_ap = [_mean(column) for column in scores.label_ap.T]
@@ -195,20 +186,17 @@ def embed(model: Any, images: Any, batch_size: int = 256, *, progress: bool = Tr
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
+    batches, total = images, -2
     if hasattr(images, "shape"):
         starts = range(0, len(images), batch_size)
-        batches: Iterable[Any] = (images[start : start + batch_size] for start in starts)
-        total: int | None = len(starts)
-    else:
-        batches, total = images, None
-        if hasattr(images, "cardinality"):
-            total = int(images.cardinality())
-            if total == -1:
-                raise ValueError("images must be a finite dataset, got an infinite one. Use .take(batches).")
-            total = total if total >= 0 else None
+        batches, total = (images[start : start + batch_size] for start in starts), len(starts)
+    elif hasattr(images, "cardinality"):  # as tf.data has it: -1 is infinite, -2 unknown
+        total = int(images.cardinality())
+        if total == -1:
+            raise ValueError("images must be a finite dataset, got an infinite one. Use .take(batches).")
     outputs: list[NDArray[np.float32]] = []
     size = 0
-    with _progress(total, "embedding", progress) as bar:
+    with _progress(total if total >= 0 else None, "embedding", progress) as bar:
         for element in batches:
             batch = np.asarray(element[0] if isinstance(element, tuple | list) else element)
             count, size = len(batch), max(size, len(batch))

@@ -29,24 +29,13 @@ def not_self(rows: int | Tensor, columns: int | Tensor, offset: int | Tensor = 0
     return ops.expand_dims(positions, 1) != ops.arange(columns, dtype="int32")
 
 
-def row_losses(anchors: Tensor, keys: Tensor, weights: Tensor, sharpness: Tensor, others: Tensor) -> Tensor:
-    """(b,) weighted cross-entropies of anchors (b, D) against all other keys (B, D), one stable log-sum per row.
+def dense_rows(target: Target, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
+    """L_i (b,) and whether anchor i has a positive (b,), with b x B matrices and the backend's own gradient.
 
         L_i = - sum_j W_ij s_ij / T_ij + (sum_j W_ij) log sum over a != i of exp(s_ia / T_ia)
 
-    Weights (b, B) are 0 where `others` is False; sharpness is 1 / T, (b, B) or a scalar. Both sums are taken of what
-    lies below the row's largest logit, so that no rounding makes the loss negative. A row without weights gives 0.
+    Both sums are taken of what lies below the row's largest logit, so that no rounding makes the loss negative.
     """
-    logits = ops.matmul(anchors, ops.transpose(keys)) * sharpness
-    masked = ops.where(others, logits, ops.cast(MASKED, logits.dtype))
-    top = ops.max(masked, axis=1, keepdims=True, initial=MASKED)
-    below = masked - ops.stop_gradient(top)  # the loss does not change by it
-    log_sum = ops.log(ops.sum(ops.exp(below), axis=1))
-    return ops.sum(weights, axis=1) * log_sum - ops.sum(weights * below, axis=1)
-
-
-def dense_rows(target: Target, parameters: Parameters, batch: Batch) -> tuple[Tensor, Tensor]:
-    """L_i (b,) and whether anchor i has a positive (b,), with b x B matrices and the backend's own gradient."""
     anchors, keys = target.describe(batch.labels, parameters), target.describe(batch.all_labels, parameters)
     weights, sharpness = target.weigh(anchors, keys, parameters)
     others = not_self(ops.shape(batch.labels)[0], batch.size, batch.offset)
@@ -56,7 +45,12 @@ def dense_rows(target: Target, parameters: Parameters, batch: Batch) -> tuple[Te
     counted = weights if target.normalised_by == "sum" else ops.cast(weights > 0, weights.dtype)
     norms = ops.sum(counted, axis=1)
     weights = weights / ops.where(norms > 0, norms, 1.0)[:, None]
-    return row_losses(batch.embeddings, batch.all_embeddings, weights, sharpness, others), norms > 0
+    logits = ops.matmul(batch.embeddings, ops.transpose(batch.all_embeddings)) * sharpness
+    masked = ops.where(others, logits, ops.cast(MASKED, logits.dtype))
+    top = ops.max(masked, axis=1, keepdims=True, initial=MASKED)
+    below = masked - ops.stop_gradient(top)  # the loss does not change by it
+    log_sum = ops.log(ops.sum(ops.exp(below), axis=1))
+    return ops.sum(weights, axis=1) * log_sum - ops.sum(weights * below, axis=1), norms > 0
 
 
 def pairwise(
