@@ -49,8 +49,7 @@ def evaluate(
         database_embeddings: (N, D), or None to search the queries among themselves, each without itself.
         database_labels: (N, C) multi-hot, given with `database_embeddings`.
         label_names: C names, "label 0", "label 1", ... by default.
-        label_counts: (C,) images that hold each label in the *training* set: they decide which third of the labels is
-            the rarest. Counts of the database by default.
+        label_counts: (C,) images of the *training* set by label, of the database by default: which third is the rarest.
         k: Cut-off of NDCG, WAP and ACG.
         precision_k: Cut-offs of precision and recall.
         map_k: Cut-off of all average precisions, None for the whole ranking.
@@ -61,12 +60,11 @@ def evaluate(
         progress: Shows a progress bar.
 
     Returns:
-        The report. Its keys are those of `macl_tf.metrics.score_queries`, and `map_per_label` (mean over labels) and
-        `map_rarest_third`.
+        Keyed as `macl_tf.metrics.score_queries` is, and by `map_per_label` (mean over labels) and `map_rarest_third`.
 
     Raises:
-        ValueError: For shapes that do not fit, values that are not finite, labels other than 0 and 1, repeated or
-            half-given identities, or a cut-off below 1.
+        ValueError: For shapes that do not fit, values not finite, labels not 0 or 1, identities repeated or given for
+            one side only, or a cut-off below 1.
 
     Example:
         >>> report = evaluate([[1.0, 0.0]], [[1, 0]], [[0.0, 1.0], [2.0, 0.1]], [[0, 1], [1, 1]], k=2)

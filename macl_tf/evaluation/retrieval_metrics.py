@@ -30,8 +30,7 @@ class RetrievalMetric(keras.metrics.Metric):
         dtype: Precision of the computation, float32 by default.
 
     Raises:
-        ValueError: If `capacity` < 2, for labels and embeddings that are not (B, C) and (B, D), or for sample weights,
-            which retrieval has no use for.
+        ValueError: If `capacity` < 2, for labels and embeddings not of (B, C) and (B, D), or for sample weights.
     """
 
     def __init__(self, *, capacity: int = 2048, name: str | None = None, dtype: Any = None) -> None:

@@ -31,10 +31,8 @@ def plot_history(
     scores = [key for key in history if key.startswith("val_") and key != "val_loss"]
     keys = [key for key in ("loss", *scores, "temperature", "learning_rate") if len(history.get(key, ()))]
     if not keys:
-        raise ValueError(
-            f"history must hold values of 'loss', 'temperature', 'learning_rate' or 'val_...', got keys "
-            f"{sorted(history)}."
-        )
+        known = "'loss', 'temperature', 'learning_rate' or 'val_...'"
+        raise ValueError(f"history must hold values of {known}, got keys {sorted(history)}.")
     if monitor is not None and monitor not in scores:
         raise ValueError(f"monitor must be one of {scores}, got {monitor!r}.")
     monitor = monitor or next((key for key in keys if key in scores), None)

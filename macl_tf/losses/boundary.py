@@ -27,8 +27,7 @@ class BoundaryLoss(PairLoss):
     Args:
         boundary: Distance, > 0, within which a negative counts; alpha in the paper of Ranked List Loss.
         margin: Width, in [0, boundary], between the two distances.
-        weight_scale: T >= 0, which the papers call a temperature though it multiplies. 0 weighs all negatives alike;
-            the hardest alone counts as it grows.
+        weight_scale: T >= 0, which multiplies. 0 weighs all negatives alike; the hardest alone counts as it grows.
         **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
     """
 
@@ -54,8 +53,7 @@ class RankedList(BoundaryLoss):
         v_in  = exp(weight_scale (boundary - d_in))
         L_i   = L_P + balance L_N
 
-    A term whose set is empty is 0. The loss is the mean of L_i over all rows of the global batch. The gradient
-    is that of this value, through the weights v too.
+    A term whose set is empty is 0. The loss is the mean of L_i over all rows. The gradient goes through v too.
 
     Departures from pytorch-metric-learning's RankedListLoss: it returns (1 - imbalance) L_P + imbalance L_N,
     which at its default of 0.5 is half of this (the CVPR form, lambda = 1); and it adds 1e-5 per column to the
@@ -133,11 +131,9 @@ class DCL(BoundaryLoss):
                over the nearest sample k of each other class, of the `num_hard` nearest classes with d_ik < a
         DCL  = mean over all i of (SB_i + RC_i)
 
-    A term without samples is 0. Multi-label reading: a positive shares a label with i (or has a Jaccard overlap
-    of at least `min_overlap`), a negative shares none, and the class of a negative is its exact label set. With
-    one label per image this is the single-label loss. The gradient is that of this value, through v too.
-
-    Batches should hold several images of each of several classes (`--set sampler=classes`).
+    A term without samples is 0. Multi-label reading: a positive shares a label with i (or overlaps by `min_overlap`),
+    a negative shares none, and its class is its exact label set. The gradient goes through v too. Batches should hold
+    several images of each of several classes (`--set sampler=classes`).
 
     Args:
         num_hard: Hard positives and hard classes per anchor, >= 1.
@@ -158,11 +154,7 @@ class DCL(BoundaryLoss):
         self.num_hard = int(in_range("num_hard", num_hard, "an integer >= 1", whole))
 
     def rows(self, batch: Batch) -> Tensor:
-        """As in `BatchLoss`.
-
-        What is compared is chosen from distances without gradient; the few distances of the result are computed
-        anew from the chosen rows, so that the backward pass is of size b x num_hard x D.
-        """
+        """As in `BatchLoss`; what is compared is chosen without gradient, and its few distances are computed anew."""
         labels, z, all_labels, all_z, offset = batch
         positive, _ = self.pairs(batch)
         shared = ops.matmul(labels, ops.transpose(all_labels)) > 0

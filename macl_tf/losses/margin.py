@@ -145,15 +145,12 @@ class LiftedStructure(HingeLoss):
         J_ij = d_ij + log( sum over n in N(i) of exp(margin - d_in) + sum over n in N(j) of exp(margin - d_jn) )
         loss = mean over positive pairs (i, j) of max(J_ij, 0)^2 / 2
 
-    The values are those of tensorflow-addons' LiftedStructLoss, with one departure: pairs neither of whose
-    images has a negative are left out of sum and mean, where a batch of such pairs alone gives NaN there. A
-    batch without positive pairs gives 0.
-
+    The values are those of tensorflow-addons' LiftedStructLoss, with one departure: pairs neither of whose images has a
+    negative are left out of sum and mean (a batch of such pairs alone gives NaN there). Without positive pairs it is 0.
     Every replica computes the distances of the whole global batch, as the negatives of both images count.
 
     Reference:
-        Oh Song, Xiang, Jegelka, Savarese, Deep Metric Learning via Lifted Structured Feature Embedding,
-        CVPR 2016, equation 4.
+        Oh Song et al., Deep Metric Learning via Lifted Structured Feature Embedding, CVPR 2016, equation 4.
     """
 
     def rows(self, batch: Batch) -> Tensor:
@@ -242,10 +239,9 @@ class TripletHard(TripletLoss):
         g_i  = max over p in P(i) of d_ip - min over n in N(i) of d_in
         L_i  = max(margin + g_i, 0), or log(1 + exp(g_i)) with `soft`
 
-    The loss is the mean of L_i over the anchors that have a positive and a negative, 0 where none has. With
-    such anchors only, the values are those of tensorflow-addons' TripletHardLoss; the departure is that
-    tensorflow-addons takes a distance of 0 for a positive that an anchor lacks and the anchor's largest
-    distance for a negative, so that it pushes such anchors away from everything and counts them in the mean.
+    The loss is the mean of L_i over the anchors that have a positive and a negative, 0 where none has. With only such
+    anchors its values are those of tensorflow-addons' TripletHardLoss, which takes a distance of 0 for a positive that
+    an anchor lacks and its largest distance for a negative, and so pushes such anchors away from everything.
 
     Args:
         soft: The smooth form, which has no use for the margin.

@@ -21,8 +21,7 @@ def log_one_plus_sum(logits: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
 class MultiSimilarity(PairLoss):
     """Multi-Similarity loss with its pair mining.
 
-    With s_ij = z_i . z_j, the positives P(i) sharing a label with i and the negatives N(i), those that
-    matter are mined first,
+    With s_ij = z_i . z_j, those positives P(i), sharing a label with i, and negatives N(i) that matter are mined first,
 
         P*(i) = { p : s_ip - epsilon < max over n of s_in }
         N*(i) = { n : s_in + epsilon > min over p of s_ip }
@@ -40,8 +39,8 @@ class MultiSimilarity(PairLoss):
         **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Reference:
-        Wang, Han, Huang, Dong, Scott, Multi-Similarity Loss with General Pair Weighting for Deep Metric
-        Learning, CVPR 2019, equations 11, 12 and 15; multi-label positives are this project's reading.
+        Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, CVPR 2019, equations
+        11, 12 and 15; multi-label positives are this project's reading.
     """
 
     arguments = ("positive_scale", "negative_scale", "base", "epsilon")

@@ -102,8 +102,7 @@ class PairwiseLoss(BatchLoss):
     To write one's own, give the class a `target`: docs/own_loss.md.
 
     Args:
-        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it. None for a loss that has
-            none: 1.
+        temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it. None: 1.
         tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
             more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
         **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.

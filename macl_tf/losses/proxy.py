@@ -27,16 +27,14 @@ class ProxyHead(keras.layers.Layer):
 
     s_ic = z_i . p_c / (||z_i|| ||p_c||)
 
-    The authors train proxies with 100 times the encoder's learning rate. Keras has one rate per optimizer, but
-    only the direction of a proxy counts, so proxies that start 100 times shorter turn 100 times faster: under
-    Adam and its kin, whose steps do not depend on the size of the gradient, that is the same (weight decay
-    apart). Under plain SGD they would turn 10,000 times faster: a multiplier of 10 gives 100 there.
+    The authors train proxies with 100 times the encoder's learning rate. Keras has one rate per optimizer, but only the
+    direction of a proxy counts: those that start 100 times shorter turn 100 times faster under Adam and its kin, whose
+    steps do not depend on the size of the gradient. Under plain SGD a multiplier of 10 gives 100.
 
     Args:
         num_labels: C >= 1.
         learning_rate_multiplier: How much faster than the encoder the proxies learn under Adam, > 0.
-        **kwargs: As in `keras.layers.Layer`. The layer computes in float32 unless `dtype` says otherwise, under
-            mixed precision too.
+        **kwargs: As in `keras.layers.Layer`; it computes in float32 unless `dtype` says otherwise.
 
     Example:
         >>> import numpy as np

@@ -24,9 +24,8 @@ class InfoNCE(PairwiseLoss):
 
         W_ij = 1 / (views - 1) where j is another view of the image of i, else 0
 
-    Row i shows image i mod (B / views): with two views, rows b and b + B / 2 of the *global* batch are one
-    image, as `pipeline.training_dataset` makes them with `views=2`. The labels only fill their place in `fit`.
-    With two views this is SimCLR's NT-Xent.
+    Row i shows image i mod (B / views): with two views, rows b and b + B / 2 of the *global* batch are one image, as
+    `pipeline.training_dataset` makes them, and this is SimCLR's NT-Xent. The labels only fill their place in `fit`.
 
     Args:
         views: Rows that show one image, >= 2; must divide B.
@@ -70,9 +69,8 @@ class NPairs(PairwiseLoss):
 
         W_ij = O_ij / sum over k of O_ik, k = i included
 
-    as tensorflow-addons' NpairsMultilabelLoss has it: each row is among its own keys, and the similarities are raw dot
-    products without a temperature. A row without a label is left out of the mean, where tensorflow-addons divides 0
-    by 0.
+    as tensorflow-addons' NpairsMultilabelLoss has it, of raw dot products without a temperature. A row without a label
+    is left out of the mean, where tensorflow-addons divides 0 by 0.
 
     Args:
         normalize: Whether embeddings are divided by their norm; not so in the published loss.
@@ -145,8 +143,7 @@ class MultiSupCon(PairwiseLoss):
 
         W_ij = J_ij / |{p in P(i) : J_ip >= min_overlap}| where J_ij >= min_overlap, else 0
 
-    The weights of an anchor do not sum to 1: an anchor whose matches are weak pulls weakly. The mean is over
-    the anchors that have such a pair.
+    An anchor whose matches are weak pulls weakly. The mean is over the anchors that have such a pair.
 
     Args:
         min_overlap: Jaccard overlap from which two images that share a label are a positive pair, in [0, 1].

@@ -37,9 +37,6 @@ def gains(shared: ArrayLike, query_size: ArrayLike, item_size: ArrayLike, kind: 
     Returns:
         float64; 0 where no label is shared. `ndcg` of `shared` gains takes 2^|O| - 1 of them.
 
-    Raises:
-        ValueError: For another kind.
-
     Example:
         >>> [float(gains(2, 2, 8, kind)) for kind in GAINS]
         [2.0, 0.25, 0.5]
@@ -64,8 +61,7 @@ def average_precision(relevant: ArrayLike, k: int | None = None, num_relevant: A
     Args:
         relevant: (..., N) d_r, whether the item at rank r is relevant.
         k: K, or None for the whole ranking.
-        num_relevant: (...) relevant items in the database, where `relevant` is only the head of the ranking; counted
-            from `relevant` by default.
+        num_relevant: (...) relevant items in the database, where `relevant` is only the head of the ranking.
 
     Returns:
         (...) in [0, 1]; NaN where nothing is relevant.
@@ -110,8 +106,7 @@ def ndcg(gains: ArrayLike, ideal_gains: ArrayLike | None = None, k: int | None =
 
     Args:
         gains: (..., N) gain of the item at rank r, used as it is: for the exponential form give 2^rel - 1.
-        ideal_gains: (..., M) gains of the whole database in any order; by default those of `gains`, which must then
-            be the whole database and not only the first K.
+        ideal_gains: (..., M) gains of the whole database in any order; by default `gains`, then not only the first K.
         k: K, or None for the whole ranking.
 
     Returns:
@@ -152,8 +147,7 @@ def weighted_average_precision(gains: ArrayLike, k: int | None = None, num_relev
         num_relevant: (...) items of the database with a gain; counted from `gains` by default.
 
     Returns:
-        (...) values, above 1 where gains are; 0 where the database has relevant items and none of them is among the
-        first K; NaN where it has none.
+        (...) values, above 1 where gains are; 0 where no relevant item is among the first K, NaN where there is none.
 
     Example:
         >>> float(weighted_average_precision([2, 0, 1]))  # (2 / 1 + 3 / 3) / 2
