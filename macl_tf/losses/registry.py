@@ -1,6 +1,6 @@
 """All losses by name, each told once: the command line, `compile(loss="macl")`, docs/losses.md and the tests read this.
 
-To add a loss: its file in this folder, one entry here, and its name in `__init__` for type checkers. Nothing here
+To add a loss: its class in a file of this folder, one entry here, and its name in `__init__` for type checkers. Nothing here
 imports Keras; `load` does.
 """
 
