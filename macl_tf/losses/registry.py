@@ -1,7 +1,7 @@
 """All losses by name, each told once: the command line, `compile(loss="macl")`, docs/losses.md and the tests read this.
 
-To add a loss: its class in a file of this folder, one entry here, and its name in `__init__` for type checkers. Nothing here
-imports Keras; `load` does.
+To add a loss: its class in a file of this folder, one entry here, and its name in `__init__` for type checkers.
+Nothing here imports Keras; `load` does.
 """
 
 from __future__ import annotations
