@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.losses.dcl import DCL, label_sets
+from macl_tf.losses.boundary import DCL, label_sets
 from tests.loss_checks import (
     REPLICAS,
     RTOL,

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from macl_tf.losses.dcl import DCL
+from macl_tf.losses.boundary import DCL
 from macl_tf.models.descriptors import descriptor_model, descriptors_of, multi_scale_descriptor
 from macl_tf.models.encoders import build_encoder, spoc_encoder
 

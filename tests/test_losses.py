@@ -134,13 +134,23 @@ def test_a_subclass_needs_no_init_and_may_take_keywords():
             return {**super().get_config(), "sharper": self.sharper}
 
     @keras.saving.register_keras_serializable("test")
+    class Named(macl_tf.MACL):
+        arguments = ("sharper",)
+
+        def __init__(self, sharper=1.0, **kwargs):
+            super().__init__(**kwargs)
+            self.sharper = sharper
+
+    @keras.saving.register_keras_serializable("test")
     class Bare(macl_tf.MACL):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
 
-    for loss in (Mine(sharper=2.0, rarity_scale=0.1, name="sharp"), Bare(rarity_scale=0.1)):
+    sharp = {"sharper": 2.0, "rarity_scale": 0.1, "name": "sharp"}
+    for loss in (Mine(**sharp), Named(**sharp), Bare(rarity_scale=0.1)):
         again = keras.losses.deserialize(keras.losses.serialize(loss))
         assert type(again) is type(loss) and again.get_config() == loss.get_config()
+        assert getattr(again, "sharper", 2.0) == 2.0 and again.name == ("macl" if type(loss) is Bare else "sharp")
         assert again.rarity_scale == 0.1
         assert float(again(*drawn())) == float(macl_tf.MACL(rarity_scale=0.1)(*drawn()))
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.losses.margin import LiftedStructure, MarginContrastive, distances
+from macl_tf.losses.boundary import RankedList
+from macl_tf.losses.margin import LiftedStructure, MarginContrastive, TripletHard, TripletSemiHard, distances
 from macl_tf.losses.multi_similarity import MultiSimilarity
-from macl_tf.losses.n_pairs import NPairs
-from macl_tf.losses.ranked_list import RankedList
-from macl_tf.losses.triplet import TripletHard, TripletSemiHard
+from macl_tf.losses.supcon import NPairs
 from tests.loss_checks import (
     REPLICAS,
     RTOL,

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from macl_tf.losses.margin import LiftedStructure
+from macl_tf.losses.boundary import RankedList
+from macl_tf.losses.margin import LiftedStructure, TripletHard
 from macl_tf.losses.multi_similarity import MultiSimilarity
 from macl_tf.losses.proxy import ProxyAnchor, ProxyHead
-from macl_tf.losses.ranked_list import RankedList
-from macl_tf.losses.triplet import TripletHard
 from tests.loss_checks import assert_same, drawn, value_and_gradient
 from tests.oracles import margins as oracle
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -84,109 +84,77 @@ ID_HELP = "an id of the index, or the end of one as a card shows it (harbor07.jp
 def add_commands(commands: Any) -> None:
     """Adds the subcommands of serving to those of `macl`."""
 
-    def add(name: str, words: str, help_: str, run: Any, after_interrupt: str = "") -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=words, description=help_)
-        command.set_defaults(run=run, after_interrupt=after_interrupt)
+    def command(name: str, words: str, description: str, run: Any, **defaults: str) -> Callable[..., Any]:
+        added = commands.add_parser(name, help=words, description=description)
+        added.set_defaults(run=run, **defaults)
         if name != "export":
-            command.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
-        return command
+            added.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+        return added.add_argument
 
-    def add_build(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--recall",
-            type=float,
-            default=0.95,
-            help="recall@10 against exact search that the index is tuned to (0.95)",
-        )
-        command.add_argument(
-            "--kind", default="auto", help="auto (default: by size), brute_force, hashing or tree"
-        )  # fmt: skip
-        command.add_argument("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")
-        command.add_argument("--quiet", action="store_true", help="no progress")
+    def add_build(option: Callable[..., Any]) -> None:
+        option("--recall", type=float, default=0.95,
+               help="recall@10 against exact search that the index is tuned to (0.95)")  # fmt: skip
+        option("--kind", default="auto", help="auto (default: by size), brute_force, hashing or tree")
+        option("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")
+        option("--quiet", action="store_true", help="no progress")
 
-    export = add(
-        "export",
-        "turn a run into a SavedModel, an index and what serves them",
-        EXPORT_HELP,
-        run_export,
-        "What was published is whole; the same command goes on.",
-    )
-    add_export_arguments(export)
-    add_build(export)
+    option = command("export", "turn a run into a SavedModel, an index and what serves them", EXPORT_HELP, run_export,
+                     after_interrupt="What was published is whole; the same command goes on.")  # fmt: skip
+    option("--run-dir", metavar="RUN", required=True, help="a finished run")
+    option("--output", metavar="SERVED", required=True, help="folder to write to, new or of an export")
+    option("--data-dir", metavar="DIR", default="", help="the run's archive, if it lies elsewhere than at the training")
+    option("--table", metavar="FILE", default="", help="its label table, if that lies elsewhere too")
+    descriptors = next(field.metadata["one_of"] for field in fields(Settings) if field.name == "descriptor")
+    option("--descriptor", choices=descriptors,
+           help="what is compared, one of those that the run reported; by default as its settings say")  # fmt: skip
+    option("--no-index", action="store_true", help="only the encoder and the server's files")
+    option("--thumbnail", type=int, default=128, help="longest side of the small pictures in the index (128); 0: none")
+    option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
+    add_build(option)
 
-    embed = add("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
-                "The same command goes on after the last finished shard.")  # fmt: skip
-    embed.add_argument("--input", metavar="FOLDER", required=True, help="images of any common kind, in any subfolders")
-    embed.add_argument("--output", metavar="SHARDS", required=True, help="folder for the shards")
-    embed.add_argument("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
-    embed.add_argument("--shard-size", type=int, default=4096, help="images in a shard (4096)")
-    embed.add_argument("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
-    embed.add_argument("--workers", type=int, default=2, help="threads that read images (2)")
-    embed.add_argument("--quiet", action="store_true", help="no progress")
+    option = command("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
+                     after_interrupt="The same command goes on after the last finished shard.")  # fmt: skip
+    option("--input", metavar="FOLDER", required=True, help="images of any common kind, in any subfolders")
+    option("--output", metavar="SHARDS", required=True, help="folder for the shards")
+    option("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
+    option("--shard-size", type=int, default=4096, help="images in a shard (4096)")
+    option("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
+    option("--workers", type=int, default=2, help="threads that read images (2)")
+    option("--quiet", action="store_true", help="no progress")
 
-    index = add("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
-                "The index is as it was.")  # fmt: skip
-    index.add_argument("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
-    index.add_argument(
-        "--discard-changes", action="store_true", help="with --from: also where upserts and deletes are lost by it"
-    )
-    add_build(index)
+    option = command("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
+                     after_interrupt="The index is as it was.")  # fmt: skip
+    option("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
+    option("--discard-changes", action="store_true", help="with --from: also where upserts and deletes are lost by it")
+    add_build(option)
 
-    search = add("search", "find the tiles most like a picture", SEARCH_HELP, run_search)
-    search.add_argument("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
-    search.set_defaults(more="images")
-    search.add_argument("--id", action="append", default=[], metavar="ID", help=f"search from a tile: {ID_HELP}")
+    option = command("search", "find the tiles most like a picture", SEARCH_HELP, run_search, more="images")
+    option("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
+    option("--id", action="append", default=[], metavar="ID", help=f"search from a tile: {ID_HELP}")
     example = f"{ID_HELP}; or a picture"
-    search.add_argument("--positive", action="append", default=[], metavar="ID", help=f"find more like it: {example}")
-    search.add_argument("--negative", action="append", default=[], metavar="ID", help=f"find less like it: {example}")
-    search.add_argument("-k", type=int, default=10, help="results for each (10)")
-    search.add_argument("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
-    search.add_argument("--filter", default="", help=FILTER_HELP)
-    search.add_argument(
-        "--labels", default="", help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}"
-    )
-    search.add_argument("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
-    search.add_argument("--json", action="store_true", help="print JSON for programs")
-    search.add_argument("--sheet", metavar="PNG", help="also draw a contact sheet")
+    option("--positive", action="append", default=[], metavar="ID", help=f"find more like it: {example}")
+    option("--negative", action="append", default=[], metavar="ID", help=f"find less like it: {example}")
+    option("-k", type=int, default=10, help="results for each (10)")
+    option("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
+    option("--filter", default="", help=FILTER_HELP)
+    option("--labels", default="", help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}")
+    option("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
+    option("--json", action="store_true", help="print JSON for programs")
+    option("--sheet", metavar="PNG", help="also draw a contact sheet")
 
-    upsert = add("upsert", "add or replace pictures in the index", UPSERT_HELP, run_upsert)
-    upsert.add_argument("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
-    upsert.set_defaults(more="images")
-    upsert.add_argument(
-        "--id", action="append", default=[], metavar="ID",
-        help=f"instead of the paths, one for each: a new id, {ID_HELP}",
-    )  # fmt: skip
-    upsert.add_argument("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
-    upsert.add_argument("--date", help="day that they were taken, like 2021-07-31")
-    upsert.add_argument("--bbox", metavar="WEST,SOUTH,EAST,NORTH", help="where they lie, in degrees (WGS 84)")
-    upsert.add_argument("--split", help="part of the archive that they are of: train, validation, test or another")
-    upsert.add_argument("--source", help="what they come from: a sensor, a product, a campaign")
+    option = command("upsert", "add or replace pictures in the index", UPSERT_HELP, run_upsert, more="images")
+    option("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
+    option("--id", action="append", default=[], metavar="ID",
+           help=f"instead of the paths, one for each: a new id, {ID_HELP}")  # fmt: skip
+    option("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
+    option("--date", help="day that they were taken, like 2021-07-31")
+    option("--bbox", metavar="WEST,SOUTH,EAST,NORTH", help="where they lie, in degrees (WGS 84)")
+    option("--split", help="part of the archive that they are of: train, validation, test or another")
+    option("--source", help="what they come from: a sensor, a product, a campaign")
 
-    delete = add("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
-                 run_delete)  # fmt: skip
-    delete.add_argument("ids", metavar="ID", nargs="+", help=ID_HELP)
-
-
-def add_export_arguments(export: argparse.ArgumentParser) -> None:
-    """The arguments of `macl export` that are its own."""
-    export.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
-    export.add_argument("--output", metavar="SERVED", required=True, help="folder to write to, new or of an export")
-    export.add_argument(
-        "--data-dir", metavar="DIR", default="", help="the run's archive, if it lies elsewhere than at the training"
-    )
-    export.add_argument("--table", metavar="FILE", default="", help="its label table, if that lies elsewhere too")
-    export.add_argument(
-        "--descriptor",
-        choices=next(field.metadata["one_of"] for field in fields(Settings) if field.name == "descriptor"),
-        help="what is compared, one of those that the run reported; by default as its settings say",
-    )
-    export.add_argument("--no-index", action="store_true", help="only the encoder and the server's files")
-    export.add_argument(
-        "--thumbnail", type=int, default=128, help="longest side of the small pictures in the index (128); 0: none"
-    )
-    export.add_argument(
-        "--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index"
-    )
+    option = command("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
+                     run_delete)  # fmt: skip
+    option("ids", metavar="ID", nargs="+", help=ID_HELP)
 
 
 def run_export(options: argparse.Namespace) -> int:
@@ -292,8 +260,7 @@ def run_upsert(options: argparse.Namespace) -> int:
             name = PurePosixPath(id_).name
             if not state.holds(id_) and (like := [other for other in state.ids_ending(name) if other not in ids]):
                 notes.append(f"'{id_}' is a new tile. To replace '{like[0]}', name it: --id '{like[0]}'")
-    of_all: dict[str, Any] = {"labels": options.labels}
-    of_all |= {"dates": options.date, "splits": options.split, "sources": options.source}
+    of_all = {"labels": options.labels, "dates": options.date, "splits": options.split, "sources": options.source}
     of_all["bboxes"] = options.bbox and options.bbox.split(",")
     given: dict[str, Any] = {name: [value] * len(ids) for name, value in of_all.items() if value is not None}
     replaced = engine.upsert([Path(name) for name in options.images], ids, **given)
@@ -311,11 +278,8 @@ def run_delete(options: argparse.Namespace) -> int:
     engine = SearchEngine.open(options.served)
     ids = set(ids_of(engine.index.snapshot, options.ids))
     there = engine.index.delete(ids)
-    unknown = len(ids) - there
-    print(
-        f"{there} taken out of the index, which holds {len(engine.index):,} tiles"
-        + (f"; {unknown} were not in it." if unknown else ".")
-    )
+    unknown = f"; {len(ids) - there} were not in it" if there < len(ids) else ""
+    print(f"{there} taken out of the index, which holds {len(engine.index):,} tiles{unknown}.")
     return 0
 
 

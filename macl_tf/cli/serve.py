@@ -28,30 +28,25 @@ def add_commands(commands: Any) -> None:
     """Adds `serve` to the subcommands of `macl`."""
     serve = commands.add_parser("serve", help="serve an HTTP API and a page", description=SERVE_HELP)
     serve.set_defaults(run=run_serve)
-    serve.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
-    serve.add_argument("--port", type=int, default=8080, help="its port (8080); 0 for a free one")
-    serve.add_argument("--token-file", metavar="FILE", help="holds the token that writes need; or set MACL_TOKEN")
-    serve.add_argument("--protect-reads", action="store_true", help="reads need the token too")
-    serve.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME",
-        help="name that clients may ask for, or *.example.org; by default any, and on loopback only its own",
-    )  # fmt: skip
-    serve.add_argument(
-        "--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles"
-    )
-    serve.add_argument(
-        "--encoder-url", metavar="URL", help="the encoder in TensorFlow Serving: http://HOST:8501/v1/models/encoder"
-    )
-    serve.add_argument(
+    option = serve.add_argument
+    option("served", metavar="SERVED", help="what `macl export` wrote")
+    option("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    option("--port", type=int, default=8080, help="its port (8080); 0 for a free one")
+    option("--token-file", metavar="FILE", help="holds the token that writes need; or set MACL_TOKEN")
+    option("--protect-reads", action="store_true", help="reads need the token too")
+    names = "name that clients may ask for, or *.example.org; by default any, and on loopback only its own"
+    option("--allow-host", action="append", default=[], metavar="NAME", help=names)
+    option("--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles")
+    option("--encoder-url", metavar="URL", help="the encoder in TensorFlow Serving: http://HOST:8501/v1/models/encoder")
+    option(
         "--base-map", metavar="URL", help="pictures below the page's map: https://HOST/{z}/{x}/{y}.png; none by default"
     )
-    serve.add_argument("--base-map-attribution", default="", metavar="TEXT", help="whom they are from")
-    serve.add_argument("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
-    serve.add_argument("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
-    serve.add_argument("--max-k", type=int, default=200, help="results in one answer (200)")
-    serve.add_argument("--batch-size", type=int, default=64, help="images that are embedded together (64)")
-    serve.add_argument("--batch-wait", type=float, default=5, help="milliseconds that a batch waits for more (5)")
+    option("--base-map-attribution", default="", metavar="TEXT", help="whom they are from")
+    option("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
+    option("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
+    option("--max-k", type=int, default=200, help="results in one answer (200)")
+    option("--batch-size", type=int, default=64, help="images that are embedded together (64)")
+    option("--batch-wait", type=float, default=5, help="milliseconds that a batch waits for more (5)")
 
 
 def run_serve(options: argparse.Namespace) -> int:

@@ -35,30 +35,28 @@ def add_commands(commands: Any) -> None:
         description=TRAIN_HELP,
         epilog=f"settings (configs/<dataset>.toml may say otherwise):\n{settings_help()}",
     )
-    train.add_argument("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
-    train.add_argument("--data-dir", metavar="DIR", help="folder of the archive")
-    train.add_argument("--table", metavar="FILE", help="its label table, if it is a folder that holds several or none")
-    train.add_argument(
-        "--run-dir", metavar="RUN", help="directory of the run; default runs/<dataset>-<hash of settings>"
-    )
-    train.add_argument("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
-    train.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times"
-    )
-    train.add_argument("--quiet", action="store_true", help="no progress bars; the final table and warnings only")
+    option = train.add_argument
+    option("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid or folder")
+    option("--data-dir", metavar="DIR", help="folder of the archive")
+    option("--table", metavar="FILE", help="its label table, if it is a folder that holds several or none")
+    option("--run-dir", metavar="RUN", help="directory of the run; default runs/<dataset>-<hash of settings>")
+    option("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
+    option("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times")
+    option("--quiet", action="store_true", help="no progress bars; the final table and warnings only")
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
     again = "evaluate a finished run again, here or on another archive"
     evaluate = commands.add_parser("evaluate", help=again, description=EVALUATE_HELP)
-    evaluate.add_argument("--run-dir", metavar="RUN", required=True, help="a finished run")
-    evaluate.add_argument(
+    option = evaluate.add_argument
+    option("--run-dir", metavar="RUN", required=True, help="a finished run")
+    option(
         "--data-dir",
         metavar="DIR",
         default="",
         help="where the run's archive lies now, or another with the same labels",
     )
-    evaluate.add_argument("--table", metavar="FILE", default="", help="its label table, if it is a folder")
-    evaluate.add_argument("--json", metavar="FILE", help="also write the figures to a file")
+    option("--table", metavar="FILE", default="", help="its label table, if it is a folder")
+    option("--json", metavar="FILE", help="also write the figures to a file")
     evaluate.set_defaults(run=run_evaluate)
 
 

@@ -87,11 +87,7 @@ class RetrievalReport:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> RetrievalReport:
-        """The report that `to_dict` described.
-
-        Raises:
-            ValueError: If something is missing.
-        """
+        """The report that `to_dict` described; a ValueError if something is missing."""
         values = dict(content)
         rest = ("left_out", "per_label", "num_queries", "num_database")
         missing = [name for name in rest if name not in values]
@@ -101,18 +97,12 @@ class RetrievalReport:
         return cls(values, left_out, tuple(per_label), queries, database)
 
     def table(self, per_label: bool = False) -> str:
-        """The report as text: metric, value, and how many queries (or labels) the mean leaves out.
-
-        Args:
-            per_label: Adds a line for each label, rarest first.
-        """
+        """The report as text: metric, value, how many queries (or labels) the mean leaves out; and `label_table`."""
         keys = _ordered(self.values)
         rows = [(describe(key), _number(self.values[key]), str(self.left_out.get(key, 0))) for key in keys]
         text = f"{self.num_queries} queries, database of {self.num_database}\n"
         text += _text(("metric", "value", "left out"), rows)
-        if per_label:
-            text += "\n\n" + self.label_table()
-        return text
+        return f"{text}\n\n{self.label_table()}" if per_label else text
 
     def label_table(self, *, markdown: bool = False) -> str:
         """A line for each label, rarest first, and their mean: AP, P@k (precision), R@k (recall), hit@k."""
@@ -136,18 +126,7 @@ class RetrievalReport:
 
 
 def compare_table(reports: Mapping[str, RetrievalReport], *, markdown: bool = False) -> str:
-    """Reports side by side: a line for each metric, a column for each report.
-
-    Args:
-        reports: Heading of the column to report, such as {"untrained": r1, "trained": r2}.
-        markdown: Markdown instead of aligned text.
-
-    Returns:
-        The table; a metric that a report lacks, or that is undefined in it, is "-". Below it, what the means leave out.
-
-    Raises:
-        ValueError: Without a report.
-    """
+    """Reports side by side, by heading: a line for each metric, "-" where it is undefined; what means leave out."""
     if not reports:
         raise ValueError("reports must hold at least one report, got none.")
     keys = _ordered(dict.fromkeys(key for report in reports.values() for key in report.values))
@@ -179,13 +158,8 @@ def _number(value: float | None) -> str:
 def _text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    forms = [f"{{:{'>' if place else '<'}{width}}}" for place, width in enumerate(widths)]
+    return "\n".join("  ".join(forms).format(*line) for line in lines)
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -49,8 +49,7 @@ def evaluate(
         database_embeddings: (N, D), or None to search the queries among themselves, each without itself.
         database_labels: (N, C) multi-hot, given with `database_embeddings`.
         label_names: C names, "label 0", "label 1", ... by default.
-        label_counts: (C,) images that hold each label in the *training* set: they decide which third of the labels is
-            the rarest. Counts of the database by default.
+        label_counts: (C,) images of the *training* set by label, of the database by default: which third is the rarest.
         k: Cut-off of NDCG, WAP and ACG.
         precision_k: Cut-offs of precision and recall.
         map_k: Cut-off of all average precisions, None for the whole ranking.
@@ -61,12 +60,11 @@ def evaluate(
         progress: Shows a progress bar.
 
     Returns:
-        The report. Its keys are those of `macl_tf.metrics.score_queries`, and `map_per_label` (mean over labels) and
-        `map_rarest_third`.
+        Keyed as `macl_tf.metrics.score_queries` is, and by `map_per_label` (mean over labels) and `map_rarest_third`.
 
     Raises:
-        ValueError: For shapes that do not fit, values that are not finite, labels other than 0 and 1, repeated or
-            half-given identities, or a cut-off below 1.
+        ValueError: For shapes that do not fit, values not finite, labels not 0 or 1, identities repeated or given for
+            one side only, or a cut-off below 1.
 
     Example:
         >>> report = evaluate([[1.0, 0.0]], [[1, 0]], [[0.0, 1.0], [2.0, 0.1]], [[0, 1], [1, 1]], k=2)
@@ -98,19 +96,10 @@ def evaluate(
             f"got shape {counts.shape}."
         )
     exclude = own_positions(num_queries, num_database, alone, query_ids, database_ids)
+    cutoffs: dict[str, Any] = {"k": k, "precision_k": precision_k, "map_k": map_k}
+    effort: dict[str, Any] = {"block_size": block_size, "workers": workers}
     with _progress(num_queries, "ranking", progress) as bar:
-        scores = score_queries(
-            similarities,
-            labels,
-            items,
-            exclude=exclude,
-            k=k,
-            precision_k=precision_k,
-            map_k=map_k,
-            block_size=block_size,
-            workers=workers,
-            on_block=bar.update,
-        )
+        scores = score_queries(similarities, labels, items, exclude=exclude, on_block=bar.update, **cutoffs, **effort)
     values = {key: _mean(value) for key, value in scores.values.items()}
     left_out = {key: int(np.isnan(value).sum()) for key, value in scores.values.items()}
     label_ap = [_mean(column) for column in scores.label_ap.T]
@@ -195,20 +184,17 @@ def embed(model: Any, images: Any, batch_size: int = 256, *, progress: bool = Tr
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
+    batches, total = images, -2
     if hasattr(images, "shape"):
         starts = range(0, len(images), batch_size)
-        batches: Iterable[Any] = (images[start : start + batch_size] for start in starts)
-        total: int | None = len(starts)
-    else:
-        batches, total = images, None
-        if hasattr(images, "cardinality"):
-            total = int(images.cardinality())
-            if total == -1:
-                raise ValueError("images must be a finite dataset, got an infinite one. Use .take(batches).")
-            total = total if total >= 0 else None
+        batches, total = (images[start : start + batch_size] for start in starts), len(starts)
+    elif hasattr(images, "cardinality"):  # as tf.data has it: -1 is infinite, -2 unknown
+        total = int(images.cardinality())
+        if total == -1:
+            raise ValueError("images must be a finite dataset, got an infinite one. Use .take(batches).")
     outputs: list[NDArray[np.float32]] = []
     size = 0
-    with _progress(total, "embedding", progress) as bar:
+    with _progress(total if total >= 0 else None, "embedding", progress) as bar:
         for element in batches:
             batch = np.asarray(element[0] if isinstance(element, tuple | list) else element)
             count, size = len(batch), max(size, len(batch))

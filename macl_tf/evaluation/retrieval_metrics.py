@@ -30,8 +30,7 @@ class RetrievalMetric(keras.metrics.Metric):
         dtype: Precision of the computation, float32 by default.
 
     Raises:
-        ValueError: If `capacity` < 2, for labels and embeddings that are not (B, C) and (B, D), or for sample weights,
-            which retrieval has no use for.
+        ValueError: If `capacity` < 2, for labels and embeddings not of (B, C) and (B, D), or for sample weights.
     """
 
     def __init__(self, *, capacity: int = 2048, name: str | None = None, dtype: Any = None) -> None:
@@ -42,12 +41,7 @@ class RetrievalMetric(keras.metrics.Metric):
         self.labels: Any = None
 
     def figures(self, gains: Tensor, similarities: Tensor) -> Tensor:
-        """(N,) the figure of each query.
-
-        Args:
-            gains: (N, N) Jaccard overlaps, 0 for the query itself and for rows that are not there yet.
-            similarities: (N, N) cosines, below -1 for the same.
-        """
+        """(N,) figures of queries; of what is not there, the overlaps (N, N) are 0 and the cosines below -1."""
         raise NotImplementedError
 
     def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> None:
@@ -77,13 +71,8 @@ class RetrievalMetric(keras.metrics.Metric):
         kept = ops.minimum(before + ops.cast(ops.shape(y)[0], self.dtype), float(self.capacity))
         last = ops.convert_to_tensor(self.figure)
         figure = ops.cond(kept > before, lambda: self.searched(labels[:-1], embeddings[:-1], kept), lambda: last)
-        for variable, value in (
-            (self.labels, labels),
-            (self.embeddings, embeddings),
-            (self.kept, kept),
-            (self.figure, figure),
-            (self.copies, ops.ones_like(kept)),
-        ):
+        variables = (self.labels, self.embeddings, self.kept, self.figure, self.copies)
+        for variable, value in zip(variables, (labels, embeddings, kept, figure, ops.ones_like(kept)), strict=True):
             variable.assign(value)
 
     def searched(self, labels: Tensor, embeddings: Tensor, kept: Tensor) -> Tensor:

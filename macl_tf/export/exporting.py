@@ -77,7 +77,7 @@ def export_run(
     say: Callable[[str], None] = print if progress else lambda *_: None
     archive = archive_of(run, data_dir, table)[0] if with_index else None
     splits = None if archive is None else Splits.read(run, archive)
-    for line in () if splits is None else splits.changes:
+    for line in splits.changes if splits else ():
         print(line, file=sys.stderr)
     (served / "encoder").mkdir(parents=True, exist_ok=True)
     with publishing_alone(served):
@@ -90,7 +90,7 @@ def export_run(
         if archive is not None:
             info = {
                 "encoder": encoder_identity(served, encoder.version),
-                "archive": archive_identity(archive),
+                "archive": {"name": archive.name, "tiles": len(archive), "sha256": archive_digest(archive)},
                 "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
             }
             root = served / "index"
@@ -230,16 +230,16 @@ def encoder_of_shards(served: Path, shards: Path) -> dict[str, Any]:
     )
 
 
-def archive_identity(archive: Archive) -> dict[str, Any]:
-    """What tells an archive from others: its name, size, and a hash over names, labels and, where known, pixels."""
+def archive_digest(archive: Archive) -> str:
+    """A hash over names, labels and, where known, pixels."""
     digest = hashlib.sha256("\0".join((*archive.label_names, *archive.file_names)).encode("utf-8", "surrogateescape"))
     digest.update(archive.labels.tobytes())
     digest.update("".join(archive.contents or ()).encode())
-    return {"name": archive.name, "tiles": len(archive), "sha256": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def archive_of_items(items: Items) -> dict[str, Any] | None:
-    """The same of embedded tiles, as far as they tell: the folders that they come from, by name and never by path."""
+    """What embedded tiles tell of their archive: the folders that they come from, by name and never by path."""
     names = [name for name in dict.fromkeys(items.sources.tolist()) if name]
     if not names:
         return None

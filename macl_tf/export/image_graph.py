@@ -1,17 +1,14 @@
 """From image bytes to pixels in TensorFlow's stock operations: what training does with Pillow, inside a SavedModel.
 
-Decoding and resizing agree with `datasets.images` (`decode_image`, `resize_image`) to the last bit: the JPEG
-transform is the accurate one that Pillow uses, and the resize repeats Pillow's 22-bit integer arithmetic, because
-tf.image.resize rounds otherwise in up to a tenth of the pixels where exact halves occur (256 to 224 pixels). What is
-refused there is a bad image here: a PNG of 16 bits, of which TensorFlow would silently keep the high byte, and a JPEG
-in CMYK.
+Decoding and resizing agree with `datasets.images` (`decode_image`, `resize_image`) to the last bit: the JPEG transform
+is the accurate one that Pillow uses, and the resize repeats Pillow's 22-bit integer arithmetic, because tf.image.resize
+rounds otherwise in up to a tenth of the pixels where exact halves occur (256 to 224 pixels). What is refused there is a
+bad image here: a PNG of 16 bits, of which TensorFlow would silently keep the high byte, and a JPEG in CMYK.
 
-Measured with tf.image.resize(antialias=True), rounded, in its place (1,680 tiles of UC Merced, 256 to 64 pixels, an
-encoder of width 16 after 10 epochs): a tenth of the pixels differ by a level (a fifth at 224), a tile's two embeddings
-have a cosine of 0.9998, 0.9988 at the least, where 1 - 1e-5 is promised. NDCG@100 stays (0.556 and 0.557), but the ten
-best are others for 46 % of 400 queries, and the best one for 8 %: one picture would find other tiles over TensorFlow
-Serving than by `macl search`. To use it in training, embedding and search as well would bring TensorFlow into all of
-them.
+Measured with tf.image.resize(antialias=True), rounded, in its place (1,680 tiles of UC Merced, 256 to 64 pixels, width
+16, 10 epochs): a tenth of the pixels differ by a level, a tile's two embeddings have a cosine of 0.9998, 0.9988 at the
+least, where 1 - 1e-5 is promised. NDCG@100 stays (0.556 and 0.557), but the best tile is another for 8 % of 400
+queries: one picture would find other tiles over TensorFlow Serving than by `macl search`.
 """
 
 from __future__ import annotations

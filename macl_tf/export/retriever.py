@@ -35,10 +35,7 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
     index. The row of an image that cannot be decoded, and places for which ScaNN found nothing, hold "" and 0.
     Returns the version's folder: the newest there is, if that is of this index and encoder already.
 
-    Raises:
-        ArtifactError: If index or encoder is missing or damaged, or they do not belong together.
-        ImportError: If ScaNN's operations cannot be loaded.
-        EmptyIndexError: If the index is empty.
+    Without ScaNN's operations it is an ImportError, of an empty index an EmptyIndexError.
     """
     served = Path(served)
     index, index_manifest = open_version(served / "index", "index")
@@ -75,10 +72,9 @@ def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, paramete
     depth = min(MAX_K, len(ids))
     embed = module.encoder.signatures["serving_default"]
 
-    @tf.function(
-        autograph=False,
-        input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes"), tf.TensorSpec((), tf.int32, name="k")],
-    )
+    given = [tf.TensorSpec((None,), tf.string, name="image_bytes"), tf.TensorSpec((), tf.int32, name="k")]
+
+    @tf.function(autograph=False, input_signature=given)
     def serving_default(image_bytes: Tensor, k: Tensor) -> dict[str, Tensor]:
         found = embed(image_bytes=image_bytes)
         count, valid = tf.shape(image_bytes)[0], found["valid"]

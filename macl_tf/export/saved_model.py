@@ -127,12 +127,8 @@ def embed_bytes(encode: Any, image_bytes: Tensor, size: int) -> tuple[Tensor, Te
 class ExportedEncoder:
     """An encoder that `export_encoder` wrote. Needs TensorFlow, not Keras; any number of threads may use it at once.
 
-    Attributes:
-        version: Of SERVED/encoder.
-        info: What `model_info` says: labels, preprocessing, data set, figures, versions and more.
-        dim: D.
-        image_size: S, side in pixels at which the encoder sees an image.
-        label_names: The labels it was trained with.
+    `info` is what `model_info` says: labels, preprocessing, data set, figures, versions and more; `image_size` is the
+    side in pixels at which it sees an image, `label_names` are those that it was trained with.
     """
 
     def __init__(self, loaded: Any, version: int) -> None:
@@ -167,23 +163,21 @@ class ExportedEncoder:
         """
         if isinstance(images, bytes | str):
             raise ValueError("images must be a sequence of bytes, got one image. Put it into a list.")
-        embeddings, valid = [], []
+        embeddings, valid = [np.empty((0, self.dim), np.float32)], [np.empty(0, bool)]
         for start in _starts(len(images), batch_size):
             part = tf.constant(list(images[start : start + batch_size]), tf.string)
             output = self._signatures["serving_default"](image_bytes=part)
             embeddings.append(output["embedding"].numpy())
             valid.append(output["valid"].numpy())
-        if not embeddings:
-            return np.empty((0, self.dim), np.float32), np.empty(0, bool)
         return np.concatenate(embeddings), np.concatenate(valid)
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 64) -> NDArray[np.float32]:
         """Images (H, W, 3) uint8 RGB of any sizes, resized as in training, to (N, D) float32 of unit norm."""
-        embeddings = []
+        embeddings = [np.empty((0, self.dim), np.float32)]
         for start in _starts(len(images), batch_size):
             part = [resize_image(image, self.image_size) for image in images[start : start + batch_size]]
             embeddings.append(self.embed_pixels(np.stack(part)))
-        return np.concatenate(embeddings) if embeddings else np.empty((0, self.dim), np.float32)
+        return np.concatenate(embeddings)
 
 
 def _starts(count: int, batch_size: int) -> range:

@@ -23,31 +23,16 @@ def plot_history(
 ) -> Path:
     """Draw the curves of a training run: loss, temperature, learning rate and every validation figure.
 
-    Args:
-        history: values an epoch for each name, as `keras.callbacks.History.history` has them. Drawn are "loss" (with
-            "val_loss"), all "val_..." and then "temperature" and "learning_rate", where present. Epochs without a value
-            (NaN or None) are passed over.
-        path: the PNG file to write.
-        monitor: the "val_..." whose highest value marks the best epoch. Default: the first one.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: if there is nothing to draw, or `monitor` is not one of its "val_..." figures.
-
-    Example:
-        >>> plot_history({"loss": [3.1, 2.4], "val_ndcg@100_jaccard": [0.5, 0.6]}, "run/history.png")  # doctest: +SKIP
+    `history` has values an epoch for each name, NaN or None where there is none. `monitor` is the "val_..." whose
+    highest value marks the best epoch, the first one by default.
     """
     from matplotlib.ticker import MaxNLocator
 
     scores = [key for key in history if key.startswith("val_") and key != "val_loss"]
     keys = [key for key in ("loss", *scores, "temperature", "learning_rate") if len(history.get(key, ()))]
     if not keys:
-        raise ValueError(
-            f"history must hold values of 'loss', 'temperature', 'learning_rate' or 'val_...', got keys "
-            f"{sorted(history)}."
-        )
+        known = "'loss', 'temperature', 'learning_rate' or 'val_...'"
+        raise ValueError(f"history must hold values of {known}, got keys {sorted(history)}.")
     if monitor is not None and monitor not in scores:
         raise ValueError(f"monitor must be one of {scores}, got {monitor!r}.")
     monitor = monitor or next((key for key in keys if key in scores), None)
@@ -91,33 +76,11 @@ def plot_label_frequencies(
     *,
     rarest: Iterable[int] = (),
 ) -> Path:
-    """Draw the share of images that hold each label, as the archive is and as training draws it.
-
-    Args:
-        label_names: C names.
-        before: (C,) shares in [0, 1] before label-aware resampling.
-        after: (C,) shares after it.
-        path: the PNG file to write.
-        rarest: positions of the rarest third of the labels (`LabelStatistics.rarest`); they are marked.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: if the lengths differ or there is no label.
-    """
+    """Draw the share (C,) of images that hold each label, as the archive is and as training draws it."""
     percent = 100 * np.asarray(before, float)
     series = {"in the archive": percent, "as drawn for training": 100 * np.asarray(after, float)}
-    return _label_dots(
-        label_names,
-        percent,
-        series,
-        path,
-        rarest,
-        names=list(label_names),
-        title="Label frequencies before and after label-aware resampling",
-        unit="share of images (%)",
-    )
+    title, unit = "Label frequencies before and after label-aware resampling", "share of images (%)"
+    return _label_dots(label_names, percent, series, path, rarest, title=title, unit=unit)
 
 
 def plot_per_label(
@@ -128,54 +91,33 @@ def plot_per_label(
     *,
     rarest: Iterable[int] = (),
 ) -> Path:
-    """Draw the average precision of each label for one or several encoders, the most frequent label first.
+    """Draw the average precision of each label for one to four encoders, the most frequent label first.
 
-    Args:
-        label_names: C names.
-        counts: (C,) images of the training set that hold each label.
-        average_precision: for each encoder ("untrained", "trained") its (C,) values in [0, 1]; NaN where no query
-            holds the label, which is said beside it.
-        path: the PNG file to write.
-        rarest: positions of the rarest third of the labels; they are marked.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: if the lengths differ, or there is no label, no encoder or more than four.
+    `average_precision` is (C,) for each encoder ("untrained", "trained"), NaN where no query holds the label, which is
+    said beside it; `counts` (C,) are of the training set.
     """
     counts = np.asarray(counts)
     if counts.shape != (len(label_names),):
         raise ValueError(f"counts must have shape ({len(label_names)},), one a label name, got {counts.shape}.")
     names = [f"{name}  ({count:,})" for name, count in zip(label_names, counts.tolist(), strict=True)]
     series = {name: np.asarray(values, float) for name, values in average_precision.items()}
-    return _label_dots(
-        label_names,
-        counts,
-        series,
-        path,
-        rarest,
-        names=names,
-        title="Retrieval of each label (images in the training set)",
-        unit="average precision",
-        top=1.0,
-    )
+    title, unit = "Retrieval of each label (images in the training set)", "average precision"
+    return _label_dots(names, counts, series, path, rarest, title=title, unit=unit, top=1.0)
 
 
 def _label_dots(
-    label_names: Sequence[str],
+    names: Sequence[str],
     order_by: np.ndarray,
     series: Mapping[str, np.ndarray],
     path: str | os.PathLike[str],
     rarest: Iterable[int],
     *,
-    names: list[str],
     title: str,
     unit: str,
     top: float | None = None,
 ) -> Path:
     """One line a label, one dot a series, the largest of `order_by` on top."""
-    size = len(label_names)
+    size = len(names)
     if not size or not 0 < len(series) <= len(_SERIES) or any(values.shape != (size,) for values in series.values()):
         shapes = {name: values.shape for name, values in series.items()}
         raise ValueError(f"{size} labels need 1 to {len(_SERIES)} series of shape ({size},), got {shapes}.")
@@ -185,14 +127,8 @@ def _label_dots(
     values = np.stack([series[name][order] for name in series])
     rows = np.arange(size)
     seen = np.isfinite(values).any(axis=0)
-    axes.hlines(
-        rows[seen],
-        np.nanmin(values[:, seen], axis=0),
-        np.nanmax(values[:, seen], axis=0),
-        color="#BBBBBB",
-        linewidth=2,
-        zorder=1,
-    )
+    shown = values[:, seen]
+    axes.hlines(rows[seen], np.nanmin(shown, axis=0), np.nanmax(shown, axis=0), color="#BBBBBB", linewidth=2, zorder=1)
     for name, row_values, (colour, marker) in zip(series, values, _SERIES, strict=False):
         axes.scatter(row_values, rows, color=colour, marker=marker, s=34, label=name, zorder=2)
     for row in rows[~seen]:
@@ -216,15 +152,9 @@ def _label_dots(
 def _curve(axes: Axes, values: Sequence[float], colour: str, label: str | None) -> None:
     heights = np.asarray(values, float)
     known = np.isfinite(heights)
-    axes.plot(
-        np.flatnonzero(known) + 1,
-        heights[known],
-        color=colour,
-        linewidth=1.6,
-        label=label,
-        marker="o" if known.sum() < 15 else None,
-        markersize=3.5,
-    )
+    marker = "o" if known.sum() < 15 else None
+    epochs = np.flatnonzero(known) + 1
+    axes.plot(epochs, heights[known], color=colour, linewidth=1.6, label=label, marker=marker, markersize=3.5)
     axes.set_xlim(0.5, max(len(values), 2) + 0.5)
 
 

@@ -76,13 +76,8 @@ def contact_sheet(
     neighbours, scores = np.asarray(neighbour_labels), np.asarray(scores, float)
     expected = (len(query_images), len(neighbour_images[0]) if len(neighbour_images) else 0, len(label_names))
     queries = np.zeros(expected[::2]) if query_labels is None else np.asarray(query_labels)
-    if (
-        neighbours.shape != expected
-        or queries.shape != expected[::2]
-        or scores.shape != expected[:2]
-        or 0 in expected
-        or [len(row) for row in neighbour_images] != [expected[1]] * expected[0]
-    ):
+    fit = (neighbours.shape, queries.shape, scores.shape) == (expected, expected[::2], expected[:2])
+    if not fit or 0 in expected or [len(row) for row in neighbour_images] != [expected[1]] * expected[0]:
         raise ValueError(
             "contact_sheet needs Q > 0 queries with K > 0 neighbours each and C label names; with (Q, K, C) = "
             f"{expected} from the images and names, query_labels must be (Q, C), neighbour_labels (Q, K, C) and scores "
@@ -99,18 +94,12 @@ def contact_sheet(
             image = neighbour_images[query][column - 1] if column else query_images[query]
             held = neighbours[query, column - 1] > 0 if column else own
             words = [(texts[label], bool(column and own[label])) for label in np.flatnonzero(held).tolist()]
-            overlap = float((held & own).sum() / max((held | own).sum(), 1))
-            row.append(
-                _Cell(
-                    GAP + column * (CELL + GAP) + 2 * GAP * (column > 0),
-                    top,
-                    image,
-                    _wrap(words or [("" if query_labels is None and not column else "no label", False)], measure),
-                    _shorten(names[query][column], measure) if names else "",
-                    float(scores[query, column - 1]) if column else None,
-                    None if query_labels is None else overlap,
-                )
-            )
+            words = words or [("" if query_labels is None and not column else "no label", False)]
+            name = _shorten(names[query][column], measure) if names else ""
+            similarity = float(scores[query, column - 1]) if column else None
+            overlap = None if query_labels is None else float((held & own).sum() / max((held | own).sum(), 1))
+            left = GAP + column * (CELL + GAP) + 2 * GAP * (column > 0)
+            row.append(_Cell(left, top, image, _wrap(words, measure), name, similarity, overlap))
         cells += row
         lines = 1 + max(word.line for cell in row for word in cell.caption)
         top += CELL + (lines + 1 + (names is not None)) * LINE + 2 * GAP
@@ -150,16 +139,8 @@ def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
             shared_share = "" if overlap is None else f"   J {overlap:.2f}"
             write(left, below, f"similarity {similarity:.2f}{shared_share}", size=7, color=GREY)
             below, colour, stroke = below + LINE, GREY, 1.0 if overlap is None else 4.0
-        axes.add_patch(
-            Rectangle(
-                (left, top),
-                CELL,
-                CELL,
-                fill=False,
-                linewidth=stroke,
-                edgecolor=INK if similarity is None or overlap is None else _frame(overlap),
-            )
-        )
+        edge = INK if similarity is None or overlap is None else _frame(overlap)
+        axes.add_patch(Rectangle((left, top), CELL, CELL, fill=False, linewidth=stroke, edgecolor=edge))
         for text, shared, x, line in caption:
             write(left + x, below + line * LINE, text, color=BLUE if shared else colour, bold=shared)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # after imshow, which sets its own

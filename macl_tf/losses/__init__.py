@@ -13,17 +13,22 @@ from macl_tf.losses.registry import BY_NAME
 
 if TYPE_CHECKING:
     from macl_tf.losses.batch_loss import Batch, BatchLoss
-    from macl_tf.losses.dcl import DCL
+    from macl_tf.losses.boundary import DCL, RankedList
     from macl_tf.losses.macl import MACL
-    from macl_tf.losses.margin import LiftedStructure, MarginContrastive
+    from macl_tf.losses.margin import LiftedStructure, MarginContrastive, TripletHard, TripletSemiHard
     from macl_tf.losses.multi_similarity import MultiSimilarity
-    from macl_tf.losses.n_pairs import InfoNCE, NPairs
     from macl_tf.losses.pairwise import PairwiseLoss
     from macl_tf.losses.proxy import ProxyAnchor, ProxyHead
-    from macl_tf.losses.ranked_list import RankedList
-    from macl_tf.losses.supcon import JaccardSupCon, MulSupCon, MultiSupCon, SimilarityDissimilarity, SupCon
+    from macl_tf.losses.supcon import (
+        InfoNCE,
+        JaccardSupCon,
+        MulSupCon,
+        MultiSupCon,
+        NPairs,
+        SimilarityDissimilarity,
+        SupCon,
+    )
     from macl_tf.losses.targets import Target
-    from macl_tf.losses.triplet import TripletHard, TripletSemiHard
 
 _HOMES = {
     **{entry.kind: entry.home for entry in BY_NAME.values()},
@@ -35,28 +40,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "DCL",
-    "MACL",
-    "Batch",
-    "BatchLoss",
-    "InfoNCE",
-    "JaccardSupCon",
-    "LiftedStructure",
-    "MarginContrastive",
-    "MulSupCon",
-    "MultiSimilarity",
-    "MultiSupCon",
-    "NPairs",
-    "PairwiseLoss",
-    "ProxyAnchor",
-    "ProxyHead",
-    "RankedList",
-    "SimilarityDissimilarity",
-    "SupCon",
-    "Target",
-    "TripletHard",
-    "TripletSemiHard",
-]
+    "DCL", "MACL", "Batch", "BatchLoss", "InfoNCE", "JaccardSupCon", "LiftedStructure", "MarginContrastive",
+    "MulSupCon", "MultiSimilarity", "MultiSupCon", "NPairs", "PairwiseLoss", "ProxyAnchor", "ProxyHead", "RankedList",
+    "SimilarityDissimilarity", "SupCon", "Target", "TripletHard", "TripletSemiHard",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 from keras import ops
@@ -27,21 +26,13 @@ _SHORTEST = 1e-12  # squared norm below which an embedding is not made a unit lo
 
 
 class Batch(NamedTuple):
-    """The rows that a loss is computed of; on one device the last three are the whole batch itself and 0.
+    """The rows that a loss is computed of; on one device the last three are the first two themselves, and 0."""
 
-    Attributes:
-        labels: (b, C) multi-hot labels of this replica.
-        embeddings: (b, D) of this replica, of unit norm where the loss normalises.
-        all_labels: (B, C) labels of the global batch; `labels` itself where there is one replica.
-        all_embeddings: (B, D) of the global batch; `embeddings` itself where there is one replica.
-        offset: Row of the global batch at which this replica's rows begin.
-    """
-
-    labels: Tensor
-    embeddings: Tensor
-    all_labels: Tensor
-    all_embeddings: Tensor
-    offset: Tensor
+    labels: Tensor  # (b, C) multi-hot, of this replica
+    embeddings: Tensor  # (b, D) of this replica, of unit norm where the loss normalises
+    all_labels: Tensor  # (B, C) of the global batch
+    all_embeddings: Tensor  # (B, D) of the global batch
+    offset: Tensor  # row of the global batch at which this replica's rows begin
 
     @property
     def whole(self) -> bool:
@@ -57,19 +48,10 @@ class Batch(NamedTuple):
 def gather_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The rows of the whole global batch, wherever this is called from.
 
-    Under a `tf.distribute` strategy the rows of all replicas are gathered, and gradients flow back
-    through the gathered rows; elsewhere the batch is already whole.
-
-    Args:
-        embeddings: (b, D) of this replica.
-        labels: (b, C) of this replica.
-
-    Returns:
-        The (B, D) embeddings and (B, C) labels of the global batch (the very tensors that came in, where
-        there is one replica), the row at which this replica's rows begin in them, and the scale b R / B
-        that turns a mean over this replica's rows, divided by R replicas as Keras does, into its share of
-        the mean over the global batch. The scale is 1 unless replicas hold different numbers of rows, as in
-        an uneven last batch.
+    Gradients flow back through the rows that are gathered from the replicas of a `tf.distribute` strategy. Returned are
+    embeddings (B, D) and labels (B, C), the very tensors that came in where there is one replica; the row at which this
+    replica's begin; and the scale b R / B that turns a mean over this replica's rows, divided by R replicas as Keras
+    does, into its share of the mean over the global batch: 1 unless the last batch is uneven.
     """
     one = ops.ones((), embeddings.dtype)
     if keras.config.backend() != "tensorflow":
@@ -90,27 +72,6 @@ def gather_batch(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Te
     return all_z, all_y, count(home < index), tf.cast(share, embeddings.dtype)
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function` as a `tf.function` where TensorFlow calls it eagerly, itself everywhere else.
-
-    Eagerly it saves the dispatch of some thirty operations. In a graph the caller's own compilation takes it
-    in; a `tf.function` nested there would gain nothing, and under XLA its gradient is wrong when a tensor is
-    passed twice, as anchors and as keys (TensorFlow 2.20 on CPU: values off by up to 7).
-    """
-    if keras.config.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    # A new number of rows is traced as "any number of rows": at most two traces, however batches vary.
-    traced = tf.function(function, autograph=False, reduce_retracing=True)
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Tensor:
-        return (traced if tf.executing_eagerly() else function)(*args, **kwargs)
-
-    return call
-
-
 def known_to_keras(kind: type[keras.losses.Loss]) -> type[keras.losses.Loss]:
     """The class, which Keras then finds in saved models, and by its name in `compile(loss="macl")`."""
     # Keras looks a text up in this table of its own alone, not among what is registered.
@@ -121,10 +82,11 @@ def known_to_keras(kind: type[keras.losses.Loss]) -> type[keras.losses.Loss]:
     return keras.saving.register_keras_serializable("macl_tf")(kind)
 
 
-def check_range(name: str, value: float, rule: str, holds: bool) -> None:
-    """Raises a ValueError that gives rule and value unless the rule holds (NaN holds none)."""
+def in_range(name: str, value: float, rule: str, holds: bool) -> float:
+    """The value; a ValueError that gives rule and value unless the rule holds (NaN holds none)."""
     if not holds:
         raise ValueError(f"{name} must be {rule}, got {value}.")
+    return float(value)
 
 
 def check_shapes(labels: Tensor, embeddings: Tensor, statistics: LabelStatistics | None = None) -> None:
@@ -150,14 +112,13 @@ def multi_hot_or_nan(labels: Tensor, dtype: Any) -> Tensor:
     valid = ops.all(ops.logical_or(ops.equal(labels, 0), ops.equal(labels, 1)))
     if keras.config.backend() == "tensorflow":
         valid = refused_in_graph(labels, valid)
-    return ops.cast(ops.where(valid, 1.0, float("nan")), dtype)
+    return one_or_nan(valid, dtype)
 
 
 def refused_in_graph(labels: Tensor, valid: Tensor) -> Tensor:
     """`valid`, which a TensorFlow graph gets only if it is true, and else stops with what `check_multi_hot` would say.
 
-    What hangs on it, the gradient too, is not computed then: no weight is touched. XLA and TPUs can neither stop nor
-    speak, and get `valid` as it is.
+    What hangs on it is not computed then: no weight is touched. XLA and TPUs cannot stop, and get it as it is.
     """
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
@@ -200,7 +161,7 @@ class BatchLoss(keras.losses.Loss):
     Args:
         normalize: Whether embeddings are divided by their norm before anything else. True by default where a loss is
             of cosines or of distances on the sphere; False where it is of raw distances or products, as published.
-        name: Name of the loss.
+        name: Name of the loss, by default that of `macl_tf.losses.registry`.
         reduction: As in `keras.losses.Loss`.
         dtype: Precision of the computation, the norm included: float32 by default, under mixed precision too.
 
@@ -211,6 +172,9 @@ class BatchLoss(keras.losses.Loss):
             and on JAX nothing can stop it, and the loss is NaN.
     """
 
+    # What `__init__` takes and an attribute of that name keeps; beside those of the bases.
+    arguments: ClassVar[tuple[str, ...]] = ("normalize",)
+
     def __init__(
         self,
         *,
@@ -219,7 +183,9 @@ class BatchLoss(keras.losses.Loss):
         reduction: str = "sum_over_batch_size",
         dtype: Any = None,
     ) -> None:
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        kinds = {kind.__name__ for kind in type(self).__mro__}
+        own_name = next((known for known, entry in BY_NAME.items() if entry.kind in kinds), None)
+        super().__init__(name=name or own_name, reduction=reduction, dtype=dtype)
         self.normalize = bool(normalize)
 
     def rows(self, batch: Batch) -> Tensor:
@@ -234,18 +200,19 @@ class BatchLoss(keras.losses.Loss):
         if self.normalize:
             # A row beyond the range of squares becomes NaN too.
             squares = ops.sum(ops.square(z), axis=1, keepdims=True)
-            z = z / ops.sqrt(ops.maximum(squares, _SHORTEST)) * finite_or_nan(squares)
+            z = z / ops.sqrt(ops.maximum(squares, _SHORTEST)) * one_or_nan(ops.all(ops.isfinite(squares)), z.dtype)
         y = ops.cast(y_true, z.dtype)
         all_z, all_y, offset, share = gather_batch(z, y)
         values = self.rows(Batch(all_y if all_z is z else y, z, all_y, all_z, offset))
-        scale = scale * finite_or_nan(all_z)
+        scale = scale * one_or_nan(ops.all(ops.isfinite(all_z)), z.dtype)
         return values * (scale * share if self.reduction in MEANS else scale)
 
     def get_config(self) -> dict[str, Any]:
         """Everything `__init__` takes, variables with their values now. A subclass adds what its own takes."""
-        return {**super().get_config(), "dtype": self.dtype, "normalize": self.normalize}
+        names = [name for kind in type(self).__mro__ for name in vars(kind).get("arguments", ())]
+        return {**super().get_config(), "dtype": self.dtype, **{name: getattr(self, name) for name in names}}
 
 
-def finite_or_nan(values: Tensor) -> Tensor:
-    """1 if all values are finite, else NaN."""
-    return ops.cast(ops.where(ops.all(ops.isfinite(values)), 1.0, float("nan")), values.dtype)
+def one_or_nan(holds: Tensor, dtype: Any) -> Tensor:
+    """1 if it holds, else NaN."""
+    return ops.cast(ops.where(holds, 1.0, float("nan")), dtype)

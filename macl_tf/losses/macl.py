@@ -11,9 +11,10 @@ from typing import Any
 from keras import ops
 
 from macl_tf.labels import LabelStatistics
-from macl_tf.losses.batch_loss import check_range, known_to_keras
+from macl_tf.losses.batch_loss import in_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
-from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY, Target
+from macl_tf.losses.registry import OF_MACL
+from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY
 
 Tensor = Any
 
@@ -38,13 +39,11 @@ class MACL(PairwiseLoss):
     five would be 0.16 less similar than one with the same labels, and all who share a label crowd into one corner of
     the sphere. gamma kappa = 2 makes it 0.48, which tells them apart; it gives the better retrieval (docs/results.md).
 
-    The loss is the mean of L_i over the anchors that have a positive; `weighted=True` (W-MACL) weighs
-    anchors by a_i. gamma = alpha = beta = 0 is the Jaccard-weighted SupCon; with one label per image as
-    well, it is SupCon.
+    The loss is the mean of L_i over the anchors that have a positive; `weighted=True` (W-MACL) weighs anchors by a_i.
+    gamma = alpha = beta = 0 is the Jaccard-weighted SupCon; with one label per image as well, it is SupCon.
 
     Args:
-        label_statistics: `LabelStatistics` of the training set, or None: then n and M
-            are counted in each global batch.
+        label_statistics: `LabelStatistics` of the training set, or None: then n and M are counted in each global batch.
         reweighting_power: gamma >= 0. How strongly large overlaps, rare labels and rare pairs of labels weigh.
         overlap_power: kappa >= 0. How strongly large overlaps weigh beside rarity.
         overlap_scale: alpha >= 0. How much the temperature rises with overlap. It must not fall: below 0, the
@@ -69,6 +68,8 @@ class MACL(PairwiseLoss):
         MACL, arXiv 2512.16294, fixes the three ideas. The equations are this project's formulation of them.
     """
 
+    arguments = (*OF_MACL, "weighted")
+
     def __init__(
         self,
         label_statistics: LabelStatistics | None = None,
@@ -79,10 +80,9 @@ class MACL(PairwiseLoss):
         rarity_scale: float = 0.3,
         min_temperature: float = 0.01,
         weighted: bool = False,
-        name: str = "macl",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
+        super().__init__(**kwargs)
         if isinstance(label_statistics, Mapping):  # from a saved model
             label_statistics = LabelStatistics.from_config(label_statistics)
         if label_statistics is not None and not isinstance(label_statistics, LabelStatistics):
@@ -90,27 +90,15 @@ class MACL(PairwiseLoss):
                 f"label_statistics must be a LabelStatistics, got {type(label_statistics).__name__}. "
                 "macl_tf.LabelStatistics.from_labels(multi_hot) makes one."
             )
-        check_range("reweighting_power", reweighting_power, ">= 0", reweighting_power >= 0)
-        check_range("overlap_power", overlap_power, ">= 0", overlap_power >= 0)
-        check_range(
-            "overlap_scale",
-            overlap_scale,
-            ">= 0 (the temperature must rise with overlap; a falling one pushes the best matches apart)",
-            overlap_scale >= 0,
-        )
-        check_range("rarity_scale", rarity_scale, "in [0, 1)", 0 <= rarity_scale < 1)
-        check_range("min_temperature", min_temperature, "> 0", min_temperature > 0)
+        rises = ">= 0 (the temperature must rise with overlap; a falling one pushes the best matches apart)"
         self.label_statistics = label_statistics
-        self.reweighting_power = float(reweighting_power)
-        self.overlap_power = float(overlap_power)
-        self.overlap_scale = float(overlap_scale)
-        self.rarity_scale = float(rarity_scale)
-        self.min_temperature = float(min_temperature)
+        self.reweighting_power = in_range("reweighting_power", reweighting_power, ">= 0", reweighting_power >= 0)
+        self.overlap_power = in_range("overlap_power", overlap_power, ">= 0", overlap_power >= 0)
+        self.overlap_scale = in_range("overlap_scale", overlap_scale, rises, overlap_scale >= 0)
+        self.rarity_scale = in_range("rarity_scale", rarity_scale, "in [0, 1)", 0 <= rarity_scale < 1)
+        self.min_temperature = in_range("min_temperature", min_temperature, "> 0", min_temperature > 0)
         self.weighted = bool(weighted)
-
-    def choose_target(self) -> Target:
-        """PLR and DTS, anchors all the same or weighed by their rarity."""
-        return PLR_AND_DTS_BY_RARITY if self.weighted else PLR_AND_DTS
+        self.target = PLR_AND_DTS_BY_RARITY if self.weighted else PLR_AND_DTS
 
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
         """The hyper-parameters, and n and M of the training set or else of the batch."""
@@ -120,20 +108,9 @@ class MACL(PairwiseLoss):
         else:
             counts = ops.convert_to_tensor(statistics.counts, dtype=all_labels.dtype)
             pairs = ops.convert_to_tensor(statistics.cooccurrence, dtype=all_labels.dtype)
-        return {"counts": counts, "cooccurrence": pairs, **self.powers()}
-
-    def powers(self) -> dict[str, float]:
-        """The hyper-parameters that the target reads."""
-        return {
-            "reweighting_power": self.reweighting_power,
-            "overlap_power": self.overlap_power,
-            "overlap_scale": self.overlap_scale,
-            "rarity_scale": self.rarity_scale,
-            "min_temperature": self.min_temperature,
-        }
+        return {"counts": counts, "cooccurrence": pairs, **{name: getattr(self, name) for name in OF_MACL}}
 
     def get_config(self) -> dict[str, Any]:
         """As in `BatchLoss`."""
         statistics = None if self.label_statistics is None else self.label_statistics.get_config()
-        own = {"label_statistics": statistics, **self.powers(), "weighted": self.weighted}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "label_statistics": statistics}

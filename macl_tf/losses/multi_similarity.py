@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from macl_tf.losses.batch_loss import MASKED, Batch, check_range, known_to_keras
+from macl_tf.losses.batch_loss import MASKED, Batch, in_range, known_to_keras
 from macl_tf.losses.margin import PairLoss
 
 Tensor = Any
@@ -21,8 +21,7 @@ def log_one_plus_sum(logits: Tensor, mask: Tensor, axis: int = 1) -> Tensor:
 class MultiSimilarity(PairLoss):
     """Multi-Similarity loss with its pair mining.
 
-    With s_ij = z_i . z_j, the positives P(i) sharing a label with i and the negatives N(i), those that
-    matter are mined first,
+    With s_ij = z_i . z_j, those positives P(i), sharing a label with i, and negatives N(i) that matter are mined first,
 
         P*(i) = { p : s_ip - epsilon < max over n of s_in }
         N*(i) = { n : s_in + epsilon > min over p of s_ip }
@@ -40,9 +39,11 @@ class MultiSimilarity(PairLoss):
         **kwargs: As in `PairLoss`: min_overlap, normalize, name, reduction, dtype.
 
     Reference:
-        Wang, Han, Huang, Dong, Scott, Multi-Similarity Loss with General Pair Weighting for Deep Metric
-        Learning, CVPR 2019, equations 11, 12 and 15; multi-label positives are this project's reading.
+        Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning, CVPR 2019, equations
+        11, 12 and 15; multi-label positives are this project's reading.
     """
+
+    arguments = ("positive_scale", "negative_scale", "base", "epsilon")
 
     def __init__(
         self,
@@ -51,18 +52,13 @@ class MultiSimilarity(PairLoss):
         negative_scale: float = 50.0,
         base: float = 0.5,
         epsilon: float = 0.1,
-        name: str = "multi_similarity",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
-        check_range("positive_scale", positive_scale, "> 0", positive_scale > 0)
-        check_range("negative_scale", negative_scale, "> 0", negative_scale > 0)
-        check_range("base", base, "a number", base == base)
-        check_range("epsilon", epsilon, ">= 0", epsilon >= 0)
-        self.positive_scale = float(positive_scale)
-        self.negative_scale = float(negative_scale)
-        self.base = float(base)
-        self.epsilon = float(epsilon)
+        super().__init__(**kwargs)
+        self.positive_scale = in_range("positive_scale", positive_scale, "> 0", positive_scale > 0)
+        self.negative_scale = in_range("negative_scale", negative_scale, "> 0", negative_scale > 0)
+        self.base = in_range("base", base, "a number", base == base)
+        self.epsilon = in_range("epsilon", epsilon, ">= 0", epsilon >= 0)
 
     def rows(self, batch: Batch) -> Tensor:
         """As in `BatchLoss`."""
@@ -76,8 +72,3 @@ class MultiSimilarity(PairLoss):
         excess = similarities - self.base
         attraction = log_one_plus_sum(-self.positive_scale * excess, mined_positive) / self.positive_scale
         return attraction + log_one_plus_sum(self.negative_scale * excess, mined_negative) / self.negative_scale
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `BatchLoss`."""
-        scales = {"positive_scale": self.positive_scale, "negative_scale": self.negative_scale}
-        return {**super().get_config(), **scales, "base": self.base, "epsilon": self.epsilon}

@@ -5,7 +5,6 @@ turns embeddings (B, D) into their cosines to the proxies (B, C), and `ProxyAnch
     model = keras.Sequential([encoder, ProxyHead(num_labels)])
     model.compile("adam", loss=ProxyAnchor())
     model.fit(images, labels)         # trains encoder and proxies; `encoder` alone serves retrieval
-Optimizer, `tf.distribute` and saving then treat the proxies as any other weight.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from macl_tf.losses.batch_loss import Batch, BatchLoss, check_range, known_to_keras
+from macl_tf.losses.batch_loss import Batch, BatchLoss, in_range, known_to_keras
 from macl_tf.losses.margin import count
 from macl_tf.losses.multi_similarity import log_one_plus_sum
 
@@ -28,19 +27,14 @@ class ProxyHead(keras.layers.Layer):
 
     s_ic = z_i . p_c / (||z_i|| ||p_c||)
 
-    The authors train proxies with 100 times the encoder's learning rate. Keras has one rate per optimizer, but
-    only the direction of a proxy counts, so proxies that start 100 times shorter turn 100 times faster: under
-    Adam and its kin, whose steps do not depend on the size of the gradient, that is the same (weight decay
-    apart). Under plain SGD they would turn 10,000 times faster: a multiplier of 10 gives 100 there.
+    The authors train proxies with 100 times the encoder's learning rate. Keras has one rate per optimizer, but only the
+    direction of a proxy counts: those that start 100 times shorter turn 100 times faster under Adam and its kin, whose
+    steps do not depend on the size of the gradient. Under plain SGD a multiplier of 10 gives 100.
 
     Args:
         num_labels: C >= 1.
         learning_rate_multiplier: How much faster than the encoder the proxies learn under Adam, > 0.
-        **kwargs: As in `keras.layers.Layer`. The layer computes in float32 unless `dtype` says otherwise, under
-            mixed precision too.
-
-    Raises:
-        ValueError: For an argument out of range.
+        **kwargs: As in `keras.layers.Layer`; it computes in float32 unless `dtype` says otherwise.
 
     Example:
         >>> import numpy as np
@@ -53,10 +47,9 @@ class ProxyHead(keras.layers.Layer):
 
     def __init__(self, num_labels: int, *, learning_rate_multiplier: float = 100.0, **kwargs: Any) -> None:
         super().__init__(**{"dtype": "float32", "name": "proxies", **kwargs})
-        check_range("num_labels", num_labels, "an integer >= 1", num_labels >= 1 and num_labels == int(num_labels))
-        check_range("learning_rate_multiplier", learning_rate_multiplier, "> 0", learning_rate_multiplier > 0)
-        self.num_labels = int(num_labels)
-        self.learning_rate_multiplier = float(learning_rate_multiplier)
+        whole, faster = num_labels >= 1 and num_labels == int(num_labels), learning_rate_multiplier > 0
+        self.num_labels = int(in_range("num_labels", num_labels, "an integer >= 1", whole))
+        self.learning_rate_multiplier = in_range("learning_rate_multiplier", learning_rate_multiplier, "> 0", faster)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Draws the proxies as the authors do: normal, variance 2 / C, here over the multiplier squared."""
@@ -78,11 +71,8 @@ class ProxyHead(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Everything `__init__` takes."""
-        return {
-            **super().get_config(),
-            "num_labels": self.num_labels,
-            "learning_rate_multiplier": self.learning_rate_multiplier,
-        }
+        own = {"num_labels": self.num_labels, "learning_rate_multiplier": self.learning_rate_multiplier}
+        return {**super().get_config(), **own}
 
 
 @known_to_keras
@@ -95,22 +85,14 @@ class ProxyAnchor(BatchLoss):
         L = 1/|P+| sum over c in P+ of log(1 + sum over i in X+_c of exp(-a (s_ic - margin)))
           + 1/C    sum over all c   of log(1 + sum over i in X-_c of exp( a (s_ic + margin)))
 
-    Multi-hot labels enter as they are: an image is attracted by the proxy of each of its labels. The values are
-    those of pytorch-metric-learning's ProxyAnchorLoss where every image has one label, all that it takes.
-
-    The proxies are the anchors here, and each gathers over the batch, so that L has no parts by image: `call`
-    returns L for every row.
+    An image is attracted by the proxy of each of its labels. The values are those of pytorch-metric-learning's
+    ProxyAnchorLoss where every image has one label, all that it takes. The proxies are the anchors here, and each
+    gathers over the batch, so that L has no parts by image: `call` returns L for every row.
 
     Args:
         scale: a > 0.
         margin: >= 0, delta in the paper.
-        name: Name of the loss.
-        reduction: As in `keras.losses.Loss`.
-        dtype: As in `BatchLoss`.
-
-    Raises:
-        ValueError: For a hyper-parameter outside its range; when called, for labels and cosines that are not
-            both (B, C).
+        **kwargs: As in `BatchLoss`: name, reduction, dtype.
 
     Example:
         >>> import numpy as np
@@ -123,20 +105,12 @@ class ProxyAnchor(BatchLoss):
         Kim, Kim, Cho, Kwak, Proxy Anchor Loss for Deep Metric Learning, CVPR 2020, equation 4.
     """
 
-    def __init__(
-        self,
-        *,
-        scale: float = 32.0,
-        margin: float = 0.1,
-        name: str = "proxy_anchor",
-        reduction: str = "sum_over_batch_size",
-        dtype: Any = None,
-    ) -> None:
-        super().__init__(normalize=False, name=name, reduction=reduction, dtype=dtype)  # cosines are
-        check_range("scale", scale, "> 0", scale > 0)
-        check_range("margin", margin, ">= 0", margin >= 0)
-        self.scale = float(scale)
-        self.margin = float(margin)
+    arguments = ("scale", "margin")
+
+    def __init__(self, *, scale: float = 32.0, margin: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(normalize=False, **kwargs)  # cosines are
+        self.scale = in_range("scale", scale, "> 0", scale > 0)
+        self.margin = in_range("margin", margin, ">= 0", margin >= 0)
 
     def rows(self, batch: Batch) -> Tensor:
         """The loss of the global batch, once per row of this replica. The embeddings are the cosines."""
@@ -157,4 +131,4 @@ class ProxyAnchor(BatchLoss):
         """As in `BatchLoss`."""
         own = super().get_config()
         del own["normalize"]
-        return {**own, "scale": self.scale, "margin": self.margin}
+        return own

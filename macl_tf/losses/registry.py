@@ -1,7 +1,7 @@
 """All losses by name, each told once: the command line, `compile(loss="macl")`, docs/losses.md and the tests read this.
 
-To add a loss: its file in this folder, one entry here, and its name in `__init__` for type checkers. Nothing here
-imports Keras; `load` does.
+To add a loss: its class in a file of this folder, one entry here, and its name in `__init__` for type checkers.
+Nothing here imports Keras; `load` does.
 """
 
 from __future__ import annotations
@@ -51,72 +51,44 @@ TEMPERATURE, MARGIN = ("temperature",), ("margin",)
 SHARE = "1 / number of positives"
 
 LOSSES: dict[str, Entry] = {
-    "macl": Entry(
-        "MACL", "macl", ANY,
-        "J_ij^3 and the rarity of shared label pairs, sum 1; T_ij falls with the anchor's rarity",
-        f"arXiv 2512.16294 (ideas), {OURS}", reads=("label_statistics", *TEMPERATURE, *OF_MACL),
-    ),
-    "wmacl": Entry(
-        "MACL", "macl", ANY, "as `macl`; anchors weighted by rarity", f"arXiv 2512.16294 (name), {OURS}",
-        fixed={"weighted": True}, reads=("label_statistics", *TEMPERATURE, *OF_MACL),
-    ),
-    "info-nce": Entry(
-        "InfoNCE", "n_pairs", "another view of the image (`--set views=2`)", "1", "van den Oord 2018, Chen 2020",
-        reads=TEMPERATURE,
-    ),
-    "supcon-any": Entry(
-        "SupCon", "supcon", ANY, SHARE, "Khosla 2020", fixed={"positives": "any"}, reads=TEMPERATURE
-    ),
-    "supcon-all": Entry(
-        "SupCon", "supcon", "has the same labels", SHARE, "Khosla 2020", fixed={"positives": "all"}, reads=TEMPERATURE
-    ),
+    "macl": Entry("MACL", "macl", ANY,
+                  "J_ij^3 and the rarity of shared label pairs, sum 1; T_ij falls with the anchor's rarity",
+                  f"arXiv 2512.16294 (ideas), {OURS}", reads=("label_statistics", *TEMPERATURE, *OF_MACL)),
+    "wmacl": Entry("MACL", "macl", ANY, "as `macl`; anchors weighted by rarity", f"arXiv 2512.16294 (name), {OURS}",
+                   fixed={"weighted": True}, reads=("label_statistics", *TEMPERATURE, *OF_MACL)),
+    "info-nce": Entry("InfoNCE", "supcon", "another view of the image (`--set views=2`)", "1",
+                      "van den Oord 2018, Chen 2020", reads=TEMPERATURE),
+    "supcon-any": Entry("SupCon", "supcon", ANY, SHARE, "Khosla 2020", fixed={"positives": "any"}, reads=TEMPERATURE),
+    "supcon-all": Entry("SupCon", "supcon", "has the same labels", SHARE, "Khosla 2020", fixed={"positives": "all"},
+                        reads=TEMPERATURE),
     "jaccard": Entry("JaccardSupCon", "supcon", ANY, "J_ij / sum of J_ip", "Audibert 2024", reads=TEMPERATURE),
-    "multisupcon": Entry(
-        "MultiSupCon", "supcon", "J_ij >= `min_overlap`", "J_ij / number of positives", "Zaigrajew and Zieba 2022",
-        reads=TEMPERATURE,
-    ),
-    "mulsupcon": Entry(
-        "MulSupCon", "supcon", "for each label of i: holds it", "1 / number that hold it, averaged over all (i, label)",
-        "Zhang and Wu 2024", reads=TEMPERATURE,
-    ),
-    "similarity-dissimilarity": Entry(
-        "SimilarityDissimilarity", "supcon", ANY, "falls with labels missing and labels too many", "arXiv 2410.13439",
-        reads=TEMPERATURE,
-    ),
-    "n-pairs": Entry(
-        "NPairs", "n_pairs", f"{ANY}, itself included", "O_ij / sum of O_ik, of raw dot products", ADDONS
-    ),
-    "triplet-semi-hard": Entry(
-        "TripletSemiHard", "triplet", PAIR, "the nearest negative beyond each positive, within the margin", ADDONS,
-        reads=MARGIN,
-    ),
-    "triplet-hard": Entry(
-        "TripletHard", "triplet", PAIR, "the nearest negative against the farthest positive", ADDONS, reads=MARGIN
-    ),
-    "margin-contrastive": Entry(
-        "MarginContrastive", "margin", PAIR, "negatives nearer than the margin", ADDONS, reads=MARGIN
-    ),
-    "lifted-structure": Entry(
-        "LiftedStructure", "margin", PAIR, "all negatives of a pair, softly", ADDONS, reads=MARGIN
-    ),
-    "multi-similarity": Entry(
-        "MultiSimilarity", "multi_similarity", f"{PAIR}; mined", "mined negatives, softly", "Wang, Han 2019"
-    ),
-    "ranked-list": Entry(
-        "RankedList", "ranked_list", PAIR, "negatives within the boundary, the near ones more", "Wang, Hua 2019",
-        reads=MARGIN,
-    ),
-    "proxy-anchor": Entry(
-        "ProxyAnchor", "proxy", "holds the proxy's label", "images that do not", "Kim 2020", ends_in="proxies"
-    ),
-    "dcl": Entry(
-        "DCL", "dcl", PAIR, "the nearest of each of the hardest classes, weighted by distance", "Fan, Zhao, Zhao 2020",
-        reads=MARGIN,
-    ),
-    "bce": Entry(
-        "BinaryCrossentropy", "keras.losses", "holds the label", "each label on its own: classification",
-        "Keras; what a practitioner trains without any of this", fixed={"from_logits": True}, ends_in="classifier",
-    ),
+    "multisupcon": Entry("MultiSupCon", "supcon", "J_ij >= `min_overlap`", "J_ij / number of positives",
+                         "Zaigrajew and Zieba 2022", reads=TEMPERATURE),
+    "mulsupcon": Entry("MulSupCon", "supcon", "for each label of i: holds it",
+                       "1 / number that hold it, averaged over all (i, label)", "Zhang and Wu 2024", reads=TEMPERATURE),
+    "similarity-dissimilarity": Entry("SimilarityDissimilarity", "supcon", ANY,
+                                      "falls with labels missing and labels too many", "arXiv 2410.13439",
+                                      reads=TEMPERATURE),
+    "n-pairs": Entry("NPairs", "supcon", f"{ANY}, itself included", "O_ij / sum of O_ik, of raw dot products", ADDONS),
+    "triplet-semi-hard": Entry("TripletSemiHard", "margin", PAIR,
+                               "the nearest negative beyond each positive, within the margin", ADDONS, reads=MARGIN),
+    "triplet-hard": Entry("TripletHard", "margin", PAIR, "the nearest negative against the farthest positive", ADDONS,
+                          reads=MARGIN),
+    "margin-contrastive": Entry("MarginContrastive", "margin", PAIR, "negatives nearer than the margin", ADDONS,
+                                reads=MARGIN),
+    "lifted-structure": Entry("LiftedStructure", "margin", PAIR, "all negatives of a pair, softly", ADDONS,
+                              reads=MARGIN),
+    "multi-similarity": Entry("MultiSimilarity", "multi_similarity", f"{PAIR}; mined", "mined negatives, softly",
+                              "Wang, Han 2019"),
+    "ranked-list": Entry("RankedList", "boundary", PAIR, "negatives within the boundary, the near ones more",
+                         "Wang, Hua 2019", reads=MARGIN),
+    "proxy-anchor": Entry("ProxyAnchor", "proxy", "holds the proxy's label", "images that do not", "Kim 2020",
+                          ends_in="proxies"),
+    "dcl": Entry("DCL", "boundary", PAIR, "the nearest of each of the hardest classes, weighted by distance",
+                 "Fan, Zhao, Zhao 2020", reads=MARGIN),
+    "bce": Entry("BinaryCrossentropy", "keras.losses", "holds the label", "each label on its own: classification",
+                 "Keras; what a practitioner trains without any of this", fixed={"from_logits": True},
+                 ends_in="classifier"),
 }  # fmt: skip
 
 # Ours, each class once, by the name that Keras knows it by.

@@ -41,7 +41,7 @@ class Target:
 
     Args:
         compare: (anchors, keys, parameters) to the weights V (b, B), >= 0 and 0 for pairs that are not
-            positive, and the inverse temperatures 1 / T, (b, B) or a scalar, > 0.
+            positive, and the inverse temperatures 1 / T, (b, B) or a scalar, > 0. None: 1 for all positive pairs.
         describe: (labels, parameters) to what `compare` needs to know of each image.
         positive: (anchors, keys, parameters) to a boolean (b, B), true where V > 0; cheaper than V.
         importance: (labels, parameters) to (B,), how much an anchor with a positive counts in the mean.
@@ -49,12 +49,18 @@ class Target:
         include_self: Whether an image is among its own keys.
     """
 
-    compare: Callable[[Described, Described, Parameters], tuple[Tensor, Tensor]]
+    compare: Callable[[Described, Described, Parameters], tuple[Tensor, Tensor]] | None = None
     describe: Callable[[Tensor, Parameters], Described] = by_labels
     positive: Callable[[Described, Described, Parameters], Tensor] = shares_a_label
     importance: Callable[[Tensor, Parameters], Tensor] = alike
     normalised_by: str = "sum"
     include_self: bool = False
+
+    def weigh(self, anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """V and 1 / T, as `compare` has them."""
+        if self.compare is None:
+            return ops.cast(self.positive(anchors, keys, parameters), anchors["held"].dtype), sharpness(parameters)
+        return self.compare(anchors, keys, parameters)
 
 
 def sharpness(parameters: Parameters) -> Tensor:
@@ -84,36 +90,15 @@ def mean_over_labels(labels: Tensor, values: Tensor) -> Tensor:
     return ops.matmul(labels, values) / ops.maximum(ops.sum(labels, axis=1), 1.0)
 
 
-# InfoNCE: the same image in another view. Its "labels" are one column, the image's number.
-
-
 def same_number(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
-    """(b, B) boolean: i and j are views of one image."""
+    """(b, B) boolean: i and j are views of one image, whose number is the one column of its "labels"."""
     return anchors["labels"] == ops.transpose(keys["labels"])
-
-
-def info_nce(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = 1 for the other views of the same image."""
-    return ops.cast(same_number(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
-
-
-# Supervised contrastive losses.
-
-
-def supcon_any(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = [O_ij > 0]."""
-    return ops.minimum(shared_labels(anchors, keys), 1.0), sharpness(parameters)
 
 
 def same_labels(anchors: Described, keys: Described, parameters: Parameters) -> Tensor:
     """(b, B) boolean: i and j hold the same labels, at least one."""
     shared = shared_labels(anchors, keys)
     return ops.logical_and(shared == anchors["held"][:, None], shared == keys["held"])
-
-
-def supcon_all(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij = [y_i = y_j], images without a label aside."""
-    return ops.cast(same_labels(anchors, keys, parameters), anchors["labels"].dtype), sharpness(parameters)
 
 
 def jaccard(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -156,21 +141,7 @@ def shared_count(anchors: Described, keys: Described, parameters: Parameters) ->
     return shared_labels(anchors, keys), sharpness(parameters)
 
 
-# MACL.
-
 _LEAST_FOCUS = 1e-20
-
-
-def label_rarity(counts: Tensor, power: Tensor) -> Tensor:
-    """Rarity r_c (C,), mean 1 over the labels that occur.
-
-    Args:
-        counts: (C,) images holding each label, in the training set or the batch; 0 for none.
-        power: gamma.
-    """
-    present = ops.cast(counts > 0, counts.dtype)
-    inverse = ops.power(ops.maximum(counts, 1.0), -power)
-    return inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
 
 
 def scaled_rarity(counts: Tensor, power: Tensor) -> Tensor:
@@ -182,16 +153,10 @@ def scaled_rarity(counts: Tensor, power: Tensor) -> Tensor:
     return ops.divide_no_nan(inverse - low, ops.where(spread > 1e-6 * (spread + low), spread, 0.0))
 
 
-def pairs_of_labels(num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The C (C + 1) / 2 unordered pairs of labels c <= d, as two index arrays."""
-    first, second = np.triu_indices(num_labels)
-    return first.astype("int32"), second.astype("int32")
-
-
 def held_pairs(labels: Tensor) -> Tensor:
     """(B, C (C + 1) / 2) multi-hot: which pairs of labels c <= d each image holds."""
     num_labels = labels.shape[1]
-    first, second = pairs_of_labels(num_labels)
+    first, second = np.triu_indices(num_labels)
     members = np.eye(num_labels)[first] + np.eye(num_labels)[second]  # c = d counts twice
     number = ops.matmul(labels, ops.transpose(ops.convert_to_tensor(members, dtype=labels.dtype)))
     return ops.cast(number > 1.5, labels.dtype)
@@ -200,9 +165,9 @@ def held_pairs(labels: Tensor) -> Tensor:
 def pair_rarity(cooccurrence: Tensor, power: Tensor) -> Tensor:
     """(C (C + 1) / 2,) M_cd^-power of each pair c <= d, twice where c < d, since c, d and d, c are summed."""
     num_labels = cooccurrence.shape[0]
-    first, second = pairs_of_labels(num_labels)
+    first, second = np.triu_indices(num_labels)
     multiplicity = ops.convert_to_tensor(np.where(first == second, 1.0, 2.0), dtype=cooccurrence.dtype)
-    counts = ops.take(ops.reshape(cooccurrence, (-1,)), first * num_labels + second)
+    counts = ops.take(ops.reshape(cooccurrence, (-1,)), (first * num_labels + second).astype("int32"))
     return ops.power(ops.maximum(counts, 1.0), -power) * multiplicity
 
 
@@ -238,13 +203,17 @@ def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[T
 
 
 def rarity_of_labels(labels: Tensor, parameters: Parameters) -> Tensor:
-    """(B,) a_i: the mean rarity of the labels of each image."""
-    return mean_over_labels(labels, label_rarity(parameters["counts"], parameters["reweighting_power"]))
+    """(B,) a_i: the mean over the labels of each image of their rarity, whose mean is 1 over those that occur."""
+    counts = parameters["counts"]
+    present = ops.cast(counts > 0, counts.dtype)
+    inverse = ops.power(ops.maximum(counts, 1.0), -parameters["reweighting_power"])
+    rarity = inverse * ops.maximum(ops.sum(present), 1.0) / ops.maximum(ops.sum(inverse * present), 1e-30)
+    return mean_over_labels(labels, rarity)
 
 
-INFO_NCE = Target(info_nce, positive=same_number)
-SUPCON_ANY = Target(supcon_any)
-SUPCON_ALL = Target(supcon_all, positive=same_labels)
+INFO_NCE = Target(positive=same_number)
+SUPCON_ANY = Target()
+SUPCON_ALL = Target(positive=same_labels)
 JACCARD = Target(jaccard)
 MULTISUPCON = Target(multisupcon, positive=overlaps_enough, normalised_by="count")
 MULSUPCON = Target(mulsupcon, importance=labels_with_company)

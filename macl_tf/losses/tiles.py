@@ -19,7 +19,7 @@ Letters: B keys, b anchors, t anchors of one tile, D dimensions, C labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
@@ -49,13 +49,8 @@ def rows(
 ) -> tuple[Tensor, Tensor]:
     """L_i (b,) and whether anchor i has a positive (b,), as `pairwise.dense_rows` gives them.
 
-    Args:
-        target: Which loss.
-        parameters: Its hyper-parameters and counts.
-        given: The anchors and the keys.
-        importance: (b,) a_i >= 0, what the loss weighs the anchors with; their sum's gradient is prepared.
-        whole: Whether the anchors are the keys.
-        tile_size: None, 0 or the anchors per tile.
+    The anchors are the keys if they are the `whole` batch. `importance` (b,) are a_i >= 0, what the loss weighs the
+    anchors with; their sum's gradient is prepared. `tile_size` is None, 0 or the anchors per tile.
     """
     batch = (given.embeddings,) if whole else (given.embeddings, given.all_embeddings)
     of_tile = (parameters, given.labels, given.all_labels, given.offset, importance)
@@ -79,11 +74,14 @@ def rows(
     return tf.cond(few, in_branch(dense), in_branch(tiled))
 
 
-def rows_per_tile(keys: int | Tensor) -> int | Tensor:
-    """Anchors per tile against so many keys, by default: what `TILE_PAIRS` allows, at least `FEWEST_ROWS`."""
-    if isinstance(keys, int):
-        return max(TILE_PAIRS // max(keys, 1), FEWEST_ROWS)
-    return tf.maximum(TILE_PAIRS // tf.maximum(keys, 1), FEWEST_ROWS)
+class Forward(NamedTuple):
+    """What the anchors of a tile give, each (t,); `share` and `mass` are 0 for an anchor without a positive."""
+
+    losses: Tensor
+    log_sums: Tensor
+    mass: Tensor  # m_i
+    share: Tensor  # 1 / n_i
+    slope: Callable[[Tensor], Tensor]  # dL / ds (t, B) for what comes back to the losses
 
 
 class Tiles:
@@ -99,31 +97,24 @@ class Tiles:
         importance: Tensor,
     ) -> None:
         self.target, self.parameters, self.offset, self.importance = target, parameters, offset, importance
-        self.sets, self.set_of = distinct(labels)
-        self.anchors = target.describe(labels if self.sets is None else self.sets, parameters)
+        sets, self.set_of = distinct(labels)
+        self.anchors = target.describe(labels if sets is None else sets, parameters)
         self.keys = target.describe(all_labels, parameters)
         self.number, self.dtype = size(labels), labels.dtype
 
-    def order(self) -> Tensor:
-        """The anchors (b,) with equal labels side by side, so that a tile holds few distinct sets."""
-        return tf.range(self.number) if self.set_of is None else tf.argsort(self.set_of, stable=True)
-
-    def targets(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights V (t, B) and inverse temperatures, (t, B) or a scalar, of the chosen anchors (t,)."""
+    def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (t, B), weights V (t, B) and 1 / T, (t, B) or a scalar, of the chosen anchors, themselves masked."""
         if self.set_of is None:
-            anchors, copy = take(self.anchors, chosen), tf.identity
+            described, copy = take(self.anchors, chosen), tf.identity
         else:
             used, place = tf.unique(tf.gather(self.set_of, chosen))
-            anchors, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
-        weights, inverse = self.target.compare(anchors, self.keys, self.parameters)
-        return copy(weights), inverse if scalar(inverse) else copy(inverse)
-
-    def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (t, B), weights V (t, B) and inverse temperatures of the chosen anchors, themselves masked."""
-        weights, inverse = self.targets(chosen)
-        if scalar(inverse):
+            described, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
+        weights, inverse = self.target.weigh(described, self.keys, self.parameters)
+        weights = copy(weights)
+        if inverse.shape.rank == 0:
             logits = tf.matmul(anchors * inverse, keys, transpose_b=True)
         else:
+            inverse = copy(inverse)
             logits = tf.matmul(anchors, keys, transpose_b=True) * inverse
         if not self.target.include_self:
             own = tf.stack([tf.range(tf.size(chosen)), chosen + self.offset], axis=1)
@@ -131,14 +122,25 @@ class Tiles:
             weights = tf.tensor_scatter_nd_update(weights, own, tf.zeros_like(chosen, self.dtype))
         return logits, weights, inverse
 
-    def sums(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Has a positive, m_i and 1 / n_i of rows of weights (t, B); the last two 0 for a row without a positive."""
-        mass = tf.reduce_sum(weights, axis=1)
-        norms = mass
+    def forward(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> Forward:
+        """What the chosen anchors (t,) give; of what lies below a row's top, so that no loss is rounded below 0."""
+        logits, weights, inverse = self(chosen, anchors, keys)
+        norms = mass = tf.reduce_sum(weights, axis=1)
         if self.target.normalised_by == "count":
             norms = tf.math.count_nonzero(weights, axis=1, dtype=self.dtype)
-        inverse = tf.math.divide_no_nan(tf.ones_like(norms), norms)
-        return norms > 0, mass * inverse, inverse
+        share = tf.math.divide_no_nan(tf.ones_like(norms), norms)
+        mass = mass * share
+        top = tf.maximum(tf.reduce_max(logits, axis=1), tf.cast(MASKED, logits.dtype))
+        below = logits - top[:, None]
+        exponentials = tf.exp(below)
+        total = tf.reduce_sum(exponentials, axis=1)
+        losses = mass * tf.math.log(total) - share * tf.reduce_sum(weights * below, axis=1)
+
+        def slope(upstream: Tensor) -> Tensor:
+            repel = tf.math.divide_no_nan(upstream * mass, total)
+            return slopes(exponentials, repel, weights, upstream * share, inverse)
+
+        return Forward(tf.where(norms > 0, losses, 0.0), top + tf.math.log(total), mass, share, slope)
 
 
 def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,27 +149,28 @@ def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
     @tf.custom_gradient
     def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
         anchors, keys = batch[0], batch[-1]
-        logits, weights, inverse = tile(tf.range(tile.number), anchors, keys)
-        positive, mass, share = tile.sums(weights)
-        below, exponentials, total, _ = exponentiate(logits)
-        attraction = share * tf.reduce_sum(weights * below, axis=1)
+        found = tile.forward(tf.range(tile.number), anchors, keys)
 
         def gradient(upstream: Tensor, _: Tensor) -> Any:
-            repel = tf.math.divide_no_nan(upstream * mass, total)
-            slope = slopes(exponentials, repel, weights, upstream * share, inverse)
+            slope = found.slope(upstream)
             if len(batch) == 1:  # both sides of each pair in one product
                 return tf.matmul(slope + tf.transpose(slope), anchors)
             return tf.matmul(slope, keys), tf.matmul(slope, anchors, transpose_a=True)
 
-        return (tf.where(positive, mass * tf.math.log(total) - attraction, 0.0), positive), gradient
+        return (found.losses, found.share > 0), gradient
 
     return losses_of(*batch)
 
 
 def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
     """Losses and positives, `width` anchors at a time: per anchor some numbers and a gradient are all that stays."""
-    order, number = tile.order(), tile.number
-    width = least(width or rows_per_tile(size(batch[-1])), number)
+    number = tile.number
+    # The anchors with equal labels side by side, so that a tile holds few distinct sets.
+    order = tf.range(number) if tile.set_of is None else tf.argsort(tile.set_of, stable=True)
+    keys = size(batch[-1])
+    largest = max if isinstance(keys, int) else tf.maximum
+    width = width or largest(TILE_PAIRS // largest(keys, 1), FEWEST_ROWS)
+    width = min(width, number) if isinstance(width, int) and isinstance(number, int) else tf.minimum(width, number)
     # The last tile begins early enough to be a whole one, and so meets some anchors a second time.
     count = (number + width - 1) // tf.maximum(width, 1)
 
@@ -178,12 +181,11 @@ def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor
         return chosen, tf.where(start + tf.range(width) >= step * width, tf.gather(scale, chosen), 0.0)
 
     def loop(body: Callable, initial: tuple) -> tuple:
-        return tf.while_loop(
-            lambda step, *_: step < count,
-            lambda step, *values: (step + 1, *body(step, *values)),
-            (tf.constant(0), *initial),
-            parallel_iterations=1,
-        )[1:]
+        def tile_by_tile(step: Tensor, *values: Tensor) -> tuple:
+            return (step + 1, *body(step, *values))
+
+        start = (tf.constant(0), *initial)
+        return tf.while_loop(lambda step, *_: step < count, tile_by_tile, start, parallel_iterations=1)[1:]
 
     def carried(slope: Tensor, chosen: Tensor, mine: Tensor, keys: Tensor, found: tuple) -> tuple:
         """The gradients by anchor (b, D) and by key (B, D) with those of a tile added."""
@@ -200,16 +202,9 @@ def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor
         def forward(step: Tensor, *kept: Tensor) -> tuple:
             chosen, scale = anchors_of(step, tile.importance)
             mine = tf.gather(anchors, chosen)
-            logits, weights, inverse = tile(chosen, mine, keys)
-            positive, mass, share = tile.sums(weights)
-            below, exponentials, total, top = exponentiate(logits)
-            attraction = share * tf.reduce_sum(weights * below, axis=1)
-            rest = tf.math.log(total)
-            found = (tf.where(positive, mass * rest - attraction, 0.0), top + rest, mass, share)
-            repel = tf.math.divide_no_nan(scale * mass, total)
-            slope = slopes(exponentials, repel, weights, scale * share, inverse)
+            *found, slope = tile.forward(chosen, mine, keys)
             rows = (tf.tensor_scatter_nd_update(k, chosen[:, None], f) for k, f in zip(kept[:4], found, strict=True))
-            return (*rows, *carried(slope, chosen, mine, keys, kept[4:]))
+            return (*rows, *carried(slope(scale), chosen, mine, keys, kept[4:]))
 
         empty = tf.zeros_like(anchors[:, 0])
         initial = (empty,) * 4 + (tf.zeros_like(anchors), tf.zeros_like(keys))
@@ -249,32 +244,11 @@ def common_factor(upstream: Tensor, importance: Tensor, positive: Tensor) -> tup
     return tf.logical_or(nobody, common), tf.where(nobody, tf.zeros_like(high), high)
 
 
-def exponentiate(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """How far logits lie below the top of their row (t, B), its exponentials, the sums of these (t,), the tops (t,).
-
-    From what lies below the top, a loss is the sum of two parts that are no less than 0, and so is rounded to no less.
-    """
-    top = tf.maximum(tf.reduce_max(logits, axis=1), tf.cast(MASKED, logits.dtype))
-    below = logits - top[:, None]
-    exponentials = tf.exp(below)
-    return below, exponentials, tf.reduce_sum(exponentials, axis=1), top
-
-
 def slopes(exponentials: Tensor, repel: Tensor, weights: Tensor, pull: Tensor, inverse: Tensor) -> Tensor:
     """The slope dL / ds (t, B): what the softmax repels minus what the weights pull, over the temperature."""
-    if scalar(inverse):
+    if inverse.shape.rank == 0:
         return exponentials * (repel * inverse)[:, None] - weights * (pull * inverse)[:, None]
     return (exponentials * repel[:, None] - weights * pull[:, None]) * inverse
-
-
-def least(one: int | Tensor, other: int | Tensor) -> int | Tensor:
-    """The smaller of two numbers, as an integer where both are."""
-    return min(one, other) if isinstance(one, int) and isinstance(other, int) else tf.minimum(one, other)
-
-
-def scalar(tensor: Tensor) -> bool:
-    """Whether a tensor is one number."""
-    return tensor.shape.rank == 0
 
 
 def with_positive(target: Target, parameters: Parameters, labels: Tensor) -> Tensor:

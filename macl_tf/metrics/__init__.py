@@ -19,16 +19,6 @@ from macl_tf.metrics.ranking import rank
 from macl_tf.metrics.streaming import QueryScores, score_queries
 
 __all__ = [
-    "QueryScores",
-    "average_cumulative_gain",
-    "average_precision",
-    "discounted_cumulative_gain",
-    "gains",
-    "ndcg",
-    "precision_at_k",
-    "r_precision",
-    "rank",
-    "recall_at_k",
-    "score_queries",
-    "weighted_average_precision",
-]
+    "QueryScores", "average_cumulative_gain", "average_precision", "discounted_cumulative_gain", "gains", "ndcg",
+    "precision_at_k", "r_precision", "rank", "recall_at_k", "score_queries", "weighted_average_precision",
+]  # fmt: skip

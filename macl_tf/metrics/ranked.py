@@ -37,9 +37,6 @@ def gains(shared: ArrayLike, query_size: ArrayLike, item_size: ArrayLike, kind: 
     Returns:
         float64; 0 where no label is shared. `ndcg` of `shared` gains takes 2^|O| - 1 of them.
 
-    Raises:
-        ValueError: For another kind.
-
     Example:
         >>> [float(gains(2, 2, 8, kind)) for kind in GAINS]
         [2.0, 0.25, 0.5]
@@ -64,8 +61,7 @@ def average_precision(relevant: ArrayLike, k: int | None = None, num_relevant: A
     Args:
         relevant: (..., N) d_r, whether the item at rank r is relevant.
         k: K, or None for the whole ranking.
-        num_relevant: (...) relevant items in the database, where `relevant` is only the head of the ranking; counted
-            from `relevant` by default.
+        num_relevant: (...) relevant items in the database, where `relevant` is only the head of the ranking.
 
     Returns:
         (...) in [0, 1]; NaN where nothing is relevant.
@@ -93,9 +89,6 @@ def discounted_cumulative_gain(gains: ArrayLike, k: int | None = None) -> Floats
     Args:
         gains: (..., N) gain of the item at rank r.
         k: K, or None for the whole ranking.
-
-    Returns:
-        (...) values.
     """
     check_cutoff(k)
     head = np.asarray(gains, np.float64)[..., :k]
@@ -113,8 +106,7 @@ def ndcg(gains: ArrayLike, ideal_gains: ArrayLike | None = None, k: int | None =
 
     Args:
         gains: (..., N) gain of the item at rank r, used as it is: for the exponential form give 2^rel - 1.
-        ideal_gains: (..., M) gains of the whole database in any order; by default those of `gains`, which must then
-            be the whole database and not only the first K.
+        ideal_gains: (..., M) gains of the whole database in any order; by default `gains`, then not only the first K.
         k: K, or None for the whole ranking.
 
     Returns:
@@ -135,14 +127,11 @@ def ndcg(gains: ArrayLike, ideal_gains: ArrayLike | None = None, k: int | None =
 
 
 def average_cumulative_gain(gains: ArrayLike, k: int | None = None) -> Floats:
-    """ACG@K, the mean gain of the first K items.
+    """ACG@K, the mean gain of the first K items; NaN for an empty ranking.
 
     Args:
         gains: (..., N) gain of the item at rank r.
         k: K, or None for the whole ranking.
-
-    Returns:
-        (...) values; NaN for an empty ranking.
     """
     check_cutoff(k)
     head = np.asarray(gains, np.float64)[..., :k]
@@ -158,8 +147,7 @@ def weighted_average_precision(gains: ArrayLike, k: int | None = None, num_relev
         num_relevant: (...) items of the database with a gain; counted from `gains` by default.
 
     Returns:
-        (...) values, above 1 where gains are; 0 where the database has relevant items and none of them is among the
-        first K; NaN where it has none.
+        (...) values, above 1 where gains are; 0 where no relevant item is among the first K, NaN where there is none.
 
     Example:
         >>> float(weighted_average_precision([2, 0, 1]))  # (2 / 1 + 3 / 3) / 2
@@ -176,28 +164,22 @@ def weighted_average_precision(gains: ArrayLike, k: int | None = None, num_relev
 
 
 def precision_at_k(relevant: ArrayLike, k: int) -> Floats:
-    """Share of the first K items that are relevant, out of min(K, N).
+    """Share of the first K items that are relevant, out of min(K, N); NaN for an empty ranking.
 
     Args:
         relevant: (..., N) whether the item at rank r is relevant.
         k: K.
-
-    Returns:
-        (...) in [0, 1]; NaN for an empty ranking.
     """
     return average_cumulative_gain(np.asarray(relevant, bool), k)
 
 
 def recall_at_k(relevant: ArrayLike, k: int, num_relevant: ArrayLike | None = None) -> Floats:
-    """Share of the relevant items that are among the first K.
+    """Share of the relevant items that are among the first K; NaN where nothing is relevant.
 
     Args:
         relevant: (..., N) whether the item at rank r is relevant.
         k: K.
         num_relevant: (...) relevant items in the database; counted from `relevant` by default.
-
-    Returns:
-        (...) in [0, 1]; NaN where nothing is relevant.
     """
     check_cutoff(k)
     flags = np.asarray(relevant, bool)
@@ -205,14 +187,7 @@ def recall_at_k(relevant: ArrayLike, k: int, num_relevant: ArrayLike | None = No
 
 
 def r_precision(relevant: ArrayLike) -> Floats:
-    """Precision among the first R items, where R is the number of relevant items.
-
-    Args:
-        relevant: (..., N) whether the item at rank r is relevant; the whole ranking.
-
-    Returns:
-        (...) in [0, 1]; NaN where nothing is relevant.
-    """
+    """Precision among the first R of the items (..., N), where R is the number of the relevant; NaN where R is 0."""
     flags = np.asarray(relevant, bool)
     total = flags.sum(axis=-1)
     within = np.arange(flags.shape[-1]) < total[..., None]

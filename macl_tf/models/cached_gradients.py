@@ -1,9 +1,8 @@
 """Batches larger than the encoder's memory, with the exact gradient of the whole batch's loss.
 
-A contrastive loss needs all embeddings of a batch at once, but of the encoder only a vector-Jacobian product. So a step
-embeds the batch by microbatches and forgets everything but the embeddings, takes the gradient of the loss with respect
-to them, and embeds each microbatch a second time to carry its part of that gradient back to the weights. The memory is
-that of one microbatch; the time is one more forward pass.
+A step embeds the batch by microbatches and forgets everything but the embeddings, takes the gradient of the loss with
+respect to them, and embeds each microbatch a second time to carry its part of that gradient back to the weights. The
+memory is that of one microbatch; the time is one more forward pass.
 """
 
 from __future__ import annotations

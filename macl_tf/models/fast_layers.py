@@ -74,10 +74,8 @@ class Conv2D(keras.layers.Conv2D):
         return ops.reshape(product, (-1, height, width, self.filters))
 
 
-_FAST: dict[type[keras.layers.Layer], type[keras.layers.Layer]] = {
-    keras.layers.BatchNormalization: BatchNormalization,
-    keras.layers.Conv2D: Conv2D,
-}
+_Kinds = dict[type[keras.layers.Layer], type[keras.layers.Layer]]
+_FAST: _Kinds = {keras.layers.BatchNormalization: BatchNormalization, keras.layers.Conv2D: Conv2D}
 _PLAIN = {fast: plain for plain, fast in _FAST.items()}
 
 
@@ -91,7 +89,7 @@ def plain(model: keras.Model) -> keras.Model:
     return _with_layers(model, _PLAIN)
 
 
-def _with_layers(model: keras.Model, kinds: dict[type[keras.layers.Layer], type[keras.layers.Layer]]) -> keras.Model:
+def _with_layers(model: keras.Model, kinds: _Kinds) -> keras.Model:
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         return kinds.get(type(layer), type(layer)).from_config(layer.get_config())
 

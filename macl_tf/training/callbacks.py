@@ -80,19 +80,16 @@ class TemperatureSchedule(keras.callbacks.Callback):
                 "Compile with macl_tf.MACL(), or say which by loss=."
             )
         self._target = able[0]
-        self._assign()
+        self.on_train_batch_begin(0)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Sets the temperature of this step."""
-        self._assign()
+        self._target.temperature.assign(self.value(int(read_scalar(self.model.optimizer.iterations))))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Logs the temperature of the last step."""
         if logs is not None:
             logs["temperature"] = read_scalar(self._target.temperature)
-
-    def _assign(self) -> None:
-        self._target.temperature.assign(self.value(int(read_scalar(self.model.optimizer.iterations))))
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):

@@ -6,9 +6,8 @@ import dataclasses
 import math
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -24,7 +23,7 @@ from macl_tf.files import cache_folder, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
 from macl_tf.models.descriptor_names import HEAD
-from macl_tf.models.descriptors import all_descriptors, descriptor_model, searchable, turned
+from macl_tf.models.descriptors import descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.pretrained import check_weights
@@ -138,8 +137,7 @@ def _train(
     return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Task:
+class _Task(NamedTuple):
     """What a run learns from, and how."""
 
     settings: Settings
@@ -200,6 +198,10 @@ def _fit(
     """Trains from an epoch on, with what is logged and kept after each; `validation` as the model takes them."""
     settings = task.settings
     schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
+    labels = task.archive.labels[task.splits.validation]
+    evaluation = RetrievalEvaluation(
+        validation, labels, label_statistics=task.statistics, descriptor=settings.descriptor
+    )
     model.fit(
         data.dataset.map(lambda images, labels: (images, build.targets(labels, settings))),
         epochs=settings.epochs,
@@ -209,12 +211,7 @@ def _fit(
         callbacks=[
             *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
             build.LearningRateLog(),
-            RetrievalEvaluation(
-                validation,
-                task.archive.labels[task.splits.validation],
-                label_statistics=task.statistics,
-                descriptor=settings.descriptor,
-            ),
+            evaluation,
             keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
             checkpoint,
         ],
@@ -266,14 +263,8 @@ def _finish(
     return result
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of `evaluate_run`.
-
-    Attributes:
-        tiles: Which tiles were searched, in words.
-        reports: A report for each descriptor.
-    """
+class Evaluation(NamedTuple):
+    """The result of `evaluate_run`: which tiles were searched, in words, and a report for each descriptor."""
 
     tiles: str
     reports: dict[str, RetrievalReport]
@@ -406,13 +397,11 @@ def evaluate_encoder(
     progress: bool = True,
 ) -> dict[str, RetrievalReport]:
     """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
-    model, widths = all_descriptors(encoder, turns=turns)
-    found = np.split(embed(model, images, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
-    names, counts = statistics.label_names, statistics.counts
-    return {
-        name: evaluate(embeddings, labels, label_names=names, label_counts=counts)
-        for name, embeddings in zip(widths, found, strict=True)
-    }
+    names, counts, reports = statistics.label_names, statistics.counts, {}
+    for descriptor in descriptors_of(encoder):
+        embeddings = embed(descriptor_model(encoder, descriptor), images, progress=progress)
+        reports[descriptor] = evaluate(embeddings, labels, label_names=names, label_counts=counts)
+    return reports
 
 
 def training_devices() -> list[str]:
