@@ -24,6 +24,9 @@ from macl_tf.export.saved_model import ExportedEncoder, export_encoder, exported
 from macl_tf.files import PARTIAL, locked
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
+from macl_tf.index.journal import lock_path
+from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.version import Stored
 from macl_tf.training.run_directory import archive_of, finished_run
 
 _NAMED = 3  # sources that stand in the name of an archive
@@ -120,7 +123,7 @@ def export_run(
                     recall_target=recall_target,
                     keep=keep,
                     progress=progress,
-                    check=lambda: check_changes(root, discard_changes, locked=True),
+                    check=lambda: check_changes(root, discard_changes, holding=True),
                 )
                 say(describe_index(path))
             shutil.rmtree(shards, ignore_errors=True)  # also what an export left that was killed at this very place
@@ -186,7 +189,7 @@ def index_shards(
             recall_target=recall_target,
             keep=keep,
             progress=progress,
-            check=lambda: check_changes(root, discard_changes, locked=True),
+            check=lambda: check_changes(root, discard_changes, holding=True),
         )
         return after_build(served, path, keep, progress)
 
@@ -296,18 +299,19 @@ def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
     return all(manifest["info"].get(key) == value for key, value in info.items())
 
 
-def check_changes(root: Path, discard: bool, locked: bool = False) -> None:
+def check_changes(root: Path, discard: bool, holding: bool = False) -> None:
     """Raises a ValueError if a new index would leave out upserts and deletes of the present one.
 
     Args:
         root: Folder of the index's versions.
         discard: Whether they are not wanted.
-        locked: Whether the caller holds the journal's lock.
+        holding: Whether the caller holds the journal's lock.
     """
     if discard or not versions(root):
         return
-    index = Index.open(root, exact=True, verify=False, locked=locked)
-    if changes := index.num_changes + index.info.get("folded_changes", 0):
+    with nullcontext() if holding else locked(lock_path(root), shared=True):
+        state = Snapshot.of(Stored.open(root, None, exact=True, verify=False)).caught_up(root)
+    if changes := state.num_changes + state.info.get("folded_changes", 0):
         raise ValueError(
             f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "
             "--discard-changes if they are not needed any more (the present version stays beside the new one)."

@@ -35,10 +35,10 @@ def build_index(
     progress: bool = True,
     check: Callable[[], None] | None = None,
 ) -> Path:
-    """Publishes a new version of an index: whole, or after an error, a kill or on a full disk not at all.
+    """Publishes a new version of an index, and returns its folder: whole, or after any error or a kill not at all.
 
     It starts anew from what is given: upserts and deletes made on an older version stay with that version.
-    `Index.compact` makes a new version with them.
+    `Index.compact` makes a new version with them. A BlockingIOError says that another process builds there.
 
     Args:
         root: Folder of the versions.
@@ -53,14 +53,6 @@ def build_index(
         progress: Whether to show progress bars.
         check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
             one from being published.
-
-    Returns:
-        Folder of the new version.
-
-    Raises:
-        ValueError: For arguments that break a rule. Then nothing was changed.
-        BlockingIOError: If another process builds there.
-        OSError: If it cannot be written, as on a full disk. Then the older versions are as they were.
 
     Example:
         >>> import numpy as np, tempfile
@@ -94,22 +86,13 @@ def build_index(
 
 @contextmanager
 def publishing(
-    root: Path,
-    keep: int,
-    source: Callable[[], Snapshot] | None = None,
-    check: Callable[[], None] | None = None,
+    root: Path, keep: int, source: Callable[[], Snapshot] | None = None, check: Callable[[], None] | None = None
 ) -> Iterator[Staging]:
     """`artifacts.publish` for an index: with its journal, and without the journals of versions that are gone.
 
-    Args:
-        root: Folder of the versions.
-        keep: How many to keep.
-        source: Gives, at the end of the block, the state that the new version was made from. What was written to its
-            journal since then is handed over to the new version, before that can be seen.
-        check: Called just before that, with the journal's lock held.
-
-    Yields:
-        The version in the making.
+    `source` gives, at the end of the block, the state that the new version was made from: what was written to its
+    journal since then is handed over to the new version, before that can be seen. `check` is called just before that,
+    with the journal's lock held.
     """
 
     @contextmanager

@@ -68,7 +68,7 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str, label_names: Sequence[str] | None = None) -> Filter:
-        """Reads the text form.
+        """Reads the text form; an error shows how it should look.
 
         Args:
             text: Conditions with semicolons between them, each `name=value` with the names above: any_of, all_of,
@@ -78,7 +78,7 @@ class Filter:
                 with other case, blanks, hyphens and underscores.
 
         Raises:
-            ValueError: If it cannot be read, or names a label that there is not. The message shows how it should look.
+            ValueError: If it cannot be read, or names a label that there is not.
         """
         given: dict[str, Any] = {}
         ends = [*separators(text, ";", "=,|"), len(text)]
@@ -100,11 +100,7 @@ class Filter:
         return cls(**given)
 
     def mask(self, items: Items) -> NDArray[np.bool_]:
-        """(N,) whether each item matches.
-
-        Raises:
-            UnknownLabelError: If a label is not one of the items' `label_names`.
-        """
+        """(N,) whether each item matches. An UnknownLabelError names all labels that the items do not have."""
         known = known_labels(items.label_names)
         known.places((*self.any_of, *self.all_of, *self.none_of))  # all that are unknown, in one error
         matches = np.ones(len(items), bool)

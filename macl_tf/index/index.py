@@ -48,37 +48,26 @@ class Index:
         (1, 2)
     """
 
-    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool, locked: bool = False) -> None:
-        self._root = root
-        self._wanted = version
-        self._exact = exact
-        self._verify = verify
+    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool) -> None:
+        self._root, self._wanted, self._exact, self._verify = root, version, exact, verify
         self._mutex = threading.Lock()
-        self._snapshot = self._open(nullcontext if locked else self._shared)
+        self._snapshot = self._open(self._shared)
 
     @classmethod
     def open(
-        cls,
-        root: str | os.PathLike[str],
-        version: int | None = None,
-        *,
-        exact: bool = False,
-        verify: bool = True,
-        locked: bool = False,
+        cls, root: str | os.PathLike[str], version: int | None = None, *, exact: bool = False, verify: bool = True
     ) -> Index:
-        """Opens an index, with all changes that were acknowledged.
+        """Opens the index in a folder of versions, "served/index", with all changes that were acknowledged.
+
+        An ArtifactError says which file is missing or damaged, and what to do.
 
         Args:
-            root: Folder of the versions, "served/index".
+            root: The folder.
             version: Its number, which cannot be written to then. By default the newest, also after `refresh`.
             exact: Whether to compare with every item always, and not load ScaNN.
             verify: Whether to read every file and compare its SHA-256 first; sizes are compared always.
-            locked: Whether the caller holds the journal's lock, and reads nothing else of this index afterwards.
-
-        Raises:
-            ArtifactError: If there is none, or it is damaged. The message says which file and what to do.
         """
-        return cls(Path(root), version, exact, verify, locked)
+        return cls(Path(root), version, exact, verify)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -106,16 +95,6 @@ class Index:
         return self._snapshot.stored.info
 
     @property
-    def kind(self) -> str:
-        """How the version is searched: brute_force, hashing or tree."""
-        return str(self.info["kind"])
-
-    @property
-    def recall(self) -> dict[str, Any]:
-        """Recall@k against exact search as it was measured at the build: target, measured, k, queries."""
-        return dict(self.info["recall"])
-
-    @property
     def dim(self) -> int:
         """D, the dimensions of the vectors."""
         return self._snapshot.dim
@@ -129,19 +108,11 @@ class Index:
         return len(self._snapshot)
 
     def describe(self, item: int | str) -> dict[str, Any]:
-        """Everything known about an item, by id or position. Positions change with writes, ids do not.
-
-        Raises:
-            ValueError: If there is no such item.
-        """
+        """Everything known about an item, by id or position. Positions change with writes, ids do not."""
         return self._snapshot.describe(item)
 
     def thumbnail(self, item: int | str) -> bytes | None:
-        """Small JPEG picture of an item, by id or position; None where there is none.
-
-        Raises:
-            ValueError: If there is no such item.
-        """
+        """Small JPEG picture of an item, by id or position; None where there is none."""
         return self._snapshot.thumbnail(item)
 
     def search(
@@ -153,22 +124,7 @@ class Index:
         filter: Filter | None = None,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """The k nearest items of each query.
-
-        Args:
-            vectors: (Q, D) finite, not zero, of any norm.
-            k: At least 1.
-            ids: Q ids instead: an item's own vector is the query, and the item itself is not found.
-            filter: Which items may be found.
-            exact: Whether to compare with every item this time.
-
-        Returns:
-            For each query its hits, best first, ties by position: k, or as many as there are.
-
-        Raises:
-            ValueError: For k < 1, an unknown id or label, vectors that are zero, not finite or of another width, or not
-                exactly one of vectors and ids.
-        """
+        """The k nearest items of each query; see `Snapshot.search`."""
         return self._snapshot.search(vectors, k, ids=ids, filter=filter, exact=exact)
 
     def upsert(
@@ -180,9 +136,10 @@ class Index:
         encoder: Any = None,
         missing: Mapping[str, Sequence[bool]] | None = None,
     ) -> int:
-        """Adds items, and replaces those whose ids are there already: all of them, or after an error none.
+        """Adds n items, and replaces those whose ids are there already; returns how many were replaced.
 
-        When it returns they are on disk and survive a crash. Many items in one call are much faster than many calls.
+        When it returns they are on disk and survive a crash; after an error (a ValueError for what does not fit, an
+        OSError as on a full disk) nothing was changed. Many items in one call are much faster than many calls.
 
         Args:
             items: n items with labels of the index.
@@ -191,13 +148,6 @@ class Index:
             encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
             missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
                 given: an item that is replaced keeps there what it has at that moment, whoever wrote it.
-
-        Returns:
-            How many of them replaced another.
-
-        Raises:
-            ValueError: If something does not fit. Then nothing was changed.
-            OSError: If it cannot be written, as on a full disk. Then nothing was changed.
         """
 
         def change(now: Snapshot) -> Upsert | None:
@@ -213,16 +163,9 @@ class Index:
         return len(replaced)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Takes items away; when it returns, that survives a crash.
+        """Takes items away, those of the ids that are there; returns how many.
 
-        Args:
-            ids: Their ids. Those that are not there do not matter.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            OSError: If it cannot be written, as on a full disk. Then nothing was changed.
+        When it returns that is on disk; after an OSError, as on a full disk, nothing was changed.
         """
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
         found: list[str] = []
@@ -235,20 +178,11 @@ class Index:
         return len(found)
 
     def compact(
-        self,
-        *,
-        kind: str = "auto",
-        recall_target: float = 0.95,
-        keep: int = 2,
-        seed: int = 0,
-        progress: bool = True,
+        self, *, kind: str = "auto", recall_target: float = 0.95, keep: int = 2, seed: int = 0, progress: bool = True
     ) -> Path:
-        """Publishes a new version with all changes folded in, while searches and writes go on.
+        """Publishes a new version with all changes folded in, while searches and writes go on; returns its folder.
 
-        The arguments are those of `build_index`.
-
-        Returns:
-            Folder of the new version, which this index shows from then on.
+        This index shows it from then on. The arguments are those of `build_index`.
         """
         self._check_writable()
         now = self._snapshot
@@ -271,11 +205,7 @@ class Index:
         return Path(staging.published or self._root)
 
     def refresh(self) -> None:
-        """Takes in what other processes wrote or published since.
-
-        Raises:
-            ArtifactError: If that is damaged. Then this index stays as it was.
-        """
+        """Takes in what other processes wrote or published since; after an ArtifactError all stays as it was."""
         with self._mutex:
             self._snapshot = self._newest(self._shared)
 
@@ -319,7 +249,6 @@ class Index:
             except (ArtifactError, FileNotFoundError):
                 if versions(self._root)[-1:] == newest:
                     raise
-            else:
-                # A version that was superseded meanwhile may have lost its journal: look again.
+            else:  # a version that was superseded meanwhile may have lost its journal: look again
                 if versions(self._root)[-1:] == newest:
                     return state

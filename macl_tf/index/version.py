@@ -39,27 +39,16 @@ _RECALL_K = 10
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """An opened version. Nothing in it ever changes.
-
-    Attributes:
-        version: Its number.
-        uuid: What tells it from every other index.
-        info: The facts in its manifest.
-        items: N items.
-        vectors: (N, D) float32 of unit norm, mapped from disk.
-        exact: Exact search over them.
-        approximate: ScaNN, where the kind is hashing or tree and it was asked for.
-        thumbnails: Small pictures, where there are some.
-    """
+    """An opened version. Nothing in it ever changes."""
 
     version: int
-    uuid: str
-    info: dict[str, Any]
-    items: Items
-    vectors: NDArray[np.float32]
+    uuid: str  # what tells it from every other index
+    info: dict[str, Any]  # the facts in its manifest
+    items: Items  # N
+    vectors: NDArray[np.float32]  # (N, D) of unit norm, mapped from disk
     exact: ExactSearcher
-    approximate: ScannSearcher | None
-    thumbnails: Thumbnails | None
+    approximate: ScannSearcher | None  # where the kind is hashing or tree and it was asked for
+    thumbnails: Thumbnails | None  # where it has some
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -81,16 +70,9 @@ class Stored:
 
     @classmethod
     def open(cls, root: Path, version: int | None, *, exact: bool, verify: bool) -> Stored:
-        """Opens a version, the newest by default.
+        """Opens a version, the newest by default; if `exact` without ScaNN; `verify` compares the SHA-256 of each file.
 
-        Args:
-            root: Folder of the versions.
-            version: Its number.
-            exact: Whether to leave ScaNN out.
-            verify: Whether to read every file and compare its SHA-256.
-
-        Raises:
-            ArtifactError: If it is missing or damaged, or its parts do not fit together.
+        An ArtifactError says that it is missing or damaged, or its parts do not fit together.
         """
         path, manifest = open_version(root, KIND, version, verify=verify)
         info = manifest["info"]
@@ -134,19 +116,9 @@ def write_version(
     seed: int,
     progress: bool,
 ) -> None:
-    """Writes all files of a version but the manifest, and the facts that go into it.
+    """Writes all files of a version but the manifest, and the facts that go into it, beside those of `info`.
 
-    Args:
-        staging: The version in the making.
-        items: N items.
-        blocks: Their vectors, as blocks of unit rows.
-        dim: D.
-        info: Facts to keep beside ours.
-        thumbnails: Their small pictures.
-        kind: One of `KINDS`.
-        recall_target: As in `build_index`.
-        seed: As in `build_index`.
-        progress: As in `build_index`.
+    `blocks` are the items' vectors (N, D), as blocks of unit rows; all else is as for `build_index`.
     """
     count = len(items)
     with tqdm(

@@ -48,7 +48,7 @@ def as_table(answers: Sequence[Answer]) -> str:
 def as_json(engine: SearchEngine, answers: Sequence[Answer]) -> dict[str, Any]:
     """Everything that is known about the results, and which versions gave them."""
     return {
-        "index": {"version": engine.index.version, "kind": engine.index.kind},
+        "index": {"version": engine.index.version, "kind": engine.index.info["kind"]},
         "encoder": engine.index.info["encoder"],
         "answers": [
             {
