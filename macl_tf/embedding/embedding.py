@@ -44,29 +44,16 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """What a run of `embed_images` did.
-
-    Attributes:
-        output: Folder of the shards.
-        embedded: Tiles embedded by this run, new and changed ones.
-        before: Tiles that were embedded before, the changed and the gone among them.
-        bad: Files that could not be embedded, in this run or before; they stand in bad_files.csv.
-        seconds: How long this run took.
-        changed: Tiles that were embedded before and are others now: their file changed, or their row in the table.
-        gone: Tiles that were embedded before and are left out now: they are not there any more, or cannot be decoded
-            since they changed.
-        kept: Tiles that were embedded before and stay as they were, because they, or the folder that they lie in,
-            cannot be looked into at the moment.
-    """
+    """What a run of `embed_images` did."""
 
     output: Path
-    embedded: int
-    before: int
-    bad: int
+    embedded: int  # tiles embedded by this run, new and changed ones
+    before: int  # tiles that were embedded before, the changed and the gone among them
+    bad: int  # files that could not be embedded, in this run or before; they stand in bad_files.csv
     seconds: float
-    changed: int = 0
-    gone: int = 0
-    kept: int = 0
+    changed: int = 0  # tiles embedded before that are others now: their file changed, or their row in the table
+    gone: int = 0  # tiles embedded before that are not there any more, or cannot be decoded since they changed
+    kept: int = 0  # tiles embedded before that, or whose folder, cannot be looked into now: they stay as they were
 
     @property
     def images_per_second(self) -> float:
@@ -128,6 +115,8 @@ def embed_images(
     was. A bad file is tried again once it has changed. Memory depends on `batch_size`, `shard_size` and the largest
     picture, and by 34 bytes each on how many were embedded before.
 
+    The source's labels that the encoder does not know become columns of their own, behind its own.
+
     Args:
         encoder: The exported encoder.
         source: Where tiles come from.
@@ -137,9 +126,6 @@ def embed_images(
         workers: Threads that read, decode and resize, >= 1.
         batch_size: Pictures that the encoder takes at once, >= 1.
         progress: Whether to show a bar. What the source has to note is said on standard error all the same.
-
-    Returns:
-        What was done. The source's labels that the encoder does not know become columns of their own, behind its own.
 
     Raises:
         FileNotFoundError: If the source is empty. Then all stays as it was.

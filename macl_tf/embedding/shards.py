@@ -46,39 +46,25 @@ class _OtherFormat(ValueError):
 
 
 class BadFile(NamedTuple):
-    """A file that could not be embedded.
+    """A file that could not be embedded."""
 
-    Attributes:
-        path: Relative to its source.
-        reason: Why.
-        stamp: Its size and time of change then; a file that has changed since is tried again. "" where it could not
-            be opened: then it is tried again each time.
-    """
-
-    path: str
+    path: str  # relative to its source
     reason: str
+    # Its size and time of change then; a file that has changed since is tried again. "" where it could not be opened:
+    # then it is tried again each time.
     stamp: str = ""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What all shards of one folder have in common.
+    """What all shards of one folder have in common."""
 
-    Attributes:
-        encoder: SHA-256 of the run's encoder.
-        descriptor: Which of its outputs was compared (`Settings.descriptors`).
-        version: Its number in SERVED/encoder when the shard was made, for people: it may be exported twice.
-        label_names: The label columns.
-        dim: D, the width of the embeddings.
-        thumbnail_size: Longest side in pixels of the small pictures, 0 for none.
-    """
-
-    encoder: str
-    descriptor: str
-    version: int
+    encoder: str  # SHA-256 of the run's encoder
+    descriptor: str  # which of its outputs was compared (`Settings.descriptors`)
+    version: int  # its number in SERVED/encoder when the shard was made, for people: it may be exported twice
     label_names: tuple[str, ...]
     dim: int
-    thumbnail_size: int = THUMBNAIL_SIZE
+    thumbnail_size: int = THUMBNAIL_SIZE  # longest side in pixels of the small pictures, 0 for none
 
     def check(self, other: Origin, path: Path) -> None:
         """Raises a ValueError if `other`, found in the shard `path`, cannot stand beside this one."""
@@ -104,21 +90,13 @@ class Origin:
 
 
 class Record(NamedTuple):
-    """What stands beside a shard.
+    """What stands beside a shard."""
 
-    Attributes:
-        origin: Of its tiles.
-        rows: How many they are.
-        thumbnails: Whether there are small pictures of them.
-        bad: What was found bad while it was made.
-        gone: Ids of tiles, and paths of bad files, that earlier shards tell of and that are not there any more.
-    """
-
-    origin: Origin
-    rows: int
-    thumbnails: bool
-    bad: tuple[BadFile, ...]
-    gone: tuple[str, ...] = ()
+    origin: Origin  # of its tiles
+    rows: int  # how many they are
+    thumbnails: bool  # whether there are small pictures of them
+    bad: tuple[BadFile, ...]  # what was found bad while it was made
+    gone: tuple[str, ...] = ()  # ids of tiles, and paths of bad files, of earlier shards that are not there any more
 
 
 def write_record(path: Path, record: Record, content: Path) -> None:
@@ -147,11 +125,7 @@ def remedy(path: Path) -> str:
 
 
 def shard_paths(folder: str | os.PathLike[str]) -> list[Path]:
-    """The finished shards in a folder, in the order in which they were written.
-
-    Raises:
-        FileNotFoundError: If one between others is missing.
-    """
+    """The finished shards in a folder, as they were written; a FileNotFoundError if one between others is missing."""
     names = [path for path in Path(folder).iterdir() if _NAME.fullmatch(path.name)]
     paths = sorted((path for path in names if path.suffix == ".parquet"), key=shard_number)
     there = {shard_number(path) for path in paths}
@@ -164,11 +138,7 @@ def shard_paths(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_record(path: Path) -> Record:
-    """Reads what stands beside a shard, and checks that the shard holds the bytes that were written.
-
-    Raises:
-        ValueError: If it is damaged, or no shard.
-    """
+    """Reads what stands beside a shard, and checks that the shard holds the bytes that were written."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise ValueError(
@@ -200,18 +170,10 @@ def read_record(path: Path) -> Record:
 
 
 class ShardFolder:
-    """The shards of a folder, to be added to by one process at a time.
+    """The shards of a folder, which exists, to be added to by one process at a time; what is added is of `origin`.
 
-    Args:
-        folder: The folder, which exists.
-        origin: Of what is going to be added.
-
-    Raises:
-        ValueError: If a shard is damaged or of another origin.
-
-    Attributes:
-        rows: Tiles that there are now.
-        bad: Files found bad so far, by path.
+    A ValueError says which shard is damaged or of another origin. `rows` are the tiles that there are now, and `bad`
+    the files found bad so far, by path.
     """
 
     def __init__(self, folder: Path, origin: Origin) -> None:
@@ -269,8 +231,7 @@ class ShardFolder:
     def unseen(self, below: tuple[str, ...] = ()) -> Iterator[str]:
         """Ids of tiles, and paths of bad files, that were embedded or found before and not seen since.
 
-        Args:
-            below: Beginnings of ids that are left out, of folders that could not be looked into.
+        Left out are those that begin with one of `below`: folders that could not be looked into.
         """
         yield from [path for path in self.bad if path not in self._bad_seen and not path.startswith(below)]
         for path in self._paths if not self._seen.all() else ():
@@ -298,14 +259,9 @@ class ShardFolder:
     ) -> None:
         """Writes the next shard, and the list of bad files.
 
-        Args:
-            items: n tiles, new ones or changed ones.
-            vectors: (n, D) their embeddings.
-            thumbnails: n JPEG files or None.
-            bad: What was found bad meanwhile.
-            stamps: n texts that change with the tile's file, "" where nothing is known.
-            facts: n texts that change with what was said of the tile.
-            gone: Ids of tiles, and paths of bad files, that are not there any more.
+        The n items are new or changed tiles, with (n, D) vectors and n JPEG thumbnails or none. `bad` was found
+        meanwhile. `stamps` change with a tile's file, "" where nothing is known, and `facts` with what was said of the
+        tile. `gone` are ids of tiles, and paths of bad files, that are not there any more.
         """
         path = shard_path(self.folder, self._next)
         texts = {"stamp": stamps or [""] * len(items), "facts": facts or [""] * len(items)}
@@ -349,31 +305,18 @@ class ShardFolder:
 
 
 def read_origin(folder: str | os.PathLike[str]) -> Origin:
-    """Which encoder and which labels the shards of a folder are of.
-
-    Raises:
-        FileNotFoundError: If there is no shard.
-        ValueError: If a shard is damaged, or shards are of different origins.
-    """
+    """Which encoder and which labels the shards of a folder are of."""
     return _survey(Path(folder))[1][-1].origin
 
 
 def read_shards(
     folder: str | os.PathLike[str],
 ) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
-    """Reads a folder of shards as one table.
+    """Reads a folder of shards as one table: N items, their (N, D) float32 embeddings, and N thumbnails or None.
 
-    Args:
-        folder: What `embed_images` wrote.
-
-    Returns:
-        N items, their (N, D) float32 embeddings, and N thumbnails, which are read shard by shard when they are gone
-        through in order; None if no shard has any. Beside the result, one shard at a time is in memory.
-
-    Raises:
-        FileNotFoundError: If there is no shard, or none with a tile.
-        ValueError: If a shard is damaged, or shards are of different origins.
-        BlockingIOError: If `macl embed` is writing there.
+    Thumbnails are read shard by shard when they are gone through in order. Beside the result, one shard at a time is in
+    memory. Raises FileNotFoundError if there is no shard, or none with a tile, ValueError if a shard is damaged or
+    shards are of different origins, and BlockingIOError if `macl embed` is writing there.
     """
     folder = Path(folder)
     busy = f"'{folder}' is being written by `macl embed`. Wait for it to end, then run this again."

@@ -128,12 +128,7 @@ class SearchEngine:
         return find(state, queries, negative=unlike, k=k, offset=offset, filter=filter, labels=labels, exact=exact)
 
     def embed(self, images: Sequence[Picture]) -> np.ndarray:
-        """Embeddings (B, D) of pictures, unit norm.
-
-        Raises:
-            FileNotFoundError: For a path that is not there.
-            ValueError: For bytes that are no picture, naming it.
-        """
+        """Embeddings (B, D) of pictures, unit norm; errors as of `search`."""
         arrays = [read_picture(image, name_of(image, number)) for number, image in enumerate(images, start=1)]
         return self._embedded(arrays)[1]
 

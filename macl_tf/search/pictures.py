@@ -13,17 +13,10 @@ Picture = str | os.PathLike[str] | bytes | np.ndarray
 
 
 def read_picture(image: Picture, name: str = "", *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 of a picture.
+    """Pixels (H, W, 3) uint8 of a path, encoded bytes, or pixels; errors call it `name`, by default its path.
 
-    Args:
-        image: A path, encoded bytes, or pixels.
-        name: How errors call it; by default its path.
-        max_pixels: More are refused, by the header, before anything is decoded.
-
-    Raises:
-        FileNotFoundError: For a path that is not there.
-        ValueError: For pixels of another shape or type.
-        PictureError: For what is no picture, or one of a kind that is not read.
+    More than `max_pixels` are refused, by the header, before anything is decoded. Raises FileNotFoundError for a path
+    that is not there, ValueError for pixels of another shape, PictureError for what is no picture or not read.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:

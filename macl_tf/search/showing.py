@@ -71,11 +71,7 @@ def as_json(engine: SearchEngine, answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.PathLike[str]) -> Path:
-    """Draws queries beside what was found, from the small pictures in the index.
-
-    Raises:
-        ValueError: If there is nothing to draw.
-    """
+    """Draws queries beside what was found, from the small pictures in the index; a ValueError if that is nothing."""
     if not all(answer.results for answer in answers):
         raise ValueError(
             "There is nothing to draw: no tile was found. Widen --filter, or add tiles if the index is empty."

@@ -26,23 +26,10 @@ def items_of(
     splits: Sequence[str | None] | None = None,
     sources: Sequence[str | None] | None = None,
 ) -> tuple[Items, dict[str, list[bool]]]:
-    """The items of an upsert; see `SearchEngine.upsert`, whose arguments these are.
+    """The items of an upsert, and by name of a column for which nothing is known, as `Index.upsert` takes both.
 
-    Args:
-        images: The pictures, which are known to be whole: their headers tell date and place where nothing is given.
-        ids: One for each.
-        label_names: Labels of the index.
-        labels: As all that follows, None for what is not given.
-        dates: Days.
-        bboxes: West, south, east, north.
-        splits: Parts of the archive.
-        sources: What they come from.
-
-    Returns:
-        The items, and by name of a column for which of them nothing is known, as `Index.upsert` takes both.
-
-    Raises:
-        ValueError: For an unknown label, a date or box that cannot be, or another number of entries than of pictures.
+    The arguments are those of `SearchEngine.upsert`. The pictures are known to be whole: their headers tell date and
+    place where nothing is given.
     """
     count = len(images)
     if len(ids) != count:

@@ -47,10 +47,7 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
 
 
 def labels(state: State) -> dict[str, Any]:
-    """All labels that a tile may hold with the number of tiles that do.
-
-    Rare is the third with the fewest, as in the figures.
-    """
+    """All labels that a tile may hold, and how many tiles do. Rare is the third with the fewest, as in the figures."""
     names, held = state.snapshot.label_names, state.snapshot.labels
     rare = set(LabelStatistics.from_labels(held, names).rarest().tolist()) if held.size else set()
     counts = [
@@ -61,16 +58,7 @@ def labels(state: State) -> dict[str, Any]:
 
 
 def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What answers say about a tile: never its path.
-
-    Args:
-        state: Where it is.
-        id_: Of the tile.
-        known: What `describe` says about it, if that was asked already.
-
-    Raises:
-        NotThereError: If there is none.
-    """
+    """What answers say about a tile: never its path. `known` is what `describe` says of it, if it was asked already."""
     known = known or describe(state.snapshot, id_)
     where = f"id={quote(id_, safe='')}" + ("" if state.newest else f"&index={state.index_version}")
     return {
@@ -80,13 +68,7 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
 
 
 def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
-    """Results as answers show them, and what was searched with.
-
-    Args:
-        state: Where they were found.
-        answer: Of the search.
-        geojson: Whether to give a FeatureCollection of the results that have places, the rest under "search".
-    """
+    """Results as answers show them, and what was searched with; as GeoJSON those that have places, the rest as "search"."""
     results = [
         {
             "rank": result.rank,

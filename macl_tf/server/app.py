@@ -29,17 +29,7 @@ def build_app(
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
     root_path: str = "",
 ) -> App:
-    """The ASGI application.
-
-    Args:
-        service: What answers.
-        access: Who may ask.
-        lifespan: What runs beside it.
-        root_path: Prefix under which a proxy shows it, like /tiles.
-
-    Raises:
-        ValueError: For a prefix that cannot be.
-    """
+    """The ASGI application with what runs beside it, shown by a proxy under the prefix `root_path`, like /tiles."""
     app = FastAPI(
         title="macl_tf search",
         version="1",

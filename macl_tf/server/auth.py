@@ -15,20 +15,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server.
+    """The rules of one server. A ValueError is for a token that can be guessed, or protected reads without one."""
 
-    Args:
-        token: Without one, nothing can be written.
-        protect_reads: Whether reads need it too; the page itself and the health checks never do.
-        hosts: Names that a request may ask for, with or without a port; empty for any. A server on loopback answers to
-            its own names only: else a web page anywhere could have its name point here and read along.
-
-    Raises:
-        ValueError: For a token that can be guessed, or protected reads without one.
-    """
-
-    token: str | None = None
-    protect_reads: bool = False
+    token: str | None = None  # without one, nothing can be written
+    protect_reads: bool = False  # whether reads need it too; the page itself and the health checks never do
+    # Names that a request may ask for, with or without a port; empty for any. A server on loopback answers to its own
+    # names only: else a web page anywhere could have its name point here and read along.
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -44,12 +36,7 @@ class Access:
         object.__setattr__(self, "hosts", tuple(dict.fromkeys(map(_name_of, self.hosts))))
 
     def check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
-        """Lets a request through.
-
-        Raises:
-            Forbidden: For writes where the server has no token.
-            Unknown: Without the token.
-        """
+        """Lets a request through; Forbidden is for writes where the server has no token, Unknown is for a wrong one."""
         writes = path == "/api/v1/items" and method not in ("GET", "HEAD", "OPTIONS")
         data = path.startswith("/api/") or path == "/metrics"
         if not writes and not (self.protect_reads and data and path not in HEALTH):

@@ -12,20 +12,13 @@ _URL = re.compile(r"(?P<origin>https?://[A-Za-z0-9.-]+(:\d+)?)?/[^\s;,'\"<>]*")
 class BaseMap:
     """A base map of square tiles in web Mercator.
 
-    Args:
-        url: Where a tile lies: https://tiles.example.org/{z}/{x}/{y}.png, or a path of this server.
-        attribution: Whom it is from, as its licence asks for. It is shown as text.
-
-    Raises:
-        ValueError: For a URL that is not such a one, or no attribution.
-
     Example:
         >>> BaseMap("https://tiles.example.org/{z}/{x}/{y}.png", "© Example").origin
         'https://tiles.example.org'
     """
 
-    url: str
-    attribution: str
+    url: str  # where a tile lies: https://tiles.example.org/{z}/{x}/{y}.png, or a path of this server
+    attribution: str  # whom it is from, as its licence asks for; shown as text
 
     def __post_init__(self) -> None:
         if not _URL.fullmatch(self.url) or not all(part in self.url for part in ("{z}", "{x}", "{y}")):

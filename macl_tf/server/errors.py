@@ -23,14 +23,9 @@ _SHOWN = 120  # letters of a value that an answer repeats
 class Refused(HTTPException):
     """A request that is answered with an error; its class says which, and `STATUSES` its number.
 
-    An HTTPException of the framework, since that is what it lets through while it reads a body.
-
-    Args:
-        rule: What must hold, or what is wrong.
-        value: What was given instead; shortened.
-        remedy: What to do.
-        headers: More headers of the answer.
-        kind: Of the error, where it is none of the classes below.
+    An HTTPException of the framework, since that is what it lets through while it reads a body. `rule` is what must
+    hold, `value` what was given instead (shortened), `remedy` what to do; `kind` is that of the error where it is none
+    of the classes below.
     """
 
     def __init__(

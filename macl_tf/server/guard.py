@@ -53,16 +53,8 @@ class Guard:
     """An ASGI application around another.
 
     What holds for every route is said here once: a HEAD is answered as a GET without the body, OPTIONS with what the
-    path takes, and paths and methods that there are not with 404 and 405, whoever asks.
-
-    Args:
-        app: What answers the requests that are let through.
-        paths: Which there are.
-        access: Who may ask.
-        limits: How much, and how slowly.
-        metrics: Where requests are counted.
-        dim: D, for the size of queries in JSON.
-        images: Another server that the page may load pictures from, "" for none.
+    path takes, and paths and methods that there are not with 404 and 405, whoever asks. D, `dim`, tells how large
+    queries in JSON may be; the page may load pictures from the server `images`, too.
     """
 
     def __init__(

@@ -11,28 +11,15 @@ DEPTH = 10_000  # results that can be paged through: what lies deeper is found b
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one service.
+    """Limits of one service, each positive."""
 
-    Args:
-        bytes: Of an image file, >= 1.
-        pixels: Of an image, read from its header before it is decoded; at most MAX_PIXELS.
-        k: Results in one answer.
-        batch: Examples in one query, positive and negative together.
-        connections: Open at once, of all clients together.
-        per_client: Requests of one address at once.
-        body_seconds: For the body of a request to arrive; its first lines are the proxy's (docs/deploy.md).
-
-    Raises:
-        ValueError: For a limit that is not positive, or more pixels than can be decoded.
-    """
-
-    bytes: int = 16 << 20
-    pixels: int = 32_000_000
-    k: int = 200
-    batch: int = 64
-    connections: int = 1024
-    per_client: int = 256
-    body_seconds: float = 60.0
+    bytes: int = 16 << 20  # of an image file
+    pixels: int = 32_000_000  # of an image, read from its header before it is decoded; at most MAX_PIXELS
+    k: int = 200  # results in one answer
+    batch: int = 64  # examples in one query, positive and negative together
+    connections: int = 1024  # open at once, of all clients together
+    per_client: int = 256  # requests of one address at once
+    body_seconds: float = 60.0  # for a body to arrive; the lines before it are the proxy's (docs/deploy.md)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -41,12 +41,7 @@ _COLUMNS = {"labels": "labels", "date": "dates", "source": "sources", "bbox": "b
 
 
 def api(service: Service, access: Access) -> APIRouter:
-    """All routes under /api/v1.
-
-    Args:
-        service: What answers.
-        access: Who may ask, as the API's description says it; `Guard` sees to it.
-    """
+    """All routes under /api/v1. Who may ask stands in the API's description; `Guard` sees to it."""
     bearer = [Security(HTTPBearer(auto_error=False, description="The server's token."))]
     reads = bearer if access.protect_reads else []
     router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
@@ -185,11 +180,7 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
 
 
 async def _sent_fields(request: Request, known: Sequence[str], several: Sequence[str] = ()) -> set[str]:
-    """Names of the fields of a form, the empty ones among them.
-
-    Raises:
-        QueryError: For a field that is not known, or one that is sent twice.
-    """
+    """Names of the fields of a form, the empty ones among them; refused where one is not known, or sent twice."""
     form = await request.form()
     names = [name for name, _ in form.multi_items()]
     for name in names:

@@ -63,11 +63,7 @@ class Condition(Strict):
     split: list[Label] = Field(default=[], max_length=1000, description="Names of splits of which its own is one.")
 
     def to_filter(self) -> Filter | None:
-        """The index's filter; None where there is no condition.
-
-        Raises:
-            QueryError: For a box or days that cannot be.
-        """
+        """The index's filter; None where there is no condition."""
         given = {name: value for name, value in self if value}
         with refusing(given):
             return Filter(**given) if given else None

@@ -41,22 +41,10 @@ def open_app(
     root_path: str = "",
     base_map: BaseMap | None = None,
 ) -> App:
-    """Opens a served folder and builds the application that answers for it.
+    """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
-    Args:
-        served: What `macl export` wrote.
-        access: Who may ask.
-        limits: What a request may ask for.
-        options: How the encoder is asked.
-        refresh: Seconds between looks for what other processes wrote or published.
-        load: Loads the encoder that an index was made with.
-        root_path: Prefix under which a proxy shows it, like /tiles.
-        base_map: What lies below the footprints on the page's map.
-
-    Raises:
-        ArtifactError: If the index or its encoder is missing or damaged.
-        ConnectionError: If the encoder's server does not answer.
-        ValueError: For a prefix that cannot be.
+    It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
+    was made with. All else is as for `build_app` and `Service`.
     """
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
@@ -90,12 +78,7 @@ async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Met
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address; port 0 is a free one. Made before all that takes time: it may be taken.
-
-    Raises:
-        ValueError: For a port that cannot be.
-        OSError: If the address cannot be had.
-    """
+    """A socket that listens at an address; port 0 is a free one. Made before all that takes time: it may be taken."""
     if not 0 <= port < 1 << 16:
         raise ValueError(f"port must be in [0, 65535], got {port}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -108,13 +91,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Answers at a socket; `run` does so until the process is told to end, and then ends what has begun.
+    """Answers at the socket that `listen` gave, and tells `said` the URL once it can be asked.
 
-    Args:
-        app: What `open_app` gave.
-        listener: What `listen` gave.
-        limits: What a connection may do.
-        said: Told the URL once it can be asked.
+    `run` does so until the process is told to end, and then ends what has begun.
     """
 
     def __init__(self, app: App, listener: socket.socket, limits: Limits, said: Callable[[str], None]) -> None:

@@ -39,19 +39,9 @@ _IN_WORK = 512  # requests that are worked on, or wait for it, at a time
 
 
 def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[NDArray[np.uint8], bytes]:
-    """Decodes an uploaded picture, after everything that its header says was checked.
+    """Decodes an uploaded picture, after everything that its header says was checked; its name is never looked at.
 
-    Args:
-        data: The file as it was sent. Its name is never looked at.
-        size: S, side at which the encoder sees it.
-        limits: What it may be at most.
-        small: Longest side of the small JPEG, 0 for none.
-
-    Returns:
-        Pixels (S, S, 3) uint8, and the small JPEG or b"".
-
-    Raises:
-        Refused: For too many bytes or pixels, or what is not read.
+    Gives pixels (S, S, 3) uint8 with S = `size`, and a JPEG of at most `small` pixels a side, b"" for 0.
     """
     if len(data) > limits.bytes:
         raise too_many_bytes(len(data), limits)
@@ -65,12 +55,7 @@ def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[N
 class Service:
     """Searches and writes of one served folder, asked from one event loop.
 
-    Args:
-        versions: Of the folder.
-        limits: What a request may ask for.
-        metrics: Where figures go.
-        threads: For decoding, and as many for searching; by default one for each processor.
-        base_map: What lies below the footprints on the page's map.
+    `threads` decode, and as many search; by default one for each processor.
     """
 
     def __init__(
@@ -91,23 +76,14 @@ class Service:
         self._in_work = 0
 
     async def state(self, version: int | None = None) -> State:
-        """A version of the index, the newest by default.
-
-        Raises:
-            NotThereError: For one that is not there.
-            Unavailable: For one that is damaged.
-        """
+        """A version of the index, the newest by default; NotThereError and Unavailable say that it cannot be had."""
         held = self.versions.held(version)
         if held is None and version is not None:
             held = await self._run(self._opening, lambda: self.versions.opened(version))
         return held or self.versions.newest
 
     async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any]:
-        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes.
-
-        Raises:
-            Refused: For what cannot be searched for.
-        """
+        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes."""
         begin = time.perf_counter()
         self._check(query, images=read is not None)
         ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}

@@ -29,19 +29,12 @@ _RETIRED = 120.0  # seconds after which no request can still want an encoder tha
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What a request works on from beginning to end, whatever is written or published meanwhile.
-
-    Attributes:
-        snapshot: The index.
-        encoder: The encoder that it was made with.
-        batcher: The way to that encoder.
-        newest: Whether it was the newest version when the request began.
-    """
+    """What a request works on from beginning to end, whatever is written or published meanwhile."""
 
     snapshot: Snapshot
-    encoder: Encoder
-    batcher: Batcher
-    newest: bool
+    encoder: Encoder  # the one that the index was made with
+    batcher: Batcher  # the way to that encoder
+    newest: bool  # whether it was the newest version when the request began
 
     @property
     def index_version(self) -> int:
@@ -61,42 +54,22 @@ class State:
 
 @dataclass(frozen=True)
 class Options:
-    """How the encoder is asked.
+    """How the encoder is asked."""
 
-    Args:
-        encoder_url: Of the model in a TensorFlow Serving; None for the encoder in this process.
-        batch_size: Pictures that go through the encoder together, at most.
-        batch_wait: Seconds that a batch waits for pictures that are being decoded.
-        backlog: Pictures that may wait.
-        observe: Called with the size and the seconds of each batch.
-    """
-
-    encoder_url: str | None = None
-    batch_size: int = 64
-    batch_wait: float = 0.005
-    backlog: int = 256
-    observe: Callable[[int, float], None] = lambda size, seconds: None
+    encoder_url: str | None = None  # of the model in a TensorFlow Serving; None for the encoder in this process
+    batch_size: int = 64  # pictures that go through the encoder together, at most
+    batch_wait: float = 0.005  # seconds that a batch waits for pictures that are being decoded
+    backlog: int = 256  # pictures that may wait
+    observe: Callable[[int, float], None] = lambda size, seconds: None  # told the size and seconds of each batch
 
 
 class Versions:
-    """A served folder, open for searches and writes. Any number of threads may use it.
+    """A served folder, which `macl export` wrote, open for searches and writes. Any number of threads may use it.
 
-    Args:
-        served: What `macl export` wrote.
-        options: How the encoder is asked.
-        load: Loads the encoder that an index was made with.
-
-    Raises:
-        ArtifactError: If the index or its encoder is missing or damaged.
-        ConnectionError: If the encoder's server does not answer.
+    `load` loads the encoder that an index was made with.
     """
 
-    def __init__(
-        self,
-        served: Path,
-        options: Options | None = None,
-        load: Load = load_encoder,
-    ) -> None:
+    def __init__(self, served: Path, options: Options | None = None, load: Load = load_encoder) -> None:
         if not served.is_dir():
             raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
         self.served = served
@@ -122,12 +95,7 @@ class Versions:
         return newest if version in (None, newest.index_version) else self._older.get(version or 0)
 
     def opened(self, version: int) -> State:
-        """A version, which is opened if need be: that takes seconds.
-
-        Raises:
-            NotThereError: For one that is not there.
-            Unavailable: For one that is damaged.
-        """
+        """A version, which is opened if need be: that takes seconds."""
         with self._mutex:
             state = self.held(version)
             if state is None:
@@ -176,8 +144,7 @@ class Versions:
     def refresh(self) -> None:
         """Takes in what other processes wrote or published. Requests that began before go on with what they have.
 
-        Raises:
-            ArtifactError: If that is damaged. Then all stays as it was.
+        After an ArtifactError, for what is damaged, all stays as it was.
         """
         self._index.refresh()
         with self._mutex:
