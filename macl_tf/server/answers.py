@@ -68,7 +68,7 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
 
 
 def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
-    """Results as answers show them, and what was searched with; as GeoJSON those that have places, the rest as "search"."""
+    """Results as answers show them, and what was searched with; as GeoJSON, those that have places."""
     results = [
         {
             "rank": result.rank,

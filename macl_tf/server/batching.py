@@ -70,7 +70,7 @@ class Batcher:
                 self._changed.notify()
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
-        """The embedding (D,) of pixels (S, S, 3), when it is there; refused where the queue is full or the service ends."""
+        """The embedding (D,) of pixels (S, S, 3), when it is there; refused where the queue is full or closed."""
         future: Future[NDArray[np.float32]] = Future()
         with self._changed:
             if self._closed or len(self._queue) >= self._backlog:
