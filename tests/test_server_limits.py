@@ -14,7 +14,7 @@ import pytest
 from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.picture_kinds import RULE, PictureError
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import TooLarge
+from macl_tf.server.errors import Refused
 from macl_tf.server.limits import Limits
 from macl_tf.server.service import decode
 from tests.pictures import blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels, png
@@ -107,7 +107,7 @@ def test_a_picture_over_the_limit_is_never_decoded(monkeypatch, kind):
 
     data = encoded(np.zeros((501, 500, 3), np.uint8), kind)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    with pytest.raises(TooLarge, match="at most 250000 pixels") as refused:
+    with pytest.raises(Refused, match="at most 250000 pixels") as refused:
         decode(data, 8, replace(SMALL, bytes=len(data)))
     assert refused.value.status_code == 413
 

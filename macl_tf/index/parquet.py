@@ -108,10 +108,16 @@ def read_parquet(path: str | os.PathLike[str], *, vectors: bool = True, thumbnai
     try:
         with pq.ParquetFile(path, read_dictionary=["split", "source"]) as file:
             table = file.read(columns=wanted)
-        texts = [_strings(table[name]) for name in ("id", "path")]
-        texts += [_few_strings(table[name]) for name in ("split", "source")]
-        labels, corners = _multi_hot(table["labels"], header.label_names), _corners(table["geometry"])
-        items = Items(header.label_names, *texts, labels, corners, _days(table["date"]))
+        items = Items(
+            header.label_names,
+            _strings(table["id"]),
+            _strings(table["path"]),
+            _few_strings(table["split"]),
+            _few_strings(table["source"]),
+            _multi_hot(table["labels"], header.label_names),
+            _corners(table["geometry"]),
+            _days(table["date"]),
+        )
         embeddings = _embeddings(table["embedding"], header.dim) if "embedding" in wanted else None
         pictures = table["thumbnail"].to_pylist() if "thumbnail" in wanted else None
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:

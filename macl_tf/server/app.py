@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import Unavailable, handle_errors
+from macl_tf.server.errors import handle_errors, unavailable
 from macl_tf.server.guard import App, Guard
 from macl_tf.server.metrics import CONTENT_TYPE
 from macl_tf.server.paths import Paths
@@ -50,7 +50,7 @@ def build_app(
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         if not service.versions.ready:
-            raise Unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
+            raise unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
         return JSONResponse({"status": "ready", **service.versions.newest.versions})
 
     @app.get("/metrics", include_in_schema=False)

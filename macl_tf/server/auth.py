@@ -6,7 +6,7 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 
-from macl_tf.server.errors import Forbidden, Unknown
+from macl_tf.server.errors import forbidden, unknown
 from macl_tf.server.paths import HEALTH
 
 _SHORTEST = 16
@@ -43,11 +43,11 @@ class Access:
             return
         if self.token is None:
             remedy = "Start `macl serve` with --token-file or MACL_TOKEN to allow them."
-            raise Forbidden("This server takes no writes", method, remedy)
+            raise forbidden("This server takes no writes", method, remedy)
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if kind.lower() == b"bearer" else b""
         if not secrets.compare_digest(given, self.token.encode()):
-            raise Unknown(
+            raise unknown(
                 "A token is needed",
                 "another token" if given else "no token",
                 "Send the header Authorization: Bearer TOKEN.",

@@ -11,18 +11,9 @@ from typing import Any
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from macl_tf.server import errors
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import (
-    Failed,
-    Refused,
-    TooLarge,
-    TooMany,
-    TooSlow,
-    Unreadable,
-    WrongKind,
-    refusal_of,
-    too_many_bytes,
-)
+from macl_tf.server.errors import Refused, refusal_of
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import METHODS, Metrics
 from macl_tf.server.paths import HEALTH, Paths, Place
@@ -99,7 +90,7 @@ class Guard:
                 await self._pass_on(scope, place, headers, receive, answer)
         except Exception as error:
             refused = refusal_of(error)
-            if isinstance(refused, Failed):
+            if refused.status_code == errors.FAILED:
                 _log.exception("%s %s failed", method, scope["path"])
             await answer.refuse(refused)
         finally:
@@ -118,7 +109,7 @@ class Guard:
         if answered:
             asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             remedy = "Ask by one of these names, or start `macl serve` with --allow-host and this one."
-            raise Unreadable(f"Host must be one of {', '.join(self._access.hosts)}", ", ".join(asked), remedy)
+            raise errors.unreadable(f"Host must be one of {', '.join(self._access.hosts)}", ", ".join(asked), remedy)
 
     async def _pass_on(
         self, scope: Scope, place: Place, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
@@ -126,7 +117,8 @@ class Guard:
         client = str((scope.get("client") or ("",))[0])
         kind = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         if kind != "identity" and scope["method"] in ("POST", "PUT"):
-            raise WrongKind("a body is sent as it is", kind, "Leave out compression and the header Content-Encoding.")
+            remedy = "Leave out compression and the header Content-Encoding."
+            raise errors.wrong_kind("a body is sent as it is", kind, remedy)
         upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
         most = self._json_bytes + (self._limits.bytes if upload else 0)
         answer.body = body = _Body(receive, most, self._limits, headers, upload=upload)
@@ -153,7 +145,7 @@ class Guard:
             if counter[client] + more > most:
                 rule = f"a client has at most {most} {what} at a time"
                 remedy = "Wait for answers before asking more."
-                raise TooMany(rule, counter[client] + more, remedy, {"Retry-After": "1"})
+                raise errors.too_many(rule, counter[client] + more, remedy, {"Retry-After": "1"})
         self._of_client[client] += 1
         self._bytes_of_client[client] += size
         try:
@@ -189,7 +181,7 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             rule = f"a request must arrive within {self._limits.body_seconds:g} seconds"
-            raise TooSlow(rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
+            raise errors.too_slow(rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
         self._whole = not message.get("more_body", False)
         self._read += len(message.get("body", b""))
         if self._read > self._most:
@@ -198,9 +190,9 @@ class _Body:
 
     def _too_large(self, got: int) -> Refused:
         if self._upload:
-            return too_many_bytes(got, self._limits, self._most)
+            return errors.too_many_bytes(got, self._limits, self._most)
         rule = f"a request has at most {self._most} bytes"
-        return TooLarge(rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
+        return errors.too_large(rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
 
 
 async def _let_through(scope: Scope, receive: Receive, send: Send) -> None:

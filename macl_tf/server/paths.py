@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from macl_tf.search.query import NotThereError, QueryError
-from macl_tf.server.errors import WrongMethod
+from macl_tf.server.errors import wrong_method
 
 HEALTH = ("/healthz", "/readyz")
 FOR_MACHINES = (*HEALTH, "/metrics")  # beside the API
@@ -50,7 +50,7 @@ class Place:
             raise NotThereError("Not found", self.path, f"The {what.format(self.prefix)}.")
         if method not in self.allowed.split(", "):
             rule = f"{self.path} takes {self.allowed}"
-            raise WrongMethod(rule, method, "Use one of these methods.", {"Allow": self.allowed})
+            raise wrong_method(rule, method, "Use one of these methods.", {"Allow": self.allowed})
 
     def check_query(self, method: str, query: bytes) -> None:
         """Refuses query parameters that would be passed over in silence, or of which one would win."""

@@ -15,12 +15,12 @@ from pydantic import Field, ValidationError
 from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import SEE, STATUSES, invalid_input
+from macl_tf.server.errors import SEE, WORDS, invalid_input
 from macl_tf.server.service import Service
 from macl_tf.server.versions import State
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorAnswer, "description": words} for status, words in STATUSES.values()
+    status: {"model": schemas.ErrorAnswer, "description": words} for status, words in WORDS.items()
 }
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},

@@ -25,7 +25,7 @@ from macl_tf.search.query import QueryError, find
 from macl_tf.search.uploads import items_of
 from macl_tf.server import answers
 from macl_tf.server.base_map import BaseMap
-from macl_tf.server.errors import Unavailable, of_picture, overloaded, refusing, too_many_bytes
+from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.recall import RecallSample
@@ -191,7 +191,7 @@ class Service:
             vector = await asyncio.wrap_future(future)
         except ConnectionError as error:
             remedy = "Retry after 1 s, or see the server log."
-            raise Unavailable("The encoder's server does not answer", None, remedy) from error
+            raise unavailable("The encoder's server does not answer", None, remedy) from error
         self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
         return vector, jpeg
 
@@ -226,7 +226,7 @@ class Service:
             return await self._run(self._writing, lambda: self.versions.write(change))
         except OSError as error:
             remedy = "Nothing was changed. Retry once there is space; see the server log."
-            raise Unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
+            raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
 
     def _took(self, ms: dict[str, float], **seconds: float) -> None:
         for stage, value in seconds.items():

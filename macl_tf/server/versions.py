@@ -18,7 +18,7 @@ from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
 from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
-from macl_tf.server.errors import Unavailable
+from macl_tf.server.errors import unavailable
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
 
@@ -110,7 +110,7 @@ class Versions:
                 except (OSError, ValueError) as error:
                     _log.warning("version %d of the index cannot be opened: %s", version, error)
                     remedy = "Search another version; see the server log."
-                    raise Unavailable("This version of the index is damaged", version, remedy) from error
+                    raise unavailable("This version of the index is damaged", version, remedy) from error
                 self._older[version] = state
                 while len(self._older) > _OLDER:
                     self._older.popitem(last=False)
