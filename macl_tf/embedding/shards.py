@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,50 +309,45 @@ def read_origin(folder: str | os.PathLike[str]) -> Origin:
     return _survey(Path(folder))[1][-1].origin
 
 
-def read_shards(
-    folder: str | os.PathLike[str],
-) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
+def read_shards(folder: str | os.PathLike[str]) -> tuple[Items, NDArray[np.float32], Iterator[bytes | None] | None]:
     """Reads a folder of shards as one table: N items, their (N, D) float32 embeddings, and N thumbnails or None.
 
-    Thumbnails are read shard by shard when they are gone through in order. Beside the result, one shard at a time is in
-    memory. Raises FileNotFoundError if there is no shard, or none with a tile, ValueError if a shard is damaged or
-    shards are of different origins, and BlockingIOError if `macl embed` is writing there.
+    Thumbnails are read shard by shard when they are gone through. Beside the result, one shard at a time is in memory.
+    Raises FileNotFoundError if there is no shard, or none with a tile, ValueError if a shard is damaged or shards are
+    of different origins, and BlockingIOError if `macl embed` is writing there.
     """
     folder = Path(folder)
     busy = f"'{folder}' is being written by `macl embed`. Wait for it to end, then run this again."
     with locked(folder / LOCK, busy=busy, shared=True):
-        return _read_shards(folder)
-
-
-def _read_shards(folder: Path) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
-    paths, records = _survey(folder)
-    count, dim = sum(record.rows for record in records), records[0].origin.dim
-    vectors = np.empty((count, dim), np.float32)
-    parts: list[Items] = []
-    start = 0
-    for path, record in zip(paths, records, strict=True):
-        rows = read_parquet(path, thumbnails=False)
-        told = (record.rows, dim), record.origin.label_names
-        if rows.vectors is None or (rows.vectors.shape, rows.items.label_names) != told:
-            raise ValueError(f"'{path}' does not hold what '{path.with_suffix('.json').name}' says. {remedy(path)}")
-        if len(set(rows.items.ids)) != record.rows:
-            raise ValueError(f"ids must be unique, but '{path}' holds one twice. {remedy(path)}")
-        vectors[start : start + record.rows] = rows.vectors
-        start += record.rows
-        parts.append(rows.items)
-    living = _living([part.ids for part in parts], records)
-    left = sum(map(len, living))
-    if left == 0:
-        raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {_why_empty(count)}.")
-    if left < count:
-        end = start = 0
-        for number, rows_of in enumerate(living):  # moved together in place: a copy would need the memory twice
-            vectors[end : end + len(rows_of)] = vectors[start + rows_of]
-            start, end = start + len(parts[number]), end + len(rows_of)
-            parts[number] = parts[number].take(rows_of)
-        vectors = vectors[:left]
-    thumbnails = ShardThumbnails(paths, living) if any(record.thumbnails for record in records) else None
-    return Items.concatenate(parts), vectors, thumbnails
+        paths, records = _survey(folder)
+        count, dim = sum(record.rows for record in records), records[0].origin.dim
+        vectors = np.empty((count, dim), np.float32)
+        parts: list[Items] = []
+        start = 0
+        for path, record in zip(paths, records, strict=True):
+            rows = read_parquet(path, thumbnails=False)
+            told = (record.rows, dim), record.origin.label_names
+            if rows.vectors is None or (rows.vectors.shape, rows.items.label_names) != told:
+                raise ValueError(f"'{path}' does not hold what '{path.with_suffix('.json').name}' says. {remedy(path)}")
+            if len(set(rows.items.ids)) != record.rows:
+                raise ValueError(f"ids must be unique, but '{path}' holds one twice. {remedy(path)}")
+            vectors[start : start + record.rows] = rows.vectors
+            start += record.rows
+            parts.append(rows.items)
+        living = _living([part.ids for part in parts], records)
+        left = sum(map(len, living))
+        if left == 0:
+            why = "all that were embedded are gone since" if count else "its shards list bad files only"
+            raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {why}.")
+        if left < count:
+            end = start = 0
+            for number, rows_of in enumerate(living):  # moved together in place: a copy would need the memory twice
+                vectors[end : end + len(rows_of)] = vectors[start + rows_of]
+                start, end = start + len(parts[number]), end + len(rows_of)
+                parts[number] = parts[number].take(rows_of)
+            vectors = vectors[:left]
+        thumbnails = _thumbnails(paths, living) if any(record.thumbnails for record in records) else None
+        return Items.concatenate(parts), vectors, thumbnails
 
 
 def _living(ids: Sequence[NDArray[np.object_]], records: Sequence[Record]) -> list[NDArray[np.intp]]:
@@ -368,40 +363,11 @@ def _living(ids: Sequence[NDArray[np.object_]], records: Sequence[Record]) -> li
     ]
 
 
-def _why_empty(count: int) -> str:
-    return "all that were embedded are gone since" if count else "its shards list bad files only"
-
-
-class ShardThumbnails(Sequence[bytes | None]):
-    """The thumbnails of shards, of which one shard's are in memory at a time; quick when gone through in order."""
-
-    def __init__(self, paths: Sequence[Path], rows: Sequence[NDArray[np.intp]]) -> None:
-        self._paths = list(paths)
-        self._rows = list(rows)  # of each shard, those that count
-        self._ends = np.cumsum([len(places) for places in rows])
-        self._at = -1
-        self._held: list[bytes | None] = []
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes | None]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"there are {len(self)} thumbnails, got position {index}.")
-        shard = int(np.searchsorted(self._ends, position, side="right"))
-        start = int(self._ends[shard - 1]) if shard else 0
-        if shard != self._at:
-            found = read_parquet(self._paths[shard], vectors=False).thumbnails
-            self._held = [found[row] if found else None for row in self._rows[shard]]
-            self._at = shard
-        return self._held[position - start]
+def _thumbnails(paths: Sequence[Path], living: Sequence[NDArray[np.intp]]) -> Iterator[bytes | None]:
+    """The thumbnails of what lives in each shard, of which one shard's are in memory at a time."""
+    for path, rows in zip(paths, living, strict=True):
+        found = read_parquet(path, vectors=False).thumbnails
+        yield from (found[row] if found else None for row in rows)
 
 
 def _survey(folder: Path) -> tuple[list[Path], list[Record]]:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from numpy.typing import ArrayLike
 
 from macl_tf.artifacts import ArtifactError, versions
 from macl_tf.files import locked
-from macl_tf.index.build import build_index, publishing
-from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, Upsert, append, journal_path, lock_path
 from macl_tf.index.snapshot import Hit, Snapshot
-from macl_tf.index.version import Stored, write_version
+from macl_tf.index.version import Stored, build_index, publishing, write_version
 
 __all__ = ["Hit", "Index", "Snapshot", "build_index"]
+
+
+def _present(name: str) -> Any:
+    """An attribute of the present state."""
+    return property(attrgetter(f"_snapshot.{name}"))
 
 
 class Index:
@@ -74,58 +78,19 @@ class Index:
         """The present state, which never changes: for several questions that must agree with each other."""
         return self._snapshot
 
-    @property
-    def items(self) -> Items:
-        """The items there are now, by position. What was added since the version was published stands at the end."""
-        return self._snapshot.items
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """C label names."""
-        return self._snapshot.stored.items.label_names
-
-    @property
-    def version(self) -> int:
-        """Number of the published version."""
-        return self._snapshot.stored.version
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The facts in its manifest: encoder, dim, count, label_names, kind, parameters, recall."""
-        return self._snapshot.stored.info
-
-    @property
-    def dim(self) -> int:
-        """D, the dimensions of the vectors."""
-        return self._snapshot.dim
-
-    @property
-    def num_changes(self) -> int:
-        """How many items were added, replaced or deleted since the version was published."""
-        return self._snapshot.num_changes
+    # What the present state answers, as `Snapshot` documents it. Positions change with writes, ids do not.
+    items: Items = _present("items")
+    label_names: tuple[str, ...] = _present("label_names")
+    version: int = _present("version")
+    info: dict[str, Any] = _present("info")
+    dim: int = _present("dim")
+    num_changes: int = _present("num_changes")
+    describe: Callable[[int | str], dict[str, Any]] = _present("describe")
+    thumbnail: Callable[[int | str], bytes | None] = _present("thumbnail")
+    search: Callable[..., list[list[Hit]]] = _present("search")
 
     def __len__(self) -> int:
         return len(self._snapshot)
-
-    def describe(self, item: int | str) -> dict[str, Any]:
-        """Everything known about an item, by id or position. Positions change with writes, ids do not."""
-        return self._snapshot.describe(item)
-
-    def thumbnail(self, item: int | str) -> bytes | None:
-        """Small JPEG picture of an item, by id or position; None where there is none."""
-        return self._snapshot.thumbnail(item)
-
-    def search(
-        self,
-        vectors: ArrayLike | None = None,
-        k: int = 10,
-        *,
-        ids: Sequence[str] | None = None,
-        filter: Filter | None = None,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """The k nearest items of each query; see `Snapshot.search`."""
-        return self._snapshot.search(vectors, k, ids=ids, filter=filter, exact=exact)
 
     def upsert(
         self,

@@ -114,7 +114,7 @@ class Snapshot:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The facts in the version's manifest; see `Index.info`."""
+        """The facts in the version's manifest: encoder, dim, count, label_names, kind, parameters, recall."""
         return self.stored.info
 
     @property

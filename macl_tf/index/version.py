@@ -1,4 +1,4 @@
-"""A published version of an index: what its folder holds, how it is written, and how it is opened.
+"""A published version of an index: what its folder holds, how it is opened, written and published with its journal.
 
 vectors.npy                                 float32 (N, D), unit norm
 items.parquet                               the id table
@@ -10,7 +10,9 @@ manifest.json                               sizes, SHA-256, and facts: dim, coun
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, versions
-from macl_tf.files import read_json
+from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, publish, versions
+from macl_tf.files import locked, read_json
 from macl_tf.index.items import Items
+from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.parquet import read_items, write_parquet
 from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_thumbnails
-from macl_tf.index.vectors import read_vectors, write_vectors
+from macl_tf.index.vectors import blocks_of, read_vectors, unit_rows, write_vectors
 
 if TYPE_CHECKING:
     from macl_tf.index.searchers.scann import ScannSearcher
+    from macl_tf.index.snapshot import Snapshot
 
 KIND = "index"
 KINDS = ("auto", "brute_force", "hashing", "tree")
@@ -101,6 +105,100 @@ class Stored:
             ) from error
         searcher = ExactSearcher(vectors, check=False)  # they were checked when they were written
         return cls(int(path.name), manifest["uuid"], info, items, vectors, searcher, approximate, thumbnails)
+
+
+def build_index(
+    root: str | os.PathLike[str],
+    items: Items,
+    vectors: NDArray[Any],
+    *,
+    info: dict[str, Any],
+    thumbnails: Iterable[bytes | None] | None = None,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+    check: Callable[[], None] | None = None,
+) -> Path:
+    """Publishes a new version of an index, and returns its folder: whole, or after any error or a kill not at all.
+
+    It starts anew from what is given: upserts and deletes made on an older version stay with that version.
+    `Index.compact` makes a new version with them. A BlockingIOError says that another process builds there.
+
+    Args:
+        root: Folder of the versions.
+        items: N items, N >= 0.
+        vectors: (N, D) finite and not zero; an array or a memory map. They are stored with norm 1.
+        info: JSON facts to keep in the manifest, {"encoder": {...}}.
+        thumbnails: Small JPEG pictures of the N items, None or b"" where there is none.
+        kind: "brute_force", "hashing", "tree", or "auto" by size, after ScaNN's rules.
+        recall_target: Recall@10 against exact search that hashing and tree are tuned to, in (0, 1].
+        keep: How many versions to keep, the newest; 0 for all.
+        seed: Draws the queries for tuning.
+        progress: Whether to show progress bars.
+        check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
+            one from being published.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> items = Items.of(("sea", "sand"), ["a", "b"], [[1, 0], [0, 1]])
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     build_index(root, items, np.eye(2), info={}, progress=False).name
+        '1'
+    """
+    if vectors.ndim != 2 or len(vectors) != len(items) or vectors.shape[1] < 1:
+        raise ValueError(f"vectors must have shape (items, D) with {len(items)} items, got {vectors.shape}.")
+    if not 0 < recall_target <= 1:
+        raise ValueError(f"recall_target must be in (0, 1], got {recall_target}.")
+    resolved(kind, len(items))
+    unit_rows(vectors[:1])  # of the wrong type, they are refused before a folder is made
+    with publishing(Path(root), keep, check=check) as staging:
+        write_version(
+            staging,
+            items,
+            blocks_of(vectors),
+            vectors.shape[1],
+            info=info,
+            thumbnails=thumbnails,
+            kind=kind,
+            recall_target=recall_target,
+            seed=seed,
+            progress=progress,
+        )
+    assert staging.published is not None  # for the type checker: publish did not raise
+    return staging.published
+
+
+@contextmanager
+def publishing(
+    root: Path, keep: int, source: Callable[[], Snapshot] | None = None, check: Callable[[], None] | None = None
+) -> Iterator[Staging]:
+    """`artifacts.publish` for an index: with its journal, and without the journals of versions that are gone.
+
+    `source` gives, at the end of the block, the state that the new version was made from: what was written to its
+    journal since then is handed over to the new version, before that can be seen. `check` is called just before that,
+    with the journal's lock held.
+    """
+
+    @contextmanager
+    def hand_over(number: int) -> Iterator[None]:
+        uuid = read_json(staging.path / MANIFEST)["uuid"]
+        with locked(lock_path(root)):  # writers wait
+            if check is not None:
+                check()
+            changes: list[Change] = []
+            if source is not None:
+                stored, end = (state := source()).stored, state.end
+                old = journal_path(root, stored.version)
+                changes, _ = read_changes(old, stored.uuid, stored.items.label_names, end)
+            begin(journal_path(root, number), uuid, changes)
+            yield
+
+    with publish(root, KIND, keep=keep, around_rename=hand_over) as staging:
+        yield staging
+    with locked(lock_path(root)):  # so that a journal without a version is nobody's who is about to publish
+        remove_others(root, versions(root))
 
 
 def write_version(

@@ -16,9 +16,8 @@ from macl_tf.datasets.images import thumbnail
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
-from macl_tf.search.pictures import Picture, name_of, read_picture
+from macl_tf.search.pictures import Picture, items_of, name_of, read_picture
 from macl_tf.search.query import Answer, Example, find
-from macl_tf.search.uploads import items_of
 
 _TRIES = 3  # to write what another export keeps making out of date
 

@@ -20,9 +20,8 @@ from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
-from macl_tf.search.pictures import read_picture
+from macl_tf.search.pictures import items_of, read_picture
 from macl_tf.search.query import QueryError, find
-from macl_tf.search.uploads import items_of
 from macl_tf.server import answers
 from macl_tf.server.base_map import BaseMap
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
