@@ -148,7 +148,7 @@ def embed_images(
         shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim, thumbnail_size))
         _refuse_another_source(source, shards)
         before, started = shards.rows, time.monotonic()
-        shard = _Shard(encoder, label_names)
+        shard = _Shard(encoder, shards, batch_size, shard_size)
         closed: list[str] = []  # folders that cannot be looked into
         kept = listed = 0
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
@@ -182,18 +182,14 @@ def embed_images(
                     if isinstance(prepared, _Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
                         kept += 1
                     else:
-                        shard.take(prepared, batch_size, shard_size, shards)
-                    if shard.is_full(shard_size):
-                        shard.write(shards)
+                        shard.take(prepared)
                     bar.update()
             if not listed:
                 raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
             # Last, when all of the source was seen: a call that is killed takes nothing away.
             for id in shards.unseen(tuple(closed)):
-                shard.drop(id, shards)
-                if shard.is_full(shard_size):
-                    shard.write(shards)
-            shard.write(shards)
+                shard.drop(id)
+            shard.write()
         shards.write_bad_files()
         seconds = time.monotonic() - started
     return EmbeddingReport(
@@ -203,29 +199,26 @@ def embed_images(
 
 def _refuse_another_source(source: TileSource, shards: ShardFolder) -> None:
     """Raises an error if none of the tiles embedded before is in the source: then it is hardly the same one."""
-    if not shards.rows:
-        return
     listed = 0
-    for tile in source:  # most often the first will do
+    for tile in source if shards.rows else ():  # most often the first will do
         if shards.holds(tile.id):
             return
         listed += 1
-    if not listed:
-        raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
-    raise ValueError(
-        f"none of the {shards.rows:,} tiles in '{shards.folder}' is among the {listed:,} of '{source.name}' now. "
-        "If this is another archive, use another output folder; if it is the same one, see that all of it is there "
-        "(mounted, readable), under the same names."
-    )
+    if listed:
+        raise ValueError(
+            f"none of the {shards.rows:,} tiles in '{shards.folder}' is among the {listed:,} of '{source.name}' now. "
+            "If this is another archive, use another output folder; if it is the same one, see that all of it is there "
+            "(mounted, readable), under the same names."
+        )
 
 
 class _Shard:
-    """The shard that is being filled."""
+    """The shard that is being filled, and written when it is full."""
 
-    def __init__(self, encoder: Encoder, label_names: tuple[str, ...]) -> None:
-        self._encoder = encoder
-        self._label_names = label_names
-        self._known = KnownLabels(label_names)
+    def __init__(self, encoder: Encoder, shards: ShardFolder, batch_size: int, shard_size: int) -> None:
+        self._encoder, self._shards, self._batch_size, self._shard_size = encoder, shards, batch_size, shard_size
+        self._label_names = shards.origin.label_names
+        self._known = KnownLabels(self._label_names)
         self.embedded = self.changed = self.gone = 0  # of what was written
         self._clear()
 
@@ -235,38 +228,41 @@ class _Shard:
         self._vectors: list[NDArray[np.float32]] = []
         self._bad: list[BadFile] = []
         self._gone: list[str] = []
-        self._tiles_gone = 0
 
     def facts_of(self, tile: Tile) -> str:
         """What the source says of a tile, as far as it is kept."""
         columns = sorted(self._known.places(tile.labels))
         return json.dumps([columns, tile.split, str(tile.date)])
 
-    def drop(self, id: str, shards: ShardFolder) -> None:
-        """Leaves out a tile, or a bad file, of earlier shards."""
-        self._gone.append(id)
-        self._tiles_gone += shards.holds(id)
-
-    def _fail(self, tile: Tile, bad: BadFile, shards: ShardFolder) -> None:
-        """Notes a bad file; the tile that was embedded from it before is gone."""
-        if shards.bad.get(bad.path) != bad:  # else it is told already
-            self._bad.append(bad)
-        if shards.holds(tile.id):
-            self.drop(tile.id, shards)
-
-    def take(self, prepared: _Prepared | _Failed, batch_size: int, shard_size: int, shards: ShardFolder) -> None:
+    def take(self, prepared: _Prepared | _Failed) -> None:
+        """Takes in a tile, or a bad file."""
         if isinstance(prepared, _Failed):
-            self._fail(prepared.tile, prepared.bad, shards)
+            self._fail(prepared.tile, prepared.bad)
         else:
             self._waiting.append(prepared)
-        if len(self._waiting) == min(batch_size, shard_size - len(self._rows)):
-            self._encode(shards)
+        if len(self._waiting) == min(self._batch_size, self._shard_size - len(self._rows)):
+            self._encode()
+        self._write_full()
 
-    def is_full(self, shard_size: int) -> bool:
-        return max(len(self._rows), len(self._bad), len(self._gone)) >= shard_size
+    def drop(self, id: str) -> None:
+        """Leaves out a tile, or a bad file, of earlier shards."""
+        self._gone.append(id)
+        self._write_full()
 
-    def write(self, shards: ShardFolder) -> None:
-        self._encode(shards)
+    def _fail(self, tile: Tile, bad: BadFile) -> None:
+        """Notes a bad file; the tile that was embedded from it before is gone."""
+        if self._shards.bad.get(bad.path) != bad:  # else it is told already
+            self._bad.append(bad)
+        if self._shards.holds(tile.id):
+            self._gone.append(tile.id)
+
+    def _write_full(self) -> None:
+        if max(len(self._rows), len(self._bad), len(self._gone)) >= self._shard_size:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what there is."""
+        self._encode()
         if not self._rows and not self._bad and not self._gone:
             return
         labels = np.zeros((len(self._rows), len(self._label_names)), np.uint8)
@@ -285,8 +281,10 @@ class _Shard:
         )
         vectors = np.array(self._vectors, np.float32).reshape(-1, self._encoder.dim)
         thumbnails = [prepared.thumbnail for prepared in self._rows]
-        changed = sum(shards.holds(tile.id) for tile in tiles)
-        shards.add(
+        self.embedded += len(tiles)
+        self.changed += sum(self._shards.holds(tile.id) for tile in tiles)
+        self.gone += sum(map(self._shards.holds, self._gone))
+        self._shards.add(
             items,
             vectors,
             thumbnails if any(thumbnails) else None,
@@ -295,12 +293,9 @@ class _Shard:
             facts=[self.facts_of(tile) for tile in tiles],
             gone=self._gone,
         )
-        self.embedded += len(tiles)
-        self.changed += changed
-        self.gone += self._tiles_gone
         self._clear()
 
-    def _encode(self, shards: ShardFolder) -> None:
+    def _encode(self) -> None:
         if not self._waiting:
             return
         vectors = np.asarray(self._encoder.embed_pixels(np.stack([prepared.pixels for prepared in self._waiting])))
@@ -313,7 +308,7 @@ class _Shard:
                 self._vectors.append(vector)
             else:
                 bad = BadFile(prepared.tile.path, "its embedding is not finite", prepared.stamp)
-                self._fail(prepared.tile, bad, shards)
+                self._fail(prepared.tile, bad)
         self._waiting = []
 
 
