@@ -41,10 +41,6 @@ FORMAT = 2
 _NAME = re.compile(r"part-(\d+)\.(parquet|json)")
 
 
-class _OtherFormat(ValueError):
-    """Of shards that another macl_tf wrote."""
-
-
 class BadFile(NamedTuple):
     """A file that could not be embedded."""
 
@@ -107,11 +103,6 @@ def write_record(path: Path, record: Record, content: Path) -> None:
     write_text(path.with_suffix(".json"), json.dumps(facts | {"sha256": sha256_of(content)}, indent=1) + "\n")
 
 
-def shard_path(folder: Path, number: int) -> Path:
-    """Where the shard of a number stands."""
-    return folder / f"part-{number:05}.parquet"
-
-
 def shard_number(path: Path) -> int:
     """The number of a shard, or of what stands beside it."""
     found = _NAME.fullmatch(path.name)
@@ -146,27 +137,25 @@ def read_record(path: Path) -> Record:
         )
     try:
         record = read_json(beside)
-        if (found := int(record["format"])) != FORMAT:
-            raise _OtherFormat(
-                f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output "
-                "folder, or the macl_tf that wrote it."
-            )
-        names = tuple(map(str, record["label_names"]))
-        encoder, descriptor = str(record["encoder"]), str(record["descriptor"])
-        small = int(record["thumbnail_size"])
-        origin = Origin(encoder, descriptor, int(record["version"]), names, int(record["dim"]), small)
-        bad = tuple(BadFile(*map(str, file)) for file in record["bad"])
-        size, digest, rows = int(record["bytes"]), record["sha256"], int(record["rows"])
-        thumbnails, gone = bool(record["thumbnails"]), tuple(map(str, record["gone"]))
-    except _OtherFormat:
-        raise
+        if (found := int(record["format"])) == FORMAT:
+            identity = str(record["encoder"]), str(record["descriptor"]), int(record["version"])
+            names, small = tuple(map(str, record["label_names"])), int(record["thumbnail_size"])
+            bad = tuple(BadFile(*map(str, file)) for file in record["bad"])
+            size, digest, rows = int(record["bytes"]), record["sha256"], int(record["rows"])
+            origin, gone = Origin(*identity, names, int(record["dim"]), small), tuple(map(str, record["gone"]))
+            told = Record(origin, rows, bool(record["thumbnails"]), bad, gone)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{beside}' is damaged ({type(error).__name__}: {error}). {remedy(path)}") from error
+    if found != FORMAT:
+        raise ValueError(
+            f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output folder, "
+            "or the macl_tf that wrote it."
+        )
     if path.stat().st_size != size:
         raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
     if sha256_of(path) != digest:
         raise ValueError(f"'{path}' does not hold the bytes that were written (SHA-256 differs). {remedy(path)}")
-    return Record(origin, rows, thumbnails, bad, gone)
+    return told
 
 
 class ShardFolder:
@@ -177,8 +166,7 @@ class ShardFolder:
     """
 
     def __init__(self, folder: Path, origin: Origin) -> None:
-        self.folder = folder
-        self.origin = origin
+        self.folder, self.origin = folder, origin
         self.bad: dict[str, BadFile] = {}
         for left in folder.iterdir():
             if is_partial(left) and left.is_file():
@@ -196,8 +184,7 @@ class ShardFolder:
             self.bad.update({file.path: file for file in record.bad})
             self._next = shard_number(path) + 1
         told = np.concatenate(rows)
-        order = np.lexsort((np.arange(len(told)), told["low"], told["high"]))
-        told = told[order]
+        told = told[np.lexsort((np.arange(len(told)), told["low"], told["high"]))]
         last = np.ones(len(told), bool)  # of all that was told of an id, the last holds
         last[:-1] = (told["high"][1:] != told["high"][:-1]) | (told["low"][1:] != told["low"][:-1])
         told = told[last & told["there"]]
@@ -218,12 +205,11 @@ class ShardFolder:
         place = self._place(id)
         if place is None:
             return True
-        return bool((stamp and self._stamp[place] != _short(stamp)) or self._facts[place] != _short(facts))
+        return bool((stamp and self._stamp[place] != _short([stamp])[0]) or self._facts[place] != _short([facts])[0])
 
     def see(self, id: str, path: str) -> None:
         """Notes that a tile, or a bad file, is still there."""
-        place = self._place(id)
-        if place is not None:
+        if (place := self._place(id)) is not None:
             self._seen[place] = True
         if path in self.bad:
             self._bad_seen.add(path)
@@ -236,8 +222,7 @@ class ShardFolder:
         yield from [path for path in self.bad if path not in self._bad_seen and not path.startswith(below)]
         for path in self._paths if not self._seen.all() else ():
             for id in read_texts(path, ("id",))[0]:
-                place = self._place(id)
-                if place is not None and not self._seen[place] and not id.startswith(below):
+                if (place := self._place(id)) is not None and not self._seen[place] and not id.startswith(below):
                     self._seen[place] = True  # not twice, where it is in two shards
                     yield id
 
@@ -263,7 +248,7 @@ class ShardFolder:
         meanwhile. `stamps` change with a tile's file, "" where nothing is known, and `facts` with what was said of the
         tile. `gone` are ids of tiles, and paths of bad files, that are not there any more.
         """
-        path = shard_path(self.folder, self._next)
+        path = self.folder / f"part-{self._next:05}.parquet"
         texts = {"stamp": stamps or [""] * len(items), "facts": facts or [""] * len(items)}
         with written_whole(path) as temporary:
             write_parquet(temporary, items, vectors, thumbnails, texts)
@@ -272,8 +257,7 @@ class ShardFolder:
         self._next += 1
         self.rows += len(items)
         for id in (*gone, *items.ids):
-            place = self._place(id)
-            if place is not None:
+            if (place := self._place(id)) is not None:
                 self._there[place] = False
                 self.rows -= 1
         for name in gone:
@@ -296,7 +280,7 @@ class ShardFolder:
 
     def _place(self, id: str) -> int | None:
         """Where a tile stands among those embedded before, if it is there."""
-        digest = _digests([id])[0]
+        digest = np.frombuffer(_digests([id], 16), _DIGEST)[0]
         first, last = (int(np.searchsorted(self._high, digest["high"], side)) for side in ("left", "right"))
         for place in range(first, last):
             if self._low[place] == digest["low"]:
@@ -380,29 +364,25 @@ def _survey(folder: Path) -> tuple[list[Path], list[Record]]:
     return paths, records
 
 
-def _digests(ids: Iterable[str]) -> NDArray[Any]:
-    """128 bits of each id: of millions of ids they fit into memory, and no two of different ids are the same."""
-    joined = b"".join(hashlib.blake2b(id.encode("utf-8", "surrogateescape"), digest_size=16).digest() for id in ids)
-    return np.frombuffer(joined, _DIGEST)
+def _digests(texts: Iterable[str], size: int) -> bytes:
+    """A digest of so many bytes of each: of millions they fit into memory; 16 are never the same for two texts."""
+    return b"".join(
+        hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=size).digest() for text in texts
+    )
 
 
-def _short(text: str) -> Any:
-    """64 bits of a text."""
-    return np.frombuffer(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "<u8")[0]
+def _short(texts: Iterable[str]) -> NDArray[Any]:
+    """64 bits of each."""
+    return np.frombuffer(_digests(texts, 8), "<u8")
 
 
 def _rows_of(
-    ids: Sequence[str] | NDArray[np.object_],
-    stamps: NDArray[np.object_] | None = None,
-    facts: NDArray[np.object_] | None = None,
-    *,
-    there: bool = True,
+    ids: Sequence[str] | NDArray[np.object_], stamps: Iterable[str] = (), facts: Iterable[str] = (), there: bool = True
 ) -> NDArray[Any]:
-    """What is remembered of tiles."""
-    digests = _digests(ids)
-    rows = np.zeros(len(digests), _ROW)
-    rows["high"], rows["low"], rows["there"] = digests["high"], digests["low"], there
-    for name, texts in (("stamp", stamps), ("facts", facts)):
-        if texts is not None:
-            rows[name] = [_short(text) for text in texts]
+    """What is remembered of tiles; of those that are gone nothing but that."""
+    rows = np.zeros(len(ids), _ROW)
+    rows[["high", "low"]] = np.frombuffer(_digests(ids, 16), _DIGEST)
+    rows["there"] = there
+    if there:
+        rows["stamp"], rows["facts"] = _short(stamps), _short(facts)
     return rows
