@@ -148,8 +148,8 @@ def read_record(path: Path) -> Record:
         raise ValueError(f"'{beside}' is damaged ({type(error).__name__}: {error}). {remedy(path)}") from error
     if found != FORMAT:
         raise ValueError(
-            f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output folder, "
-            "or the macl_tf that wrote it."
+            f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output "
+            "folder, or the macl_tf that wrote it."
         )
     if path.stat().st_size != size:
         raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
@@ -366,9 +366,8 @@ def _survey(folder: Path) -> tuple[list[Path], list[Record]]:
 
 def _digests(texts: Iterable[str], size: int) -> bytes:
     """A digest of so many bytes of each: of millions they fit into memory; 16 are never the same for two texts."""
-    return b"".join(
-        hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=size).digest() for text in texts
-    )
+    coded = (text.encode("utf-8", "surrogateescape") for text in texts)
+    return b"".join(hashlib.blake2b(text, digest_size=size).digest() for text in coded)
 
 
 def _short(texts: Iterable[str]) -> NDArray[Any]:

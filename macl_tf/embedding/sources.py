@@ -114,21 +114,18 @@ class FolderSource:
             file = self.folder / name
             read = partial(_read, file, name, error)
             tile = Tile(name, name, read, source=self.name, file=file, unlisted=error is not None)
-            if self._table is not None and name in self._rows:
-                tile = self._described(tile, self._table, self._rows[name])
+            if self._table is not None and (row := self._rows.get(name)) is not None:
+                tile = replace(
+                    tile,
+                    labels=tuple(self.label_names[held] for held in np.flatnonzero(self._table.labels[row])),
+                    split=self._table.splits[row] if self._table.splits else "",
+                    date=self._dates.get(row, UNKNOWN_DAY),
+                )
             yield tile
 
     def count(self) -> int:
         """The number of images there are now."""
         return sum(1 for _ in list_images(self.folder))
-
-    def _described(self, tile: Tile, table: LabelTable, row: int) -> Tile:
-        return replace(
-            tile,
-            labels=tuple(table.label_names[held] for held in np.flatnonzero(table.labels[row])),
-            split=table.splits[row] if table.splits else "",
-            date=self._dates.get(row, UNKNOWN_DAY),
-        )
 
 
 class ArchiveSource:

@@ -56,8 +56,6 @@ def items_of(
     place where nothing is given.
     """
     count = len(images)
-    if len(ids) != count:
-        raise ValueError(f"Each picture needs one id, got {count} pictures and {len(ids)} ids.")
     given = {"labels": labels, "dates": dates, "bboxes": bboxes, "splits": splits, "sources": sources}
     for name, values in given.items():
         if values is not None and (isinstance(values, str) or len(values) != count):
@@ -87,11 +85,6 @@ def items_of(
         footprints=[NOWHERE if footprint is None else footprint for footprint in corners],
         dates=[UNKNOWN_DAY if day is None else day for day in days],
     )
-    columns: dict[str, list[Any]] = {
-        "labels": held,
-        "dates": days,
-        "footprints": corners,
-        "splits": parts,
-        "sources": origins,
-    }
+    columns: dict[str, list[Any]]
+    columns = {"labels": held, "dates": days, "footprints": corners, "splits": parts, "sources": origins}
     return items, {name: [value is None for value in values] for name, values in columns.items()}

@@ -22,12 +22,14 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
     """Everything that /info tells."""
     state = versions.newest
     facts, snapshot = state.encoder.info, state.snapshot
+    archive = snapshot.info.get("archive")
     return {
         "model": {"version": state.encoder.version, **{name: facts[name] for name in _FIGURES}},
         "index": {
             "version": state.index_version,
             "count": len(snapshot),
-            "archive": _archive(snapshot.info),
+            # What it was built from, which need not be what its encoder was trained on; None where it is not known.
+            "archive": {name: archive[name] for name in ("name", "tiles")} if archive else None,
             "kind": snapshot.info["kind"],
             "recall": snapshot.info["recall"],
         },
@@ -36,13 +38,7 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
         "has_places": snapshot.has_places,
         "writable": writable,
         "base_map": None if base_map is None else asdict(base_map),
-        "limits": {
-            "bytes": limits.bytes,
-            "pixels": limits.pixels,
-            "k": limits.k,
-            "batch": limits.batch,
-            "formats": list(limits.formats),
-        },
+        "limits": {name: getattr(limits, name) for name in ("bytes", "pixels", "k", "batch", "formats")},
     }
 
 
@@ -95,9 +91,3 @@ def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, A
         if shown["bbox"] is not None
     ]
     return {"type": "FeatureCollection", "features": features, "search": rest}
-
-
-def _archive(info: dict[str, Any]) -> dict[str, Any] | None:
-    """What the index was built from, which need not be what its encoder was trained on; None where it is not known."""
-    archive = info.get("archive")
-    return {"name": archive["name"], "tiles": archive["tiles"]} if archive else None

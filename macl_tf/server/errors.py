@@ -53,15 +53,12 @@ class Refused(HTTPException):
         super().__init__(status, rule, headers)
         self.rule, self.value, self.remedy = rule, shown(value), remedy
 
-    def body(self) -> bytes:
-        """The JSON of the answer."""
-        error = {"rule": self.rule, "value": self.value, "remedy": self.remedy}
-        return json.dumps({"error": error}).encode()
-
-    def text(self) -> bytes:
-        """The same as a line for people."""
+    def answer(self, *, text: bool = False) -> Response:
+        """JSON for programs, or the same as a line for people."""
         given = "" if self.value is None else f": {self.value}"
-        return f"{self.rule}{given}. {self.remedy}\n".encode()
+        error = {"rule": self.rule, "value": self.value, "remedy": self.remedy}
+        body = f"{self.rule}{given}. {self.remedy}\n" if text else json.dumps({"error": error})
+        return Response(body, self.status_code, self.headers, "text/plain" if text else "application/json")
 
 
 # Errors of the server's own, named for what is wrong. Each takes rule, value, remedy and headers.
@@ -96,8 +93,7 @@ def handle_errors(app: FastAPI) -> None:
     """Makes every error of an application a JSON of rule, value and remedy."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        refused = refusal_of(error, request)
-        return Response(refused.body(), refused.status_code, refused.headers, "application/json")
+        return refusal_of(error, request).answer()
 
     for kind in (RequestValidationError, HTTPException, *_STATUSES):
         app.add_exception_handler(kind, handle)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
 
 from macl_tf.server import errors
 from macl_tf.server.auth import Access
@@ -32,8 +33,7 @@ _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:{images}; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-HEADERS = [
-    (b"content-security-policy", _POLICY.format(images="").encode()),
+_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -52,7 +52,7 @@ class Guard:
         self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int, images: str = ""
     ) -> None:
         policy = _POLICY.format(images=f" {images}" if images else "").encode()
-        self._headers = [(b"content-security-policy", policy), *HEADERS[1:]]
+        self._headers = [(b"content-security-policy", policy), *_HEADERS]
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
         self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
         self._json_bytes = _AROUND + limits.batch * dim * _NUMBER
@@ -71,19 +71,17 @@ class Guard:
             self._metrics.requests.labels(method if method in METHODS else "other", place.route, status).inc()
 
         waiting = headers.get(b"expect", b"").lower() == b"100-continue"
-        answer = _Answer(
-            send, count, self._headers, text=not place.for_machines, head=method == "HEAD", waiting=waiting
-        )
+        answer = _Answer(send, count, self._headers, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
             if place.path not in HEALTH:  # whoever checks its health may call it anything
                 await self._check_host(scope, receive)
             place.check(method)
             if place.to_folder and method in ("GET", "HEAD"):
-                query = b"?" + scope["query_string"] if scope["query_string"] else b""
-                await answer.empty(308, [(b"location", f"{place.prefix}/".encode() + query)])
+                query = "?" + scope["query_string"].decode("latin-1") if scope["query_string"] else ""
+                await Response(None, 308, {"location": f"{place.prefix}/{query}"})(scope, receive, answer)
             elif method == "OPTIONS":
-                await answer.empty(204, [(b"allow", place.allowed.encode())])
+                await Response(None, 204, {"allow": place.allowed})(scope, receive, answer)
             else:
                 self._access.check(method, place.path, headers)
                 place.check_query(method, scope["query_string"])
@@ -92,7 +90,8 @@ class Guard:
             refused = refusal_of(error)
             if refused.status_code == errors.FAILED:
                 _log.exception("%s %s failed", method, scope["path"])
-            await answer.refuse(refused)
+            if not answer.begun:  # JSON to programs, a line of text where the page would be
+                await refused.answer(text=not place.for_machines)(scope, receive, answer)
         finally:
             self._metrics.in_flight.dec()
             if not answer.begun:
@@ -203,17 +202,9 @@ class _Answer:
     """The way back, with our headers; `count` is told the status."""
 
     def __init__(
-        self,
-        send: Send,
-        count: Callable[[int], None],
-        headers: list[tuple[bytes, bytes]],
-        *,
-        text: bool,
-        head: bool,
-        waiting: bool,
+        self, send: Send, count: Callable[[int], None], headers: list[tuple[bytes, bytes]], *, head: bool, waiting: bool
     ) -> None:
-        self._send, self._count, self._headers = send, count, headers
-        self._text, self._head, self._waiting = text, head, waiting
+        self._send, self._count, self._headers, self._head, self._waiting = send, count, headers, head, waiting
         self.begun = False
         self.body: _Body | None = None
 
@@ -231,20 +222,3 @@ class _Answer:
         elif self._head:
             message = {**message, "body": b""}
         await self._send(message)
-
-    async def empty(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Sends an answer without a body."""
-        length = [] if status == 204 else [(b"content-length", b"0")]
-        await self({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-        await self({"type": "http.response.body", "body": b""})
-
-    async def refuse(self, refused: Refused) -> None:
-        """Sends an error, if nothing was sent yet: JSON to programs, a line of text where the page would be."""
-        if self.begun:
-            return
-        body = refused.text() if self._text else refused.body()
-        kind = b"text/plain; charset=utf-8" if self._text else b"application/json"
-        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-        headers += [(name.lower().encode(), value.encode()) for name, value in (refused.headers or {}).items()]
-        await self({"type": "http.response.start", "status": refused.status_code, "headers": headers})
-        await self({"type": "http.response.body", "body": body})

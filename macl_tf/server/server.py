@@ -49,7 +49,7 @@ def open_app(
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
     versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
-    service = Service(versions, limits, metrics, base_map=base_map)
+    service = Service(versions, limits, metrics, base_map)
 
     def check() -> None:
         metrics.observe_recall(*service.sample.check(versions.newest.snapshot))

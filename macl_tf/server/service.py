@@ -52,22 +52,12 @@ def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[N
 
 
 class Service:
-    """Searches and writes of one served folder, asked from one event loop.
+    """Searches and writes of one served folder, asked from one event loop. Each processor has a thread that decodes, one that searches."""
 
-    `threads` decode, and as many search; by default one for each processor.
-    """
-
-    def __init__(
-        self,
-        versions: Versions,
-        limits: Limits,
-        metrics: Metrics,
-        threads: int | None = None,
-        base_map: BaseMap | None = None,
-    ) -> None:
+    def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, base_map: BaseMap | None = None) -> None:
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.sample = RecallSample()
-        count = threads or len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")
         self._searching = ThreadPoolExecutor(count, "search")
         self._writing = ThreadPoolExecutor(1, "write")
@@ -100,16 +90,11 @@ class Service:
         return answer
 
     async def upsert(self, read: Callable[[], bytes], id_: str | None = None, **given: list[Any]) -> dict[str, Any]:
-        """Adds a tile, or replaces the one with its id; when it returns, that is on disk.
+        """Adds a tile, or replaces the one with its id; when it returns, that is on disk; after an error nothing is.
 
-        Args:
-            read: Gives the file as it was sent. It may lie on disk: it is read when its turn comes.
-            id_: By default made of the SHA-256 of the file.
-            given: labels, dates, bboxes, splits and sources, as far as given, of one tile each; see
-                `SearchEngine.upsert`.
-
-        Raises:
-            Refused, ValueError: For what cannot be added. Then nothing was changed.
+        `read` gives the file as it was sent. It may lie on disk: it is read when its turn comes. `id_` is made of the
+        SHA-256 of the file by default. `given` are labels, dates, bboxes, splits and sources, as far as given, of one
+        tile each; see `SearchEngine.upsert`.
         """
         with self._admitted():
             for _ in range(3):

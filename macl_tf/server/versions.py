@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,13 +71,11 @@ class Versions:
     def __init__(self, served: Path, options: Options | None = None, load: Load = load_encoder) -> None:
         if not served.is_dir():
             raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
-        self.served = served
-        self._options = options or Options()
-        self._load = load
+        self.served, self._options, self._load = served, options or Options(), load
         self._index = Index.open(served / "index")
         self._mutex = threading.Lock()  # of what follows; the newest state is read without it
         self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
-        self._older: OrderedDict[int, State] = OrderedDict()
+        self._older: dict[int, State] = {}
         self._idle_since: dict[str, float] = {}
         self._newest = self._state_of(self._index.snapshot, newest=True)
 
@@ -97,23 +94,22 @@ class Versions:
     def opened(self, version: int) -> State:
         """A version, which is opened if need be: that takes seconds."""
         with self._mutex:
-            state = self.held(version)
-            if state is None:
-                there = [entry["version"] for entry in self.searchable()]
-                if version not in there:
-                    raise NotThereError(
-                        f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
-                    )
-                try:
-                    snapshot = Index.open(self.served / "index", version).snapshot
-                    state = self._state_of(snapshot, newest=False)
-                except (OSError, ValueError) as error:
-                    _log.warning("version %d of the index cannot be opened: %s", version, error)
-                    remedy = "Search another version; see the server log."
-                    raise unavailable("This version of the index is damaged", version, remedy) from error
-                self._older[version] = state
-                while len(self._older) > _OLDER:
-                    self._older.popitem(last=False)
+            if (state := self.held(version)) is not None:
+                return state
+            there = [entry["version"] for entry in self.searchable()]
+            if version not in there:
+                raise NotThereError(
+                    f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
+                )
+            try:
+                state = self._state_of(Index.open(self.served / "index", version).snapshot, newest=False)
+            except (OSError, ValueError) as error:
+                _log.warning("version %d of the index cannot be opened: %s", version, error)
+                remedy = "Search another version; see the server log."
+                raise unavailable("This version of the index is damaged", version, remedy) from error
+            self._older[version] = state
+            while len(self._older) > _OLDER:
+                del self._older[next(iter(self._older))]
             return state
 
     def searchable(self) -> list[dict[str, Any]]:
@@ -121,18 +117,16 @@ class Versions:
         newest, found = self.newest, []
         for version in versions(self.served / "index"):
             if version == newest.index_version:
-                info, count, facts = newest.made_with, len(newest.snapshot), newest.encoder.info
-                archive = newest.snapshot.info.get("archive")
+                info, facts = newest.snapshot.info | {"count": len(newest.snapshot)}, newest.encoder.info
             else:
                 try:
-                    _, manifest = open_version(self.served / "index", "index", version, verify=False)
-                    info, count = manifest["info"]["encoder"], manifest["info"]["count"]
-                    archive = manifest["info"].get("archive")
-                    facts = open_encoder(self.served, info, verify=False)[1]["info"]
+                    info = open_version(self.served / "index", "index", version, verify=False)[1]["info"]
+                    facts = open_encoder(self.served, info["encoder"], verify=False)[1]["info"]
                 except (OSError, ValueError, KeyError):
                     continue  # it is being removed, or never was whole
-            found.append({"version": version, "encoder_version": info["version"],
-                          "descriptor": facts["descriptor"], "count": count,
+            archive = info.get("archive")
+            found.append({"version": version, "encoder_version": info["encoder"]["version"],
+                          "descriptor": facts["descriptor"], "count": info["count"],
                           "archive": archive["name"] if archive else None})  # fmt: skip
         return found
 
@@ -153,9 +147,7 @@ class Versions:
                 self._newest = self._state_of(snapshot, newest=True)
                 _log.info("serving index version %d", self._newest.index_version)
                 there = set(versions(self.served / "index")) - {self._newest.index_version}
-                for version in [*self._older]:
-                    if version not in there:
-                        del self._older[version]
+                self._older = {version: state for version, state in self._older.items() if version in there}
             self._retire()
 
     @property
