@@ -181,7 +181,7 @@ def test_one_client_has_so_many_requests_at_most(served):
 
     import httpx
 
-    from macl_tf.server.server import open_app
+    from macl_tf.server.app import open_app
     from macl_tf.server.versions import Options
     from tests.serving_process import load_stub
 

@@ -70,10 +70,11 @@ def run_serve(options: argparse.Namespace) -> int:
     """`macl serve`."""
     if missing := [package for module, package in _PACKAGES.items() if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
+    from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
     from macl_tf.server.base_map import BaseMap
     from macl_tf.server.limits import Limits
-    from macl_tf.server.server import Server, listen, open_app
+    from macl_tf.server.server import Server, listen
     from macl_tf.server.versions import Options
 
     hosts = tuple(name.lower() for name in options.allow_host)

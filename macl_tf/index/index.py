@@ -154,18 +154,9 @@ class Index:
         with publishing(self._root, keep, lambda: now) as staging:
             self.refresh()  # here nobody else publishes: what is newest now stays it
             now = self._snapshot
-            write_version(
-                staging,
-                now.items,
-                now.blocks(),
-                now.dim,
-                info=now.stored.info | {"folded_changes": now.stored.info.get("folded_changes", 0) + now.num_changes},
-                thumbnails=now.thumbnails(),
-                kind=kind,
-                recall_target=recall_target,
-                seed=seed,
-                progress=progress,
-            )
+            info = now.info | {"folded_changes": now.info.get("folded_changes", 0) + now.num_changes}
+            content = staging, now.items, now.blocks(), now.dim, info, now.thumbnails()
+            write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
         self.refresh()
         return Path(staging.published or self._root)
 

@@ -227,16 +227,9 @@ class Snapshot:
     ) -> list[list[Hit]]:
         """The k nearest items of each query, best first, ties by position: k, or as many as there are.
 
-        Args:
-            vectors: (Q, D) finite, not zero, of any norm.
-            k: At least 1.
-            ids: Q ids instead: an item's own vector is the query, and the item itself is not found.
-            filter: Which items may be found.
-            exact: Whether to compare with every item this time.
-
-        Raises:
-            ValueError: For k < 1, an unknown id or label, vectors that are zero, not finite or of another width, or not
-                exactly one of vectors and ids.
+        Queries are either `vectors` (Q, D), finite, not zero, of any norm; or Q `ids`: then an item's own vector is the
+        query, and the item itself is not found. `filter` says which items may be found, and `exact` to compare with
+        every item this time. A ValueError says which rule is broken.
         """
         check_cutoff(k, optional=False)
         if (vectors is None) == (ids is None):

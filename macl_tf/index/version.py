@@ -154,18 +154,8 @@ def build_index(
     resolved(kind, len(items))
     unit_rows(vectors[:1])  # of the wrong type, they are refused before a folder is made
     with publishing(Path(root), keep, check=check) as staging:
-        write_version(
-            staging,
-            items,
-            blocks_of(vectors),
-            vectors.shape[1],
-            info=info,
-            thumbnails=thumbnails,
-            kind=kind,
-            recall_target=recall_target,
-            seed=seed,
-            progress=progress,
-        )
+        content = staging, items, blocks_of(vectors), vectors.shape[1], info, thumbnails
+        write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
     assert staging.published is not None  # for the type checker: publish did not raise
     return staging.published
 
@@ -206,9 +196,9 @@ def write_version(
     items: Items,
     blocks: Iterable[NDArray[np.float32]],
     dim: int,
-    *,
     info: dict[str, Any],
     thumbnails: Iterable[bytes | None] | None,
+    *,
     kind: str,
     recall_target: float,
     seed: int,
@@ -219,9 +209,8 @@ def write_version(
     `blocks` are the items' vectors (N, D), as blocks of unit rows; all else is as for `build_index`.
     """
     count = len(items)
-    with tqdm(
-        total=count, desc="writing index", unit="item", unit_scale=True, disable=not progress, leave=False
-    ) as bar:
+    shown: dict[str, Any] = {"unit": "item", "unit_scale": True, "disable": not progress, "leave": False}
+    with tqdm(total=count, desc="writing index", **shown) as bar:
 
         def counted() -> Iterable[NDArray[np.float32]]:
             for block in blocks:
@@ -238,13 +227,9 @@ def write_version(
     if kind != "brute_force":
         from macl_tf.index.searchers.scann import ScannSearcher
 
+        vectors = read_vectors(staging.path / _VECTORS)
         searcher = ScannSearcher.build(
-            read_vectors(staging.path / _VECTORS),
-            kind=kind,
-            recall_target=recall_target,
-            k=_RECALL_K,
-            seed=seed,
-            progress=progress,
+            vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, seed=seed, progress=progress
         )
         kind, parameters = searcher.kind, searcher.parameters  # brute force, where no setting reaches the target
         if kind != "brute_force":

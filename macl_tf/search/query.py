@@ -67,19 +67,10 @@ def find(
 ) -> list[Answer]:
     """The tiles most like the positive and least like the negative examples, which are not among them.
 
-    Tiles are ranked by their cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors (Rocchio). All
-    else is as for `SearchEngine.search`, and so are the errors, of which QueryError and NotThereError say rule, value
-    and remedy. There is one answer for each query, in order.
-
-    Args:
-        snapshot: Where to search.
-        queries: For each query its name and its positive examples, at least one.
-        negative: Examples that no query's results should be like.
-        k: Results for each query.
-        offset: Results to leave out.
-        filter: What results meet.
-        labels: Labels of the queries. By default those of the tile, where that is all of a query.
-        exact: Whether to compare with every tile.
+    Tiles are ranked by their cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors (Rocchio).
+    Each query has a name and its own positive examples, at least one. `labels` are by default those of the tile, where
+    that is all of a query. All else is as for `SearchEngine.search`, and so are the errors, of which QueryError and
+    NotThereError say rule, value and remedy.
     """
     check_cutoff(k, optional=False)
     if not isinstance(offset, int | np.integer) or offset < 0:

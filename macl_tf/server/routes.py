@@ -104,8 +104,7 @@ def api(service: Service, access: Access) -> APIRouter:
             Form(alias="id", min_length=1, max_length=512, description="By default made of the file's SHA-256."),
         ] = None,
         labels: Annotated[
-            list[Annotated[str, Field(max_length=200)]] | None,
-            Form(max_length=1000, description="One field for each."),
+            list[Annotated[str, Field(max_length=200)]] | None, Form(max_length=1000, description="One field for each.")
         ] = None,
         date: Annotated[datetime.date | None, Form()] = None,
         source: Annotated[str, Form(max_length=200)] = "",

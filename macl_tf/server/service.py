@@ -52,7 +52,7 @@ def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[N
 
 
 class Service:
-    """Searches and writes of one served folder, asked from one event loop. Each processor has a thread that decodes, one that searches."""
+    """Searches and writes of one served folder, asked from one event loop."""
 
     def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, base_map: BaseMap | None = None) -> None:
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map

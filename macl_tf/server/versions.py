@@ -98,9 +98,8 @@ class Versions:
                 return state
             there = [entry["version"] for entry in self.searchable()]
             if version not in there:
-                raise NotThereError(
-                    f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
-                )
+                rule = f"index must be one of {', '.join(map(str, there))}"
+                raise NotThereError(rule, version, "Choose one of these.")
             try:
                 state = self._state_of(Index.open(self.served / "index", version).snapshot, newest=False)
             except (OSError, ValueError) as error:

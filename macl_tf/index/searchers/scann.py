@@ -77,21 +77,13 @@ class ScannSearcher:
         seed: int = 0,
         progress: bool = True,
     ) -> ScannSearcher:
-        """Trains an index of (N, D) float32 unit vectors, and tunes its search until recall@k reaches the target.
+        """Trains an index of (N, D) float32 unit vectors, N >= 2, and tunes its search to the target recall@k.
 
-        Rows of the index serve as queries, each without itself. On one sample of them the cheapest setting is sought
-        whose recall is above the target by two standard errors; the recall that is written down comes from another
-        sample. Where no setting reaches the target the index becomes one of kind "brute_force", which always does.
-
-        Args:
-            vectors: At least 2.
-            kind: "brute_force", "hashing", "tree", or "auto" for `kind_for(N)`. Under 16 vectors there is nothing to
-                train on, and it is "brute_force".
-            recall_target: In (0, 1].
-            k: K at which recall is measured.
-            num_queries: Size of each of the two samples; at most half of the rows are taken.
-            seed: Draws the samples. ScaNN's own training has no seed, so two builds differ a little.
-            progress: Shows a progress bar.
+        Rows of the index serve as queries, each without itself. On one sample of them, of `num_queries` but at most
+        half of the rows, the cheapest setting is sought whose recall is above the target by two standard errors; the
+        recall that is written down comes from another sample. Where no setting reaches the target the index becomes one
+        of kind "brute_force", which always does; so it does under 16 vectors, which are nothing to train on. `seed`
+        draws the samples; ScaNN's own training has none, so two builds differ a little.
         """
         if kind not in ("auto", *KINDS):
             raise ValueError(f"kind must be one of auto, {', '.join(KINDS)}, got {kind!r}.")
