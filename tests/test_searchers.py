@@ -295,7 +295,7 @@ def test_a_saved_index_moves_and_holds_no_pickle(rows, tree, tmp_path):
     queries = unit(300, seed=1)
     for found, expected in zip(loaded.search(queries, 10), tree.search(queries, 10), strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert (loaded.kind, loaded.recall, len(loaded)) == ("tree", tree.recall, 4000)
+    assert (loaded.kind, loaded.recall, loaded.size) == ("tree", tree.recall, 4000)
     for path in (tmp_path / "there").iterdir():
         assert path.suffix in (".npy", ".pb", ".pbtxt")
         assert str(tmp_path).encode() not in path.read_bytes()

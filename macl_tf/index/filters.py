@@ -57,12 +57,12 @@ class Filter:
     split: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("any_of", "all_of", "none_of", "split"):
+        for name in (*_OF_LABELS, "split"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
-        if self.bbox is not None:
-            object.__setattr__(self, "bbox", _box(self.bbox))
         for name in ("since", "until"):
             object.__setattr__(self, name, _day(name, getattr(self, name)))
+        if self.bbox is not None:
+            object.__setattr__(self, "bbox", _box(self.bbox))
         if self.since is not None and self.until is not None and self.since > self.until:
             raise ValueError(f"since must not be after until, got {self.since} and {self.until}.")
 
@@ -129,9 +129,8 @@ def _touches(bounds: NDArray[np.float64], box: tuple[float, float, float, float]
     """(N,) whether each box (N, 4) meets `box`; edges count, NaN meets nothing."""
     west, south, east, north = box
     east += 360.0 * (west > east)
-    between = (bounds[:, 0] <= east) & (bounds[:, 2] >= west)
-    for turn in (-360.0, 360.0):  # the same meridian has several names
-        between |= (bounds[:, 0] <= east + turn) & (bounds[:, 2] >= west + turn)
+    turns = np.array([[0.0], [-360.0], [360.0]])  # the same meridian has several names
+    between = ((bounds[:, 0] <= east + turns) & (bounds[:, 2] >= west + turns)).any(axis=0)
     return between & (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
 
 

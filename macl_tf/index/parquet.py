@@ -36,15 +36,6 @@ class Rows(NamedTuple):
     thumbnails: list[bytes | None] | None
 
 
-class Header(NamedTuple):
-    """What a Parquet file says of itself without being read: N rows, D (None without embeddings) and so on."""
-
-    num_rows: int
-    dim: int | None
-    label_names: tuple[str, ...]
-    has_thumbnails: bool
-
-
 def write_parquet(
     path: str | os.PathLike[str],
     items: Items,
@@ -101,26 +92,27 @@ def write_parquet(
 def read_parquet(path: str | os.PathLike[str], *, vectors: bool = True, thumbnails: bool = True) -> Rows:
     """Reads what `write_parquet` wrote; a ValueError says that it is damaged or of another program, here and below."""
     path = Path(path)
-    header = read_header(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not there.")
     wanted = ["id", "path", "labels", "split", "source", "date", "geometry"]
-    wanted += ["embedding"] * (vectors and header.dim is not None)
-    wanted += ["thumbnail"] * (thumbnails and header.has_thumbnails)
+    wanted += ["embedding"] * vectors + ["thumbnail"] * thumbnails
     try:
         with pq.ParquetFile(path, read_dictionary=["split", "source"]) as file:
-            table = file.read(columns=wanted)
+            names = tuple(json.loads(file.schema_arrow.metadata[b"macl_tf"])["label_names"])
+            table = file.read(columns=wanted)  # as far as they are there
         items = Items(
-            header.label_names,
+            names,
             _strings(table["id"]),
             _strings(table["path"]),
             _few_strings(table["split"]),
             _few_strings(table["source"]),
-            _multi_hot(table["labels"], header.label_names),
+            _multi_hot(table["labels"], names),
             _corners(table["geometry"]),
             _days(table["date"]),
         )
-        embeddings = _embeddings(table["embedding"], header.dim) if "embedding" in wanted else None
-        pictures = table["thumbnail"].to_pylist() if "thumbnail" in wanted else None
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        embeddings = _embeddings(table["embedding"]) if "embedding" in table.column_names else None
+        pictures = table["thumbnail"].to_pylist() if "thumbnail" in table.column_names else None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     return Rows(items, embeddings, pictures)
 
@@ -137,21 +129,6 @@ def read_texts(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArr
         return [_strings(table[name]) for name in names]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damaged(Path(path), error) from error
-
-
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """What such a file says of itself, without the columns."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"'{path}' is not there.")
-    try:
-        metadata = pq.read_metadata(path)
-        schema = metadata.schema.to_arrow_schema()
-        names = tuple(json.loads(schema.metadata[b"macl_tf"])["label_names"])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    dim = schema.field("embedding").type.list_size if "embedding" in schema.names else None
-    return Header(metadata.num_rows, dim, names, "thumbnail" in schema.names)
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
@@ -209,8 +186,9 @@ def _corners(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return corners
 
 
-def _embeddings(column: pa.ChunkedArray, dim: int | None) -> NDArray[np.float32]:
-    return _joined([_numbers(chunk.flatten(), np.float32) for chunk in column.chunks], np.float32).reshape(-1, dim or 1)
+def _embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    parts = [_numbers(chunk.flatten(), np.float32) for chunk in column.chunks]
+    return _joined(parts, np.float32).reshape(-1, column.type.list_size)
 
 
 def _days(column: pa.ChunkedArray) -> NDArray[np.datetime64]:

@@ -84,15 +84,15 @@ class Stored:
             items = read_items(path / _ITEMS)
             vectors = read_vectors(path / _VECTORS)
             thumbnails = Thumbnails(path) if (path / OFFSETS).is_file() else None
-            found = {
-                "count": {len(items), len(vectors), len(items if thumbnails is None else thumbnails)},
-                "dim": {vectors.shape[1]},
-                "label_names": {items.label_names},
+            fits = {
+                "count": {len(items), len(vectors), len(items if thumbnails is None else thumbnails)}
+                == {info["count"]},
+                "dim": vectors.shape[1] == info["dim"],
+                "label_names": items.label_names == tuple(info["label_names"]),
+                "kind": info["kind"] in KINDS[1:] and info["recall"]["k"] >= 1,
             }
-            said = {"count": info["count"], "dim": info["dim"], "label_names": tuple(info["label_names"])}
-            wrong = [name for name, values in found.items() if values != {said[name]}]
-            if wrong or info["kind"] not in KINDS[1:] or info["recall"]["k"] < 1:
-                raise ValueError(f"{', '.join(wrong) or 'kind'} of the manifest does not fit the files")
+            if wrong := [name for name, fit in fits.items() if not fit]:
+                raise ValueError(f"{', '.join(wrong)} of the manifest does not fit the files")
             approximate = None
             if info["kind"] != "brute_force" and not exact:
                 from macl_tf.index.searchers.scann import ScannSearcher

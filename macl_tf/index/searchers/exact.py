@@ -42,9 +42,6 @@ class ExactSearcher:
         self.vectors = vectors
         self.size, self.dim = vectors.shape
 
-    def __len__(self) -> int:
-        return self.size
-
     def search(
         self, queries: ArrayLike, k: int, *, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -62,9 +62,6 @@ class ScannSearcher:
         self.size: int = parameters["size"]
         self.dim: int = parameters["dim"]
 
-    def __len__(self) -> int:
-        return self.size
-
     @classmethod
     def build(
         cls,
