@@ -17,8 +17,8 @@ from macl_tf.index.items import Items
 from macl_tf.search.encoders import Encoder
 from macl_tf.server.app import open_app
 from macl_tf.server.auth import LOOPBACK, Access
-from macl_tf.server.limits import Limits
 from macl_tf.server.server import Server, listen
+from macl_tf.server.settings import Limits
 from macl_tf.server.versions import Options, Versions
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder

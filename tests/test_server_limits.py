@@ -15,8 +15,8 @@ from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.picture_kinds import RULE, PictureError
 from macl_tf.server.auth import Access
 from macl_tf.server.errors import Refused
-from macl_tf.server.limits import Limits
 from macl_tf.server.service import decode
+from macl_tf.server.settings import Limits
 from tests.pictures import blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels, png
 from tests.serving_process import SMALL, Client, make_served, name_of, running, upload
 from tests.tiffs import read_tiffs, refused_tiffs

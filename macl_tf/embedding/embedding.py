@@ -107,25 +107,18 @@ def embed_images(
     batch_size: int = 64,
     progress: bool = True,
 ) -> EmbeddingReport:
-    """Embeds every tile of a source into a folder of Parquet shards.
+    """Embeds every tile of a source into a folder of Parquet shards, which is made if need be.
 
     The same call after an interruption goes on behind the last finished shard. Later it embeds what came since, and
     anew what has changed since: the size or time of its file, or its labels, split or date in the source. What is gone
     is left out from then on, which holds when all else is done. What cannot be looked into at the moment stays as it
-    was. A bad file is tried again once it has changed. Memory depends on `batch_size`, `shard_size` and the largest
-    picture, and by 34 bytes each on how many were embedded before.
+    was. A bad file is tried again once it has changed. The source's labels that the encoder does not know become
+    columns of their own, behind its own.
 
-    The source's labels that the encoder does not know become columns of their own, behind its own.
-
-    Args:
-        encoder: The exported encoder.
-        source: Where tiles come from.
-        output: Folder of the shards; it is made if need be.
-        shard_size: Tiles in a shard, >= 1. As many are embedded again after a kill, at most.
-        thumbnail_size: Longest side in pixels of the small pictures to keep; 0 keeps none.
-        workers: Threads that read, decode and resize, >= 1.
-        batch_size: Pictures that the encoder takes at once, >= 1.
-        progress: Whether to show a bar. What the source has to note is said on standard error all the same.
+    A kill costs `shard_size` tiles at most, which are embedded again. `thumbnail_size` is the longest side in pixels of
+    the small pictures to keep, 0 for none. `workers` threads read, decode and resize; the encoder takes `batch_size`
+    pictures at once. Memory depends on these and the largest picture, and by 34 bytes each on how many were embedded
+    before. What the source has to note is said on standard error, without `progress` too.
 
     Raises:
         FileNotFoundError: If the source is empty. Then all stays as it was.

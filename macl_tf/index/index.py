@@ -63,13 +63,10 @@ class Index:
     ) -> Index:
         """Opens the index in a folder of versions, "served/index", with all changes that were acknowledged.
 
-        An ArtifactError says which file is missing or damaged, and what to do.
-
-        Args:
-            root: The folder.
-            version: Its number, which cannot be written to then. By default the newest, also after `refresh`.
-            exact: Whether to compare with every item always, and not load ScaNN.
-            verify: Whether to read every file and compare its SHA-256 first; sizes are compared always.
+        A `version` opened by its number cannot be written to; by default it is the newest, also after `refresh`.
+        `exact` compares with every item always, and does not load ScaNN. `verify` reads every file and compares its
+        SHA-256 first; sizes are compared always. An ArtifactError says which file is missing or damaged, and what to
+        do.
         """
         return cls(Path(root), version, exact, verify)
 

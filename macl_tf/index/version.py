@@ -84,9 +84,9 @@ class Stored:
             items = read_items(path / _ITEMS)
             vectors = read_vectors(path / _VECTORS)
             thumbnails = Thumbnails(path) if (path / OFFSETS).is_file() else None
+            small = items if thumbnails is None else thumbnails
             fits = {
-                "count": {len(items), len(vectors), len(items if thumbnails is None else thumbnails)}
-                == {info["count"]},
+                "count": {len(items), len(vectors), len(small)} == {info["count"]},
                 "dim": vectors.shape[1] == info["dim"],
                 "label_names": items.label_names == tuple(info["label_names"]),
                 "kind": info["kind"] in KINDS[1:] and info["recall"]["k"] >= 1,

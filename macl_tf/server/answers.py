@@ -11,8 +11,7 @@ import numpy as np
 from macl_tf.labels import LabelStatistics
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
-from macl_tf.server.base_map import BaseMap
-from macl_tf.server.limits import Limits
+from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")

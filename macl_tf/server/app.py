@@ -17,14 +17,13 @@ from fastapi.staticfiles import StaticFiles
 
 from macl_tf.search.encoders import load_encoder
 from macl_tf.server.auth import Access
-from macl_tf.server.base_map import BaseMap
 from macl_tf.server.errors import handle_errors, unavailable
 from macl_tf.server.guard import App, Guard
-from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import CONTENT_TYPE, Metrics
 from macl_tf.server.paths import Paths, check_prefix
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
+from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import Load, Options, Versions
 
 PAGE = Path(__file__).parent / "page"

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from macl_tf.search.encoders import Embed
 from macl_tf.server.errors import overloaded
-
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Batcher:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from macl_tf.datasets.label_names import UnknownLabelError
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
 from macl_tf.search.query import NotThereError, QueryError
-from macl_tf.server.limits import Limits
+from macl_tf.server.settings import Limits
 
 SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from macl_tf.server import errors
 from macl_tf.server.auth import Access
 from macl_tf.server.errors import Refused, refusal_of
-from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import METHODS, Metrics
 from macl_tf.server.paths import HEALTH, Paths, Place
+from macl_tf.server.settings import Limits
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+App = ASGIApp
 
 _log = logging.getLogger(__name__)
 _AROUND = 1 << 16  # bytes of a body beside the image and the vectors

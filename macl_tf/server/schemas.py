@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from macl_tf.index.filters import Filter
 from macl_tf.server.errors import refusing
-from macl_tf.server.limits import DEPTH
+from macl_tf.server.settings import DEPTH
 
 Id = Annotated[str, Field(min_length=1, max_length=512, description="Of an item in the index.")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]

@@ -9,7 +9,7 @@ import uvicorn
 from threadpoolctl import threadpool_limits
 
 from macl_tf.server.guard import App
-from macl_tf.server.limits import Limits
+from macl_tf.server.settings import Limits
 
 _HEAD_BYTES = 1 << 16  # of the lines before a body
 

@@ -23,12 +23,11 @@ from macl_tf.index.items import Items
 from macl_tf.search.pictures import items_of, read_picture
 from macl_tf.search.query import QueryError, find
 from macl_tf.server import answers
-from macl_tf.server.base_map import BaseMap
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
-from macl_tf.server.limits import Limits
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Query
+from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
 PREVIEW = 40  # longest side of the small picture in an answer; about 1 kB
