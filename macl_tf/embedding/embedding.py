@@ -273,19 +273,13 @@ class _Shard:
             dates=[prepared.date for prepared in self._rows],
         )
         vectors = np.array(self._vectors, np.float32).reshape(-1, self._encoder.dim)
-        thumbnails = [prepared.thumbnail for prepared in self._rows]
+        small = [prepared.thumbnail for prepared in self._rows]
         self.embedded += len(tiles)
         self.changed += sum(self._shards.holds(tile.id) for tile in tiles)
         self.gone += sum(map(self._shards.holds, self._gone))
-        self._shards.add(
-            items,
-            vectors,
-            thumbnails if any(thumbnails) else None,
-            self._bad,
-            stamps=[prepared.stamp for prepared in self._rows],
-            facts=[self.facts_of(tile) for tile in tiles],
-            gone=self._gone,
-        )
+        stamps, facts = [prepared.stamp for prepared in self._rows], [self.facts_of(tile) for tile in tiles]
+        told = {"stamps": stamps, "facts": facts, "gone": self._gone}
+        self._shards.add(items, vectors, small if any(small) else None, self._bad, **told)
         self._clear()
 
     def _encode(self) -> None:

@@ -65,14 +65,6 @@ class FolderSource:
     Images without a row in the label table (`macl_tf.datasets.tables`; a path from the folder or from the working
     directory) are embedded without labels. Its column `split` becomes the split, its column `date` (2021-07-31) the
     date; `notes` tell how it was read. With a table all names are held in memory.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("b.png", "a.jpg", "notes.txt"):
-        ...     (folder / name).touch()
-        >>> [tile.id for tile in FolderSource(folder)]
-        ['a.jpg', 'b.png']
     """
 
     def __init__(self, folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> None:
@@ -129,14 +121,7 @@ class FolderSource:
 
 
 class ArchiveSource:
-    """The tiles of an archive, with its labels, and how it was divided, where that is known. File names become ids.
-
-    Example:
-        >>> tile = np.zeros((8, 8, 3), np.uint8)
-        >>> archive = Archive("mine", ("sea", "sand"), ("a.png", "b.png"), np.eye(2), lambda index: tile)
-        >>> [(tile.id, tile.labels) for tile in ArchiveSource(archive)]
-        [('a.png', ('sea',)), ('b.png', ('sand',))]
-    """
+    """The tiles of an archive, with its labels, and how it was divided, where that is known. File names become ids."""
 
     def __init__(self, archive: Archive, splits: Splits | None = None) -> None:
         self.archive = archive

@@ -125,10 +125,7 @@ class Index:
         return len(replaced)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Takes items away, those of the ids that are there; returns how many.
-
-        When it returns that is on disk; after an OSError, as on a full disk, nothing was changed.
-        """
+        """Takes away those items that are there, durably, and returns how many; after an OSError nothing was changed."""
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
         found: list[str] = []
 
@@ -152,7 +149,7 @@ class Index:
             self.refresh()  # here nobody else publishes: what is newest now stays it
             now = self._snapshot
             info = now.info | {"folded_changes": now.info.get("folded_changes", 0) + now.num_changes}
-            content = staging, now.items, now.blocks(), now.dim, info, now.thumbnails()
+            content = staging, now.items, now.blocks(), now.dim, info, map(now.thumbnail, range(len(now)))
             write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
         self.refresh()
         return Path(staging.published or self._root)

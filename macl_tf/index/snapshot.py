@@ -206,10 +206,6 @@ class Snapshot:
         pictures = self.added_thumbnails if table is self.added else self.stored.thumbnails
         return None if pictures is None else pictures[row]
 
-    def thumbnails(self) -> Iterator[bytes | None]:
-        """Small pictures of all living items, in order."""
-        return (self.thumbnail(position) for position in range(len(self)))
-
     def blocks(self, size: int = 65_536) -> Iterator[NDArray[np.float32]]:
         """Vectors of all living items, in order, as blocks."""
         for start in range(0, len(self.alive), size):

@@ -37,10 +37,7 @@ class Thumbnails:
 
 
 def write_thumbnails(folder: Path, thumbnails: Iterable[bytes | None], count: int) -> None:
-    """Writes the JPEG pictures of `count` items into a folder, one at a time; nothing where there is no picture at all.
-
-    None or b"" stand where there is none. A ValueError says that there are more or fewer, or one is not bytes.
-    """
+    """Writes the JPEG pictures of `count` items, one at a time, b"" or None for none; no file if there is no picture."""
     lengths, found = np.zeros(count + 1, np.int64), 0
     with open(folder / PICTURES, "wb") as file:
         for picture in thumbnails:

@@ -139,13 +139,6 @@ def build_index(
         progress: Whether to show progress bars.
         check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
             one from being published.
-
-    Example:
-        >>> import numpy as np, tempfile
-        >>> items = Items.of(("sea", "sand"), ["a", "b"], [[1, 0], [0, 1]])
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     build_index(root, items, np.eye(2), info={}, progress=False).name
-        '1'
     """
     if vectors.ndim != 2 or len(vectors) != len(items) or vectors.shape[1] < 1:
         raise ValueError(f"vectors must have shape (items, D) with {len(items)} items, got {vectors.shape}.")

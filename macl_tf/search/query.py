@@ -120,11 +120,8 @@ def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
     vector = np.asarray(example)
     if vector.shape != (snapshot.dim,) or vector.dtype.kind not in "fiu":
         got = len(vector) if vector.ndim == 1 else f"{vector.dtype} of shape {vector.shape}"
-        raise QueryError(
-            f"a vector has {snapshot.dim} numbers, as the index's encoder makes them",
-            got,
-            "Take the vector of an answer of this index.",
-        )
+        rule = f"a vector has {snapshot.dim} numbers, as the index's encoder makes them"
+        raise QueryError(rule, got, "Take the vector of an answer of this index.")
     vector = vector.astype(np.float64)
     largest = float(np.abs(vector).max())
     if not 1e-30 < largest < 1e30:
@@ -136,9 +133,8 @@ def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
 def _direction(positive: Sequence[NDArray[np.float64]], negative: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
     """The unit vector (D,) to search with."""
     if not positive:
-        raise QueryError(
-            "a query has at least one positive example", 0, "Give the id of a tile, a vector or a picture."
-        )
+        remedy = "Give the id of a tile, a vector or a picture."
+        raise QueryError("a query has at least one positive example", 0, remedy)
     if len(positive) == 1 and not negative:
         return positive[0].astype(np.float32)  # as it is, within rounding
     mean = np.mean(positive, axis=0)

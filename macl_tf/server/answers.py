@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from macl_tf.datasets.picture_kinds import IMAGE_FORMATS
 from macl_tf.labels import LabelStatistics
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
@@ -15,6 +16,7 @@ from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
+_LIMITS = ("bytes", "pixels", "k", "batch")
 
 
 def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap | None = None) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
         "has_places": snapshot.has_places,
         "writable": writable,
         "base_map": None if base_map is None else asdict(base_map),
-        "limits": {name: getattr(limits, name) for name in ("bytes", "pixels", "k", "batch", "formats")},
+        "limits": {**{name: getattr(limits, name) for name in _LIMITS}, "formats": IMAGE_FORMATS},
     }
 
 

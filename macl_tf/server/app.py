@@ -100,7 +100,7 @@ def _routed(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        if not service.versions.ready:
+        if not service.versions.newest.batcher.alive:
             raise unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
         return JSONResponse({"status": "ready", **service.versions.newest.versions})
 

@@ -47,12 +47,8 @@ class Access:
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if kind.lower() == b"bearer" else b""
         if not secrets.compare_digest(given, self.token.encode()):
-            raise unknown(
-                "A token is needed",
-                "another token" if given else "no token",
-                "Send the header Authorization: Bearer TOKEN.",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            got, remedy = "another token" if given else "no token", "Send the header Authorization: Bearer TOKEN."
+            raise unknown("A token is needed", got, remedy, {"WWW-Authenticate": "Bearer"})
 
 
 def is_loopback(host: str) -> bool:

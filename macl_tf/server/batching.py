@@ -22,12 +22,6 @@ class Batcher:
     While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced by
     `coming` and are still being decoded, and never longer than `wait` seconds: a single client never waits. `observe`
     is told the size of each batch and its seconds.
-
-    Example:
-        >>> batcher = Batcher(lambda pixels: pixels.mean(axis=(1, 2)))
-        >>> batcher.submit(np.full((4, 4, 3), 7, np.uint8)).result().tolist()
-        [7.0, 7.0, 7.0]
-        >>> batcher.close()
     """
 
     def __init__(

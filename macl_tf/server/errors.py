@@ -135,7 +135,7 @@ def of_picture(error: PictureError, size: int, limits: Limits) -> Exception:
         kind: Callable[..., Exception] = QueryError if error.format in IMAGE_FORMATS else wrong_kind
         return kind(f"an image {RULE}", error.got, error.remedy)
     if error.problem == "format":
-        rule = f"an image must be one of {', '.join(limits.formats)}"
+        rule = f"an image must be one of {', '.join(IMAGE_FORMATS)}"
         return wrong_kind(rule, f"{size} bytes", "Convert it, or check that the file is an image.")
     return QueryError("an image must be whole", f"{size} bytes", "It is broken, or of a rare kind: save it anew.")
 

@@ -26,10 +26,7 @@ class RecallSample:
         self._waiting.append(vector)
 
     def check(self, snapshot: Snapshot) -> tuple[float, int]:
-        """Searches the waiting queries both ways: recall@10 over the window, and how many were checked now.
-
-        The recall is NaN while there is nothing in the window.
-        """
+        """Searches the waiting queries both ways: recall@10 over the window, NaN for an empty one, and how many these were."""
         checked = 0
         while self._waiting:
             vector = self._waiting.popleft()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from macl_tf.datasets.images import IMAGE_FORMATS, MAX_PIXELS
+from macl_tf.datasets.images import MAX_PIXELS
 
 _URL = re.compile(r"(?P<origin>https?://[A-Za-z0-9.-]+(:\d+)?)?/[^\s;,'\"<>]*")
 DEPTH = 10_000  # results that can be paged through: what lies deeper is found by another query
@@ -29,11 +29,6 @@ class Limits:
                 raise ValueError(f"the limit {name} must be > 0, got {value}.")
         if self.pixels > MAX_PIXELS:
             raise ValueError(f"the limit pixels must be <= {MAX_PIXELS}, got {self.pixels}: more is never decoded.")
-
-    @property
-    def formats(self) -> tuple[str, ...]:
-        """Names of the image formats that are read."""
-        return IMAGE_FORMATS
 
 
 @dataclass(frozen=True)

@@ -149,11 +149,6 @@ class Versions:
                 self._older = {version: state for version, state in self._older.items() if version in there}
             self._retire()
 
-    @property
-    def ready(self) -> bool:
-        """Whether the newest version can be searched by picture."""
-        return self._newest.batcher.alive
-
     def close(self) -> None:
         """Ends the encoders' threads, after what they were given."""
         for _, batcher in self._batchers.values():

@@ -28,12 +28,6 @@ class ExactSearcher:
     Searching changes nothing, so any number of threads may search at once. `check` looks through all vectors once for
     values that are not finite and norms that are not 1; False where that has been done and reading everything costs
     time.
-
-    Example:
-        >>> searcher = ExactSearcher(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], np.float32))
-        >>> scores, positions = searcher.search([[0.0, 1.0]], k=2)
-        >>> positions.tolist(), scores.round(3).tolist()
-        ([[1, 2]], [[1.0, 0.800000011920929]])
     """
 
     def __init__(self, vectors: NDArray[np.float32], *, check: bool = True) -> None:

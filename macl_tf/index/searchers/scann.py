@@ -254,25 +254,14 @@ def search_module(module: Any, parameters: dict[str, Any], queries: Any, k: int)
 
 
 def kind_for(size: int) -> str:
-    """The kind of index for `size` vectors, by ScaNN's rules.
-
-    Example:
-        >>> kind_for(19_999), kind_for(20_000), kind_for(100_000)
-        ('brute_force', 'hashing', 'tree')
-    """
+    """The kind of index for so many vectors, by ScaNN's rules."""
     return KINDS[(size >= _BRUTE_FORCE_BELOW) + (size >= _TREE_FROM)]
 
 
 def _parameters(kind: str, vectors: NDArray[np.float32], k: int, recall_target: float) -> dict[str, Any]:
     """How an index of a kind is to be built; its recall is not known yet."""
-    parameters: dict[str, Any] = {
-        "kind": kind,
-        "size": len(vectors),
-        "dim": vectors.shape[1],
-        "k": k,
-        "recall_target": recall_target,
-        "recall": None,
-    }
+    parameters: dict[str, Any] = {"kind": kind, "size": len(vectors), "dim": vectors.shape[1]}
+    parameters |= {"k": k, "recall_target": recall_target, "recall": None}
     if kind != "brute_force":
         parameters |= {"dims_per_block": _DIMS_PER_BLOCK, "anisotropic_threshold": _ANISOTROPIC_THRESHOLD}
     if kind == "tree":
