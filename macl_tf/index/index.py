@@ -125,7 +125,7 @@ class Index:
         return len(replaced)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Takes away those items that are there, durably, and returns how many; after an OSError nothing was changed."""
+        """Takes away those items that are there, durably, and returns how many; an OSError leaves all as it was."""
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
         found: list[str] = []
 

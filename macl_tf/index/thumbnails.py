@@ -37,7 +37,7 @@ class Thumbnails:
 
 
 def write_thumbnails(folder: Path, thumbnails: Iterable[bytes | None], count: int) -> None:
-    """Writes the JPEG pictures of `count` items, one at a time, b"" or None for none; no file if there is no picture."""
+    """Writes the JPEG pictures of `count` items, one at a time, None or b"" for none; no file where all are none."""
     lengths, found = np.zeros(count + 1, np.int64), 0
     with open(folder / PICTURES, "wb") as file:
         for picture in thumbnails:

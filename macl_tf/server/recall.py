@@ -26,7 +26,7 @@ class RecallSample:
         self._waiting.append(vector)
 
     def check(self, snapshot: Snapshot) -> tuple[float, int]:
-        """Searches the waiting queries both ways: recall@10 over the window, NaN for an empty one, and how many these were."""
+        """Searches the waiting queries both ways: recall@10 over the window, NaN if that is empty, and how many these are."""
         checked = 0
         while self._waiting:
             vector = self._waiting.popleft()
