@@ -309,8 +309,9 @@ def check_changes(root: Path, discard: bool, holding: bool = False) -> None:
     """
     if discard or not versions(root):
         return
+    stored = Stored.open(root, None, exact=True, verify=False)
     with nullcontext() if holding else locked(lock_path(root), shared=True):
-        state = Snapshot.of(Stored.open(root, None, exact=True, verify=False)).caught_up(root)
+        state = Snapshot.of(stored).caught_up(root)
     if changes := state.num_changes + state.info.get("folded_changes", 0):
         raise ValueError(
             f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "

@@ -59,10 +59,10 @@ class Filter:
     def __post_init__(self) -> None:
         for name in (*_OF_LABELS, "split"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
-        for name in ("since", "until"):
-            object.__setattr__(self, name, _day(name, getattr(self, name)))
         if self.bbox is not None:
             object.__setattr__(self, "bbox", _box(self.bbox))
+        for name in ("since", "until"):
+            object.__setattr__(self, name, _day(name, getattr(self, name)))
         if self.since is not None and self.until is not None and self.since > self.until:
             raise ValueError(f"since must not be after until, got {self.since} and {self.until}.")
 

@@ -36,7 +36,7 @@ class Access:
         object.__setattr__(self, "hosts", tuple(dict.fromkeys(map(_name_of, self.hosts))))
 
     def check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
-        """Lets a request through; Forbidden is for writes where the server has no token, Unknown is for a wrong one."""
+        """Lets a request through that shows the token where one is needed; without a token nothing can be written."""
         writes = path == "/api/v1/items" and method not in ("GET", "HEAD", "OPTIONS")
         data = path.startswith("/api/") or path == "/metrics"
         if not writes and not (self.protect_reads and data and path not in HEALTH):

@@ -26,7 +26,7 @@ class RecallSample:
         self._waiting.append(vector)
 
     def check(self, snapshot: Snapshot) -> tuple[float, int]:
-        """Searches the waiting queries both ways: recall@10 over the window, NaN if that is empty, and how many these are."""
+        """Searches the waiting queries both ways: recall@10 over the window, NaN while that is empty, and their number."""
         checked = 0
         while self._waiting:
             vector = self._waiting.popleft()

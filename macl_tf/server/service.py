@@ -64,7 +64,7 @@ class Service:
         self._in_work = 0
 
     async def state(self, version: int | None = None) -> State:
-        """A version of the index, the newest by default; NotThereError and Unavailable say that it cannot be had."""
+        """A version of the index, the newest by default; refused where it is not there, or damaged."""
         held = self.versions.held(version)
         if held is None and version is not None:
             held = await self._run(self._opening, lambda: self.versions.opened(version))
