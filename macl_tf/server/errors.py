@@ -19,8 +19,6 @@ from macl_tf.server.settings import Limits
 
 SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats
-
-
 # What the API's description says of each status.
 WORDS = {
     400: "The request cannot be read.",

@@ -26,7 +26,7 @@ class RecallSample:
         self._waiting.append(vector)
 
     def check(self, snapshot: Snapshot) -> tuple[float, int]:
-        """Searches the waiting queries both ways: recall@10 over the window, NaN while empty, and how many they were."""
+        """Searches the waiting queries both ways: recall@10 over the window, NaN while empty, and how many they are."""
         checked = 0
         while self._waiting:
             vector = self._waiting.popleft()

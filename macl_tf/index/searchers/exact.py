@@ -136,7 +136,8 @@ def check_vectors(vectors: Any) -> None:
         got = f"{vectors.shape} {vectors.dtype}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
         raise ValueError(f"vectors must be an (N, D) float32 array, got {got}.")
     for start in range(0, len(vectors), BLOCK):
-        norms = np.linalg.norm(np.asarray(vectors[start : start + BLOCK], np.float64), axis=1)
+        rows = np.asarray(vectors[start : start + BLOCK], np.float64)
+        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
         bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
         if bad.size:
             raise ValueError(
