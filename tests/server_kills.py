@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from macl_tf.index.index import Index
+from macl_tf.server.app import open_app
 from macl_tf.server.auth import Access
-from macl_tf.server.server import Server, listen, open_app
+from macl_tf.server.server import Server, listen
 from macl_tf.server.versions import Options
 from tests.index_kills import Child, acknowledged, run
 from tests.serving_process import SMALL, TOKEN, load_stub, make_served, upload

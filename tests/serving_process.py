@@ -15,9 +15,10 @@ from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
 from macl_tf.search.encoders import Encoder
+from macl_tf.server.app import open_app
 from macl_tf.server.auth import LOOPBACK, Access
-from macl_tf.server.limits import Limits
-from macl_tf.server.server import Server, listen, open_app
+from macl_tf.server.server import Server, listen
+from macl_tf.server.settings import Limits
 from macl_tf.server.versions import Options, Versions
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder

@@ -510,7 +510,7 @@ def test_killed_at_a_dozen_moments_nothing_is_lost_and_nothing_twice(
     report = embed(folder, output, shard_size=8)
     assert report.before >= 8  # it went on, and did not begin anew
     items, vectors, thumbnails = read_shards(output)
-    assert sorted(items.ids) == good and len(thumbnails) == len(good)
+    assert sorted(items.ids) == good and len(list(thumbnails)) == len(good)
     assert sorted(bad_files(output)) == bad
     whole, expected, _ = read_shards(tmp_path / "unbroken")
     order, other = np.argsort(items.ids), np.argsort(whole.ids)

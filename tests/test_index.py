@@ -48,10 +48,10 @@ def one(id_, labels=(0, 0, 0), **columns):
 
 def test_facts_of_an_index(root):
     index = Index.open(root)
-    assert (len(index), index.dim, index.version, index.kind, index.num_changes) == (60, DIM, 1, "brute_force", 0)
+    assert (len(index), index.dim, index.version, index.num_changes) == (60, DIM, 1, 0)
     assert index.label_names == NAMES and index.info["encoder"] == {"version": 1}
-    assert index.recall == {"target": 0.95, "measured": 1.0, "k": 10, "queries": 0}
-    assert index.info["count"] == 60 and index.info["parameters"] == {}
+    assert index.info["recall"] == {"target": 0.95, "measured": 1.0, "k": 10, "queries": 0}
+    assert (index.info["kind"], index.info["count"], index.info["parameters"]) == ("brute_force", 60, {})
     assert index.describe(4) == archive(60)[0].describe(4) == index.describe("tile 4")
     assert (index.thumbnail(4), index.thumbnail("tile 3")) == (b"jpeg 4", None)
     assert {path.name for path in (root / "1").iterdir()} == {
@@ -465,7 +465,8 @@ def test_what_is_written_while_changes_are_folded_is_handed_over(root, monkeypat
 def test_scann_and_exact_search_agree(large):
     folder, _, vectors = large
     index = Index.open(folder)
-    assert index.kind == "hashing" and index.recall["measured"] >= 0.93 and index.recall["queries"] > 0
+    recall = index.info["recall"]
+    assert index.info["kind"] == "hashing" and recall["measured"] >= 0.93 and recall["queries"] > 0
     queries = vectors[::1200]
     found, true = index.search(queries, k=10), index.search(queries, k=10, exact=True)
     assert true == Index.open(folder, exact=True).search(queries, k=10)
@@ -615,7 +616,7 @@ import sys
 import numpy as np
 from macl_tf.index.index import Index
 index = Index.open(sys.argv[1])
-print(index.kind, len(index.search(np.ones((1, index.dim)))[0]), *({"tensorflow", "keras"} & set(sys.modules)))
+print(index.info["kind"], len(index.search(np.ones((1, index.dim)))[0]), *({"tensorflow", "keras"} & set(sys.modules)))
 """
     assert run_python(script, large[0]).stdout.split() == ["hashing", "10"]
 

@@ -11,7 +11,7 @@ from macl_tf.artifacts import ArtifactError, open_version, versions
 from macl_tf.export.retriever import MAX_K, build_retriever
 from macl_tf.export.saved_model import ExportedEncoder, export_encoder
 from macl_tf.files import read_json
-from macl_tf.index.build import build_index
+from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
 from tests.pictures import encoded, pixels
 from tests.runs import make_run

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from macl_tf.server.batching import Batcher
-from macl_tf.server.errors import Unavailable
+from macl_tf.server.errors import Refused
 from tests.serving_process import Client, make_served, name_of, running, upload, vectors_of
 from tests.stub_encoder import StubEncoder
 
@@ -81,7 +81,7 @@ def test_a_failure_is_told_to_those_in_the_batch_only(gate):
     assert batcher.submit(one(4)).result(10)[0] == 4 and batcher.alive
     batcher.close()
     assert not batcher.alive
-    with pytest.raises(Unavailable):
+    with pytest.raises(Refused, match="overloaded"):
         batcher.submit(one(1))
 
 
@@ -97,10 +97,10 @@ def test_a_full_queue_refuses_and_a_cancelled_picture_is_left_out(gate):
     first = batcher.submit(one(1))
     gate.entered.acquire(timeout=10)
     waiting = [batcher.submit(one(2)), batcher.submit(one(3))]
-    with pytest.raises(Unavailable) as refused:
+    with pytest.raises(Refused) as refused:
         batcher.submit(one(4))
     assert refused.value.status_code == 503 and refused.value.headers == {"Retry-After": "1"}
-    with pytest.raises(Unavailable), batcher.coming():
+    with pytest.raises(Refused, match="overloaded"), batcher.coming():
         pass
     waiting[0].cancel()
     gate.open.release(2)

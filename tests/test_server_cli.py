@@ -16,8 +16,8 @@ from macl_tf import cli
 from macl_tf.export.exporting import export_run
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
-from macl_tf.server.limits import Limits
 from macl_tf.server.service import _IN_WORK
+from macl_tf.server.settings import Limits
 from macl_tf.server.versions import Options
 from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings

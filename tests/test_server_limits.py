@@ -14,9 +14,9 @@ import pytest
 from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.picture_kinds import RULE, PictureError
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import TooLarge
-from macl_tf.server.limits import Limits
+from macl_tf.server.errors import Refused
 from macl_tf.server.service import decode
+from macl_tf.server.settings import Limits
 from tests.pictures import blank_png, encoded, good_pictures, pictures_of_other_kinds, pixels, png
 from tests.serving_process import SMALL, Client, make_served, name_of, running, upload
 from tests.tiffs import read_tiffs, refused_tiffs
@@ -107,7 +107,7 @@ def test_a_picture_over_the_limit_is_never_decoded(monkeypatch, kind):
 
     data = encoded(np.zeros((501, 500, 3), np.uint8), kind)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    with pytest.raises(TooLarge, match="at most 250000 pixels") as refused:
+    with pytest.raises(Refused, match="at most 250000 pixels") as refused:
         decode(data, 8, replace(SMALL, bytes=len(data)))
     assert refused.value.status_code == 413
 
@@ -181,7 +181,7 @@ def test_one_client_has_so_many_requests_at_most(served):
 
     import httpx
 
-    from macl_tf.server.server import open_app
+    from macl_tf.server.app import open_app
     from macl_tf.server.versions import Options
     from tests.serving_process import load_stub
 

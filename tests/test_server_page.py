@@ -15,9 +15,8 @@ from macl_tf.datasets.images import thumbnail
 from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
 from macl_tf.server.auth import LOOPBACK, Access
-from macl_tf.server.base_map import BaseMap
-from macl_tf.server.limits import Limits
 from macl_tf.server.service import PREVIEW
+from macl_tf.server.settings import BaseMap, Limits
 from tests.browser import chromium, until
 from tests.serving_process import (
     COUNT,

@@ -297,7 +297,7 @@ def test_a_damaged_new_version_leaves_the_old_one_serving(served):
     (served / "index" / "2" / "vectors.npy").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="must have"):
         versions.refresh()
-    assert versions.newest.index_version == 1 and versions.ready
+    assert versions.newest.index_version == 1 and versions.newest.batcher.alive
     versions.close()
 
 
@@ -310,7 +310,7 @@ def test_old_versions_are_let_go_and_so_are_their_encoders(served, monkeypatch):
     publish_index(served, {"version": 2, "uuid": versions.newest.made_with["uuid"]}, "b", keep=1)
     monkeypatch.setattr("macl_tf.server.versions._RETIRED", -1.0)
     versions.refresh()
-    assert versions.held(1) is None and not first.alive and versions.ready
+    assert versions.held(1) is None and not first.alive and versions.newest.batcher.alive
     versions.close()
 
 

@@ -53,10 +53,10 @@ def run_serve(options: argparse.Namespace) -> int:
     """`macl serve`."""
     if missing := [module.replace("_", "-") for module in _MODULES if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
+    from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
-    from macl_tf.server.base_map import BaseMap
-    from macl_tf.server.limits import Limits
-    from macl_tf.server.server import Server, listen, open_app
+    from macl_tf.server.server import Server, listen
+    from macl_tf.server.settings import BaseMap, Limits
     from macl_tf.server.versions import Options
 
     hosts = tuple(name.lower() for name in options.allow_host)

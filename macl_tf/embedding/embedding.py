@@ -44,29 +44,16 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """What a run of `embed_images` did.
-
-    Attributes:
-        output: Folder of the shards.
-        embedded: Tiles embedded by this run, new and changed ones.
-        before: Tiles that were embedded before, the changed and the gone among them.
-        bad: Files that could not be embedded, in this run or before; they stand in bad_files.csv.
-        seconds: How long this run took.
-        changed: Tiles that were embedded before and are others now: their file changed, or their row in the table.
-        gone: Tiles that were embedded before and are left out now: they are not there any more, or cannot be decoded
-            since they changed.
-        kept: Tiles that were embedded before and stay as they were, because they, or the folder that they lie in,
-            cannot be looked into at the moment.
-    """
+    """What a run of `embed_images` did."""
 
     output: Path
-    embedded: int
-    before: int
-    bad: int
+    embedded: int  # tiles embedded by this run, new and changed ones
+    before: int  # tiles that were embedded before, the changed and the gone among them
+    bad: int  # files that could not be embedded, in this run or before; they stand in bad_files.csv
     seconds: float
-    changed: int = 0
-    gone: int = 0
-    kept: int = 0
+    changed: int = 0  # tiles embedded before that are others now: their file changed, or their row in the table
+    gone: int = 0  # tiles embedded before that are not there any more, or cannot be decoded since they changed
+    kept: int = 0  # tiles embedded before that, or whose folder, cannot be looked into now: they stay as they were
 
     @property
     def images_per_second(self) -> float:
@@ -120,26 +107,18 @@ def embed_images(
     batch_size: int = 64,
     progress: bool = True,
 ) -> EmbeddingReport:
-    """Embeds every tile of a source into a folder of Parquet shards.
+    """Embeds every tile of a source into a folder of Parquet shards, which is made if need be.
 
     The same call after an interruption goes on behind the last finished shard. Later it embeds what came since, and
     anew what has changed since: the size or time of its file, or its labels, split or date in the source. What is gone
     is left out from then on, which holds when all else is done. What cannot be looked into at the moment stays as it
-    was. A bad file is tried again once it has changed. Memory depends on `batch_size`, `shard_size` and the largest
-    picture, and by 34 bytes each on how many were embedded before.
+    was. A bad file is tried again once it has changed. The source's labels that the encoder does not know become
+    columns of their own, behind its own.
 
-    Args:
-        encoder: The exported encoder.
-        source: Where tiles come from.
-        output: Folder of the shards; it is made if need be.
-        shard_size: Tiles in a shard, >= 1. As many are embedded again after a kill, at most.
-        thumbnail_size: Longest side in pixels of the small pictures to keep; 0 keeps none.
-        workers: Threads that read, decode and resize, >= 1.
-        batch_size: Pictures that the encoder takes at once, >= 1.
-        progress: Whether to show a bar. What the source has to note is said on standard error all the same.
-
-    Returns:
-        What was done. The source's labels that the encoder does not know become columns of their own, behind its own.
+    A kill costs `shard_size` tiles at most, which are embedded again. `thumbnail_size` is the longest side in pixels of
+    the small pictures to keep, 0 for none. `workers` threads read, decode and resize; the encoder takes `batch_size`
+    pictures at once. Memory depends on these and the largest picture, and by 34 bytes each on how many were embedded
+    before. What the source has to note is said on standard error, without `progress` too.
 
     Raises:
         FileNotFoundError: If the source is empty. Then all stays as it was.
@@ -162,7 +141,7 @@ def embed_images(
         shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim, thumbnail_size))
         _refuse_another_source(source, shards)
         before, started = shards.rows, time.monotonic()
-        shard = _Shard(encoder, label_names)
+        shard = _Shard(encoder, shards, batch_size, shard_size)
         closed: list[str] = []  # folders that cannot be looked into
         kept = listed = 0
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
@@ -196,18 +175,14 @@ def embed_images(
                     if isinstance(prepared, _Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
                         kept += 1
                     else:
-                        shard.take(prepared, batch_size, shard_size, shards)
-                    if shard.is_full(shard_size):
-                        shard.write(shards)
+                        shard.take(prepared)
                     bar.update()
             if not listed:
                 raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
             # Last, when all of the source was seen: a call that is killed takes nothing away.
             for id in shards.unseen(tuple(closed)):
-                shard.drop(id, shards)
-                if shard.is_full(shard_size):
-                    shard.write(shards)
-            shard.write(shards)
+                shard.drop(id)
+            shard.write()
         shards.write_bad_files()
         seconds = time.monotonic() - started
     return EmbeddingReport(
@@ -217,29 +192,26 @@ def embed_images(
 
 def _refuse_another_source(source: TileSource, shards: ShardFolder) -> None:
     """Raises an error if none of the tiles embedded before is in the source: then it is hardly the same one."""
-    if not shards.rows:
-        return
     listed = 0
-    for tile in source:  # most often the first will do
+    for tile in source if shards.rows else ():  # most often the first will do
         if shards.holds(tile.id):
             return
         listed += 1
-    if not listed:
-        raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
-    raise ValueError(
-        f"none of the {shards.rows:,} tiles in '{shards.folder}' is among the {listed:,} of '{source.name}' now. "
-        "If this is another archive, use another output folder; if it is the same one, see that all of it is there "
-        "(mounted, readable), under the same names."
-    )
+    if listed:
+        raise ValueError(
+            f"none of the {shards.rows:,} tiles in '{shards.folder}' is among the {listed:,} of '{source.name}' now. "
+            "If this is another archive, use another output folder; if it is the same one, see that all of it is there "
+            "(mounted, readable), under the same names."
+        )
 
 
 class _Shard:
-    """The shard that is being filled."""
+    """The shard that is being filled, and written when it is full."""
 
-    def __init__(self, encoder: Encoder, label_names: tuple[str, ...]) -> None:
-        self._encoder = encoder
-        self._label_names = label_names
-        self._known = KnownLabels(label_names)
+    def __init__(self, encoder: Encoder, shards: ShardFolder, batch_size: int, shard_size: int) -> None:
+        self._encoder, self._shards, self._batch_size, self._shard_size = encoder, shards, batch_size, shard_size
+        self._label_names = shards.origin.label_names
+        self._known = KnownLabels(self._label_names)
         self.embedded = self.changed = self.gone = 0  # of what was written
         self._clear()
 
@@ -249,38 +221,41 @@ class _Shard:
         self._vectors: list[NDArray[np.float32]] = []
         self._bad: list[BadFile] = []
         self._gone: list[str] = []
-        self._tiles_gone = 0
 
     def facts_of(self, tile: Tile) -> str:
         """What the source says of a tile, as far as it is kept."""
         columns = sorted(self._known.places(tile.labels))
         return json.dumps([columns, tile.split, str(tile.date)])
 
-    def drop(self, id: str, shards: ShardFolder) -> None:
-        """Leaves out a tile, or a bad file, of earlier shards."""
-        self._gone.append(id)
-        self._tiles_gone += shards.holds(id)
-
-    def _fail(self, tile: Tile, bad: BadFile, shards: ShardFolder) -> None:
-        """Notes a bad file; the tile that was embedded from it before is gone."""
-        if shards.bad.get(bad.path) != bad:  # else it is told already
-            self._bad.append(bad)
-        if shards.holds(tile.id):
-            self.drop(tile.id, shards)
-
-    def take(self, prepared: _Prepared | _Failed, batch_size: int, shard_size: int, shards: ShardFolder) -> None:
+    def take(self, prepared: _Prepared | _Failed) -> None:
+        """Takes in a tile, or a bad file."""
         if isinstance(prepared, _Failed):
-            self._fail(prepared.tile, prepared.bad, shards)
+            self._fail(prepared.tile, prepared.bad)
         else:
             self._waiting.append(prepared)
-        if len(self._waiting) == min(batch_size, shard_size - len(self._rows)):
-            self._encode(shards)
+        if len(self._waiting) == min(self._batch_size, self._shard_size - len(self._rows)):
+            self._encode()
+        self._write_full()
 
-    def is_full(self, shard_size: int) -> bool:
-        return max(len(self._rows), len(self._bad), len(self._gone)) >= shard_size
+    def drop(self, id: str) -> None:
+        """Leaves out a tile, or a bad file, of earlier shards."""
+        self._gone.append(id)
+        self._write_full()
 
-    def write(self, shards: ShardFolder) -> None:
-        self._encode(shards)
+    def _fail(self, tile: Tile, bad: BadFile) -> None:
+        """Notes a bad file; the tile that was embedded from it before is gone."""
+        if self._shards.bad.get(bad.path) != bad:  # else it is told already
+            self._bad.append(bad)
+        if self._shards.holds(tile.id):
+            self._gone.append(tile.id)
+
+    def _write_full(self) -> None:
+        if max(len(self._rows), len(self._bad), len(self._gone)) >= self._shard_size:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what there is."""
+        self._encode()
         if not self._rows and not self._bad and not self._gone:
             return
         labels = np.zeros((len(self._rows), len(self._label_names)), np.uint8)
@@ -298,23 +273,16 @@ class _Shard:
             dates=[prepared.date for prepared in self._rows],
         )
         vectors = np.array(self._vectors, np.float32).reshape(-1, self._encoder.dim)
-        thumbnails = [prepared.thumbnail for prepared in self._rows]
-        changed = sum(shards.holds(tile.id) for tile in tiles)
-        shards.add(
-            items,
-            vectors,
-            thumbnails if any(thumbnails) else None,
-            self._bad,
-            stamps=[prepared.stamp for prepared in self._rows],
-            facts=[self.facts_of(tile) for tile in tiles],
-            gone=self._gone,
-        )
+        small = [prepared.thumbnail for prepared in self._rows]
         self.embedded += len(tiles)
-        self.changed += changed
-        self.gone += self._tiles_gone
+        self.changed += sum(self._shards.holds(tile.id) for tile in tiles)
+        self.gone += sum(map(self._shards.holds, self._gone))
+        stamps, facts = [prepared.stamp for prepared in self._rows], [self.facts_of(tile) for tile in tiles]
+        told = {"stamps": stamps, "facts": facts, "gone": self._gone}
+        self._shards.add(items, vectors, small if any(small) else None, self._bad, **told)
         self._clear()
 
-    def _encode(self, shards: ShardFolder) -> None:
+    def _encode(self) -> None:
         if not self._waiting:
             return
         vectors = np.asarray(self._encoder.embed_pixels(np.stack([prepared.pixels for prepared in self._waiting])))
@@ -327,7 +295,7 @@ class _Shard:
                 self._vectors.append(vector)
             else:
                 bad = BadFile(prepared.tile.path, "its embedding is not finite", prepared.stamp)
-                self._fail(prepared.tile, bad, shards)
+                self._fail(prepared.tile, bad)
         self._waiting = []
 
 

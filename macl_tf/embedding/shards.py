@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,44 +41,26 @@ FORMAT = 2
 _NAME = re.compile(r"part-(\d+)\.(parquet|json)")
 
 
-class _OtherFormat(ValueError):
-    """Of shards that another macl_tf wrote."""
-
-
 class BadFile(NamedTuple):
-    """A file that could not be embedded.
+    """A file that could not be embedded."""
 
-    Attributes:
-        path: Relative to its source.
-        reason: Why.
-        stamp: Its size and time of change then; a file that has changed since is tried again. "" where it could not
-            be opened: then it is tried again each time.
-    """
-
-    path: str
+    path: str  # relative to its source
     reason: str
+    # Its size and time of change then; a file that has changed since is tried again. "" where it could not be opened:
+    # then it is tried again each time.
     stamp: str = ""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What all shards of one folder have in common.
+    """What all shards of one folder have in common."""
 
-    Attributes:
-        encoder: SHA-256 of the run's encoder.
-        descriptor: Which of its outputs was compared (`Settings.descriptors`).
-        version: Its number in SERVED/encoder when the shard was made, for people: it may be exported twice.
-        label_names: The label columns.
-        dim: D, the width of the embeddings.
-        thumbnail_size: Longest side in pixels of the small pictures, 0 for none.
-    """
-
-    encoder: str
-    descriptor: str
-    version: int
+    encoder: str  # SHA-256 of the run's encoder
+    descriptor: str  # which of its outputs was compared (`Settings.descriptors`)
+    version: int  # its number in SERVED/encoder when the shard was made, for people: it may be exported twice
     label_names: tuple[str, ...]
     dim: int
-    thumbnail_size: int = THUMBNAIL_SIZE
+    thumbnail_size: int = THUMBNAIL_SIZE  # longest side in pixels of the small pictures, 0 for none
 
     def check(self, other: Origin, path: Path) -> None:
         """Raises a ValueError if `other`, found in the shard `path`, cannot stand beside this one."""
@@ -104,21 +86,13 @@ class Origin:
 
 
 class Record(NamedTuple):
-    """What stands beside a shard.
+    """What stands beside a shard."""
 
-    Attributes:
-        origin: Of its tiles.
-        rows: How many they are.
-        thumbnails: Whether there are small pictures of them.
-        bad: What was found bad while it was made.
-        gone: Ids of tiles, and paths of bad files, that earlier shards tell of and that are not there any more.
-    """
-
-    origin: Origin
-    rows: int
-    thumbnails: bool
-    bad: tuple[BadFile, ...]
-    gone: tuple[str, ...] = ()
+    origin: Origin  # of its tiles
+    rows: int  # how many they are
+    thumbnails: bool  # whether there are small pictures of them
+    bad: tuple[BadFile, ...]  # what was found bad while it was made
+    gone: tuple[str, ...] = ()  # ids of tiles, and paths of bad files, of earlier shards that are not there any more
 
 
 def write_record(path: Path, record: Record, content: Path) -> None:
@@ -127,11 +101,6 @@ def write_record(path: Path, record: Record, content: Path) -> None:
     del facts["origin"]
     # In ASCII: the name of a bad file may be made of bytes that are not UTF-8.
     write_text(path.with_suffix(".json"), json.dumps(facts | {"sha256": sha256_of(content)}, indent=1) + "\n")
-
-
-def shard_path(folder: Path, number: int) -> Path:
-    """Where the shard of a number stands."""
-    return folder / f"part-{number:05}.parquet"
 
 
 def shard_number(path: Path) -> int:
@@ -147,11 +116,7 @@ def remedy(path: Path) -> str:
 
 
 def shard_paths(folder: str | os.PathLike[str]) -> list[Path]:
-    """The finished shards in a folder, in the order in which they were written.
-
-    Raises:
-        FileNotFoundError: If one between others is missing.
-    """
+    """The finished shards in a folder, as they were written; a FileNotFoundError if one between others is missing."""
     names = [path for path in Path(folder).iterdir() if _NAME.fullmatch(path.name)]
     paths = sorted((path for path in names if path.suffix == ".parquet"), key=shard_number)
     there = {shard_number(path) for path in paths}
@@ -164,11 +129,7 @@ def shard_paths(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_record(path: Path) -> Record:
-    """Reads what stands beside a shard, and checks that the shard holds the bytes that were written.
-
-    Raises:
-        ValueError: If it is damaged, or no shard.
-    """
+    """Reads what stands beside a shard, and checks that the shard holds the bytes that were written."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise ValueError(
@@ -176,47 +137,36 @@ def read_record(path: Path) -> Record:
         )
     try:
         record = read_json(beside)
-        if (found := int(record["format"])) != FORMAT:
-            raise _OtherFormat(
-                f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output "
-                "folder, or the macl_tf that wrote it."
-            )
-        names = tuple(map(str, record["label_names"]))
-        encoder, descriptor = str(record["encoder"]), str(record["descriptor"])
-        small = int(record["thumbnail_size"])
-        origin = Origin(encoder, descriptor, int(record["version"]), names, int(record["dim"]), small)
-        bad = tuple(BadFile(*map(str, file)) for file in record["bad"])
-        size, digest, rows = int(record["bytes"]), record["sha256"], int(record["rows"])
-        thumbnails, gone = bool(record["thumbnails"]), tuple(map(str, record["gone"]))
-    except _OtherFormat:
-        raise
+        if (found := int(record["format"])) == FORMAT:
+            identity = str(record["encoder"]), str(record["descriptor"]), int(record["version"])
+            names, small = tuple(map(str, record["label_names"])), int(record["thumbnail_size"])
+            bad = tuple(BadFile(*map(str, file)) for file in record["bad"])
+            size, digest, rows = int(record["bytes"]), record["sha256"], int(record["rows"])
+            origin, gone = Origin(*identity, names, int(record["dim"]), small), tuple(map(str, record["gone"]))
+            told = Record(origin, rows, bool(record["thumbnails"]), bad, gone)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{beside}' is damaged ({type(error).__name__}: {error}). {remedy(path)}") from error
+    if found != FORMAT:
+        raise ValueError(
+            f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output "
+            "folder, or the macl_tf that wrote it."
+        )
     if path.stat().st_size != size:
         raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
     if sha256_of(path) != digest:
         raise ValueError(f"'{path}' does not hold the bytes that were written (SHA-256 differs). {remedy(path)}")
-    return Record(origin, rows, thumbnails, bad, gone)
+    return told
 
 
 class ShardFolder:
-    """The shards of a folder, to be added to by one process at a time.
+    """The shards of a folder, which exists, to be added to by one process at a time; what is added is of `origin`.
 
-    Args:
-        folder: The folder, which exists.
-        origin: Of what is going to be added.
-
-    Raises:
-        ValueError: If a shard is damaged or of another origin.
-
-    Attributes:
-        rows: Tiles that there are now.
-        bad: Files found bad so far, by path.
+    A ValueError says which shard is damaged or of another origin. `rows` are the tiles that there are now, and `bad`
+    the files found bad so far, by path.
     """
 
     def __init__(self, folder: Path, origin: Origin) -> None:
-        self.folder = folder
-        self.origin = origin
+        self.folder, self.origin = folder, origin
         self.bad: dict[str, BadFile] = {}
         for left in folder.iterdir():
             if is_partial(left) and left.is_file():
@@ -234,8 +184,7 @@ class ShardFolder:
             self.bad.update({file.path: file for file in record.bad})
             self._next = shard_number(path) + 1
         told = np.concatenate(rows)
-        order = np.lexsort((np.arange(len(told)), told["low"], told["high"]))
-        told = told[order]
+        told = told[np.lexsort((np.arange(len(told)), told["low"], told["high"]))]
         last = np.ones(len(told), bool)  # of all that was told of an id, the last holds
         last[:-1] = (told["high"][1:] != told["high"][:-1]) | (told["low"][1:] != told["low"][:-1])
         told = told[last & told["there"]]
@@ -256,12 +205,11 @@ class ShardFolder:
         place = self._place(id)
         if place is None:
             return True
-        return bool((stamp and self._stamp[place] != _short(stamp)) or self._facts[place] != _short(facts))
+        return bool((stamp and self._stamp[place] != _short([stamp])[0]) or self._facts[place] != _short([facts])[0])
 
     def see(self, id: str, path: str) -> None:
         """Notes that a tile, or a bad file, is still there."""
-        place = self._place(id)
-        if place is not None:
+        if (place := self._place(id)) is not None:
             self._seen[place] = True
         if path in self.bad:
             self._bad_seen.add(path)
@@ -269,14 +217,12 @@ class ShardFolder:
     def unseen(self, below: tuple[str, ...] = ()) -> Iterator[str]:
         """Ids of tiles, and paths of bad files, that were embedded or found before and not seen since.
 
-        Args:
-            below: Beginnings of ids that are left out, of folders that could not be looked into.
+        Left out are those that begin with one of `below`: folders that could not be looked into.
         """
         yield from [path for path in self.bad if path not in self._bad_seen and not path.startswith(below)]
         for path in self._paths if not self._seen.all() else ():
             for id in read_texts(path, ("id",))[0]:
-                place = self._place(id)
-                if place is not None and not self._seen[place] and not id.startswith(below):
+                if (place := self._place(id)) is not None and not self._seen[place] and not id.startswith(below):
                     self._seen[place] = True  # not twice, where it is in two shards
                     yield id
 
@@ -298,16 +244,11 @@ class ShardFolder:
     ) -> None:
         """Writes the next shard, and the list of bad files.
 
-        Args:
-            items: n tiles, new ones or changed ones.
-            vectors: (n, D) their embeddings.
-            thumbnails: n JPEG files or None.
-            bad: What was found bad meanwhile.
-            stamps: n texts that change with the tile's file, "" where nothing is known.
-            facts: n texts that change with what was said of the tile.
-            gone: Ids of tiles, and paths of bad files, that are not there any more.
+        The n items are new or changed tiles, with (n, D) vectors and n JPEG thumbnails or none. `bad` was found
+        meanwhile. `stamps` change with a tile's file, "" where nothing is known, and `facts` with what was said of the
+        tile. `gone` are ids of tiles, and paths of bad files, that are not there any more.
         """
-        path = shard_path(self.folder, self._next)
+        path = self.folder / f"part-{self._next:05}.parquet"
         texts = {"stamp": stamps or [""] * len(items), "facts": facts or [""] * len(items)}
         with written_whole(path) as temporary:
             write_parquet(temporary, items, vectors, thumbnails, texts)
@@ -316,8 +257,7 @@ class ShardFolder:
         self._next += 1
         self.rows += len(items)
         for id in (*gone, *items.ids):
-            place = self._place(id)
-            if place is not None:
+            if (place := self._place(id)) is not None:
                 self._there[place] = False
                 self.rows -= 1
         for name in gone:
@@ -340,7 +280,7 @@ class ShardFolder:
 
     def _place(self, id: str) -> int | None:
         """Where a tile stands among those embedded before, if it is there."""
-        digest = _digests([id])[0]
+        digest = np.frombuffer(_digests([id], 16), _DIGEST)[0]
         first, last = (int(np.searchsorted(self._high, digest["high"], side)) for side in ("left", "right"))
         for place in range(first, last):
             if self._low[place] == digest["low"]:
@@ -349,67 +289,49 @@ class ShardFolder:
 
 
 def read_origin(folder: str | os.PathLike[str]) -> Origin:
-    """Which encoder and which labels the shards of a folder are of.
-
-    Raises:
-        FileNotFoundError: If there is no shard.
-        ValueError: If a shard is damaged, or shards are of different origins.
-    """
+    """Which encoder and which labels the shards of a folder are of."""
     return _survey(Path(folder))[1][-1].origin
 
 
-def read_shards(
-    folder: str | os.PathLike[str],
-) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
-    """Reads a folder of shards as one table.
+def read_shards(folder: str | os.PathLike[str]) -> tuple[Items, NDArray[np.float32], Iterator[bytes | None] | None]:
+    """Reads a folder of shards as one table: N items, their (N, D) float32 embeddings, and N thumbnails or None.
 
-    Args:
-        folder: What `embed_images` wrote.
-
-    Returns:
-        N items, their (N, D) float32 embeddings, and N thumbnails, which are read shard by shard when they are gone
-        through in order; None if no shard has any. Beside the result, one shard at a time is in memory.
-
-    Raises:
-        FileNotFoundError: If there is no shard, or none with a tile.
-        ValueError: If a shard is damaged, or shards are of different origins.
-        BlockingIOError: If `macl embed` is writing there.
+    Thumbnails are read shard by shard when they are gone through. Beside the result, one shard at a time is in memory.
+    Raises FileNotFoundError if there is no shard, or none with a tile, ValueError if a shard is damaged or shards are
+    of different origins, and BlockingIOError if `macl embed` is writing there.
     """
     folder = Path(folder)
     busy = f"'{folder}' is being written by `macl embed`. Wait for it to end, then run this again."
     with locked(folder / LOCK, busy=busy, shared=True):
-        return _read_shards(folder)
-
-
-def _read_shards(folder: Path) -> tuple[Items, NDArray[np.float32], Sequence[bytes | None] | None]:
-    paths, records = _survey(folder)
-    count, dim = sum(record.rows for record in records), records[0].origin.dim
-    vectors = np.empty((count, dim), np.float32)
-    parts: list[Items] = []
-    start = 0
-    for path, record in zip(paths, records, strict=True):
-        rows = read_parquet(path, thumbnails=False)
-        told = (record.rows, dim), record.origin.label_names
-        if rows.vectors is None or (rows.vectors.shape, rows.items.label_names) != told:
-            raise ValueError(f"'{path}' does not hold what '{path.with_suffix('.json').name}' says. {remedy(path)}")
-        if len(set(rows.items.ids)) != record.rows:
-            raise ValueError(f"ids must be unique, but '{path}' holds one twice. {remedy(path)}")
-        vectors[start : start + record.rows] = rows.vectors
-        start += record.rows
-        parts.append(rows.items)
-    living = _living([part.ids for part in parts], records)
-    left = sum(map(len, living))
-    if left == 0:
-        raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {_why_empty(count)}.")
-    if left < count:
-        end = start = 0
-        for number, rows_of in enumerate(living):  # moved together in place: a copy would need the memory twice
-            vectors[end : end + len(rows_of)] = vectors[start + rows_of]
-            start, end = start + len(parts[number]), end + len(rows_of)
-            parts[number] = parts[number].take(rows_of)
-        vectors = vectors[:left]
-    thumbnails = ShardThumbnails(paths, living) if any(record.thumbnails for record in records) else None
-    return Items.concatenate(parts), vectors, thumbnails
+        paths, records = _survey(folder)
+        count, dim = sum(record.rows for record in records), records[0].origin.dim
+        vectors = np.empty((count, dim), np.float32)
+        parts: list[Items] = []
+        start = 0
+        for path, record in zip(paths, records, strict=True):
+            rows = read_parquet(path, thumbnails=False)
+            told = (record.rows, dim), record.origin.label_names
+            if rows.vectors is None or (rows.vectors.shape, rows.items.label_names) != told:
+                raise ValueError(f"'{path}' does not hold what '{path.with_suffix('.json').name}' says. {remedy(path)}")
+            if len(set(rows.items.ids)) != record.rows:
+                raise ValueError(f"ids must be unique, but '{path}' holds one twice. {remedy(path)}")
+            vectors[start : start + record.rows] = rows.vectors
+            start += record.rows
+            parts.append(rows.items)
+        living = _living([part.ids for part in parts], records)
+        left = sum(map(len, living))
+        if left == 0:
+            why = "all that were embedded are gone since" if count else "its shards list bad files only"
+            raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {why}.")
+        if left < count:
+            end = start = 0
+            for number, rows_of in enumerate(living):  # moved together in place: a copy would need the memory twice
+                vectors[end : end + len(rows_of)] = vectors[start + rows_of]
+                start, end = start + len(parts[number]), end + len(rows_of)
+                parts[number] = parts[number].take(rows_of)
+            vectors = vectors[:left]
+        thumbnails = _thumbnails(paths, living) if any(record.thumbnails for record in records) else None
+        return Items.concatenate(parts), vectors, thumbnails
 
 
 def _living(ids: Sequence[NDArray[np.object_]], records: Sequence[Record]) -> list[NDArray[np.intp]]:
@@ -425,40 +347,11 @@ def _living(ids: Sequence[NDArray[np.object_]], records: Sequence[Record]) -> li
     ]
 
 
-def _why_empty(count: int) -> str:
-    return "all that were embedded are gone since" if count else "its shards list bad files only"
-
-
-class ShardThumbnails(Sequence[bytes | None]):
-    """The thumbnails of shards, of which one shard's are in memory at a time; quick when gone through in order."""
-
-    def __init__(self, paths: Sequence[Path], rows: Sequence[NDArray[np.intp]]) -> None:
-        self._paths = list(paths)
-        self._rows = list(rows)  # of each shard, those that count
-        self._ends = np.cumsum([len(places) for places in rows])
-        self._at = -1
-        self._held: list[bytes | None] = []
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes | None]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes | None] | None:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"there are {len(self)} thumbnails, got position {index}.")
-        shard = int(np.searchsorted(self._ends, position, side="right"))
-        start = int(self._ends[shard - 1]) if shard else 0
-        if shard != self._at:
-            found = read_parquet(self._paths[shard], vectors=False).thumbnails
-            self._held = [found[row] if found else None for row in self._rows[shard]]
-            self._at = shard
-        return self._held[position - start]
+def _thumbnails(paths: Sequence[Path], living: Sequence[NDArray[np.intp]]) -> Iterator[bytes | None]:
+    """The thumbnails of what lives in each shard, of which one shard's are in memory at a time."""
+    for path, rows in zip(paths, living, strict=True):
+        found = read_parquet(path, vectors=False).thumbnails
+        yield from (found[row] if found else None for row in rows)
 
 
 def _survey(folder: Path) -> tuple[list[Path], list[Record]]:
@@ -471,29 +364,24 @@ def _survey(folder: Path) -> tuple[list[Path], list[Record]]:
     return paths, records
 
 
-def _digests(ids: Iterable[str]) -> NDArray[Any]:
-    """128 bits of each id: of millions of ids they fit into memory, and no two of different ids are the same."""
-    joined = b"".join(hashlib.blake2b(id.encode("utf-8", "surrogateescape"), digest_size=16).digest() for id in ids)
-    return np.frombuffer(joined, _DIGEST)
+def _digests(texts: Iterable[str], size: int) -> bytes:
+    """A digest of so many bytes of each: of millions they fit into memory; 16 are never the same for two texts."""
+    coded = (text.encode("utf-8", "surrogateescape") for text in texts)
+    return b"".join(hashlib.blake2b(text, digest_size=size).digest() for text in coded)
 
 
-def _short(text: str) -> Any:
-    """64 bits of a text."""
-    return np.frombuffer(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "<u8")[0]
+def _short(texts: Iterable[str]) -> NDArray[Any]:
+    """64 bits of each."""
+    return np.frombuffer(_digests(texts, 8), "<u8")
 
 
 def _rows_of(
-    ids: Sequence[str] | NDArray[np.object_],
-    stamps: NDArray[np.object_] | None = None,
-    facts: NDArray[np.object_] | None = None,
-    *,
-    there: bool = True,
+    ids: Sequence[str] | NDArray[np.object_], stamps: Iterable[str] = (), facts: Iterable[str] = (), there: bool = True
 ) -> NDArray[Any]:
-    """What is remembered of tiles."""
-    digests = _digests(ids)
-    rows = np.zeros(len(digests), _ROW)
-    rows["high"], rows["low"], rows["there"] = digests["high"], digests["low"], there
-    for name, texts in (("stamp", stamps), ("facts", facts)):
-        if texts is not None:
-            rows[name] = [_short(text) for text in texts]
+    """What is remembered of tiles; of those that are gone nothing but that."""
+    rows = np.zeros(len(ids), _ROW)
+    rows[["high", "low"]] = np.frombuffer(_digests(ids, 16), _DIGEST)
+    rows["there"] = there
+    if there:
+        rows["stamp"], rows["facts"] = _short(stamps), _short(facts)
     return rows

@@ -20,53 +20,33 @@ from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.tile_facts import UNKNOWN_DAY
 from macl_tf.datasets.walk import find_table, list_images
-
-_UNKNOWN_DAY = np.datetime64("NaT", "D")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A tile that is still to be read.
+    """A tile that is still to be read."""
 
-    Attributes:
-        id: Its name, unique within the source.
-        path: Its file, relative to the source.
-        read: Gives the (H, W, 3) uint8 picture; a ValueError or OSError says why there is none. It may be called from
-            any thread.
-        labels: Names of the labels it holds.
-        split: "train", "validation", "test" or "", unknown.
-        source: What it comes from.
-        date: Day it was taken, where the source knows better than the file; NaT otherwise.
-        file: Where its header can be read, for the date and the footprint.
-        contents: A digest of its picture, where the source knows one and there is no file to tell a change by.
-        unlisted: Whether it stands for a folder that cannot be looked into: what was below it may still be there.
-    """
-
-    id: str
-    path: str
+    id: str  # unique within the source
+    path: str  # of its file, relative to the source
+    # Gives the (H, W, 3) picture; a ValueError or OSError says why there is none. It may be called from any thread.
     read: Callable[[], NDArray[np.uint8]]
     labels: tuple[str, ...] = ()
-    split: str = ""
-    source: str = ""
-    date: np.datetime64 = _UNKNOWN_DAY
-    file: Path | None = None
-    contents: str = ""
-    unlisted: bool = False
+    split: str = ""  # "train", "validation", "test" or "", unknown
+    source: str = ""  # what it comes from
+    date: np.datetime64 = UNKNOWN_DAY  # it was taken, where the source knows better than the file; NaT otherwise
+    file: Path | None = None  # where its header can be read, for the date and the footprint
+    contents: str = ""  # a digest of its picture, where the source knows one and no file tells a change
+    unlisted: bool = False  # stands for a folder that cannot be looked into: what was below it may still be there
 
 
 class TileSource(Protocol):
-    """What can be embedded: iterated anew each time, always in the same order.
+    """What can be embedded: iterated anew each time, always in the same order."""
 
-    Attributes:
-        name: What messages call it.
-        label_names: The labels that its tiles may hold.
-        notes: What the user should know about it.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    notes: tuple[str, ...]
+    name: str  # what messages call it
+    label_names: tuple[str, ...]  # that its tiles may hold
+    notes: tuple[str, ...]  # what the user should know about it
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles."""
@@ -78,28 +58,13 @@ class TileSource(Protocol):
 class FolderSource:
     """A folder of images at any depth, of any number, which are listed while they are read.
 
-    Ids are paths relative to the folder, with forward slashes. Hidden files and what operating systems leave behind
-    are passed over. Rasters of a kind that is not read, such as .jp2, are tiles that cannot be read, unless the picture
+    Ids are paths relative to the folder, with forward slashes. Hidden files and what operating systems leave behind are
+    passed over. Rasters of a kind that is not read, such as .jp2, are tiles that cannot be read, unless the picture
     that was made of one lies beside it. Symbolic links are followed, but not into a folder that holds them.
 
-    Args:
-        folder: The folder.
-        table: A label table (`macl_tf.datasets.tables`), as a path from the folder or from the working directory.
-            `notes` tell how it was read, as those of `macl_tf.datasets.folder.load_folder` do.
-            Images without a row are embedded without labels. A column `split` becomes the split, a column
-            `date` (2021-07-31) the date. With a table all names are held in memory.
-
-    Raises:
-        FileNotFoundError: If the folder or the table is not there.
-        ValueError: If the table cannot be read, or none of its rows names an image.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("b.png", "a.jpg", "notes.txt"):
-        ...     (folder / name).touch()
-        >>> [tile.id for tile in FolderSource(folder)]
-        ['a.jpg', 'b.png']
+    Images without a row in the label table (`macl_tf.datasets.tables`; a path from the folder or from the working
+    directory) are embedded without labels. Its column `split` becomes the split, its column `date` (2021-07-31) the
+    date; `notes` tell how it was read. With a table all names are held in memory.
     """
 
     def __init__(self, folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> None:
@@ -141,36 +106,22 @@ class FolderSource:
             file = self.folder / name
             read = partial(_read, file, name, error)
             tile = Tile(name, name, read, source=self.name, file=file, unlisted=error is not None)
-            if self._table is not None and name in self._rows:
-                tile = self._described(tile, self._table, self._rows[name])
+            if self._table is not None and (row := self._rows.get(name)) is not None:
+                tile = replace(
+                    tile,
+                    labels=tuple(self.label_names[held] for held in np.flatnonzero(self._table.labels[row])),
+                    split=self._table.splits[row] if self._table.splits else "",
+                    date=self._dates.get(row, UNKNOWN_DAY),
+                )
             yield tile
 
     def count(self) -> int:
         """The number of images there are now."""
         return sum(1 for _ in list_images(self.folder))
 
-    def _described(self, tile: Tile, table: LabelTable, row: int) -> Tile:
-        return replace(
-            tile,
-            labels=tuple(table.label_names[held] for held in np.flatnonzero(table.labels[row])),
-            split=table.splits[row] if table.splits else "",
-            date=self._dates.get(row, _UNKNOWN_DAY),
-        )
-
 
 class ArchiveSource:
-    """The tiles of an archive, with its labels.
-
-    Args:
-        archive: The archive. Its file names become ids.
-        splits: How it was divided, where that is known.
-
-    Example:
-        >>> tile = np.zeros((8, 8, 3), np.uint8)
-        >>> archive = Archive("mine", ("sea", "sand"), ("a.png", "b.png"), np.eye(2), lambda index: tile)
-        >>> [(tile.id, tile.labels) for tile in ArchiveSource(archive)]
-        [('a.png', ('sea',)), ('b.png', ('sand',))]
-    """
+    """The tiles of an archive, with its labels, and how it was divided, where that is known. File names become ids."""
 
     def __init__(self, archive: Archive, splits: Splits | None = None) -> None:
         self.archive = archive

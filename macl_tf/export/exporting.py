@@ -24,6 +24,9 @@ from macl_tf.export.saved_model import ExportedEncoder, export_encoder, exported
 from macl_tf.files import PARTIAL, locked
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
+from macl_tf.index.journal import lock_path
+from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.version import Stored
 from macl_tf.training.run_directory import archive_of, finished_run
 
 _NAMED = 3  # sources that stand in the name of an archive
@@ -161,7 +164,7 @@ def build_from(
         recall_target=info["built"]["recall_target"],
         keep=keep,
         progress=progress,
-        check=lambda: check_changes(root, discard_changes, locked=True),
+        check=lambda: check_changes(root, discard_changes, holding=True),
     )
 
 
@@ -255,15 +258,17 @@ def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
     return all(manifest["info"].get(key) == value for key, value in info.items())
 
 
-def check_changes(root: Path, discard: bool, locked: bool = False) -> None:
+def check_changes(root: Path, discard: bool, holding: bool = False) -> None:
     """Raises a ValueError if a new index would leave out upserts and deletes of the present one, unless to discard.
 
-    `locked` is whether the caller holds the journal's lock.
+    `holding` is whether the caller holds the journal's lock.
     """
     if discard or not versions(root):
         return
-    index = Index.open(root, exact=True, verify=False, locked=locked)
-    if changes := index.num_changes + index.info.get("folded_changes", 0):
+    stored = Stored.open(root, None, exact=True, verify=False)
+    with nullcontext() if holding else locked(lock_path(root), shared=True):
+        state = Snapshot.of(stored).caught_up(root)
+    if changes := state.num_changes + state.info.get("folded_changes", 0):
         raise ValueError(
             f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "
             "--discard-changes if they are not needed any more (the present version stays beside the new one)."

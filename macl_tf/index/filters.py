@@ -57,7 +57,7 @@ class Filter:
     split: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("any_of", "all_of", "none_of", "split"):
+        for name in (*_OF_LABELS, "split"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if self.bbox is not None:
             object.__setattr__(self, "bbox", _box(self.bbox))
@@ -68,7 +68,7 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str, label_names: Sequence[str] | None = None) -> Filter:
-        """Reads the text form.
+        """Reads the text form; an error shows how it should look.
 
         Args:
             text: Conditions with semicolons between them, each `name=value` with the names above: any_of, all_of,
@@ -78,7 +78,7 @@ class Filter:
                 with other case, blanks, hyphens and underscores.
 
         Raises:
-            ValueError: If it cannot be read, or names a label that there is not. The message shows how it should look.
+            ValueError: If it cannot be read, or names a label that there is not.
         """
         given: dict[str, Any] = {}
         ends = [*separators(text, ";", "=,|"), len(text)]
@@ -100,11 +100,7 @@ class Filter:
         return cls(**given)
 
     def mask(self, items: Items) -> NDArray[np.bool_]:
-        """(N,) whether each item matches.
-
-        Raises:
-            UnknownLabelError: If a label is not one of the items' `label_names`.
-        """
+        """(N,) whether each item matches. An UnknownLabelError names all labels that the items do not have."""
         known = known_labels(items.label_names)
         known.places((*self.any_of, *self.all_of, *self.none_of))  # all that are unknown, in one error
         matches = np.ones(len(items), bool)
@@ -133,9 +129,8 @@ def _touches(bounds: NDArray[np.float64], box: tuple[float, float, float, float]
     """(N,) whether each box (N, 4) meets `box`; edges count, NaN meets nothing."""
     west, south, east, north = box
     east += 360.0 * (west > east)
-    between = (bounds[:, 0] <= east) & (bounds[:, 2] >= west)
-    for turn in (-360.0, 360.0):  # the same meridian has several names
-        between |= (bounds[:, 0] <= east + turn) & (bounds[:, 2] >= west + turn)
+    turns = np.array([[0.0], [-360.0], [360.0]])  # the same meridian has several names
+    between = ((bounds[:, 0] <= east + turns) & (bounds[:, 2] >= west + turns)).any(axis=0)
     return between & (bounds[:, 1] <= north) & (bounds[:, 3] >= south)
 
 

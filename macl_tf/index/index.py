@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,17 @@ from numpy.typing import ArrayLike
 
 from macl_tf.artifacts import ArtifactError, versions
 from macl_tf.files import locked
-from macl_tf.index.build import build_index, publishing
-from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, Upsert, append, journal_path, lock_path
 from macl_tf.index.snapshot import Hit, Snapshot
-from macl_tf.index.version import Stored, write_version
+from macl_tf.index.version import Stored, build_index, publishing, write_version
 
 __all__ = ["Hit", "Index", "Snapshot", "build_index"]
+
+
+def _present(name: str) -> Any:
+    """An attribute of the present state."""
+    return property(attrgetter(f"_snapshot.{name}"))
 
 
 class Index:
@@ -48,128 +52,42 @@ class Index:
         (1, 2)
     """
 
-    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool, locked: bool = False) -> None:
-        self._root = root
-        self._wanted = version
-        self._exact = exact
-        self._verify = verify
+    def __init__(self, root: Path, version: int | None, exact: bool, verify: bool) -> None:
+        self._root, self._wanted, self._exact, self._verify = root, version, exact, verify
         self._mutex = threading.Lock()
-        self._snapshot = self._open(nullcontext if locked else self._shared)
+        self._snapshot = self._open(self._shared)
 
     @classmethod
     def open(
-        cls,
-        root: str | os.PathLike[str],
-        version: int | None = None,
-        *,
-        exact: bool = False,
-        verify: bool = True,
-        locked: bool = False,
+        cls, root: str | os.PathLike[str], version: int | None = None, *, exact: bool = False, verify: bool = True
     ) -> Index:
-        """Opens an index, with all changes that were acknowledged.
+        """Opens the index in a folder of versions, "served/index", with all changes that were acknowledged.
 
-        Args:
-            root: Folder of the versions, "served/index".
-            version: Its number, which cannot be written to then. By default the newest, also after `refresh`.
-            exact: Whether to compare with every item always, and not load ScaNN.
-            verify: Whether to read every file and compare its SHA-256 first; sizes are compared always.
-            locked: Whether the caller holds the journal's lock, and reads nothing else of this index afterwards.
-
-        Raises:
-            ArtifactError: If there is none, or it is damaged. The message says which file and what to do.
+        A `version` opened by its number cannot be written to; by default it is the newest, also after `refresh`.
+        `exact` compares with every item always, and does not load ScaNN. `verify` reads every file and compares its
+        SHA-256 first; sizes are compared always. An ArtifactError says which file is missing or damaged, and what to
+        do.
         """
-        return cls(Path(root), version, exact, verify, locked)
+        return cls(Path(root), version, exact, verify)
 
     @property
     def snapshot(self) -> Snapshot:
         """The present state, which never changes: for several questions that must agree with each other."""
         return self._snapshot
 
-    @property
-    def items(self) -> Items:
-        """The items there are now, by position. What was added since the version was published stands at the end."""
-        return self._snapshot.items
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """C label names."""
-        return self._snapshot.stored.items.label_names
-
-    @property
-    def version(self) -> int:
-        """Number of the published version."""
-        return self._snapshot.stored.version
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """The facts in its manifest: encoder, dim, count, label_names, kind, parameters, recall."""
-        return self._snapshot.stored.info
-
-    @property
-    def kind(self) -> str:
-        """How the version is searched: brute_force, hashing or tree."""
-        return str(self.info["kind"])
-
-    @property
-    def recall(self) -> dict[str, Any]:
-        """Recall@k against exact search as it was measured at the build: target, measured, k, queries."""
-        return dict(self.info["recall"])
-
-    @property
-    def dim(self) -> int:
-        """D, the dimensions of the vectors."""
-        return self._snapshot.dim
-
-    @property
-    def num_changes(self) -> int:
-        """How many items were added, replaced or deleted since the version was published."""
-        return self._snapshot.num_changes
+    # What the present state answers, as `Snapshot` documents it. Positions change with writes, ids do not.
+    items: Items = _present("items")
+    label_names: tuple[str, ...] = _present("label_names")
+    version: int = _present("version")
+    info: dict[str, Any] = _present("info")
+    dim: int = _present("dim")
+    num_changes: int = _present("num_changes")
+    describe: Callable[[int | str], dict[str, Any]] = _present("describe")
+    thumbnail: Callable[[int | str], bytes | None] = _present("thumbnail")
+    search: Callable[..., list[list[Hit]]] = _present("search")
 
     def __len__(self) -> int:
         return len(self._snapshot)
-
-    def describe(self, item: int | str) -> dict[str, Any]:
-        """Everything known about an item, by id or position. Positions change with writes, ids do not.
-
-        Raises:
-            ValueError: If there is no such item.
-        """
-        return self._snapshot.describe(item)
-
-    def thumbnail(self, item: int | str) -> bytes | None:
-        """Small JPEG picture of an item, by id or position; None where there is none.
-
-        Raises:
-            ValueError: If there is no such item.
-        """
-        return self._snapshot.thumbnail(item)
-
-    def search(
-        self,
-        vectors: ArrayLike | None = None,
-        k: int = 10,
-        *,
-        ids: Sequence[str] | None = None,
-        filter: Filter | None = None,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """The k nearest items of each query.
-
-        Args:
-            vectors: (Q, D) finite, not zero, of any norm.
-            k: At least 1.
-            ids: Q ids instead: an item's own vector is the query, and the item itself is not found.
-            filter: Which items may be found.
-            exact: Whether to compare with every item this time.
-
-        Returns:
-            For each query its hits, best first, ties by position: k, or as many as there are.
-
-        Raises:
-            ValueError: For k < 1, an unknown id or label, vectors that are zero, not finite or of another width, or not
-                exactly one of vectors and ids.
-        """
-        return self._snapshot.search(vectors, k, ids=ids, filter=filter, exact=exact)
 
     def upsert(
         self,
@@ -180,9 +98,10 @@ class Index:
         encoder: Any = None,
         missing: Mapping[str, Sequence[bool]] | None = None,
     ) -> int:
-        """Adds items, and replaces those whose ids are there already: all of them, or after an error none.
+        """Adds n items, and replaces those whose ids are there already; returns how many were replaced.
 
-        When it returns they are on disk and survive a crash. Many items in one call are much faster than many calls.
+        When it returns they are on disk and survive a crash; after an error (a ValueError for what does not fit, an
+        OSError as on a full disk) nothing was changed. Many items in one call are much faster than many calls.
 
         Args:
             items: n items with labels of the index.
@@ -191,13 +110,6 @@ class Index:
             encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
             missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
                 given: an item that is replaced keeps there what it has at that moment, whoever wrote it.
-
-        Returns:
-            How many of them replaced another.
-
-        Raises:
-            ValueError: If something does not fit. Then nothing was changed.
-            OSError: If it cannot be written, as on a full disk. Then nothing was changed.
         """
 
         def change(now: Snapshot) -> Upsert | None:
@@ -213,17 +125,7 @@ class Index:
         return len(replaced)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Takes items away; when it returns, that survives a crash.
-
-        Args:
-            ids: Their ids. Those that are not there do not matter.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            OSError: If it cannot be written, as on a full disk. Then nothing was changed.
-        """
+        """Takes away those items that are there, durably, and returns how many; an OSError leaves all as it was."""
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
         found: list[str] = []
 
@@ -235,47 +137,25 @@ class Index:
         return len(found)
 
     def compact(
-        self,
-        *,
-        kind: str = "auto",
-        recall_target: float = 0.95,
-        keep: int = 2,
-        seed: int = 0,
-        progress: bool = True,
+        self, *, kind: str = "auto", recall_target: float = 0.95, keep: int = 2, seed: int = 0, progress: bool = True
     ) -> Path:
-        """Publishes a new version with all changes folded in, while searches and writes go on.
+        """Publishes a new version with all changes folded in, while searches and writes go on; returns its folder.
 
-        The arguments are those of `build_index`.
-
-        Returns:
-            Folder of the new version, which this index shows from then on.
+        This index shows it from then on. The arguments are those of `build_index`.
         """
         self._check_writable()
         now = self._snapshot
         with publishing(self._root, keep, lambda: now) as staging:
             self.refresh()  # here nobody else publishes: what is newest now stays it
             now = self._snapshot
-            write_version(
-                staging,
-                now.items,
-                now.blocks(),
-                now.dim,
-                info=now.stored.info | {"folded_changes": now.stored.info.get("folded_changes", 0) + now.num_changes},
-                thumbnails=now.thumbnails(),
-                kind=kind,
-                recall_target=recall_target,
-                seed=seed,
-                progress=progress,
-            )
+            info = now.info | {"folded_changes": now.info.get("folded_changes", 0) + now.num_changes}
+            content = staging, now.items, now.blocks(), now.dim, info, map(now.thumbnail, range(len(now)))
+            write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
         self.refresh()
         return Path(staging.published or self._root)
 
     def refresh(self) -> None:
-        """Takes in what other processes wrote or published since.
-
-        Raises:
-            ArtifactError: If that is damaged. Then this index stays as it was.
-        """
+        """Takes in what other processes wrote or published since; after an ArtifactError all stays as it was."""
         with self._mutex:
             self._snapshot = self._newest(self._shared)
 
@@ -319,7 +199,6 @@ class Index:
             except (ArtifactError, FileNotFoundError):
                 if versions(self._root)[-1:] == newest:
                     raise
-            else:
-                # A version that was superseded meanwhile may have lost its journal: look again.
+            else:  # a version that was superseded meanwhile may have lost its journal: look again
                 if versions(self._root)[-1:] == newest:
                     return state

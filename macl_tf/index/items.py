@@ -19,19 +19,7 @@ from macl_tf.datasets.label_names import KnownLabels, UnknownLabelError
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The id table of N items. `Items.of` makes one from lists and fills in what is not known.
-
-    Args:
-        label_names: C unique label names, the columns of `labels`.
-        ids: (N,) objects, unique, non-empty str.
-        paths: (N,) objects, str, "" where unknown; so are `splits` and `sources`.
-        splits: (N,) objects, "train", "validation", "test" or whatever the archive has.
-        sources: (N,) objects, where the tile comes from (a sensor, a product, a campaign).
-        labels: (N, C) uint8 of 0 and 1.
-        footprints: (N, 4, 2) float64, the corners of each tile in order around it, longitude in [-180, 180] and
-            latitude in [-90, 90] (WGS 84), NaN where unknown. A tile whose longitudes differ by more than 180 degrees
-            crosses the antimeridian.
-        dates: (N,) datetime64[D], NaT where unknown.
+    """The id table of N items, as columns. `Items.of` makes one from lists and fills in what is not known.
 
     Example:
         >>> items = Items.of(("sea", "sand"), ["a", "b"], [[1, 0], [1, 1]], dates=["2020-06-01", None])
@@ -39,14 +27,16 @@ class Items:
         (2, ['sea', 'sand'], '2020-06-01')
     """
 
-    label_names: tuple[str, ...]
-    ids: NDArray[np.object_]
-    paths: NDArray[np.object_]
-    splits: NDArray[np.object_]
-    sources: NDArray[np.object_]
-    labels: NDArray[np.uint8]
+    label_names: tuple[str, ...]  # C unique names, the columns of `labels`
+    ids: NDArray[np.object_]  # (N,) unique, non-empty str
+    paths: NDArray[np.object_]  # (N,) str, "" where unknown; so are the next two
+    splits: NDArray[np.object_]  # "train", "validation", "test" or whatever the archive has
+    sources: NDArray[np.object_]  # where the tile comes from: a sensor, a product, a campaign
+    labels: NDArray[np.uint8]  # (N, C) of 0 and 1
+    # (N, 4, 2) corners of each tile in order around it, longitude in [-180, 180] and latitude in [-90, 90] (WGS 84),
+    # NaN where unknown. A tile whose longitudes differ by more than 180 degrees crosses the antimeridian.
     footprints: NDArray[np.float64]
-    dates: NDArray[np.datetime64]
+    dates: NDArray[np.datetime64]  # (N,) of days, NaT where unknown
 
     @classmethod
     def of(
@@ -61,24 +51,12 @@ class Items:
         footprints: ArrayLike | None = None,
         dates: Sequence[Any] | NDArray[np.datetime64] | None = None,
     ) -> Items:
-        """Checks columns and fills in those that are not given.
+        """Checks columns and fills in those that are not given; text columns by "".
 
-        Args:
-            label_names: C names.
-            ids: N unique names, by which items are found, replaced and deleted.
-            labels: (N, C) of 0 and 1; none by default.
-            paths: N paths; "" by default, as for `splits` and `sources`.
-            splits: N names of a part of the archive.
-            sources: N names of where tiles come from.
-            footprints: (N, 4, 2) longitude and latitude of the corners, NaN where unknown.
-            dates: N of "2020-06-01", a date, a datetime64, or None.
-
-        Returns:
-            The table. It owns its columns only where they had to be converted.
-
-        Raises:
-            ValueError: If lengths do not fit, an id is empty or occurs twice, a text is not a str that UTF-8 can
-                write, a label is not 0 or 1, a corner is not on Earth, or a date is not one.
+        They are as above, of whatever type fits: dates are "2020-06-01", a date, a datetime64 or None. The table owns
+        its columns only where they had to be converted. A ValueError says which entry is wrong: lengths that do not
+        fit, an id that is empty or occurs twice, a text that UTF-8 cannot write, a label that is not 0 or 1, a corner
+        that is not on Earth.
         """
         names = tuple(label_names)
         if len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
@@ -111,11 +89,7 @@ class Items:
 
     @staticmethod
     def concatenate(parts: Sequence[Items]) -> Items:
-        """One table of several with the same labels. That ids stay unique is the caller's to know.
-
-        Raises:
-            ValueError: If there is no part, or label names differ.
-        """
+        """One table of several with the same labels. That ids stay unique is the caller's to know."""
         if not parts or any(part.label_names != parts[0].label_names for part in parts):
             raise ValueError(
                 "Items.concatenate needs at least one part and the same label names in all, got "
@@ -125,11 +99,7 @@ class Items:
         return Items(parts[0].label_names, **columns)
 
     def aligned(self, label_names: Sequence[str]) -> Items:
-        """The same items with other label columns, which must hold all of theirs.
-
-        Raises:
-            ValueError: If a label of this table is not among `label_names`.
-        """
+        """The same items with other label columns, among which all of theirs must be."""
         names = tuple(label_names)
         if names == self.label_names:
             return self
@@ -143,8 +113,7 @@ class Items:
     def describe(self, position: int) -> dict[str, Any]:
         """Everything about one item, ready for JSON; None for what is not known.
 
-        Returns:
-            id, path, labels (names), split, source, date ("2020-06-01") and footprint (four [longitude, latitude]).
+        id, path, labels (names), split, source, date ("2020-06-01") and footprint (four [longitude, latitude]).
         """
         # Through lists: for one item, Python's own numbers are several times as fast as NumPy's.
         date, corners = self.dates[position], self.footprints[position].tolist()

@@ -49,17 +49,11 @@ _NEW = ".new"  # ends the name of a journal that is being made
 
 @dataclass(frozen=True, eq=False)
 class Upsert:
-    """Items to add, or to put in the place of those with the same ids.
+    """Items to add, or to put in the place of those with the same ids."""
 
-    Attributes:
-        items: n items.
-        vectors: (n, D) float32 of unit norm.
-        thumbnails: n JPEG files or None.
-    """
-
-    items: Items
-    vectors: NDArray[np.float32]
-    thumbnails: tuple[bytes | None, ...]
+    items: Items  # n
+    vectors: NDArray[np.float32]  # (n, D) of unit norm
+    thumbnails: tuple[bytes | None, ...]  # n JPEG files
 
     @classmethod
     def of(
@@ -70,11 +64,7 @@ class Upsert:
         label_names: tuple[str, ...],
         dim: int,
     ) -> Upsert:
-        """Checks everything that an upsert to an index with these labels and dimensions must fulfil.
-
-        Raises:
-            ValueError: If something does not fit.
-        """
+        """Checks everything that an upsert to an index with these labels and dimensions must fulfil."""
         count = len(items)
         rows = unit_rows(vectors if count else np.empty((0, dim)), dim)
         pictures = (None,) * count if thumbnails is None else tuple(picture or None for picture in thumbnails)
@@ -110,19 +100,10 @@ def lock_path(root: str | os.PathLike[str]) -> Path:
 
 
 def read_changes(path: Path, uuid: str, label_names: tuple[str, ...], start: int = 0) -> tuple[list[Change], int]:
-    """Reads the changes from `start` on. The caller holds the journal's lock, or shares it.
+    """The changes behind `start`, where an earlier reading ended, and where they end. The caller shares the lock.
 
-    Args:
-        path: The journal. It need not be there.
-        uuid: Of the index version that it must belong to.
-        label_names: C names.
-        start: Where an earlier reading ended; 0 for the beginning.
-
-    Returns:
-        The changes, and where they end: there the next reading starts.
-
-    Raises:
-        ArtifactError: If the journal belongs to another index, is of another format, or is damaged.
+    An ArtifactError says that the journal belongs to another index version than that of `uuid`, is of another format,
+    or is damaged. It need not be there.
     """
     if (old := path.with_suffix(".log")).is_file():
         raise _of_another_format(old)
@@ -158,20 +139,10 @@ def read_changes(path: Path, uuid: str, label_names: tuple[str, ...], start: int
 
 
 def append(path: Path, uuid: str, change: Change, end: int) -> int:
-    """Writes one change, on disk when this returns. The caller holds the journal's lock.
+    """Writes one change, which is not empty, behind `end`; it is on disk when this returns. The caller holds the lock.
 
-    Args:
-        path: The journal; it is begun if need be.
-        uuid: Of the index version it belongs to.
-        change: Not an empty one.
-        end: Where the changes end, from `read_changes`.
-
-    Returns:
-        Where they end now.
-
-    Raises:
-        ArtifactError: If the journal is damaged, or not the one that was read.
-        OSError: If it cannot be written, as on a full disk. Then the journal holds what it held before.
+    Returns where the changes end now. After an OSError, as on a full disk, the journal holds what it held before; an
+    ArtifactError says that it is damaged, or not the one that was read.
     """
     if not path.is_file():
         if end:
@@ -186,8 +157,7 @@ def append(path: Path, uuid: str, change: Change, end: int) -> int:
 def begin(path: Path, uuid: str, changes: Sequence[Change]) -> int:
     """Makes a journal that holds `changes` and nothing else, on disk when this returns; without any there is no file.
 
-    Returns:
-        Where they end.
+    Returns where they end.
     """
     remove(path)
     if not changes:

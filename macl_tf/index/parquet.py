@@ -36,15 +36,6 @@ class Rows(NamedTuple):
     thumbnails: list[bytes | None] | None
 
 
-class Header(NamedTuple):
-    """What a Parquet file says of itself without being read: N rows, D (None without embeddings) and so on."""
-
-    num_rows: int
-    dim: int | None
-    label_names: tuple[str, ...]
-    has_thumbnails: bool
-
-
 def write_parquet(
     path: str | os.PathLike[str],
     items: Items,
@@ -52,17 +43,10 @@ def write_parquet(
     thumbnails: Sequence[bytes | None] | None = None,
     texts: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
-    """Writes items, and what is given with them, as one Parquet file; whole or not at all.
+    """Writes N items, and what is given with them, as one Parquet file; whole or not at all.
 
-    Args:
-        path: The file to write.
-        items: N items.
-        vectors: (N, D) float32 embeddings.
-        thumbnails: N JPEG files, None or b"" where there is none.
-        texts: More columns of N str each, by name; `read_texts` reads them.
-
-    Raises:
-        ValueError: If the lengths differ.
+    `vectors` are (N, D) embeddings, `thumbnails` N JPEG files (None or b"" where there is none), and `texts` more
+    columns of N str each, by name, which `read_texts` reads.
     """
     columns: dict[str, Any] = {
         "id": pa.array(items.ids, pa.string()),
@@ -78,16 +62,12 @@ def write_parquet(
             raise ValueError(f"vectors must have shape (items, D) with {len(items)} items, got {vectors.shape}.")
         flat = np.ascontiguousarray(vectors, np.float32).reshape(-1)
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])
-    if thumbnails is not None:
-        if len(thumbnails) != len(items):
-            raise ValueError(
-                f"thumbnails must have one entry for each of the {len(items)} items, got {len(thumbnails)}."
-            )
-        columns["thumbnail"] = pa.array([thumbnail or None for thumbnail in thumbnails], pa.binary())
-    for name, values in (texts or {}).items():
-        if len(values) != len(items):
+    for name, values in {"thumbnails": thumbnails, **(texts or {})}.items():
+        if values is not None and len(values) != len(items):
             raise ValueError(f"{name} must have one entry for each of the {len(items)} items, got {len(values)}.")
-        columns[name] = pa.array(list(values), pa.string())
+    if thumbnails is not None:
+        columns["thumbnail"] = pa.array([thumbnail or None for thumbnail in thumbnails], pa.binary())
+    columns |= {name: pa.array(list(values), pa.string()) for name, values in (texts or {}).items()}
     metadata = {"macl_tf": json.dumps({"label_names": items.label_names}, ensure_ascii=False)}
     bounds = items.bounds[~np.isnan(items.bounds[:, 0])]
     if len(bounds):
@@ -110,83 +90,45 @@ def write_parquet(
 
 
 def read_parquet(path: str | os.PathLike[str], *, vectors: bool = True, thumbnails: bool = True) -> Rows:
-    """Reads what `write_parquet` wrote.
-
-    Args:
-        path: The file.
-        vectors: Whether to read the embeddings, if the file has some.
-        thumbnails: Whether to read the thumbnails, if the file has some.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or was not written by macl_tf.
-    """
+    """Reads what `write_parquet` wrote; a ValueError says that it is damaged or of another program, here and below."""
     path = Path(path)
-    header = read_header(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"'{path}' is not there.")
     wanted = ["id", "path", "labels", "split", "source", "date", "geometry"]
-    wanted += ["embedding"] * (vectors and header.dim is not None) + ["thumbnail"] * (
-        thumbnails and header.has_thumbnails
-    )
+    wanted += ["embedding"] * vectors + ["thumbnail"] * thumbnails
     try:
         with pq.ParquetFile(path, read_dictionary=["split", "source"]) as file:
-            table = file.read(columns=wanted)
+            names = tuple(json.loads(file.schema_arrow.metadata[b"macl_tf"])["label_names"])
+            table = file.read(columns=wanted)  # as far as they are there
         items = Items(
-            header.label_names,
+            names,
             _strings(table["id"]),
             _strings(table["path"]),
             _few_strings(table["split"]),
             _few_strings(table["source"]),
-            _multi_hot(table["labels"], header.label_names),
+            _multi_hot(table["labels"], names),
             _corners(table["geometry"]),
             _days(table["date"]),
         )
-        embeddings = _embeddings(table["embedding"], header.dim) if "embedding" in wanted else None
-        pictures = table["thumbnail"].to_pylist() if "thumbnail" in wanted else None
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        embeddings = _embeddings(table["embedding"]) if "embedding" in table.column_names else None
+        pictures = table["thumbnail"].to_pylist() if "thumbnail" in table.column_names else None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     return Rows(items, embeddings, pictures)
 
 
 def read_items(path: str | os.PathLike[str]) -> Items:
-    """The items of a file that `write_parquet` wrote, without vectors and thumbnails.
-
-    Raises:
-        ValueError: If the file is damaged or was not written by macl_tf.
-    """
+    """The items of such a file, without vectors and thumbnails."""
     return read_parquet(path, vectors=False, thumbnails=False).items
 
 
 def read_texts(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArray[np.object_]]:
-    """Reads columns of text that `write_parquet` wrote, as (N,) arrays of str.
-
-    Raises:
-        ValueError: If the file is damaged or has no such column.
-    """
+    """Columns of text of such a file, as (N,) arrays of str."""
     try:
         table = pq.read_table(path, columns=list(names), partitioning=None)
         return [_strings(table[name]) for name in names]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damaged(Path(path), error) from error
-
-
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """Reads the number of rows, the width of the embeddings and the label names, without the columns.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or was not written by macl_tf.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"'{path}' is not there.")
-    try:
-        metadata = pq.read_metadata(path)
-        schema = metadata.schema.to_arrow_schema()
-        names = tuple(json.loads(schema.metadata[b"macl_tf"])["label_names"])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    dim = schema.field("embedding").type.list_size if "embedding" in schema.names else None
-    return Header(metadata.num_rows, dim, names, "thumbnail" in schema.names)
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
@@ -244,8 +186,9 @@ def _corners(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return corners
 
 
-def _embeddings(column: pa.ChunkedArray, dim: int | None) -> NDArray[np.float32]:
-    return _joined([_numbers(chunk.flatten(), np.float32) for chunk in column.chunks], np.float32).reshape(-1, dim or 1)
+def _embeddings(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    parts = [_numbers(chunk.flatten(), np.float32) for chunk in column.chunks]
+    return _joined(parts, np.float32).reshape(-1, column.type.list_size)
 
 
 def _days(column: pa.ChunkedArray) -> NDArray[np.datetime64]:

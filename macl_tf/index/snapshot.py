@@ -39,27 +39,16 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A state of an index. `Index.snapshot` gives the present one; its answers stay consistent beside writes.
+    """A state of an index. `Index.snapshot` gives the present one; its answers stay consistent beside writes."""
 
-    Attributes:
-        stored: The published version.
-        end: Where in its journal the changes end that are in this state.
-        alive: (N,) which rows of the version are neither deleted nor replaced.
-        added: M items that were upserted since.
-        added_vectors: (M, D).
-        added_thumbnails: M.
-        added_alive: (M,) which of them are neither deleted nor replaced.
-        added_rows: Place among the M of each id that lives there.
-    """
-
-    stored: Stored
-    end: int
-    alive: NDArray[np.bool_]
-    added: Items
-    added_vectors: NDArray[np.float32]
+    stored: Stored  # the published version
+    end: int  # where in its journal the changes end that are in this state
+    alive: NDArray[np.bool_]  # (N,) which rows of the version are neither deleted nor replaced
+    added: Items  # M items that were upserted since
+    added_vectors: NDArray[np.float32]  # (M, D)
     added_thumbnails: tuple[bytes | None, ...]
-    added_alive: NDArray[np.bool_]
-    added_rows: dict[str, int]
+    added_alive: NDArray[np.bool_]  # (M,) which of them are neither deleted nor replaced
+    added_rows: dict[str, int]  # place among the M of each id that lives there
 
     @classmethod
     def of(cls, stored: Stored) -> Snapshot:
@@ -69,11 +58,7 @@ class Snapshot:
         return cls(stored, 0, np.ones(len(stored.items), bool), empty, vectors, (), np.zeros(0, bool), {})
 
     def caught_up(self, root: Path) -> Snapshot:
-        """This state and all that stands in the journal after it.
-
-        Raises:
-            ArtifactError: If the journal is damaged.
-        """
+        """This state and all that stands in the journal after it, whose lock the caller holds or shares."""
         path = journal_path(root, self.stored.version)
         return self.after(*read_changes(path, self.stored.uuid, self.stored.items.label_names, self.end))
 
@@ -129,7 +114,7 @@ class Snapshot:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The facts in the version's manifest; see `Index.info`."""
+        """The facts in the version's manifest: encoder, dim, count, label_names, kind, parameters, recall."""
         return self.stored.info
 
     @property
@@ -154,12 +139,8 @@ class Snapshot:
         return self.stored.thumbnail_size
 
     def vectors_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
-        """(n, D) unit vectors of items.
-
-        Raises:
-            ValueError: If there is no item of an id.
-        """
-        return self._vectors(np.array([self._row(id_) for id_ in ids], np.int64))
+        """(n, D) unit vectors of items. A ValueError names an id that is not there, here and in what follows."""
+        return self._vectors(self._rows(ids))
 
     @cached_property
     def num_changes(self) -> int:
@@ -176,22 +157,14 @@ class Snapshot:
 
     def holds(self, id_: str) -> bool:
         """Whether there is an item with this id."""
-        if id_ in self.added_rows:
-            return True
         row = self.stored.rows.get(id_)
-        return row is not None and bool(self.alive[row])
+        return id_ in self.added_rows or (row is not None and bool(self.alive[row]))
 
     def id_of(self, name: str) -> str | None:
-        """The id that somebody means who writes a name as results show it.
+        """The id that somebody means who writes a name as results show it; None where no id is it or ends so.
 
-        Args:
-            name: An id, or the end of one after a slash, as cards show it, or after "…", as contact sheets do.
-
-        Returns:
-            The id; None where no id is it or ends so.
-
-        Raises:
-            ValueError: If several ids end so, naming them.
+        That is an id, or the end of one after a slash, as cards show it, or after "…", as contact sheets do. Where
+        several ids end so, a ValueError names them.
         """
         if self.holds(name):
             return name
@@ -212,47 +185,26 @@ class Snapshot:
     def keeping(self, items: Items, missing: Mapping[str, Sequence[bool]]) -> Items:
         """Items of an upsert, with what was not given for them as the items with the same ids here have it.
 
-        Args:
-            items: n items with the labels of the index.
-            missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
-                given.
+        `missing` says by name of a column, as in `Index.upsert`, for which of them nothing was given.
         """
-        columns: dict[str, Any] = {}
-        size = len(self.alive)
-        rows = {place: self._row(id_) for place, id_ in enumerate(items.ids) if self.holds(id_)}
+        columns: dict[str, Any] = {name: getattr(items, name).copy() for name in missing}
+        homes = {place: self._home(id_) for place, id_ in enumerate(items.ids) if self.holds(id_)}
         for name, unknown in missing.items():
-            columns[name] = getattr(items, name).copy()
-            for place, row in rows.items():
+            for place, (table, row) in homes.items():
                 if unknown[place]:
-                    old = self.stored.items if row < size else self.added
-                    columns[name][place] = getattr(old, name)[row if row < size else row - size]
+                    columns[name][place] = getattr(table, name)[row]
         return replace(items, **columns)
 
     def describe(self, item: int | str) -> dict[str, Any]:
-        """Everything known about the item of a position or an id; see `Items.describe`.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        row = self._row(item)
-        size = len(self.alive)
-        return self.stored.items.describe(row) if row < size else self.added.describe(row - size)
+        """Everything known about the item of a position or an id; see `Items.describe`."""
+        table, row = self._home(item)
+        return table.describe(row)
 
     def thumbnail(self, item: int | str) -> bytes | None:
-        """Small JPEG picture of the item of a position or an id, None where it has none.
-
-        Raises:
-            ValueError: If there is no such item.
-        """
-        row = self._row(item)
-        size = len(self.alive)
-        if row >= size:
-            return self.added_thumbnails[row - size]
-        return None if self.stored.thumbnails is None else self.stored.thumbnails[row]
-
-    def thumbnails(self) -> Iterator[bytes | None]:
-        """Small pictures of all living items, in order."""
-        return (self.thumbnail(position) for position in range(len(self)))
+        """Small JPEG picture of the item of a position or an id, None where it has none."""
+        table, row = self._home(item)
+        pictures = self.added_thumbnails if table is self.added else self.stored.thumbnails
+        return None if pictures is None else pictures[row]
 
     def blocks(self, size: int = 65_536) -> Iterator[NDArray[np.float32]]:
         """Vectors of all living items, in order, as blocks."""
@@ -269,13 +221,18 @@ class Snapshot:
         filter: Filter | None = None,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """As `Index.search`."""
+        """The k nearest items of each query, best first, ties by position: k, or as many as there are.
+
+        Queries are either `vectors` (Q, D), finite, not zero, of any norm; or Q `ids`: then an item's own vector is the
+        query, and the item itself is not found. `filter` says which items may be found, and `exact` to compare with
+        every item this time. A ValueError says which rule is broken.
+        """
         check_cutoff(k, optional=False)
         if (vectors is None) == (ids is None):
             raise ValueError("search needs vectors or ids, one of them, got " + ("none." if ids is None else "both."))
         own: NDArray[np.int64] | None = None
         if ids is not None:
-            own = np.array([self._row(id_) for id_ in ([ids] if isinstance(ids, str) else ids)], np.int64)
+            own = self._rows([ids] if isinstance(ids, str) else ids)
             queries = self._vectors(own)
         else:
             given = np.asarray(vectors)
@@ -288,9 +245,8 @@ class Snapshot:
         wanted = k if own is None else k + 1
         scores, rows = self._search_version(queries, wanted, allowed, exact)
         if added_allowed.any():
-            more_scores, more = ExactSearcher(self.added_vectors, check=False).search(
-                queries, wanted, allowed=added_allowed
-            )
+            beside = ExactSearcher(self.added_vectors, check=False)
+            more_scores, more = beside.search(queries, wanted, allowed=added_allowed)
             scores = np.concatenate([scores, more_scores], axis=1)
             rows = np.concatenate([rows, more + len(self.alive)], axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")  # of equals, those of the version stand first
@@ -358,6 +314,14 @@ class Snapshot:
         if not 0 <= item < len(self):
             raise ValueError(f"position must be in [0, {len(self)}), got {item}.")
         return int(item if self._living is None else self._living[item])
+
+    def _rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([self._row(id_) for id_ in ids], np.int64)
+
+    def _home(self, item: int | str) -> tuple[Items, int]:
+        """The table that the item of a position or an id stands in, and its row there."""
+        row, size = self._row(item), len(self.alive)
+        return (self.stored.items, row) if row < size else (self.added, row - size)
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         size = len(self.alive)

@@ -14,14 +14,7 @@ THUMBNAIL_SIZE = 128  # longest side in pixels, where nothing else is said
 
 
 class Thumbnails:
-    """The pictures of N items, by position.
-
-    Args:
-        folder: Where `write_thumbnails` wrote.
-
-    Raises:
-        ValueError: If the two files do not fit together.
-    """
+    """The pictures of N items, by position, in the folder that `write_thumbnails` wrote to."""
 
     def __init__(self, folder: Path) -> None:
         self._offsets: NDArray[np.int64] = np.load(folder / OFFSETS, allow_pickle=False)
@@ -44,18 +37,8 @@ class Thumbnails:
 
 
 def write_thumbnails(folder: Path, thumbnails: Iterable[bytes | None], count: int) -> None:
-    """Writes the pictures of `count` items into a folder, one at a time; nothing where there is no picture at all.
-
-    Args:
-        folder: The folder.
-        thumbnails: JPEG bytes of each item, in order; None or b"" where there is none.
-        count: N.
-
-    Raises:
-        ValueError: If there are more or fewer than `count`, or one is not bytes.
-    """
-    lengths = np.zeros(count + 1, np.int64)
-    found = 0
+    """Writes the JPEG pictures of `count` items, one at a time, None or b"" for none; no file where all are none."""
+    lengths, found = np.zeros(count + 1, np.int64), 0
     with open(folder / PICTURES, "wb") as file:
         for picture in thumbnails:
             found += 1

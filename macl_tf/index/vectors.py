@@ -13,19 +13,10 @@ BLOCK = 65_536  # rows checked, written or scored at a time
 
 
 def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors", first: int = 0) -> NDArray[np.float32]:
-    """Checks embeddings and brings them to norm 1.
+    """Checks (N, D) numbers and brings them to float32 of norm 1; rows that have it within rounding stay as they were.
 
-    Args:
-        vectors: (N, D) numbers.
-        dim: D, where it is known.
-        name: What to call them in messages.
-        first: What to call the first row.
-
-    Returns:
-        (N, D) float32. Rows whose norm is 1 within rounding are as they were.
-
-    Raises:
-        ValueError: For another shape, or a row that is zero or not finite.
+    A ValueError names what breaks a rule: another shape or D, or a row that is zero or not finite. `name` is what it
+    calls them, and `first` the number of the first row.
     """
     rows = np.asarray(vectors)
     if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.shape[1]:
@@ -71,11 +62,7 @@ def write_vectors(path: Path, blocks: Iterable[NDArray[np.float32]], count: int,
 
 
 def read_vectors(path: Path) -> NDArray[np.float32]:
-    """Maps a .npy file into memory: pages are read when they are needed.
-
-    Raises:
-        ValueError: If it holds anything but float32 rows.
-    """
+    """Maps a .npy file of float32 rows into memory: pages are read when they are needed."""
     vectors: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(f"'{path}' must hold float32 rows, got {vectors.dtype} of shape {vectors.shape}.")
@@ -85,16 +72,10 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
 def cosines(
     queries: NDArray[np.float32], query: NDArray[np.int64], vectors: NDArray[np.float32], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Cosines of pairs, summed in float64: equal vectors tie, in whatever order BLAS adds.
+    """Cosines (M,) of pairs, summed in float64: equal vectors tie, in whatever order BLAS adds.
 
-    Args:
-        queries: (Q, D) of unit norm.
-        query: (M,) which of them each pair holds.
-        vectors: (N, D) of unit norm.
-        row: (M,) which of these each pair holds.
-
-    Returns:
-        (M,) float32.
+    `query` (M,) says which of the (Q, D) queries, and `row` (M,) which of the (N, D) vectors each pair holds; all are
+    of unit norm.
     """
     scores = np.empty(query.size, np.float32)
     for start in range(0, query.size, BLOCK):

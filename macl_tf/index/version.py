@@ -1,4 +1,4 @@
-"""A published version of an index: what its folder holds, how it is written, and how it is opened.
+"""A published version of an index: what its folder holds, how it is opened, written and published with its journal.
 
 vectors.npy                                 float32 (N, D), unit norm
 items.parquet                               the id table
@@ -10,7 +10,9 @@ manifest.json                               sizes, SHA-256, and facts: dim, coun
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, versions
-from macl_tf.files import read_json
+from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, publish, versions
+from macl_tf.files import locked, read_json
 from macl_tf.index.items import Items
+from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.parquet import read_items, write_parquet
 from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_thumbnails
-from macl_tf.index.vectors import read_vectors, write_vectors
+from macl_tf.index.vectors import blocks_of, read_vectors, unit_rows, write_vectors
 
 if TYPE_CHECKING:
     from macl_tf.index.searchers.scann import ScannSearcher
+    from macl_tf.index.snapshot import Snapshot
 
 KIND = "index"
 KINDS = ("auto", "brute_force", "hashing", "tree")
@@ -39,27 +43,16 @@ _RECALL_K = 10
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """An opened version. Nothing in it ever changes.
-
-    Attributes:
-        version: Its number.
-        uuid: What tells it from every other index.
-        info: The facts in its manifest.
-        items: N items.
-        vectors: (N, D) float32 of unit norm, mapped from disk.
-        exact: Exact search over them.
-        approximate: ScaNN, where the kind is hashing or tree and it was asked for.
-        thumbnails: Small pictures, where there are some.
-    """
+    """An opened version. Nothing in it ever changes."""
 
     version: int
-    uuid: str
-    info: dict[str, Any]
-    items: Items
-    vectors: NDArray[np.float32]
+    uuid: str  # what tells it from every other index
+    info: dict[str, Any]  # the facts in its manifest
+    items: Items  # N
+    vectors: NDArray[np.float32]  # (N, D) of unit norm, mapped from disk
     exact: ExactSearcher
-    approximate: ScannSearcher | None
-    thumbnails: Thumbnails | None
+    approximate: ScannSearcher | None  # where the kind is hashing or tree and it was asked for
+    thumbnails: Thumbnails | None  # where it has some
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -81,16 +74,9 @@ class Stored:
 
     @classmethod
     def open(cls, root: Path, version: int | None, *, exact: bool, verify: bool) -> Stored:
-        """Opens a version, the newest by default.
+        """Opens a version, the newest by default; if `exact` without ScaNN; `verify` compares the SHA-256 of each file.
 
-        Args:
-            root: Folder of the versions.
-            version: Its number.
-            exact: Whether to leave ScaNN out.
-            verify: Whether to read every file and compare its SHA-256.
-
-        Raises:
-            ArtifactError: If it is missing or damaged, or its parts do not fit together.
+        An ArtifactError says that it is missing or damaged, or its parts do not fit together.
         """
         path, manifest = open_version(root, KIND, version, verify=verify)
         info = manifest["info"]
@@ -98,15 +84,15 @@ class Stored:
             items = read_items(path / _ITEMS)
             vectors = read_vectors(path / _VECTORS)
             thumbnails = Thumbnails(path) if (path / OFFSETS).is_file() else None
-            found = {
-                "count": {len(items), len(vectors), len(items if thumbnails is None else thumbnails)},
-                "dim": {vectors.shape[1]},
-                "label_names": {items.label_names},
+            small = items if thumbnails is None else thumbnails
+            fits = {
+                "count": {len(items), len(vectors), len(small)} == {info["count"]},
+                "dim": vectors.shape[1] == info["dim"],
+                "label_names": items.label_names == tuple(info["label_names"]),
+                "kind": info["kind"] in KINDS[1:] and info["recall"]["k"] >= 1,
             }
-            said = {"count": info["count"], "dim": info["dim"], "label_names": tuple(info["label_names"])}
-            wrong = [name for name, values in found.items() if values != {said[name]}]
-            if wrong or info["kind"] not in KINDS[1:] or info["recall"]["k"] < 1:
-                raise ValueError(f"{', '.join(wrong) or 'kind'} of the manifest does not fit the files")
+            if wrong := [name for name, fit in fits.items() if not fit]:
+                raise ValueError(f"{', '.join(wrong)} of the manifest does not fit the files")
             approximate = None
             if info["kind"] != "brute_force" and not exact:
                 from macl_tf.index.searchers.scann import ScannSearcher
@@ -121,37 +107,103 @@ class Stored:
         return cls(int(path.name), manifest["uuid"], info, items, vectors, searcher, approximate, thumbnails)
 
 
+def build_index(
+    root: str | os.PathLike[str],
+    items: Items,
+    vectors: NDArray[Any],
+    *,
+    info: dict[str, Any],
+    thumbnails: Iterable[bytes | None] | None = None,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+    check: Callable[[], None] | None = None,
+) -> Path:
+    """Publishes a new version of an index, and returns its folder: whole, or after any error or a kill not at all.
+
+    It starts anew from what is given: upserts and deletes made on an older version stay with that version.
+    `Index.compact` makes a new version with them. A BlockingIOError says that another process builds there.
+
+    Args:
+        root: Folder of the versions.
+        items: N items, N >= 0.
+        vectors: (N, D) finite and not zero; an array or a memory map. They are stored with norm 1.
+        info: JSON facts to keep in the manifest, {"encoder": {...}}.
+        thumbnails: Small JPEG pictures of the N items, None or b"" where there is none.
+        kind: "brute_force", "hashing", "tree", or "auto" by size, after ScaNN's rules.
+        recall_target: Recall@10 against exact search that hashing and tree are tuned to, in (0, 1].
+        keep: How many versions to keep, the newest; 0 for all.
+        seed: Draws the queries for tuning.
+        progress: Whether to show progress bars.
+        check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
+            one from being published.
+    """
+    if vectors.ndim != 2 or len(vectors) != len(items) or vectors.shape[1] < 1:
+        raise ValueError(f"vectors must have shape (items, D) with {len(items)} items, got {vectors.shape}.")
+    if not 0 < recall_target <= 1:
+        raise ValueError(f"recall_target must be in (0, 1], got {recall_target}.")
+    resolved(kind, len(items))
+    unit_rows(vectors[:1])  # of the wrong type, they are refused before a folder is made
+    with publishing(Path(root), keep, check=check) as staging:
+        content = staging, items, blocks_of(vectors), vectors.shape[1], info, thumbnails
+        write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
+    assert staging.published is not None  # for the type checker: publish did not raise
+    return staging.published
+
+
+@contextmanager
+def publishing(
+    root: Path, keep: int, source: Callable[[], Snapshot] | None = None, check: Callable[[], None] | None = None
+) -> Iterator[Staging]:
+    """`artifacts.publish` for an index: with its journal, and without the journals of versions that are gone.
+
+    `source` gives, at the end of the block, the state that the new version was made from: what was written to its
+    journal since then is handed over to the new version, before that can be seen. `check` is called just before that,
+    with the journal's lock held.
+    """
+
+    @contextmanager
+    def hand_over(number: int) -> Iterator[None]:
+        uuid = read_json(staging.path / MANIFEST)["uuid"]
+        with locked(lock_path(root)):  # writers wait
+            if check is not None:
+                check()
+            changes: list[Change] = []
+            if source is not None:
+                stored, end = (state := source()).stored, state.end
+                old = journal_path(root, stored.version)
+                changes, _ = read_changes(old, stored.uuid, stored.items.label_names, end)
+            begin(journal_path(root, number), uuid, changes)
+            yield
+
+    with publish(root, KIND, keep=keep, around_rename=hand_over) as staging:
+        yield staging
+    with locked(lock_path(root)):  # so that a journal without a version is nobody's who is about to publish
+        remove_others(root, versions(root))
+
+
 def write_version(
     staging: Staging,
     items: Items,
     blocks: Iterable[NDArray[np.float32]],
     dim: int,
-    *,
     info: dict[str, Any],
     thumbnails: Iterable[bytes | None] | None,
+    *,
     kind: str,
     recall_target: float,
     seed: int,
     progress: bool,
 ) -> None:
-    """Writes all files of a version but the manifest, and the facts that go into it.
+    """Writes all files of a version but the manifest, and the facts that go into it, beside those of `info`.
 
-    Args:
-        staging: The version in the making.
-        items: N items.
-        blocks: Their vectors, as blocks of unit rows.
-        dim: D.
-        info: Facts to keep beside ours.
-        thumbnails: Their small pictures.
-        kind: One of `KINDS`.
-        recall_target: As in `build_index`.
-        seed: As in `build_index`.
-        progress: As in `build_index`.
+    `blocks` are the items' vectors (N, D), as blocks of unit rows; all else is as for `build_index`.
     """
     count = len(items)
-    with tqdm(
-        total=count, desc="writing index", unit="item", unit_scale=True, disable=not progress, leave=False
-    ) as bar:
+    shown: dict[str, Any] = {"unit": "item", "unit_scale": True, "disable": not progress, "leave": False}
+    with tqdm(total=count, desc="writing index", **shown) as bar:
 
         def counted() -> Iterable[NDArray[np.float32]]:
             for block in blocks:
@@ -168,13 +220,9 @@ def write_version(
     if kind != "brute_force":
         from macl_tf.index.searchers.scann import ScannSearcher
 
+        vectors = read_vectors(staging.path / _VECTORS)
         searcher = ScannSearcher.build(
-            read_vectors(staging.path / _VECTORS),
-            kind=kind,
-            recall_target=recall_target,
-            k=_RECALL_K,
-            seed=seed,
-            progress=progress,
+            vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, seed=seed, progress=progress
         )
         kind, parameters = searcher.kind, searcher.parameters  # brute force, where no setting reaches the target
         if kind != "brute_force":

@@ -25,17 +25,11 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder that answers.
+    """An encoder that answers."""
 
-    Attributes:
-        version: Of SERVED/encoder.
-        info: What its manifest says: descriptor, dim, image_size, dataset, figures, sha256.
-        embed_pixels: From pixels (B, S, S, 3) uint8 to (B, D) of unit norm.
-    """
-
-    version: int
-    info: dict[str, Any]
-    embed_pixels: Embed
+    version: int  # of SERVED/encoder
+    info: dict[str, Any]  # what its manifest says: descriptor, dim, image_size, dataset, figures, sha256
+    embed_pixels: Embed  # from pixels (B, S, S, 3) uint8 to (B, D) of unit norm
 
     @property
     def dim(self) -> int:
@@ -57,18 +51,11 @@ class Encoder:
 
 
 def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = None, *, verify: bool = True) -> Encoder:
-    """The encoder that an index was made with.
+    """The encoder that an index was made with, whose manifest says of it what `made_with` is.
 
-    Args:
-        served: What `macl export` wrote.
-        made_with: What the index's manifest says about its encoder.
-        url: Of the model in a TensorFlow Serving, "http://HOST:8501/v1/models/encoder"; None to load it here.
-        verify: Whether to compare the SHA-256 of every file first.
-
-    Raises:
-        ArtifactError: If it is missing, damaged, or another one under the same number.
-        ConnectionError: If the server does not answer.
-        ValueError: If the server holds another encoder.
+    It is loaded here, or asked in a TensorFlow Serving at `url`, the model's "http://HOST:8501/v1/models/encoder".
+    `verify` compares the SHA-256 of every file first. Raises ArtifactError if it is missing, damaged, or another one
+    under the same number, ConnectionError if the server does not answer, and ValueError if that holds another one.
     """
     _, manifest = open_encoder(served, made_with, verify=verify)
     facts, version = dict(manifest["info"]), int(made_with["version"])
@@ -86,16 +73,7 @@ def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = N
 
 
 class RemoteEncoder:
-    """A version of the encoder behind TensorFlow Serving's REST. One call at a time.
-
-    Args:
-        url: Of the model, "http://HOST:8501/v1/models/encoder".
-        version: Which one.
-        timeout: Seconds for an answer.
-
-    Raises:
-        ValueError: For a URL of another kind.
-    """
+    """A version of the encoder behind the REST of a TensorFlow Serving; `timeout` is in seconds. One call at a time."""
 
     def __init__(self, url: str, version: int, timeout: float = 30.0) -> None:
         parts = urllib.parse.urlsplit(url)

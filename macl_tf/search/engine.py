@@ -16,9 +16,8 @@ from macl_tf.datasets.images import thumbnail
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
-from macl_tf.search.pictures import Picture, name_of, read_picture
+from macl_tf.search.pictures import Picture, items_of, name_of, read_picture
 from macl_tf.search.query import Answer, Example, find
-from macl_tf.search.uploads import items_of
 
 _TRIES = 3  # to write what another export keeps making out of date
 
@@ -128,12 +127,7 @@ class SearchEngine:
         return find(state, queries, negative=unlike, k=k, offset=offset, filter=filter, labels=labels, exact=exact)
 
     def embed(self, images: Sequence[Picture]) -> np.ndarray:
-        """Embeddings (B, D) of pictures, unit norm.
-
-        Raises:
-            FileNotFoundError: For a path that is not there.
-            ValueError: For bytes that are no picture, naming it.
-        """
+        """Embeddings (B, D) of pictures, unit norm; errors as of `search`."""
         arrays = [read_picture(image, name_of(image, number)) for number, image in enumerate(images, start=1)]
         return self._embedded(arrays)[1]
 

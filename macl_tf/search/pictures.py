@@ -1,29 +1,27 @@
-"""Pictures as they are given to a search: paths, encoded bytes or pixels."""
+"""Pictures as they are given to a search or an upsert: paths, encoded bytes or pixels, and what is known of each."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from macl_tf.datasets.images import MAX_PIXELS, open_image, rgb_array
+from macl_tf.datasets.label_names import known_labels
+from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, day_of, footprint_of, read_header
+from macl_tf.index.items import Items
 
 Picture = str | os.PathLike[str] | bytes | np.ndarray
 
 
 def read_picture(image: Picture, name: str = "", *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 of a picture.
+    """Pixels (H, W, 3) uint8 of a path, encoded bytes, or pixels; errors call it `name`, by default its path.
 
-    Args:
-        image: A path, encoded bytes, or pixels.
-        name: How errors call it; by default its path.
-        max_pixels: More are refused, by the header, before anything is decoded.
-
-    Raises:
-        FileNotFoundError: For a path that is not there.
-        ValueError: For pixels of another shape or type.
-        PictureError: For what is no picture, or one of a kind that is not read.
+    More than `max_pixels` are refused, by the header, before anything is decoded. Raises FileNotFoundError for a path
+    that is not there, ValueError for pixels of another shape, PictureError for what is no picture or not read.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
@@ -39,3 +37,54 @@ def read_picture(image: Picture, name: str = "", *, max_pixels: int = MAX_PIXELS
 def name_of(image: Picture, number: int) -> str:
     """How answers and errors call a picture."""
     return str(image) if isinstance(image, str | os.PathLike) else f"picture {number}"
+
+
+def items_of(
+    images: Sequence[Picture],
+    ids: Sequence[str],
+    label_names: tuple[str, ...],
+    *,
+    labels: Sequence[str | Sequence[str] | None] | None = None,
+    dates: Sequence[Any] | None = None,
+    bboxes: Sequence[Sequence[float] | None] | None = None,
+    splits: Sequence[str | None] | None = None,
+    sources: Sequence[str | None] | None = None,
+) -> tuple[Items, dict[str, list[bool]]]:
+    """The items of an upsert, and by name of a column for which nothing is known, as `Index.upsert` takes both.
+
+    The arguments are those of `SearchEngine.upsert`. The pictures are known to be whole: their headers tell date and
+    place where nothing is given.
+    """
+    count = len(images)
+    given = {"labels": labels, "dates": dates, "bboxes": bboxes, "splits": splits, "sources": sources}
+    for name, values in given.items():
+        if values is not None and (isinstance(values, str) or len(values) != count):
+            got = f"the text {values!r}" if isinstance(values, str) else len(values)
+            raise ValueError(f"{name} must have one entry for each of the {count} pictures, got {got}.")
+    nothing: list[Any] = [None] * count
+    known = known_labels(label_names)
+    held = [None if names is None else known.choose(names) for names in labels or nothing]
+    days = [None if day is None else day_of(day) for day in dates or nothing]
+    corners = [None if box is None else footprint_of(box) for box in bboxes or nothing]
+    parts, origins = list(splits or nothing), list(sources or nothing)
+    for place, image in enumerate(images):
+        if (days[place] is None or corners[place] is None) and not isinstance(image, np.ndarray):
+            said = read_header(image if isinstance(image, bytes) else Path(image))
+            if days[place] is None and not np.isnat(said.date):
+                days[place] = said.date
+            if corners[place] is None and not np.isnan(said.footprint).any():
+                corners[place] = said.footprint
+    names = tuple(dict.fromkeys(label for names in held for label in names or ()))
+    items = Items.of(
+        names,
+        list(ids),
+        [[name in (labels or ()) for name in names] for labels in held],
+        paths=[str(image) if isinstance(image, str | os.PathLike) else "" for image in images],
+        splits=[part or "" for part in parts],
+        sources=[origin or "" for origin in origins],
+        footprints=[NOWHERE if footprint is None else footprint for footprint in corners],
+        dates=[UNKNOWN_DAY if day is None else day for day in days],
+    )
+    columns: dict[str, list[Any]]
+    columns = {"labels": held, "dates": days, "footprints": corners, "splits": parts, "sources": origins}
+    return items, {name: [value is None for value in values] for name, values in columns.items()}

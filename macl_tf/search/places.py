@@ -9,12 +9,7 @@ Corner = Sequence[float]
 
 
 def box_of(footprint: Sequence[Corner]) -> list[float]:
-    """West, south, east and north of a footprint; west is greater than east where it crosses the antimeridian.
-
-    Example:
-        >>> box_of([[179, 1], [-179, 1], [-179, 0], [179, 0]])
-        [179.0, 0.0, -179.0, 1.0]
-    """
+    """West, south, east and north of a footprint; west is greater than east where it crosses the antimeridian."""
     ring = _in_one_piece(footprint)
     east = max(x for x, _ in ring)
     south, north = min(y for _, y in ring), max(y for _, y in ring)
@@ -22,14 +17,7 @@ def box_of(footprint: Sequence[Corner]) -> list[float]:
 
 
 def geometry_of(footprint: Sequence[Corner]) -> dict[str, Any]:
-    """A Polygon, counterclockwise; cut in two at the antimeridian where the footprint crosses it.
-
-    Example:
-        >>> geometry_of([[5, 46], [6, 46], [6, 45], [5, 45]])["coordinates"]
-        [[[5.0, 45.0], [6.0, 45.0], [6.0, 46.0], [5.0, 46.0], [5.0, 45.0]]]
-        >>> geometry_of([[179, 1], [-179, 1], [-179, 0], [179, 0]])["type"]
-        'MultiPolygon'
-    """
+    """A Polygon, counterclockwise; cut in two at the antimeridian where the footprint crosses it."""
     ring = _in_one_piece(footprint)
     area = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True))
     if area < 0:

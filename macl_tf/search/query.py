@@ -20,13 +20,7 @@ Example = str | ArrayLike  # the id of a tile, or a vector (D,) of the encoder
 
 
 class QueryError(ValueError):
-    """What cannot be searched for, or written.
-
-    Attributes:
-        rule: What must hold.
-        value: What was given instead; None where that says nothing.
-        remedy: What to do.
-    """
+    """What cannot be searched for, or written: what must hold, what was given instead (or None), and what to do."""
 
     def __init__(self, rule: str, value: Any = None, remedy: str = "") -> None:
         self.rule, self.value, self.remedy = rule, value, remedy
@@ -40,40 +34,24 @@ class NotThereError(QueryError, LookupError):
 
 @dataclass(frozen=True)
 class Result:
-    """One tile that was found.
+    """One tile that was found."""
 
-    Attributes:
-        rank: From 1.
-        score: Cosine similarity in [-1, 1].
-        id: Of the tile.
-        item: What the index knows about it: path, labels, split, bbox, footprint, date, source.
-        shared: Its labels that the query holds; empty where the query's labels are not known.
-    """
-
-    rank: int
-    score: float
+    rank: int  # from 1
+    score: float  # cosine similarity in [-1, 1]
     id: str
-    item: dict[str, Any]
-    shared: tuple[str, ...] = ()
+    item: dict[str, Any]  # what the index knows about it: path, labels, split, bbox, footprint, date, source
+    shared: tuple[str, ...] = ()  # its labels that the query holds; empty where the query's are not known
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for one query.
+    """What was found for one query."""
 
-    Attributes:
-        query: Name of the picture, or id.
-        labels: Labels of the query; None where they are not known.
-        results: Best first.
-        more: Whether there are more tiles after these.
-        vector: (D,) what was searched with, of unit norm.
-    """
-
-    query: str
-    labels: tuple[str, ...] | None
-    results: tuple[Result, ...]
-    more: bool
-    vector: NDArray[np.float32]
+    query: str  # name of the picture, or id
+    labels: tuple[str, ...] | None  # of the query; None where they are not known
+    results: tuple[Result, ...]  # best first
+    more: bool  # whether there are more tiles after these
+    vector: NDArray[np.float32]  # (D,) what was searched with, of unit norm
 
 
 def find(
@@ -90,26 +68,9 @@ def find(
     """The tiles most like the positive and least like the negative examples, which are not among them.
 
     Tiles are ranked by their cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors (Rocchio).
-    All else is as for `SearchEngine.search`.
-
-    Args:
-        snapshot: Where to search.
-        queries: For each query its name and its positive examples, at least one.
-        negative: Examples that no query's results should be like.
-        k: Results for each query.
-        offset: Results to leave out.
-        filter: What results meet.
-        labels: Labels of the queries. By default those of the tile, where that is all of a query.
-        exact: Whether to compare with every tile.
-
-    Returns:
-        One answer for each query, in order.
-
-    Raises:
-        NotThereError: For the id of no tile.
-        QueryError: For a query without a positive example, a vector of another width, zero or not finite, examples
-            that cancel out, or a negative offset.
-        ValueError: For k < 1, or a filter or labels that cannot be.
+    Each query has a name and its own positive examples, at least one. `labels` are by default those of the tile, where
+    that is all of a query. All else is as for `SearchEngine.search`, and so are the errors, of which QueryError and
+    NotThereError say rule, value and remedy.
     """
     check_cutoff(k, optional=False)
     if not isinstance(offset, int | np.integer) or offset < 0:
@@ -139,22 +100,14 @@ def find(
 
 
 def describe(snapshot: Snapshot, id_: str) -> dict[str, Any]:
-    """What the index knows about a tile: id, path, labels, split, source, date, footprint and the bbox around it.
-
-    Raises:
-        NotThereError: If there is none.
-    """
+    """What the index knows about a tile: id, path, labels, split, source, date, footprint and the bbox around it."""
     check_there(snapshot, id_)
     item = snapshot.describe(id_)
     return item | {"bbox": None if item["footprint"] is None else box_of(item["footprint"])}
 
 
 def check_there(snapshot: Snapshot, id_: str) -> None:
-    """Lets the id of a tile through.
-
-    Raises:
-        NotThereError: For any other.
-    """
+    """Lets the id of a tile through; a NotThereError is for any other."""
     if not snapshot.holds(id_):
         remedy = "Ids are those of search results in this index, whole: with their folders."
         raise NotThereError("the id must be of a tile in the index", id_, remedy)
@@ -167,11 +120,8 @@ def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
     vector = np.asarray(example)
     if vector.shape != (snapshot.dim,) or vector.dtype.kind not in "fiu":
         got = len(vector) if vector.ndim == 1 else f"{vector.dtype} of shape {vector.shape}"
-        raise QueryError(
-            f"a vector has {snapshot.dim} numbers, as the index's encoder makes them",
-            got,
-            "Take the vector of an answer of this index.",
-        )
+        rule = f"a vector has {snapshot.dim} numbers, as the index's encoder makes them"
+        raise QueryError(rule, got, "Take the vector of an answer of this index.")
     vector = vector.astype(np.float64)
     largest = float(np.abs(vector).max())
     if not 1e-30 < largest < 1e30:
@@ -183,9 +133,8 @@ def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
 def _direction(positive: Sequence[NDArray[np.float64]], negative: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
     """The unit vector (D,) to search with."""
     if not positive:
-        raise QueryError(
-            "a query has at least one positive example", 0, "Give the id of a tile, a vector or a picture."
-        )
+        remedy = "Give the id of a tile, a vector or a picture."
+        raise QueryError("a query has at least one positive example", 0, remedy)
     if len(positive) == 1 and not negative:
         return positive[0].astype(np.float32)  # as it is, within rounding
     mean = np.mean(positive, axis=0)

@@ -26,29 +26,22 @@ def as_table(answers: Sequence[Answer]) -> str:
         if not answer.results:
             blocks.append(f"{heading}\n  No tile meets the filter.")
             continue
-        columns = ["rank", "score", "id", *(["labels"] if answer.labels is None else ["shared labels", "other labels"])]
-        rows = [columns]
+        rows = [["rank", "score", "id", *(["labels"] if answer.labels is None else ["shared labels", "other labels"])]]
         for result in answer.results:
             held = result.item["labels"]
             other = [label for label in held if label not in result.shared]
             labels = [held] if answer.labels is None else [result.shared, other]
             rows.append([str(result.rank), f"{result.score:.3f}", result.id, *map(listed, labels)])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
-        lines = [
-            "  ".join(
-                text.rjust(width) if column < 2 else text.ljust(width)
-                for column, (text, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        blocks.append("\n".join([heading, *lines]))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        line = "  ".join(f"{{:{'>' if place < 2 else '<'}{width}}}" for place, width in enumerate(widths))
+        blocks.append("\n".join([heading, *(line.format(*row).rstrip() for row in rows)]))
     return "\n\n".join(blocks)
 
 
 def as_json(engine: SearchEngine, answers: Sequence[Answer]) -> dict[str, Any]:
     """Everything that is known about the results, and which versions gave them."""
     return {
-        "index": {"version": engine.index.version, "kind": engine.index.kind},
+        "index": {"version": engine.index.version, "kind": engine.index.info["kind"]},
         "encoder": engine.index.info["encoder"],
         "answers": [
             {
@@ -71,11 +64,7 @@ def as_json(engine: SearchEngine, answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.PathLike[str]) -> Path:
-    """Draws queries beside what was found, from the small pictures in the index.
-
-    Raises:
-        ValueError: If there is nothing to draw.
-    """
+    """Draws queries beside what was found, from the small pictures in the index; a ValueError if that is nothing."""
     if not all(answer.results for answer in answers):
         raise ValueError(
             "There is nothing to draw: no tile was found. Widen --filter, or add tiles if the index is empty."

@@ -8,26 +8,29 @@ from urllib.parse import quote
 
 import numpy as np
 
+from macl_tf.datasets.picture_kinds import IMAGE_FORMATS
 from macl_tf.labels import LabelStatistics
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
-from macl_tf.server.base_map import BaseMap
-from macl_tf.server.limits import Limits
+from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
 _FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
+_LIMITS = ("bytes", "pixels", "k", "batch")
 
 
 def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap | None = None) -> dict[str, Any]:
     """Everything that /info tells."""
     state = versions.newest
     facts, snapshot = state.encoder.info, state.snapshot
+    archive = snapshot.info.get("archive")
     return {
         "model": {"version": state.encoder.version, **{name: facts[name] for name in _FIGURES}},
         "index": {
             "version": state.index_version,
             "count": len(snapshot),
-            "archive": _archive(snapshot.info),
+            # What it was built from, which need not be what its encoder was trained on; None where it is not known.
+            "archive": {name: archive[name] for name in ("name", "tiles")} if archive else None,
             "kind": snapshot.info["kind"],
             "recall": snapshot.info["recall"],
         },
@@ -36,21 +39,12 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
         "has_places": snapshot.has_places,
         "writable": writable,
         "base_map": None if base_map is None else asdict(base_map),
-        "limits": {
-            "bytes": limits.bytes,
-            "pixels": limits.pixels,
-            "k": limits.k,
-            "batch": limits.batch,
-            "formats": list(limits.formats),
-        },
+        "limits": {**{name: getattr(limits, name) for name in _LIMITS}, "formats": IMAGE_FORMATS},
     }
 
 
 def labels(state: State) -> dict[str, Any]:
-    """All labels that a tile may hold with the number of tiles that do.
-
-    Rare is the third with the fewest, as in the figures.
-    """
+    """All labels that a tile may hold, and how many tiles do. Rare is the third with the fewest, as in the figures."""
     names, held = state.snapshot.label_names, state.snapshot.labels
     rare = set(LabelStatistics.from_labels(held, names).rarest().tolist()) if held.size else set()
     counts = [
@@ -61,16 +55,7 @@ def labels(state: State) -> dict[str, Any]:
 
 
 def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What answers say about a tile: never its path.
-
-    Args:
-        state: Where it is.
-        id_: Of the tile.
-        known: What `describe` says about it, if that was asked already.
-
-    Raises:
-        NotThereError: If there is none.
-    """
+    """What answers say about a tile: never its path. `known` is what `describe` says of it, if it was asked already."""
     known = known or describe(state.snapshot, id_)
     where = f"id={quote(id_, safe='')}" + ("" if state.newest else f"&index={state.index_version}")
     return {
@@ -80,13 +65,7 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
 
 
 def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
-    """Results as answers show them, and what was searched with.
-
-    Args:
-        state: Where they were found.
-        answer: Of the search.
-        geojson: Whether to give a FeatureCollection of the results that have places, the rest under "search".
-    """
+    """Results as answers show them, and what was searched with; as GeoJSON, those that have places."""
     results = [
         {
             "rank": result.rank,
@@ -113,9 +92,3 @@ def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, A
         if shown["bbox"] is not None
     ]
     return {"type": "FeatureCollection", "features": features, "search": rest}
-
-
-def _archive(info: dict[str, Any]) -> dict[str, Any] | None:
-    """What the index was built from, which need not be what its encoder was trained on; None where it is not known."""
-    archive = info.get("archive")
-    return {"name": archive["name"], "tiles": archive["tiles"]} if archive else None

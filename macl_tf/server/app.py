@@ -1,10 +1,13 @@
-"""The application: routes, health checks, figures, and the page."""
+"""The application: opens the folder, keeps up with what others publish; routes, health checks, figures, the page."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import mimetypes
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +15,72 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
+from macl_tf.search.encoders import load_encoder
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import Unavailable, handle_errors
+from macl_tf.server.errors import handle_errors, unavailable
 from macl_tf.server.guard import App, Guard
-from macl_tf.server.metrics import CONTENT_TYPE
-from macl_tf.server.paths import Paths
+from macl_tf.server.metrics import CONTENT_TYPE, Metrics
+from macl_tf.server.paths import Paths, check_prefix
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
+from macl_tf.server.settings import BaseMap, Limits
+from macl_tf.server.versions import Load, Options, Versions
 
 PAGE = Path(__file__).parent / "page"
+_log = logging.getLogger(__name__)
+_REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
 
 
-def build_app(
-    service: Service,
+def open_app(
+    served: Path,
     access: Access,
-    lifespan: Callable[[Any], AbstractAsyncContextManager[None]] | None = None,
+    limits: Limits,
+    options: Options,
+    *,
+    refresh: float = _REFRESH,
+    load: Load = load_encoder,
     root_path: str = "",
+    base_map: BaseMap | None = None,
 ) -> App:
-    """The ASGI application.
+    """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
-    Args:
-        service: What answers.
-        access: Who may ask.
-        lifespan: What runs beside it.
-        root_path: Prefix under which a proxy shows it, like /tiles.
-
-    Raises:
-        ValueError: For a prefix that cannot be.
+    It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
+    was made with. A proxy shows it under the prefix `root_path`, like /tiles.
     """
+    check_prefix(root_path)  # before anything is loaded
+    metrics = Metrics()
+    versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
+    service = Service(versions, limits, metrics, base_map)
+
+    def check() -> None:
+        metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        jobs = [(refresh, versions.refresh), (_CHECK, check)]
+        tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(service.close)
+
+    return _routed(service, access, lifespan, root_path)
+
+
+async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(job)
+        except Exception as error:  # what was there before is still served
+            metrics.failures.inc()
+            _log.warning("%s: %s", job.__name__, error)
+
+
+def _routed(
+    service: Service, access: Access, lifespan: Callable[[Any], AbstractAsyncContextManager[None]], root_path: str
+) -> App:
     app = FastAPI(
         title="macl_tf search",
         version="1",
@@ -59,8 +100,8 @@ def build_app(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        if not service.versions.ready:
-            raise Unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
+        if not service.versions.newest.batcher.alive:
+            raise unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
         return JSONResponse({"status": "ready", **service.versions.newest.versions})
 
     @app.get("/metrics", include_in_schema=False)

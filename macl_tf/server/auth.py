@@ -6,7 +6,7 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 
-from macl_tf.server.errors import Forbidden, Unknown
+from macl_tf.server.errors import forbidden, unknown
 from macl_tf.server.paths import HEALTH
 
 _SHORTEST = 16
@@ -15,20 +15,12 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server.
+    """The rules of one server. A ValueError is for a token that can be guessed, or protected reads without one."""
 
-    Args:
-        token: Without one, nothing can be written.
-        protect_reads: Whether reads need it too; the page itself and the health checks never do.
-        hosts: Names that a request may ask for, with or without a port; empty for any. A server on loopback answers to
-            its own names only: else a web page anywhere could have its name point here and read along.
-
-    Raises:
-        ValueError: For a token that can be guessed, or protected reads without one.
-    """
-
-    token: str | None = None
-    protect_reads: bool = False
+    token: str | None = None  # without one, nothing can be written
+    protect_reads: bool = False  # whether reads need it too; the page itself and the health checks never do
+    # Names that a request may ask for, with or without a port; empty for any. A server on loopback answers to its own
+    # names only: else a web page anywhere could have its name point here and read along.
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -44,28 +36,19 @@ class Access:
         object.__setattr__(self, "hosts", tuple(dict.fromkeys(map(_name_of, self.hosts))))
 
     def check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
-        """Lets a request through.
-
-        Raises:
-            Forbidden: For writes where the server has no token.
-            Unknown: Without the token.
-        """
+        """Lets a request through that shows the token where one is needed; without a token nothing can be written."""
         writes = path == "/api/v1/items" and method not in ("GET", "HEAD", "OPTIONS")
         data = path.startswith("/api/") or path == "/metrics"
         if not writes and not (self.protect_reads and data and path not in HEALTH):
             return
         if self.token is None:
             remedy = "Start `macl serve` with --token-file or MACL_TOKEN to allow them."
-            raise Forbidden("This server takes no writes", method, remedy)
+            raise forbidden("This server takes no writes", method, remedy)
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         given = given.strip() if kind.lower() == b"bearer" else b""
         if not secrets.compare_digest(given, self.token.encode()):
-            raise Unknown(
-                "A token is needed",
-                "another token" if given else "no token",
-                "Send the header Authorization: Bearer TOKEN.",
-                {"WWW-Authenticate": "Bearer"},
-            )
+            got, remedy = "another token" if given else "no token", "Send the header Authorization: Bearer TOKEN."
+            raise unknown("A token is needed", got, remedy, {"WWW-Authenticate": "Bearer"})
 
 
 def is_loopback(host: str) -> bool:

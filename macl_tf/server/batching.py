@@ -12,29 +12,16 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from macl_tf.search.encoders import Embed
 from macl_tf.server.errors import overloaded
-
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Batcher:
     """A thread that takes pictures from a queue, as many as there are, and embeds them in one call.
 
-    While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced
-    by `coming` and are still being decoded, and never longer than `wait`: a single client never waits.
-
-    Args:
-        embed: From pixels (B, S, S, 3) uint8 to (B, D).
-        size: Pictures in a batch, at most.
-        wait: Seconds.
-        backlog: Pictures in the queue, at most.
-        observe: Called with the size of each batch and its seconds.
-
-    Example:
-        >>> batcher = Batcher(lambda pixels: pixels.mean(axis=(1, 2)))
-        >>> batcher.submit(np.full((4, 4, 3), 7, np.uint8)).result().tolist()
-        [7.0, 7.0, 7.0]
-        >>> batcher.close()
+    While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced by
+    `coming` and are still being decoded, and never longer than `wait` seconds: a single client never waits. `observe`
+    is told the size of each batch and its seconds.
     """
 
     def __init__(
@@ -63,11 +50,7 @@ class Batcher:
 
     @contextmanager
     def coming(self) -> Iterator[None]:
-        """Announces a picture for the time that it is being decoded; refused at once where the queue is full.
-
-        Raises:
-            Unavailable: Where the queue is full.
-        """
+        """Announces a picture for the time that it is being decoded; refused at once where the queue is full."""
         with self._changed:
             if len(self._queue) + self._coming >= self._backlog:
                 raise overloaded()
@@ -80,11 +63,7 @@ class Batcher:
                 self._changed.notify()
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
-        """The embedding (D,) of pixels (S, S, 3), when it is there.
-
-        Raises:
-            Unavailable: Where the queue is full, or the service ends.
-        """
+        """The embedding (D,) of pixels (S, S, 3), when it is there; refused where the queue is full or closed."""
         future: Future[NDArray[np.float32]] = Future()
         with self._changed:
             if self._closed or len(self._queue) >= self._backlog:

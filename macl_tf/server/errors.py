@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,114 +15,65 @@ from starlette.exceptions import HTTPException
 from macl_tf.datasets.label_names import UnknownLabelError
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
 from macl_tf.search.query import NotThereError, QueryError
-from macl_tf.server.limits import Limits
+from macl_tf.server.settings import Limits
 
 SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats
+# What the API's description says of each status.
+WORDS = {
+    400: "The request cannot be read.",
+    401: "The token is missing or wrong.",
+    403: "The server takes no writes.",
+    404: "There is no such item or version.",
+    405: "The path does not take the method.",
+    408: "The request came too slowly.",
+    413: "Too many bytes or pixels.",
+    415: "Not an image of a known format, or another type of body.",
+    422: "The request breaks a rule.",
+    429: "Too many requests of one client at a time.",
+    500: "Internal server error.",
+    503: "Try again in a moment.",
+}
+FAILED = 500  # a fault of ours
+# Of the search's errors, which know no HTTP; the first that an error is an instance of holds.
+_STATUSES: dict[type[Exception], int] = {NotThereError: 404, QueryError: 422, UnknownLabelError: 422}
 
 
 class Refused(HTTPException):
-    """A request that is answered with an error; its class says which, and `STATUSES` its number.
+    """A request that is answered with an error: what must hold, what was given instead (shortened), and what to do.
 
     An HTTPException of the framework, since that is what it lets through while it reads a body.
-
-    Args:
-        rule: What must hold, or what is wrong.
-        value: What was given instead; shortened.
-        remedy: What to do.
-        headers: More headers of the answer.
-        kind: Of the error, where it is none of the classes below.
     """
 
     def __init__(
-        self,
-        rule: str,
-        value: Any = None,
-        remedy: str = "",
-        headers: dict[str, str] | None = None,
-        *,
-        kind: type[Exception] | None = None,
+        self, status: int, rule: str, value: Any = None, remedy: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        super().__init__(STATUSES[kind or type(self)][0], rule, headers)
+        super().__init__(status, rule, headers)
         self.rule, self.value, self.remedy = rule, shown(value), remedy
 
-    def body(self) -> bytes:
-        """The JSON of the answer."""
-        error = {"rule": self.rule, "value": self.value, "remedy": self.remedy}
-        return json.dumps({"error": error}).encode()
-
-    def text(self) -> bytes:
-        """The same as a line for people."""
+    def answer(self, *, text: bool = False) -> Response:
+        """JSON for programs, or the same as a line for people."""
         given = "" if self.value is None else f": {self.value}"
-        return f"{self.rule}{given}. {self.remedy}\n".encode()
+        error = {"rule": self.rule, "value": self.value, "remedy": self.remedy}
+        body = f"{self.rule}{given}. {self.remedy}\n" if text else json.dumps({"error": error})
+        return Response(body, self.status_code, self.headers, "text/plain" if text else "application/json")
 
 
-class Unreadable(Refused):
-    """What is no request."""
-
-
-class Unknown(Refused):
-    """Who does not show the token."""
-
-
-class Forbidden(Refused):
-    """What nobody may do."""
-
-
-class WrongMethod(Refused):
-    """A method that the path does not take."""
-
-
-class TooSlow(Refused):
-    """What takes too long to arrive."""
-
-
-class TooLarge(Refused):
-    """Too many bytes or pixels."""
-
-
-class WrongKind(Refused):
-    """Another type of body or picture."""
-
-
-class TooMany(Refused):
-    """Too much of one client at a time."""
-
-
-class Failed(Refused):
-    """A fault of ours."""
-
-
-class Unavailable(Refused):
-    """What cannot be done now and may be a moment later."""
-
-
-# The first that an error is an instance of says its status, and what the API's description says about it.
-STATUSES: dict[type[Exception], tuple[int, str]] = {
-    Unreadable: (400, "The request cannot be read."),
-    Unknown: (401, "The token is missing or wrong."),
-    Forbidden: (403, "The server takes no writes."),
-    NotThereError: (404, "There is no such item or version."),
-    WrongMethod: (405, "The path does not take the method."),
-    TooSlow: (408, "The request came too slowly."),
-    TooLarge: (413, "Too many bytes or pixels."),
-    WrongKind: (415, "Not an image of a known format, or another type of body."),
-    QueryError: (422, "The request breaks a rule."),
-    UnknownLabelError: (422, "The request breaks a rule."),
-    TooMany: (429, "Too many requests of one client at a time."),
-    Failed: (500, "Internal server error."),
-    Unavailable: (503, "Try again in a moment."),
-}
-
-
-def failed() -> Refused:
-    """For a fault of ours."""
-    return Failed("Internal server error", None, "See the server log.")
+# Errors of the server's own, named for what is wrong. Each takes rule, value, remedy and headers.
+unreadable = partial(Refused, 400)
+unknown = partial(Refused, 401)  # who does not show the token
+forbidden = partial(Refused, 403)
+wrong_method = partial(Refused, 405)
+too_slow = partial(Refused, 408)
+too_large = partial(Refused, 413)
+wrong_kind = partial(Refused, 415)  # another type of body or picture
+too_many = partial(Refused, 429)  # of one client at a time
+unavailable = partial(Refused, 503)  # what may be done a moment later
 
 
 def overloaded() -> Refused:
     """For more than the server can do at a time."""
-    return Unavailable("Server overloaded", None, "Retry after 1 s.", {"Retry-After": "1"})
+    return unavailable("Server overloaded", None, "Retry after 1 s.", {"Retry-After": "1"})
 
 
 @contextmanager
@@ -139,10 +91,9 @@ def handle_errors(app: FastAPI) -> None:
     """Makes every error of an application a JSON of rule, value and remedy."""
 
     async def handle(request: Request, error: Exception) -> Response:
-        refused = refusal_of(error, request)
-        return Response(refused.body(), refused.status_code, refused.headers, "application/json")
+        return refusal_of(error, request).answer()
 
-    for kind in (RequestValidationError, HTTPException, *STATUSES):
+    for kind in (RequestValidationError, HTTPException, *_STATUSES):
         app.add_exception_handler(kind, handle)
 
 
@@ -153,13 +104,13 @@ def refusal_of(error: Exception, request: Request | None = None) -> Refused:
     if isinstance(error, RequestValidationError):
         return (request and _wrong_type(request)) or invalid_input(error.errors())
     if isinstance(error, HTTPException):  # of the framework; paths and methods it never sees unless they are right
-        kind = next((kind for kind, (status, _) in STATUSES.items() if status == error.status_code), Unreadable)
-        return Refused("The request cannot be read", str(error.detail), SEE, dict(error.headers or {}), kind=kind)
+        status = error.status_code if error.status_code in WORDS else 400
+        return Refused(status, "The request cannot be read", str(error.detail), SEE, dict(error.headers or {}))
     if isinstance(error, QueryError | UnknownLabelError):
-        kind = next(kind for kind in STATUSES if isinstance(error, kind))
+        status = next(_STATUSES[kind] for kind in _STATUSES if isinstance(error, kind))
         listed = "GET api/v1/labels lists them with their counts." if isinstance(error, UnknownLabelError) else SEE
-        return Refused(error.rule, error.value, error.remedy or listed, kind=kind)
-    return failed()
+        return Refused(status, error.rule, error.value, error.remedy or listed)
+    return Refused(FAILED, "Internal server error", None, "See the server log.")
 
 
 def invalid_input(errors: Any, part: str = "") -> Refused:
@@ -167,31 +118,31 @@ def invalid_input(errors: Any, part: str = "") -> Refused:
     first = errors[0]
     if first["type"] == "json_invalid":
         why = first.get("ctx", {}).get("error", "it ends too early")
-        return Unreadable(f"{part or 'the body'} must be JSON: {why}", None, "Mind quotes and brackets.")
+        return unreadable(f"{part or 'the body'} must be JSON: {why}", None, "Mind quotes and brackets.")
     where = ".".join(str(name) for name in first["loc"] if name not in ("body", "query")) or part or "the body"
     message = first["msg"].removeprefix("Value error, ")
-    return Refused(f"{where}: {message}", first.get("input"), SEE, kind=QueryError)
+    return Refused(422, f"{where}: {message}", first.get("input"), SEE)
 
 
 def of_picture(error: PictureError, size: int, limits: Limits) -> Exception:
     """Why a picture of `size` bytes is not read."""
     if error.problem == "pixels":
-        return TooLarge(
-            f"an image has at most {limits.pixels} pixels", error.got, "Cut it into tiles, or make it smaller."
-        )
+        rule = f"an image has at most {limits.pixels} pixels"
+        return too_large(rule, error.got, "Cut it into tiles, or make it smaller.")
     if error.problem == "kind":
-        return (QueryError if error.format in IMAGE_FORMATS else WrongKind)(f"an image {RULE}", error.got, error.remedy)
+        kind: Callable[..., Exception] = QueryError if error.format in IMAGE_FORMATS else wrong_kind
+        return kind(f"an image {RULE}", error.got, error.remedy)
     if error.problem == "format":
-        rule = f"an image must be one of {', '.join(limits.formats)}"
-        return WrongKind(rule, f"{size} bytes", "Convert it, or check that the file is an image.")
+        rule = f"an image must be one of {', '.join(IMAGE_FORMATS)}"
+        return wrong_kind(rule, f"{size} bytes", "Convert it, or check that the file is an image.")
     return QueryError("an image must be whole", f"{size} bytes", "It is broken, or of a rare kind: save it anew.")
 
 
-def too_many_bytes(size: int, limits: Limits, of_request: int | None = None) -> TooLarge:
+def too_many_bytes(size: int, limits: Limits, of_request: int | None = None) -> Refused:
     """For an image of so many bytes, or for the request that it comes in, which has so many at most."""
     rule = f"an image has at most {limits.bytes} bytes ({round(limits.bytes / (1 << 20), 1):g} MiB)"
     rule += f", and a request has at most {of_request} bytes" if of_request else ""
-    return TooLarge(rule, size, "Make the image smaller: scale it down, or cut it into tiles.")
+    return too_large(rule, size, "Make the image smaller: scale it down, or cut it into tiles.")
 
 
 def _wrong_type(request: Request) -> Refused | None:
@@ -204,7 +155,7 @@ def _wrong_type(request: Request) -> Refused | None:
         "application/json": "Send JSON with the header Content-Type: application/json.",
         "multipart/form-data": "Send a form with the picture in the field image, as curl -F image=@tile.jpg does.",
     }
-    return WrongKind(f"the body must be {wanted}", given or "no Content-Type", remedy[wanted])
+    return wrong_kind(f"the body must be {wanted}", given or "no Content-Type", remedy[wanted])
 
 
 def shown(value: Any) -> str | int | float | bool | None:

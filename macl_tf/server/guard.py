@@ -5,33 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from macl_tf.server import errors
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import (
-    Failed,
-    Refused,
-    TooLarge,
-    TooMany,
-    TooSlow,
-    Unreadable,
-    WrongKind,
-    refusal_of,
-    too_many_bytes,
-)
-from macl_tf.server.limits import Limits
+from macl_tf.server.errors import Refused, refusal_of
 from macl_tf.server.metrics import METHODS, Metrics
 from macl_tf.server.paths import HEALTH, Paths, Place
+from macl_tf.server.settings import Limits
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+App = ASGIApp
 
 _log = logging.getLogger(__name__)
 _AROUND = 1 << 16  # bytes of a body beside the image and the vectors
@@ -41,8 +29,7 @@ _POLICY = (
     "default-src 'self'; img-src 'self' blob: data:{images}; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-HEADERS = [
-    (b"content-security-policy", _POLICY.format(images="").encode()),
+_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -53,23 +40,15 @@ class Guard:
     """An ASGI application around another.
 
     What holds for every route is said here once: a HEAD is answered as a GET without the body, OPTIONS with what the
-    path takes, and paths and methods that there are not with 404 and 405, whoever asks.
-
-    Args:
-        app: What answers the requests that are let through.
-        paths: Which there are.
-        access: Who may ask.
-        limits: How much, and how slowly.
-        metrics: Where requests are counted.
-        dim: D, for the size of queries in JSON.
-        images: Another server that the page may load pictures from, "" for none.
+    path takes, and paths and methods that there are not with 404 and 405, whoever asks. D, `dim`, tells how large
+    queries in JSON may be; the page may load pictures from the server `images`, too.
     """
 
     def __init__(
         self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int, images: str = ""
     ) -> None:
         policy = _POLICY.format(images=f" {images}" if images else "").encode()
-        self._headers = [(b"content-security-policy", policy), *HEADERS[1:]]
+        self._headers = [(b"content-security-policy", policy), *_HEADERS]
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
         self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
         self._json_bytes = _AROUND + limits.batch * dim * _NUMBER
@@ -88,28 +67,27 @@ class Guard:
             self._metrics.requests.labels(method if method in METHODS else "other", place.route, status).inc()
 
         waiting = headers.get(b"expect", b"").lower() == b"100-continue"
-        answer = _Answer(
-            send, count, self._headers, text=not place.for_machines, head=method == "HEAD", waiting=waiting
-        )
+        answer = _Answer(send, count, self._headers, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
             if place.path not in HEALTH:  # whoever checks its health may call it anything
                 await self._check_host(scope, receive)
             place.check(method)
             if place.to_folder and method in ("GET", "HEAD"):
-                query = b"?" + scope["query_string"] if scope["query_string"] else b""
-                await answer.empty(308, [(b"location", f"{place.prefix}/".encode() + query)])
+                query = "?" + scope["query_string"].decode("latin-1") if scope["query_string"] else ""
+                await Response(None, 308, {"location": f"{place.prefix}/{query}"})(scope, receive, answer)
             elif method == "OPTIONS":
-                await answer.empty(204, [(b"allow", place.allowed.encode())])
+                await Response(None, 204, {"allow": place.allowed})(scope, receive, answer)
             else:
                 self._access.check(method, place.path, headers)
                 place.check_query(method, scope["query_string"])
                 await self._pass_on(scope, place, headers, receive, answer)
         except Exception as error:
             refused = refusal_of(error)
-            if isinstance(refused, Failed):
+            if refused.status_code == errors.FAILED:
                 _log.exception("%s %s failed", method, scope["path"])
-            await answer.refuse(refused)
+            if not answer.begun:  # JSON to programs, a line of text where the page would be
+                await refused.answer(text=not place.for_machines)(scope, receive, answer)
         finally:
             self._metrics.in_flight.dec()
             if not answer.begun:
@@ -126,7 +104,7 @@ class Guard:
         if answered:
             asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             remedy = "Ask by one of these names, or start `macl serve` with --allow-host and this one."
-            raise Unreadable(f"Host must be one of {', '.join(self._access.hosts)}", ", ".join(asked), remedy)
+            raise errors.unreadable(f"Host must be one of {', '.join(self._access.hosts)}", ", ".join(asked), remedy)
 
     async def _pass_on(
         self, scope: Scope, place: Place, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
@@ -134,7 +112,8 @@ class Guard:
         client = str((scope.get("client") or ("",))[0])
         kind = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
         if kind != "identity" and scope["method"] in ("POST", "PUT"):
-            raise WrongKind("a body is sent as it is", kind, "Leave out compression and the header Content-Encoding.")
+            remedy = "Leave out compression and the header Content-Encoding."
+            raise errors.wrong_kind("a body is sent as it is", kind, remedy)
         upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
         most = self._json_bytes + (self._limits.bytes if upload else 0)
         answer.body = body = _Body(receive, most, self._limits, headers, upload=upload)
@@ -161,7 +140,7 @@ class Guard:
             if counter[client] + more > most:
                 rule = f"a client has at most {most} {what} at a time"
                 remedy = "Wait for answers before asking more."
-                raise TooMany(rule, counter[client] + more, remedy, {"Retry-After": "1"})
+                raise errors.too_many(rule, counter[client] + more, remedy, {"Retry-After": "1"})
         self._of_client[client] += 1
         self._bytes_of_client[client] += size
         try:
@@ -197,7 +176,7 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             rule = f"a request must arrive within {self._limits.body_seconds:g} seconds"
-            raise TooSlow(rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
+            raise errors.too_slow(rule, None, "Send less, or over a faster line.", {"Connection": "close"}) from None
         self._whole = not message.get("more_body", False)
         self._read += len(message.get("body", b""))
         if self._read > self._most:
@@ -206,9 +185,9 @@ class _Body:
 
     def _too_large(self, got: int) -> Refused:
         if self._upload:
-            return too_many_bytes(got, self._limits, self._most)
+            return errors.too_many_bytes(got, self._limits, self._most)
         rule = f"a request has at most {self._most} bytes"
-        return TooLarge(rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
+        return errors.too_large(rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
 
 
 async def _let_through(scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,17 +198,9 @@ class _Answer:
     """The way back, with our headers; `count` is told the status."""
 
     def __init__(
-        self,
-        send: Send,
-        count: Callable[[int], None],
-        headers: list[tuple[bytes, bytes]],
-        *,
-        text: bool,
-        head: bool,
-        waiting: bool,
+        self, send: Send, count: Callable[[int], None], headers: list[tuple[bytes, bytes]], *, head: bool, waiting: bool
     ) -> None:
-        self._send, self._count, self._headers = send, count, headers
-        self._text, self._head, self._waiting = text, head, waiting
+        self._send, self._count, self._headers, self._head, self._waiting = send, count, headers, head, waiting
         self.begun = False
         self.body: _Body | None = None
 
@@ -247,20 +218,3 @@ class _Answer:
         elif self._head:
             message = {**message, "body": b""}
         await self._send(message)
-
-    async def empty(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Sends an answer without a body."""
-        length = [] if status == 204 else [(b"content-length", b"0")]
-        await self({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-        await self({"type": "http.response.body", "body": b""})
-
-    async def refuse(self, refused: Refused) -> None:
-        """Sends an error, if nothing was sent yet: JSON to programs, a line of text where the page would be."""
-        if self.begun:
-            return
-        body = refused.text() if self._text else refused.body()
-        kind = b"text/plain; charset=utf-8" if self._text else b"application/json"
-        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-        headers += [(name.lower().encode(), value.encode()) for name, value in (refused.headers or {}).items()]
-        await self({"type": "http.response.start", "status": refused.status_code, "headers": headers})
-        await self({"type": "http.response.body", "body": body})

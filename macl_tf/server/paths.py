@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from macl_tf.search.query import NotThereError, QueryError
-from macl_tf.server.errors import WrongMethod
+from macl_tf.server.errors import wrong_method
 
 HEALTH = ("/healthz", "/readyz")
 FOR_MACHINES = (*HEALTH, "/metrics")  # beside the API
@@ -18,19 +18,12 @@ _PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a request leads.
+    """Where a request leads."""
 
-    Attributes:
-        prefix: What stands before the path outside, "" or "/tiles".
-        path: The path behind it.
-        methods: Names of the query parameters by method; None for a path that leads nowhere.
-        to_folder: Whether the path is the prefix itself, without the slash that the page's links need.
-    """
-
-    prefix: str
-    path: str
-    methods: Mapping[str, frozenset[str]] | None
-    to_folder: bool = False
+    prefix: str  # what stands before the path outside, "" or "/tiles"
+    path: str  # behind it
+    methods: Mapping[str, frozenset[str]] | None  # query parameters by method; None for a path that leads nowhere
+    to_folder: bool = False  # whether it is the prefix itself, without the slash that the page's links need
 
     @property
     def for_machines(self) -> bool:
@@ -51,25 +44,16 @@ class Place:
         return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
 
     def check(self, method: str) -> None:
-        """Lets a request through.
-
-        Raises:
-            NotThereError: For a path that leads nowhere.
-            WrongMethod: For a method that it does not take.
-        """
+        """Lets a request through that asks for what there is, by a method that it takes."""
         if self.methods is None:
             what = "API is described at {}/api/v1/openapi.json" if self.for_machines else "page is at {}/"
             raise NotThereError("Not found", self.path, f"The {what.format(self.prefix)}.")
         if method not in self.allowed.split(", "):
             rule = f"{self.path} takes {self.allowed}"
-            raise WrongMethod(rule, method, "Use one of these methods.", {"Allow": self.allowed})
+            raise wrong_method(rule, method, "Use one of these methods.", {"Allow": self.allowed})
 
     def check_query(self, method: str, query: bytes) -> None:
-        """Refuses query parameters that would be passed over in silence, or of which one would win.
-
-        Raises:
-            QueryError: For such a one.
-        """
+        """Refuses query parameters that would be passed over in silence, or of which one would win."""
         if self.methods is None or not self.path.startswith("/api/") or not query:
             return
         known = self.methods.get("GET" if method == "HEAD" else method, frozenset())
@@ -84,11 +68,7 @@ class Place:
 
 
 def check_prefix(root_path: str) -> str:
-    """A prefix without a slash at its end; "" for none.
-
-    Raises:
-        ValueError: For one that cannot be.
-    """
+    """A prefix without a slash at its end; "" for none, and a ValueError for one that cannot be."""
     prefix = root_path.rstrip("/")
     if prefix and not _PREFIX.fullmatch(prefix):
         raise ValueError(
@@ -98,15 +78,9 @@ def check_prefix(root_path: str) -> str:
 
 
 class Paths:
-    """All paths of a server.
+    """All paths of a server: those of the API's description in OpenAPI, and the page's files.
 
-    Args:
-        description: The API's, in OpenAPI.
-        page: Names of the page's files.
-        root_path: Prefix under which a proxy shows the server, like /tiles, whether the proxy takes it off or not.
-
-    Raises:
-        ValueError: For a prefix that cannot be.
+    A proxy shows them under the prefix `root_path`, like /tiles, whether it takes that off or not.
 
     Example:
         >>> paths = Paths({"paths": {"/api/v1/items": {"get": {}, "put": {}}}}, ["index.html"], "/tiles")
@@ -132,11 +106,9 @@ class Paths:
         self._methods |= {f"/{name}": reading for name in ("", *page)} | {"*": {}}  # the server as a whole
 
     def place(self, path: str, forwarded: str = "") -> Place:
-        """Where a path leads.
+        """Where a path leads; a slash at its end does not matter to programs.
 
-        Args:
-            path: As it was asked for; a slash at its end does not matter to programs.
-            forwarded: The header X-Forwarded-Prefix, "" without one; what `root_path` says goes before it.
+        `forwarded` is the header X-Forwarded-Prefix, "" without one; what `root_path` says goes before it.
         """
         prefix = self._root
         if not prefix and _PREFIX.fullmatch(forwarded := forwarded.rstrip("/")):

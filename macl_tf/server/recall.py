@@ -14,12 +14,7 @@ K = 10
 
 
 class RecallSample:
-    """Queries that wait to be checked, and what the last checks found.
-
-    Args:
-        waiting: Queries that are kept until the next check; of more, the oldest go.
-        window: Checked queries that the figure is the mean of.
-    """
+    """The last `waiting` queries, which wait to be checked, and what the last `window` checks found."""
 
     def __init__(self, waiting: int = 16, window: int = 256) -> None:
         self._waiting: deque[NDArray[np.float32]] = deque(maxlen=waiting)
@@ -31,11 +26,7 @@ class RecallSample:
         self._waiting.append(vector)
 
     def check(self, snapshot: Snapshot) -> tuple[float, int]:
-        """Searches the waiting queries both ways.
-
-        Returns:
-            Recall@10 over the window, NaN while there is nothing in it, and how many queries were checked now.
-        """
+        """Searches the waiting queries both ways: recall@10 over the window, NaN while empty, and how many they are."""
         checked = 0
         while self._waiting:
             vector = self._waiting.popleft()

@@ -15,12 +15,12 @@ from pydantic import Field, ValidationError
 from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
-from macl_tf.server.errors import SEE, STATUSES, invalid_input
+from macl_tf.server.errors import SEE, WORDS, invalid_input
 from macl_tf.server.service import Service
 from macl_tf.server.versions import State
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorAnswer, "description": words} for status, words in STATUSES.values()
+    status: {"model": schemas.ErrorAnswer, "description": words} for status, words in WORDS.items()
 }
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
@@ -41,12 +41,7 @@ _COLUMNS = {"labels": "labels", "date": "dates", "source": "sources", "bbox": "b
 
 
 def api(service: Service, access: Access) -> APIRouter:
-    """All routes under /api/v1.
-
-    Args:
-        service: What answers.
-        access: Who may ask, as the API's description says it; `Guard` sees to it.
-    """
+    """All routes under /api/v1. Who may ask stands in the API's description; `Guard` sees to it."""
     bearer = [Security(HTTPBearer(auto_error=False, description="The server's token."))]
     reads = bearer if access.protect_reads else []
     router = APIRouter(prefix="/api/v1", responses=_REFUSALS)
@@ -109,8 +104,7 @@ def api(service: Service, access: Access) -> APIRouter:
             Form(alias="id", min_length=1, max_length=512, description="By default made of the file's SHA-256."),
         ] = None,
         labels: Annotated[
-            list[Annotated[str, Field(max_length=200)]] | None,
-            Form(max_length=1000, description="One field for each."),
+            list[Annotated[str, Field(max_length=200)]] | None, Form(max_length=1000, description="One field for each.")
         ] = None,
         date: Annotated[datetime.date | None, Form()] = None,
         source: Annotated[str, Form(max_length=200)] = "",
@@ -185,11 +179,7 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
 
 
 async def _sent_fields(request: Request, known: Sequence[str], several: Sequence[str] = ()) -> set[str]:
-    """Names of the fields of a form, the empty ones among them.
-
-    Raises:
-        QueryError: For a field that is not known, or one that is sent twice.
-    """
+    """Names of the fields of a form, the empty ones among them; refused where one is not known, or sent twice."""
     form = await request.form()
     names = [name for name, _ in form.multi_items()]
     for name in names:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from macl_tf.index.filters import Filter
 from macl_tf.server.errors import refusing
-from macl_tf.server.limits import DEPTH
+from macl_tf.server.settings import DEPTH
 
 Id = Annotated[str, Field(min_length=1, max_length=512, description="Of an item in the index.")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
@@ -35,9 +35,7 @@ class Example(Strict):
     """What results should, or should not, be like: an item by its id, or a vector of the encoder."""
 
     id: Id | None = None
-    vector: list[Number] | None = Field(
-        default=None, min_length=1, max_length=8192, description="D numbers, of any norm."
-    )
+    vector: list[Number] | None = Field(None, min_length=1, max_length=8192, description="D numbers, of any norm.")
 
     @model_validator(mode="after")
     def _one(self) -> Example:
@@ -63,11 +61,7 @@ class Condition(Strict):
     split: list[Label] = Field(default=[], max_length=1000, description="Names of splits of which its own is one.")
 
     def to_filter(self) -> Filter | None:
-        """The index's filter; None where there is no condition.
-
-        Raises:
-            QueryError: For a box or days that cannot be.
-        """
+        """The index's filter; None where there is no condition."""
         given = {name: value for name, value in self if value}
         with refusing(given):
             return Filter(**given) if given else None
@@ -76,10 +70,8 @@ class Condition(Strict):
 class Query(Strict):
     """A search. Results are ranked by cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors."""
 
-    positive: list[Example] = Field(
-        default=[], description="What results should be like. An uploaded image is one more."
-    )
-    negative: list[Example] = Field(default=[], description="What they should not be like.")
+    positive: list[Example] = Field([], description="What results should be like. An uploaded image is one more.")
+    negative: list[Example] = Field([], description="What they should not be like.")
     k: Whole = Field(default=10, ge=1, description="Results in the answer, at most the limit that /info tells.")
     offset: Whole = Field(default=0, ge=0, le=DEPTH, description="Results to leave out, for the next page.")
     filter: Condition = Condition()

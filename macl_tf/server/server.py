@@ -1,101 +1,21 @@
-"""The process: opens the folder, listens, keeps up with what others publish, and ends in order."""
+"""The process: listens, answers, and ends in order."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import uvicorn
 from threadpoolctl import threadpool_limits
 
-from macl_tf.search.encoders import load_encoder
-from macl_tf.server.app import build_app
-from macl_tf.server.auth import Access
-from macl_tf.server.base_map import BaseMap
 from macl_tf.server.guard import App
-from macl_tf.server.limits import Limits
-from macl_tf.server.metrics import Metrics
-from macl_tf.server.paths import check_prefix
-from macl_tf.server.service import Service
-from macl_tf.server.versions import Load, Options, Versions
+from macl_tf.server.settings import Limits
 
-_log = logging.getLogger(__name__)
 _HEAD_BYTES = 1 << 16  # of the lines before a body
-_REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
-
-
-def open_app(
-    served: Path,
-    access: Access,
-    limits: Limits,
-    options: Options,
-    *,
-    refresh: float = _REFRESH,
-    load: Load = load_encoder,
-    root_path: str = "",
-    base_map: BaseMap | None = None,
-) -> App:
-    """Opens a served folder and builds the application that answers for it.
-
-    Args:
-        served: What `macl export` wrote.
-        access: Who may ask.
-        limits: What a request may ask for.
-        options: How the encoder is asked.
-        refresh: Seconds between looks for what other processes wrote or published.
-        load: Loads the encoder that an index was made with.
-        root_path: Prefix under which a proxy shows it, like /tiles.
-        base_map: What lies below the footprints on the page's map.
-
-    Raises:
-        ArtifactError: If the index or its encoder is missing or damaged.
-        ConnectionError: If the encoder's server does not answer.
-        ValueError: For a prefix that cannot be.
-    """
-    check_prefix(root_path)  # before anything is loaded
-    metrics = Metrics()
-    versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
-    service = Service(versions, limits, metrics, base_map=base_map)
-
-    def check() -> None:
-        metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
-
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        jobs = [(refresh, versions.refresh), (_CHECK, check)]
-        tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
-        yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(service.close)
-
-    return build_app(service, access, lifespan, root_path)
-
-
-async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await asyncio.to_thread(job)
-        except Exception as error:  # what was there before is still served
-            metrics.failures.inc()
-            _log.warning("%s: %s", job.__name__, error)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at an address; port 0 is a free one. Made before all that takes time: it may be taken.
-
-    Raises:
-        ValueError: For a port that cannot be.
-        OSError: If the address cannot be had.
-    """
+    """A socket that listens at an address; port 0 is a free one. Made before all that takes time: it may be taken."""
     if not 0 <= port < 1 << 16:
         raise ValueError(f"port must be in [0, 65535], got {port}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -108,13 +28,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Answers at a socket; `run` does so until the process is told to end, and then ends what has begun.
+    """Answers at the socket that `listen` gave, and tells `said` the URL once it can be asked.
 
-    Args:
-        app: What `open_app` gave.
-        listener: What `listen` gave.
-        limits: What a connection may do.
-        said: Told the URL once it can be asked.
+    `run` does so until the process is told to end, and then ends what has begun.
     """
 
     def __init__(self, app: App, listener: socket.socket, limits: Limits, said: Callable[[str], None]) -> None:

@@ -20,16 +20,14 @@ from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
-from macl_tf.search.pictures import read_picture
+from macl_tf.search.pictures import items_of, read_picture
 from macl_tf.search.query import QueryError, find
-from macl_tf.search.uploads import items_of
 from macl_tf.server import answers
-from macl_tf.server.base_map import BaseMap
-from macl_tf.server.errors import Unavailable, of_picture, overloaded, refusing, too_many_bytes
-from macl_tf.server.limits import Limits
+from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Query
+from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
 PREVIEW = 40  # longest side of the small picture in an answer; about 1 kB
@@ -39,19 +37,9 @@ _IN_WORK = 512  # requests that are worked on, or wait for it, at a time
 
 
 def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[NDArray[np.uint8], bytes]:
-    """Decodes an uploaded picture, after everything that its header says was checked.
+    """Decodes an uploaded picture, after everything that its header says was checked; its name is never looked at.
 
-    Args:
-        data: The file as it was sent. Its name is never looked at.
-        size: S, side at which the encoder sees it.
-        limits: What it may be at most.
-        small: Longest side of the small JPEG, 0 for none.
-
-    Returns:
-        Pixels (S, S, 3) uint8, and the small JPEG or b"".
-
-    Raises:
-        Refused: For too many bytes or pixels, or what is not read.
+    Gives pixels (S, S, 3) uint8 with S = `size`, and a JPEG of at most `small` pixels a side, b"" for 0.
     """
     if len(data) > limits.bytes:
         raise too_many_bytes(len(data), limits)
@@ -63,27 +51,12 @@ def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[N
 
 
 class Service:
-    """Searches and writes of one served folder, asked from one event loop.
+    """Searches and writes of one served folder, asked from one event loop."""
 
-    Args:
-        versions: Of the folder.
-        limits: What a request may ask for.
-        metrics: Where figures go.
-        threads: For decoding, and as many for searching; by default one for each processor.
-        base_map: What lies below the footprints on the page's map.
-    """
-
-    def __init__(
-        self,
-        versions: Versions,
-        limits: Limits,
-        metrics: Metrics,
-        threads: int | None = None,
-        base_map: BaseMap | None = None,
-    ) -> None:
+    def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, base_map: BaseMap | None = None) -> None:
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.sample = RecallSample()
-        count = threads or len(os.sched_getaffinity(0))
+        count = len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")
         self._searching = ThreadPoolExecutor(count, "search")
         self._writing = ThreadPoolExecutor(1, "write")
@@ -91,23 +64,14 @@ class Service:
         self._in_work = 0
 
     async def state(self, version: int | None = None) -> State:
-        """A version of the index, the newest by default.
-
-        Raises:
-            NotThereError: For one that is not there.
-            Unavailable: For one that is damaged.
-        """
+        """A version of the index, the newest by default; refused where it is not there, or damaged."""
         held = self.versions.held(version)
         if held is None and version is not None:
             held = await self._run(self._opening, lambda: self.versions.opened(version))
         return held or self.versions.newest
 
     async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any]:
-        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes.
-
-        Raises:
-            Refused: For what cannot be searched for.
-        """
+        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes."""
         begin = time.perf_counter()
         self._check(query, images=read is not None)
         ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
@@ -125,16 +89,11 @@ class Service:
         return answer
 
     async def upsert(self, read: Callable[[], bytes], id_: str | None = None, **given: list[Any]) -> dict[str, Any]:
-        """Adds a tile, or replaces the one with its id; when it returns, that is on disk.
+        """Adds a tile, or replaces the one with its id; when it returns, that is on disk; after an error nothing is.
 
-        Args:
-            read: Gives the file as it was sent. It may lie on disk: it is read when its turn comes.
-            id_: By default made of the SHA-256 of the file.
-            given: labels, dates, bboxes, splits and sources, as far as given, of one tile each; see
-                `SearchEngine.upsert`.
-
-        Raises:
-            Refused, ValueError: For what cannot be added. Then nothing was changed.
+        `read` gives the file as it was sent. It may lie on disk: it is read when its turn comes. `id_` is made of the
+        SHA-256 of the file by default. `given` are labels, dates, bboxes, splits and sources, as far as given, of one
+        tile each; see `SearchEngine.upsert`.
         """
         with self._admitted():
             for _ in range(3):
@@ -215,7 +174,7 @@ class Service:
             vector = await asyncio.wrap_future(future)
         except ConnectionError as error:
             remedy = "Retry after 1 s, or see the server log."
-            raise Unavailable("The encoder's server does not answer", None, remedy) from error
+            raise unavailable("The encoder's server does not answer", None, remedy) from error
         self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
         return vector, jpeg
 
@@ -250,7 +209,7 @@ class Service:
             return await self._run(self._writing, lambda: self.versions.write(change))
         except OSError as error:
             remedy = "Nothing was changed. Retry once there is space; see the server log."
-            raise Unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
+            raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
 
     def _took(self, ms: dict[str, float], **seconds: float) -> None:
         for stage, value in seconds.items():

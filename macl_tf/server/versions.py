@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
 from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
-from macl_tf.server.errors import Unavailable
+from macl_tf.server.errors import unavailable
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
 
@@ -29,19 +28,12 @@ _RETIRED = 120.0  # seconds after which no request can still want an encoder tha
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What a request works on from beginning to end, whatever is written or published meanwhile.
-
-    Attributes:
-        snapshot: The index.
-        encoder: The encoder that it was made with.
-        batcher: The way to that encoder.
-        newest: Whether it was the newest version when the request began.
-    """
+    """What a request works on from beginning to end, whatever is written or published meanwhile."""
 
     snapshot: Snapshot
-    encoder: Encoder
-    batcher: Batcher
-    newest: bool
+    encoder: Encoder  # the one that the index was made with
+    batcher: Batcher  # the way to that encoder
+    newest: bool  # whether it was the newest version when the request began
 
     @property
     def index_version(self) -> int:
@@ -61,51 +53,29 @@ class State:
 
 @dataclass(frozen=True)
 class Options:
-    """How the encoder is asked.
+    """How the encoder is asked."""
 
-    Args:
-        encoder_url: Of the model in a TensorFlow Serving; None for the encoder in this process.
-        batch_size: Pictures that go through the encoder together, at most.
-        batch_wait: Seconds that a batch waits for pictures that are being decoded.
-        backlog: Pictures that may wait.
-        observe: Called with the size and the seconds of each batch.
-    """
-
-    encoder_url: str | None = None
-    batch_size: int = 64
-    batch_wait: float = 0.005
-    backlog: int = 256
-    observe: Callable[[int, float], None] = lambda size, seconds: None
+    encoder_url: str | None = None  # of the model in a TensorFlow Serving; None for the encoder in this process
+    batch_size: int = 64  # pictures that go through the encoder together, at most
+    batch_wait: float = 0.005  # seconds that a batch waits for pictures that are being decoded
+    backlog: int = 256  # pictures that may wait
+    observe: Callable[[int, float], None] = lambda size, seconds: None  # told the size and seconds of each batch
 
 
 class Versions:
-    """A served folder, open for searches and writes. Any number of threads may use it.
+    """A served folder, which `macl export` wrote, open for searches and writes. Any number of threads may use it.
 
-    Args:
-        served: What `macl export` wrote.
-        options: How the encoder is asked.
-        load: Loads the encoder that an index was made with.
-
-    Raises:
-        ArtifactError: If the index or its encoder is missing or damaged.
-        ConnectionError: If the encoder's server does not answer.
+    `load` loads the encoder that an index was made with.
     """
 
-    def __init__(
-        self,
-        served: Path,
-        options: Options | None = None,
-        load: Load = load_encoder,
-    ) -> None:
+    def __init__(self, served: Path, options: Options | None = None, load: Load = load_encoder) -> None:
         if not served.is_dir():
             raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
-        self.served = served
-        self._options = options or Options()
-        self._load = load
+        self.served, self._options, self._load = served, options or Options(), load
         self._index = Index.open(served / "index")
         self._mutex = threading.Lock()  # of what follows; the newest state is read without it
         self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
-        self._older: OrderedDict[int, State] = OrderedDict()
+        self._older: dict[int, State] = {}
         self._idle_since: dict[str, float] = {}
         self._newest = self._state_of(self._index.snapshot, newest=True)
 
@@ -122,30 +92,23 @@ class Versions:
         return newest if version in (None, newest.index_version) else self._older.get(version or 0)
 
     def opened(self, version: int) -> State:
-        """A version, which is opened if need be: that takes seconds.
-
-        Raises:
-            NotThereError: For one that is not there.
-            Unavailable: For one that is damaged.
-        """
+        """A version, which is opened if need be: that takes seconds."""
         with self._mutex:
-            state = self.held(version)
-            if state is None:
-                there = [entry["version"] for entry in self.searchable()]
-                if version not in there:
-                    raise NotThereError(
-                        f"index must be one of {', '.join(map(str, there))}", version, "Choose one of these."
-                    )
-                try:
-                    snapshot = Index.open(self.served / "index", version).snapshot
-                    state = self._state_of(snapshot, newest=False)
-                except (OSError, ValueError) as error:
-                    _log.warning("version %d of the index cannot be opened: %s", version, error)
-                    remedy = "Search another version; see the server log."
-                    raise Unavailable("This version of the index is damaged", version, remedy) from error
-                self._older[version] = state
-                while len(self._older) > _OLDER:
-                    self._older.popitem(last=False)
+            if (state := self.held(version)) is not None:
+                return state
+            there = [entry["version"] for entry in self.searchable()]
+            if version not in there:
+                rule = f"index must be one of {', '.join(map(str, there))}"
+                raise NotThereError(rule, version, "Choose one of these.")
+            try:
+                state = self._state_of(Index.open(self.served / "index", version).snapshot, newest=False)
+            except (OSError, ValueError) as error:
+                _log.warning("version %d of the index cannot be opened: %s", version, error)
+                remedy = "Search another version; see the server log."
+                raise unavailable("This version of the index is damaged", version, remedy) from error
+            self._older[version] = state
+            while len(self._older) > _OLDER:
+                del self._older[next(iter(self._older))]
             return state
 
     def searchable(self) -> list[dict[str, Any]]:
@@ -153,18 +116,16 @@ class Versions:
         newest, found = self.newest, []
         for version in versions(self.served / "index"):
             if version == newest.index_version:
-                info, count, facts = newest.made_with, len(newest.snapshot), newest.encoder.info
-                archive = newest.snapshot.info.get("archive")
+                info, facts = newest.snapshot.info | {"count": len(newest.snapshot)}, newest.encoder.info
             else:
                 try:
-                    _, manifest = open_version(self.served / "index", "index", version, verify=False)
-                    info, count = manifest["info"]["encoder"], manifest["info"]["count"]
-                    archive = manifest["info"].get("archive")
-                    facts = open_encoder(self.served, info, verify=False)[1]["info"]
+                    info = open_version(self.served / "index", "index", version, verify=False)[1]["info"]
+                    facts = open_encoder(self.served, info["encoder"], verify=False)[1]["info"]
                 except (OSError, ValueError, KeyError):
                     continue  # it is being removed, or never was whole
-            found.append({"version": version, "encoder_version": info["version"],
-                          "descriptor": facts["descriptor"], "count": count,
+            archive = info.get("archive")
+            found.append({"version": version, "encoder_version": info["encoder"]["version"],
+                          "descriptor": facts["descriptor"], "count": info["count"],
                           "archive": archive["name"] if archive else None})  # fmt: skip
         return found
 
@@ -176,8 +137,7 @@ class Versions:
     def refresh(self) -> None:
         """Takes in what other processes wrote or published. Requests that began before go on with what they have.
 
-        Raises:
-            ArtifactError: If that is damaged. Then all stays as it was.
+        After an ArtifactError, for what is damaged, all stays as it was.
         """
         self._index.refresh()
         with self._mutex:
@@ -186,15 +146,8 @@ class Versions:
                 self._newest = self._state_of(snapshot, newest=True)
                 _log.info("serving index version %d", self._newest.index_version)
                 there = set(versions(self.served / "index")) - {self._newest.index_version}
-                for version in [*self._older]:
-                    if version not in there:
-                        del self._older[version]
+                self._older = {version: state for version, state in self._older.items() if version in there}
             self._retire()
-
-    @property
-    def ready(self) -> bool:
-        """Whether the newest version can be searched by picture."""
-        return self._newest.batcher.alive
 
     def close(self) -> None:
         """Ends the encoders' threads, after what they were given."""

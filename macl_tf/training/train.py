@@ -23,7 +23,7 @@ from macl_tf.files import cache_folder, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
 from macl_tf.models.descriptor_names import HEAD
-from macl_tf.models.descriptors import descriptor_model, searchable, turned
+from macl_tf.models.descriptors import all_descriptors, descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.pretrained import check_weights
@@ -398,8 +398,9 @@ def evaluate_encoder(
 ) -> dict[str, RetrievalReport]:
     """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
     names, counts, reports = statistics.label_names, statistics.counts, {}
-    for descriptor in descriptors_of(encoder):
-        embeddings = embed(descriptor_model(encoder, descriptor), images, progress=progress)
+    model, widths = all_descriptors(encoder, turns=turns)
+    parts = np.split(embed(model, images, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
+    for descriptor, embeddings in zip(widths, parts, strict=True):
         reports[descriptor] = evaluate(embeddings, labels, label_names=names, label_counts=counts)
     return reports
 

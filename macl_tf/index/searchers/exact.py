@@ -2,8 +2,8 @@
 
 It is the search of small indexes, of filters that few items pass, and what approximate search is measured against.
 Products are summed in float32 to find who could be among the best, and those few are scored again in float64 and
-rounded to float32, as `macl_tf.nearest` does. So a query finds the same items with the same scores alone and in a
-batch, and equal vectors have equal scores, whatever order BLAS adds in.
+rounded to float32, as `macl_tf.evaluation.retrieval.nearest` does. So a query finds the same items with the same scores
+alone and in a batch, and equal vectors have equal scores, whatever order BLAS adds in.
 """
 
 from __future__ import annotations
@@ -23,23 +23,11 @@ _MARGIN = np.float32(1e-5)
 
 
 class ExactSearcher:
-    """Exhaustive search over unit vectors.
+    """Exhaustive search over (N, D) float32 vectors of unit norm, N >= 0; a memory map is read where it is.
 
-    Searching changes nothing, so any number of threads may search at once.
-
-    Args:
-        vectors: (N, D) float32 of unit norm, N >= 0; a memory map is read where it is and not copied.
-        check: Looks through all vectors once for values that are not finite and norms that are not 1. Pass False where
-            that has been done and reading everything costs time.
-
-    Raises:
-        ValueError: For another shape or type, or a vector that is not of unit norm.
-
-    Example:
-        >>> searcher = ExactSearcher(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], np.float32))
-        >>> scores, positions = searcher.search([[0.0, 1.0]], k=2)
-        >>> positions.tolist(), scores.round(3).tolist()
-        ([[1, 2]], [[1.0, 0.800000011920929]])
+    Searching changes nothing, so any number of threads may search at once. `check` looks through all vectors once for
+    values that are not finite and norms that are not 1; False where that has been done and reading everything costs
+    time.
     """
 
     def __init__(self, vectors: NDArray[np.float32], *, check: bool = True) -> None:
@@ -48,34 +36,21 @@ class ExactSearcher:
         self.vectors = vectors
         self.size, self.dim = vectors.shape
 
-    def __len__(self) -> int:
-        return self.size
-
     def search(
         self, queries: ArrayLike, k: int, *, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The K nearest rows of each query.
+        """The K nearest rows of each query: cosines (Q, K) and positions (Q, K), best first, ties by position.
 
-        Args:
-            queries: (Q, D), Q >= 0; of any norm but zero, since they are brought to norm 1.
-            k: At least 1.
-            allowed: (N,) which rows may be found, or None for all.
-
-        Returns:
-            Cosines (Q, K) and positions (Q, K), best first, ties by position. K is `k`, or the number of rows that may
-            be found where that is less.
-
-        Raises:
-            ValueError: For queries of another width, zero or not finite, `k` < 1, or `allowed` of another shape.
+        Queries (Q, D) may be of any norm but zero. `allowed` (N,) says which rows may be found, None for all. K is `k`,
+        or the number of rows that may be found where that is less.
         """
         check_cutoff(k, optional=False)
         left = unit_rows(queries, self.dim, "queries")
         if allowed is not None:
             allowed = np.asarray(allowed)
             if allowed.shape != (self.size,) or allowed.dtype != bool:
-                raise ValueError(
-                    f"allowed must be (N,) bool with N = {self.size}, got {allowed.shape} {allowed.dtype}."
-                )
+                got = f"{allowed.shape} {allowed.dtype}"
+                raise ValueError(f"allowed must be (N,) bool with N = {self.size}, got {got}.")
         depth = min(k, self.size if allowed is None else int(np.count_nonzero(allowed)))
         best = _Best(len(left), depth)
         if depth == 0 or not len(left):
@@ -92,10 +67,9 @@ class ExactSearcher:
                 block = slice(first, first + _QUERIES)
                 products = left[block] @ rows.T
                 query, row = best.candidates(products, block)
-                if not query.size:
-                    continue
-                scores = cosines(left[block], query, rows, row)
-                best.merge(block, query, scores, start + (row if places is None else places[row]))
+                if query.size:
+                    scores = cosines(left[block], query, rows, row)
+                    best.merge(block, query, scores, start + (row if places is None else places[row]))
         return best.scores, best.positions
 
 
@@ -156,56 +130,17 @@ class _Best:
         self.positions[block][touched] = np.take_along_axis(all_positions, order, axis=1)
 
 
-def recall(found: ArrayLike, true: ArrayLike) -> float:
-    """The share of the true neighbours that were found, mean over queries.
-
-    Args:
-        found: (Q, J) positions; -1 stands for nothing.
-        true: (Q, K) positions, K >= 1, no two in a row the same.
-
-    Returns:
-        In [0, 1].
-
-    Raises:
-        ValueError: For arrays that do not fit, or no queries.
-
-    Example:
-        >>> recall([[4, 2, -1], [1, 0, 5]], [[2, 3], [0, 1]])
-        0.75
-    """
-    left, right = np.asarray(found), np.asarray(true)
-    if left.ndim != 2 or right.ndim != 2 or len(left) != len(right) or not right.size:
-        raise ValueError(
-            f"found and true must be (Q, J) and (Q, K) for the same queries, got {left.shape} and {right.shape}."
-        )
-    hits = sum(int(np.isin(line, row).sum()) for line, row in zip(right, left, strict=True))
-    return hits / right.size
-
-
-def check_vectors(vectors: Any, dim: int | None = None, name: str = "vectors") -> None:
-    """Raises ValueError unless `vectors` are (N, D) float32 rows of unit norm, and says which one is not.
-
-    Args:
-        vectors: Array to look at, block by block.
-        dim: D, where it is known.
-        name: What to call them in the message.
-    """
+def check_vectors(vectors: Any) -> None:
+    """Raises ValueError unless `vectors` are (N, D) float32 rows of unit norm, and says which one is not."""
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.shape[1]:
         got = f"{vectors.shape} {vectors.dtype}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
-        raise ValueError(f"{name} must be an (N, D) float32 array, got {got}.")
-    if dim is not None and vectors.shape[1] != dim:
-        raise ValueError(f"{name} must have {dim} dimensions, got {vectors.shape[1]}.")
+        raise ValueError(f"vectors must be an (N, D) float32 array, got {got}.")
     for start in range(0, len(vectors), BLOCK):
-        norms = _norms(np.asarray(vectors[start : start + BLOCK]))
+        rows = np.asarray(vectors[start : start + BLOCK], np.float64)
+        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
         bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
         if bad.size:
             raise ValueError(
-                f"{name} must be finite and of norm 1, got norm {norms[bad[0]]:.6g} in row {start + int(bad[0])}. "
+                f"vectors must be finite and of norm 1, got norm {norms[bad[0]]:.6g} in row {start + int(bad[0])}. "
                 "Divide each row by its norm; a zero vector has no direction and cannot be searched."
             )
-
-
-def _norms(rows: NDArray[Any]) -> NDArray[np.float64]:
-    rows = rows.astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.sqrt(np.einsum("nd,nd->n", rows, rows))

@@ -48,17 +48,10 @@ _lock = threading.Lock()
 
 
 class ScannSearcher:
-    """A ScaNN index and the setting at which it is searched.
+    """A ScaNN index of N vectors (N, D) and the setting at which it is searched, made by `build` or `load`.
 
-    Made by `build` or `load`. Searching changes nothing and holds no Python lock, so any number of threads may search
-    at once.
-
-    Attributes:
-        kind: "brute_force", "hashing" or "tree".
-        parameters: How it was built and is searched: numbers and strings, for JSON.
-        recall: Recall@K on queries that took no part in tuning; None where none was measured.
-        size: N.
-        dim: D.
+    Searching changes nothing and holds no Python lock, so any number of threads may search at once. `parameters` say
+    for JSON how it was built and is searched; its recall@K is that on queries that took no part in tuning.
     """
 
     def __init__(self, native: Any, parameters: dict[str, Any]) -> None:
@@ -68,9 +61,6 @@ class ScannSearcher:
         self.recall: float | None = parameters["recall"]
         self.size: int = parameters["size"]
         self.dim: int = parameters["dim"]
-
-    def __len__(self) -> int:
-        return self.size
 
     @classmethod
     def build(
@@ -84,28 +74,13 @@ class ScannSearcher:
         seed: int = 0,
         progress: bool = True,
     ) -> ScannSearcher:
-        """Trains an index, and tunes its search until recall@K reaches the target.
+        """Trains an index of (N, D) float32 unit vectors, N >= 2, and tunes its search to the target recall@k.
 
-        Rows of the index serve as queries, each without itself. On one sample of them the cheapest setting is sought
-        whose recall is above the target by two standard errors; the recall that is written down comes from another
-        sample. Where no setting reaches the target the index becomes one of kind "brute_force", which always does.
-
-        Args:
-            vectors: (N, D) float32 of unit norm.
-            kind: "brute_force", "hashing", "tree", or "auto" for `kind_for(N)`. Under 16 vectors there is nothing to
-                train on, and it is "brute_force".
-            recall_target: Recall@K to reach, in (0, 1].
-            k: K at which recall is measured.
-            num_queries: Size of each of the two samples; at most half of the rows are taken.
-            seed: Draws the samples. ScaNN's own training has no seed, so two builds differ a little.
-            progress: Shows a progress bar.
-
-        Returns:
-            The searcher.
-
-        Raises:
-            ValueError: If an argument breaks its rule, or a vector is not of unit norm.
-            ImportError: If ScaNN cannot be loaded.
+        Rows of the index serve as queries, each without itself. On one sample of them, of `num_queries` but at most
+        half of the rows, the cheapest setting is sought whose recall is above the target by two standard errors; the
+        recall that is written down comes from another sample. Where no setting reaches the target the index becomes one
+        of kind "brute_force", which always does; so it does under 16 vectors, which are nothing to train on. `seed`
+        draws the samples; ScaNN's own training has none, so two builds differ a little.
         """
         if kind not in ("auto", *KINDS):
             raise ValueError(f"kind must be one of auto, {', '.join(KINDS)}, got {kind!r}.")
@@ -155,21 +130,11 @@ class ScannSearcher:
             return searcher
 
     def search(self, queries: ArrayLike, k: int, unit: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The K nearest rows of each query, as far as ScaNN finds them.
+        """The K nearest rows of each query, as far as ScaNN finds them: cosines and positions (Q, K), best first.
 
-        The index is tuned for one K; for a larger one more leaves are looked into and more candidates scored.
-
-        Args:
-            queries: (Q, D), Q >= 0; of any norm but zero, since they are brought to norm 1.
-            k: At least 1.
-            unit: Whether they are known to be float32 of norm 1, and need not be looked through.
-
-        Returns:
-            Cosines (Q, K) and positions (Q, K), best first; K = min(k, N). Where fewer were found the rest are -inf
-            and -1.
-
-        Raises:
-            ValueError: For queries of another width, zero or not finite, or `k` < 1.
+        Queries (Q, D) may be of any norm but zero; `unit` says that they are float32 of norm 1 and need not be looked
+        through. K = min(k, N). Where fewer were found the rest are -inf and -1. The index is tuned for one K; for a
+        larger one more leaves are looked into and more candidates scored.
         """
         check_cutoff(k, optional=False)
         rows = np.asarray(queries) if unit else unit_rows(queries, self.dim, "queries")
@@ -199,15 +164,10 @@ class ScannSearcher:
         return scores, found
 
     def save(self, folder: str | os.PathLike[str], *, vectors: str | None = None) -> None:
-        """Writes ScaNN's files into a folder, with relative names: the folder can be moved.
+        """Writes ScaNN's files into an empty folder, which can be moved. `parameters` are the caller's to keep.
 
-        Args:
-            folder: An existing, empty folder. `parameters` are the caller's to keep.
-            vectors: A .npy file of the very rows that the index was built from, as a path relative to `folder`
-                ("../vectors.npy"), to refer to instead of writing them once more. It must move with the folder.
-
-        Raises:
-            ValueError: If that file holds other rows.
+        `vectors` is a .npy file of the very rows that the index was built from, as a path relative to the folder
+        ("../vectors.npy"), to refer to instead of writing them once more. It must move with the folder.
         """
         folder = Path(folder)
         if vectors is not None:
@@ -222,17 +182,7 @@ class ScannSearcher:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], parameters: dict[str, Any]) -> ScannSearcher:
-        """Reads what `save` wrote.
-
-        Args:
-            folder: The folder.
-            parameters: The `parameters` of the searcher that was saved.
-
-        Raises:
-            FileNotFoundError: If there is no ScaNN index in the folder.
-            ValueError: If ScaNN cannot read it, or it does not fit the parameters.
-            ImportError: If ScaNN cannot be loaded.
-        """
+        """Reads what `save` wrote, with the `parameters` of the searcher that was saved."""
         folder = Path(folder)
         assets = folder / _ASSETS
         if not assets.is_file():
@@ -253,18 +203,9 @@ class ScannSearcher:
 
 
 def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, seed: int = 0) -> Any:
-    """The same kind of index for TensorFlow's ops: a tf.Module to keep in a SavedModel.
+    """The same kind of index for TensorFlow's ops: a tf.Module to keep as an attribute of a SavedModel's module.
 
-    They have no second leaf for each vector, so it is trained and tuned anew.
-
-    Args:
-        vectors: (N, D) float32 of unit norm.
-        parameters: `ScannSearcher.parameters`.
-        seed: Draws the queries for tuning.
-
-    Returns:
-        A tf.Module. Keep it as an attribute of the module that is saved, and search it by `search_module` inside a
-        tf.function.
+    They have no second leaf for each vector, so it is trained and tuned anew. `search_module` searches it.
     """
     import tensorflow as tf
 
@@ -291,14 +232,8 @@ def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, se
 def search_module(module: Any, parameters: dict[str, Any], queries: Any, k: int) -> tuple[Any, Any]:
     """Searches what `scann_module` made, inside a tf.function (made outside of one, it cannot be saved).
 
-    Args:
-        module: The tf.Module.
-        parameters: `ScannSearcher.parameters`.
-        queries: (Q, D) float32 tensor of unit norm, Q >= 1.
-        k: At least 1, at most N.
-
-    Returns:
-        Cosines (Q, K) float32 and positions (Q, K) int32; NaN and 0 where fewer were found.
+    Queries are (Q, D) float32 of unit norm, Q >= 1, and k in [1, N]. Gives cosines (Q, K) float32 and positions (Q, K)
+    int32; NaN and 0 where fewer were found.
     """
     import tensorflow as tf
 
@@ -319,31 +254,14 @@ def search_module(module: Any, parameters: dict[str, Any], queries: Any, k: int)
 
 
 def kind_for(size: int) -> str:
-    """The kind of index for so many vectors, by ScaNN's rules.
-
-    Args:
-        size: N, number of vectors.
-
-    Returns:
-        "brute_force" under 20,000, "hashing" under 100,000, "tree" from there.
-
-    Example:
-        >>> kind_for(19_999), kind_for(20_000), kind_for(100_000)
-        ('brute_force', 'hashing', 'tree')
-    """
+    """The kind of index for so many vectors, by ScaNN's rules."""
     return KINDS[(size >= _BRUTE_FORCE_BELOW) + (size >= _TREE_FROM)]
 
 
 def _parameters(kind: str, vectors: NDArray[np.float32], k: int, recall_target: float) -> dict[str, Any]:
     """How an index of a kind is to be built; its recall is not known yet."""
-    parameters: dict[str, Any] = {
-        "kind": kind,
-        "size": len(vectors),
-        "dim": vectors.shape[1],
-        "k": k,
-        "recall_target": recall_target,
-        "recall": None,
-    }
+    parameters: dict[str, Any] = {"kind": kind, "size": len(vectors), "dim": vectors.shape[1]}
+    parameters |= {"k": k, "recall_target": recall_target, "recall": None}
     if kind != "brute_force":
         parameters |= {"dims_per_block": _DIMS_PER_BLOCK, "anisotropic_threshold": _ANISOTROPIC_THRESHOLD}
     if kind == "tree":
@@ -374,16 +292,10 @@ def _train(module: Any, vectors: NDArray[np.float32], parameters: dict[str, Any]
 
 
 def scann_pybind() -> Any:
-    """ScaNN's module for NumPy arrays.
+    """ScaNN's module for NumPy arrays; an ImportError says what to do.
 
     `import scann` imports TensorFlow for its ops, seconds that a search of vectors has no use for. So the module is
     imported past the package's `__init__`, in some 30 ms; `import scann` works as ever before and after.
-
-    Returns:
-        scann.scann_ops.py.scann_ops_pybind.
-
-    Raises:
-        ImportError: If ScaNN is not there or does not fit this machine, saying what to do.
     """
     name = "scann.scann_ops.py.scann_ops_pybind"
     with _lock:
@@ -409,11 +321,7 @@ def scann_pybind() -> Any:
 def scann_tensorflow() -> Any:
     """ScaNN's TensorFlow ops; a process that loads a SavedModel with them must have called this or `import scann`.
 
-    Returns:
-        scann.scann_ops.py.scann_ops.
-
-    Raises:
-        ImportError: If ScaNN or TensorFlow is not there, or they do not fit each other, saying what to do.
+    An ImportError says what to do.
     """
     check_for_scann()
     try:

@@ -43,18 +43,11 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """Queries taken from the index, and their exact neighbours.
+    """Queries taken from the index, and their exact neighbours."""
 
-    Args:
-        rows: (Q,) positions of the queries.
-        queries: (Q, D).
-        kth: (Q,) score of the K-th best other row.
-        k: K.
-    """
-
-    rows: NDArray[np.int64]
-    queries: NDArray[np.float32]
-    kth: NDArray[np.float32]
+    rows: NDArray[np.int64]  # (Q,) positions of the queries
+    queries: NDArray[np.float32]  # (Q, D)
+    kth: NDArray[np.float32]  # (Q,) score of the K-th best other row
     k: int
 
     def recalls(self, search: Search, setting: Setting) -> NDArray[np.float64]:
@@ -83,20 +76,11 @@ def sample_queries(vectors: NDArray[np.float32], k: int, num_queries: int, seed:
 
 
 def tune(search: Search, tuning: Sample, held_out: Sample, target: float, size: int, num_leaves: int) -> Chosen | None:
-    """The cheapest setting whose recall reaches the target on both samples.
+    """The cheapest setting whose recall reaches the target, and its recall on `held_out`; None where none reaches it.
 
-    Cost is counted in vectors looked at, not in time: the choice does not depend on what else the machine does.
-
-    Args:
-        search: Searches (queries, K, setting).
-        tuning: Queries to choose by: recall must be above the target by two standard errors.
-        held_out: Queries to confirm by; where they fall below the target, the margin grows.
-        target: Recall to reach.
-        size: Number of vectors.
-        num_leaves: Leaves of the tree, 1 where there is none.
-
-    Returns:
-        The setting and its recall on `held_out`, or None where none reaches the target.
+    Settings are chosen by `tuning`, on which recall must be above the target by two standard errors, and confirmed by
+    `held_out`; where they fall below the target there, the margin grows. Cost is counted in vectors looked at, not in
+    time: the choice does not depend on what else the machine does. `num_leaves` is 1 where there is no tree.
     """
     seen: dict[Setting, NDArray[np.float64]] = {}
     for margin in (2.0, 3.0, 4.0, 6.0):
