@@ -14,28 +14,14 @@ _NO_LABELS = {"none", "null", "nan"}  # in a list in brackets, without quotes
 
 
 class LabelCells(NamedTuple):
-    """The labels in each different cell of a column, as written there, and how they were read.
-
-    Attributes:
-        cells: Cell to labels.
-        how: Words for a note, behind what the column was read as.
-    """
+    """The labels in each different cell of a column, as written there, and how they were read."""
 
     cells: dict[str, list[str]]
-    how: str
+    how: str  # words for a note, behind what the column was read as
 
 
 def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -> LabelCells:
-    """Reads the labels in the cells of a column.
-
-    Args:
-        cells: As they are written.
-        images: The image of each.
-        one_each: Whether the column's name says that each cell holds one label.
-
-    Returns:
-        The labels.
-    """
+    """The labels in a column's cells, each with its image; `one_each` if its name says that each holds one."""
     items: dict[str, list[str]] = {}
     texts: dict[str, str] = {}
     for cell in dict.fromkeys(cells):
@@ -59,13 +45,10 @@ def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -
 
 
 def _separators(texts: Sequence[str], *, single: bool, several: bool, blanks: bool) -> tuple[str, str]:
-    """What separates the labels in the cells of a column, and words for it.
+    """What separates the labels in the different cells of a column, without brackets, and words for it.
 
-    Args:
-        texts: The different cells, without brackets.
-        single: Whether commas may belong to labels: they separate only where what is between them recurs.
-        several: Whether an image has several rows, so that any mark may belong to labels.
-        blanks: Whether blanks may separate, where what is between them recurs.
+    Commas separate, if labels may hold them (`single`), only where what is between them recurs; so do any marks, if an
+    image has several rows (`several`). Blanks separate only where they may and what is between them recurs.
     """
     number = Counter(mark for text in texts for mark in marks_in(text, STRONG))
     if number and (not several or _parts_recur(texts, "".join(number))):

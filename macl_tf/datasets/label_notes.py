@@ -28,15 +28,10 @@ _NUMBERING = re.compile(r"\d+|(?<![^\W\d_])(?:[^\W\d_]|[ivxlcdm]{2,})(?![^\W\d_]
 
 
 def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str, ...]:
-    """Notes on the labels of an archive.
+    """Notes on the labels of an archive, of C names and (N, C) labels.
 
-    Args:
-        label_names: C names.
-        labels: (N, C) of 0 and 1.
-
-    Returns:
-        How many images hold each label (of many labels, the most frequent), labels that occur once or never, and near
-        twins, the likeliest typos first.
+    They say how many images hold each (of many labels, the most frequent), which occur once or never, and which are
+    near twins, the likeliest typos first.
 
     Example:
         >>> for note in describe_labels(("airplane", "airplnae", "sea"), [[1, 0, 1]] * 6 + [[0, 1, 0]]):
@@ -74,20 +69,13 @@ def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str,
 
 
 def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int, int]]:
-    """Pairs of labels of which one is probably a misspelling of the other.
+    """Pairs of labels, (the rarer, the more frequent) by place, of which one is probably a misspelling of the other.
 
     They differ by one letter (two in names of ten or more): left out, put in, changed, or exchanged with its
     neighbour; names of three letters by an exchange, or by a letter written twice. Names that differ in numbers, or in
     single letters and Roman numerals that stand for numbers, are none. Nor are two that are both frequent, unless they
-    differ by a plural's s, an exchange of letters, a letter written twice or accents alone.
-
-    Args:
-        label_names: C names.
-        counts: (C,) images that hold each.
-
-    Returns:
-        (the rarer, the more frequent) of each pair, by their places; the likeliest first. Each label is the rarer
-        of one pair at most.
+    differ by a plural's s, an exchange of letters, a letter written twice or accents alone. The likeliest come first;
+    each label is the rarer of one pair at most.
     """
     held = np.asarray(counts, np.int64)
     families: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
@@ -122,18 +110,17 @@ def _allowed(one: str, other: str) -> int:
 
 
 def _is_plain(one: str, other: str, distance: int) -> bool:
-    """Whether two names differ as no two labels would.
-
-    That is by a plural's s, two letters that changed places, one that is written twice, or accents.
-    """
+    """Whether names differ as no two labels would: by a plural's s, an exchange, a letter twice, or accents."""
     short, long = sorted((one, other), key=len)
-    if one == other or len(short) < 3:
-        return False
     return (
-        long == short + "s"
-        or re.sub(r"(.)\1+", r"\1", one) == re.sub(r"(.)\1+", r"\1", other)
-        or _without_accents(one) == _without_accents(other)
-        or (len(short) > 4 and _are_swapped(one, other, distance))
+        len(short) >= 3
+        and one != other
+        and (
+            long == short + "s"
+            or re.sub(r"(.)\1+", r"\1", one) == re.sub(r"(.)\1+", r"\1", other)
+            or _without_accents(one) == _without_accents(other)
+            or (len(short) > 4 and _are_swapped(one, other, distance))
+        )
     )
 
 
