@@ -112,15 +112,13 @@ def _allowed(one: str, other: str) -> int:
 def _is_plain(one: str, other: str, distance: int) -> bool:
     """Whether names differ as no two labels would: by a plural's s, an exchange, a letter twice, or accents."""
     short, long = sorted((one, other), key=len)
+    if one == other or len(short) < 3:
+        return False
     return (
-        len(short) >= 3
-        and one != other
-        and (
-            long == short + "s"
-            or re.sub(r"(.)\1+", r"\1", one) == re.sub(r"(.)\1+", r"\1", other)
-            or _without_accents(one) == _without_accents(other)
-            or (len(short) > 4 and _are_swapped(one, other, distance))
-        )
+        long == short + "s"
+        or re.sub(r"(.)\1+", r"\1", one) == re.sub(r"(.)\1+", r"\1", other)
+        or _without_accents(one) == _without_accents(other)
+        or (len(short) > 4 and _are_swapped(one, other, distance))
     )
 
 

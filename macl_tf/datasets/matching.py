@@ -32,17 +32,10 @@ class _Key(NamedTuple):
 
 
 def match_images(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
-    """Joins rows and images as `match_rows` does, where some are rasters of a kind that is not read.
+    """As `match_rows`, where some of the images are rasters of a kind that is not read.
 
     Such a one gets a row only where no other image has it: beside the picture that was made of it, it is left out
     without a finding.
-
-    Args:
-        table: The label table.
-        images: Paths relative to the archive's folder, with forward slashes.
-
-    Returns:
-        As `match_rows`.
     """
     read = [name for name in images if is_image_name(name, others=False)]
     table, matched, findings = match_rows(table, read)
@@ -60,15 +53,10 @@ def match_images(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, 
 
 
 def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
-    """Joins rows and images by name.
+    """Joins rows and images (paths relative to the archive's folder, with forward slashes) by name.
 
-    Names are compared without case, extension and Unicode form. Where several images or rows share a stem,
-    the folders that row and image both name must agree, and after that the extension decides; what is still
-    open is left out.
-
-    Args:
-        table: The label table.
-        images: Paths relative to the archive's folder, with forward slashes.
+    Names are compared without case, extension and Unicode form. Where several images or rows share a stem, the folders
+    that row and image both name must agree, and after that the extension decides; what is still open is left out.
 
     Returns:
         The table; the row in it of each image that has one; and what was found wrong: rows that are `missing` their
