@@ -37,42 +37,22 @@ _INDEX_COLUMNS = ("", "index", "unnamed0")
 
 
 class Columns(NamedTuple):
-    """What the columns of a table are, by their places.
-
-    Attributes:
-        image: Names of images.
-        split: Parts of the archive.
-        date: Days.
-        scene: Scenes.
-        listed: Lists of labels.
-        label: One label in each row.
-        binary: A label each.
-        ignored: What is none of these.
-    """
+    """What the columns of a table are, by their places."""
 
     image: int
     split: int | None
     date: int | None
     scene: int | None
-    listed: int | None
-    label: int | None
-    binary: list[int]
+    listed: int | None  # lists of labels
+    label: int | None  # one label in each row
+    binary: list[int]  # a label each
     ignored: list[int]
 
 
 def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[str]]) -> Columns:
-    """Finds out what each column is.
+    """Finds out what each column is, by its name in the header and its cells in `values`.
 
-    Args:
-        path: The table, for messages.
-        header: K names.
-        values: The cells of each of the K columns.
-
-    Returns:
-        The columns. What is in those of 0 and 1 has not been checked.
-
-    Raises:
-        ValueError: If no column holds the names of images.
+    What is in columns of 0 and 1 has not been checked then. A ValueError where no column holds the names of images.
     """
     keys = [bare_name(name) or name for name in header]
     image = _image_column(path, header, keys, values)

@@ -30,7 +30,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,61 +49,37 @@ _NAMED = 10  # joined spellings that notes name
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """A label table as it stands in its file: R rows, C labels.
-
-    Attributes:
-        path: The file.
-        image_names: The image of each row, as written.
-        lines: The line of each row in the file, from 1.
-        label_names: C names, as first written; in the file's order if each has a column, else sorted.
-        labels: (R, C) uint8, 0 or 1.
-        scenes: The scene of each row, or None.
-        splits: `"train"`, `"validation"` or `"test"` of each row, or None.
-        notes: What was read as what, in short lines.
-        dates: The date of each row as written, "" where there is none, or None.
-        adds_up: Whether an image holds the labels of all its rows. Rows of the file that agree in everything else are
-            one row here then, with the line of the first.
-        denied: Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well
-            is in dispute.
-    """
+    """A label table as it stands in its file: R rows, C labels."""
 
     path: Path
-    image_names: tuple[str, ...]
-    lines: tuple[int, ...]
-    label_names: tuple[str, ...]
-    labels: np.ndarray
+    image_names: tuple[str, ...]  # of each row, as written
+    lines: tuple[int, ...]  # of each row in the file, from 1
+    label_names: tuple[str, ...]  # as first written; in the file's order if each has a column, else sorted
+    labels: np.ndarray  # (R, C) uint8, 0 or 1
     scenes: tuple[str, ...] | None
-    splits: tuple[str, ...] | None
-    notes: tuple[str, ...]
-    dates: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None  # "train", "validation" or "test"
+    notes: tuple[str, ...]  # what was read as what, in short lines
+    dates: tuple[str, ...] | None = None  # as written, "" where there is none
+    # Whether an image holds the labels of all its rows. Rows of the file that agree in everything else are one row here
+    # then, with the line of the first.
     adds_up: bool = False
+    # Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well is in dispute.
     denied: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int]) -> LabelTable:
         """The same table with some of its rows only."""
-
-        def taken(column: Sequence[Any]) -> tuple[Any, ...]:
-            return tuple(column[row] for row in rows)
-
+        columns = {name: getattr(self, name) for name in ("image_names", "lines", "scenes", "splits", "dates")}
         return replace(
             self,
-            image_names=taken(self.image_names),
-            lines=taken(self.lines),
+            **{name: column and tuple(column[row] for row in rows) for name, column in columns.items()},
             labels=self.labels[list(rows)],
-            scenes=None if self.scenes is None else taken(self.scenes),
-            splits=None if self.splits is None else taken(self.splits),
-            dates=None if self.dates is None else taken(self.dates),
             denied={place: self.denied[row] for place, row in enumerate(rows) if row in self.denied},
         )
 
     def choose(self, label_names: Sequence[str]) -> LabelTable:
-        """The same table with the labels of an archive whose labels are known, in that order.
+        """The same table with the known labels of an archive, in their order, which it may spell otherwise.
 
-        Args:
-            label_names: The C labels; the table may spell them otherwise (baresoil) and order them otherwise.
-
-        Raises:
-            ValueError: If a label has no column.
+        A ValueError where a label has no column.
         """
         # R writes bare.soil where others write bare-soil; among the known names nothing else can be meant.
         columns: dict[str, int] = {}
@@ -124,17 +99,9 @@ class LabelTable:
 
 
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
-    """Reads a label table; the module's description says what it may look like.
+    """Reads a label table, UTF-8 or UTF-16 with a byte order mark; the module's description says what it may look like.
 
-    Args:
-        path: A CSV or TSV file, UTF-8 or UTF-16 with a byte order mark.
-
-    Returns:
-        The table, with every row of the file. Rows are neither matched with images nor checked for
-        duplicates.
-
-    Raises:
-        ValueError: If the file is not such a table. The message names the line and the column.
+    Rows are neither matched with images nor checked for duplicates. A ValueError names the line and the column.
     """
     path = Path(path)
     header, rows = read_delimited(path)
@@ -151,7 +118,6 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     def cells_of(column: int | None) -> tuple[str, ...] | None:
         return None if column is None else tuple(values[column])
 
-    splits = None if columns.split is None else _read_splits(path, lines, values[columns.split])
     table = LabelTable(
         path=path,
         image_names=tuple(images),
@@ -159,7 +125,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         label_names=(),
         labels=np.zeros((len(rows), 0), np.uint8),
         scenes=cells_of(columns.scene),
-        splits=splits,
+        splits=None if columns.split is None else _read_splits(path, lines, values[columns.split]),
         notes=(),
         dates=cells_of(columns.date),
     )
@@ -222,15 +188,9 @@ def _read_binary(
 def _with_lists(
     table: LabelTable, column: str, cells: Sequence[str], given: LabelCells, kind: str, presence: Sequence[str] | None
 ) -> LabelTable:
-    """The table with the labels of a column.
+    """The table with the labels of a column, `given` by its cells, which was read as what `kind` says.
 
-    Args:
-        table: Everything else.
-        column: Name of the column.
-        cells: Its cells.
-        given: The labels in them.
-        kind: What the column was read as.
-        presence: For each row, 0 where the image does not hold its labels.
+    `presence` holds, for each row, 0 where the image does not hold its labels.
     """
     spellings: dict[str, dict[str, None]] = {}
     for names in given.cells.values():
