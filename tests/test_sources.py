@@ -11,10 +11,9 @@ import rasterio
 from PIL import Image
 
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.footprints import footprint
 from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.splits import Splits
-from macl_tf.datasets.tags import read_tags
+from macl_tf.datasets.tile_facts import footprint, read_tags
 from macl_tf.datasets.walk import list_images
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from tests.generated import photo, save

@@ -30,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,9 +70,10 @@ class LabelTable:
     def take(self, rows: Sequence[int]) -> LabelTable:
         """The same table with some of its rows only."""
         columns = {name: getattr(self, name) for name in ("image_names", "lines", "scenes", "splits", "dates")}
+        taken: dict[str, Any] = {key: value and tuple(value[row] for row in rows) for key, value in columns.items()}
         return replace(
             self,
-            **{name: column and tuple(column[row] for row in rows) for name, column in columns.items()},
+            **taken,
             labels=self.labels[list(rows)],
             denied={place: self.denied[row] for place, row in enumerate(rows) if row in self.denied},
         )
