@@ -64,7 +64,6 @@ class Archive:
     contents: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the parts fit together, and give the arrays their types."""
         shape = (len(self.file_names), len(self.label_names))
         labels = np.asarray(self.labels)
         if labels.shape != shape:
@@ -100,7 +99,6 @@ class Archive:
             raise ValueError(f"default_split must be 'random', 'blocks' or 'official', got {self.default_split!r}.")
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.file_names)
 
 

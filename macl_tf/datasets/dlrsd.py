@@ -1,12 +1,4 @@
-"""DLRSD: the 2100 tiles of UC Merced with a mask of 17 labels each (Shao et al., 2018).
-
-Directly with TFDS; `labels` counts any pixel, `label_areas` holds the shares for a stricter rule:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.dlrsd  # registers "dlrsd"
-
-    dataset = tfds.load("dlrsd", split="train", builder_kwargs={"source_dir": "DLRSD"})
-"""
+"""DLRSD: the 2100 tiles of UC Merced with a mask of 17 labels each (Shao et al., 2018)."""
 
 from __future__ import annotations
 

@@ -92,22 +92,19 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, di
         first = rows[0]
         lines = f"lines {' and '.join(str(table.lines[row]) for row in rows)} of {table.path.name}"
         if len(rows) > 1 or first in table.denied:
-            labels = [table.labels[row].tobytes() for row in rows]
             held = table.labels[rows].max(axis=0)
             disputed = [label for row in rows for label in table.denied.get(row, ()) if held[label]]
             if disputed:
                 names = listed([table.label_names[label] for label in dict.fromkeys(disputed)])
-                findings.append(
-                    Finding("conflicting", image, f"{table.path.name} says both that it holds {names} and not")
-                )
+                both = f"{table.path.name} says both that it holds {names} and not"
+                findings.append(Finding("conflicting", image, both))
                 continue
-            if len({_facts(table, row) for row in rows}) > 1 or len(_days(table, rows)) > 1:
+            alike = len({table.labels[row].tobytes() for row in rows}) == 1
+            other_facts = len({_facts(table, row) for row in rows}) > 1 or len(_days(table, rows)) > 1
+            if other_facts or not (alike or table.adds_up):
                 findings.append(Finding("conflicting", image, lines))
                 continue
-            if len(set(labels)) > 1 and not table.adds_up:
-                findings.append(Finding("conflicting", image, lines))
-                continue
-            if len(rows) > 1 and len(set(labels)) == 1:
+            if len(rows) > 1 and alike:
                 findings.append(Finding("duplicate", image, lines))
             if table.adds_up:
                 united[first] = held

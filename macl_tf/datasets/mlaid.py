@@ -1,12 +1,4 @@
-"""ML-AID: 3000 aerial tiles of 30 scenes with 17 labels, 2400 to train and 600 to test (Hua et al., 2019).
-
-Directly with TFDS:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.mlaid  # registers "mlaid"
-
-    train, test = tfds.load("mlaid", split=["train", "test"], builder_kwargs={"source_dir": "AID_multilabel"})
-"""
+"""ML-AID: 3000 aerial tiles of 30 scenes with 17 labels, 2400 to train and 600 to test (Hua et al., 2019)."""
 
 from __future__ import annotations
 

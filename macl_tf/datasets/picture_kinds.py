@@ -81,7 +81,6 @@ class Kind(NamedTuple):
     remedy: str = ""  # what to do, where gdal_translate does not do it
 
     def __str__(self) -> str:
-        """The kind in words."""
         bands = f"{self.bands} band{'s' * (self.bands != 1)} of {self.numbers}"
         return ", ".join(filter(None, (bands, self.layout, self.colours))) + f" ({self.format})"
 
@@ -127,7 +126,7 @@ def other_format(name: str, head: bytes) -> PictureError | None:
     found = next((what for what, begins in _BEGINNINGS.items() if head.startswith(begins)), None)
     if found is None and head[4:8] == b"ftyp":
         found = "AVIF" if head[8:12] == b"avif" else "HEIF" if head[8:10] in (b"he", b"mi", b"ms") else None
-    found = found or RASTER_SUFFIXES.get(suffix_of(name))
+    found = found or next((what for suffix, what in RASTER_SUFFIXES.items() if name.lower().endswith(suffix)), None)
     if found in (None, "JPEG", "TIFF"):
         return None
     if found == "JPEG 2000" and (shape := _jpeg_2000(head)):
@@ -152,12 +151,6 @@ def _jpeg_2000(head: bytes) -> tuple[int, str] | None:
 def integers(bits: int, *, signed: bool = False) -> str:
     """How whole numbers are called."""
     return f"{bits}-bit {'signed ' * signed}integers"
-
-
-def suffix_of(name: str) -> str:
-    """The suffix of a file's name in lower case, with its dot."""
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > max(name.rfind("/"), name.rfind("\\")) else ""
 
 
 def colours_of(interpretations: Sequence[str]) -> str:

@@ -1,4 +1,15 @@
-"""Base of the TFDS builders: records become examples, and a prepared builder becomes an `Archive`."""
+"""Base of the TFDS builders: records become examples, and a prepared builder becomes an `Archive`.
+
+The builders can be used with TFDS alone, for example
+
+    import tensorflow_datasets as tfds
+    import macl_tf.datasets.dlrsd  # registers "dlrsd"
+
+    dataset = tfds.load("dlrsd", split="train", builder_kwargs={"source_dir": "DLRSD"})
+
+Only `ucm` needs no `source_dir` where there is a network. Of archives with masks `labels` counts any pixel, and
+`label_areas` holds the shares for a stricter rule.
+"""
 
 from __future__ import annotations
 

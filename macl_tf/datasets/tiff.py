@@ -37,14 +37,9 @@ def is_tiff(head: bytes) -> bool:
 
 @contextmanager
 def open_tiff(data: bytes | Path) -> Iterator[Any]:
-    """Opens a TIFF with rasterio. Only what stands in it counts, no file beside it.
+    """The rasterio dataset of a TIFF, its encoded bytes or a file. Only what stands in it counts, no file beside it.
 
-    Args:
-        data: The encoded bytes, or the path of a file.
-
-    Yields:
-        The rasterio dataset. To be used in one thread; GDAL's messages become exceptions or are lost, never a line
-        on the terminal.
+    To be used in one thread; GDAL's messages become exceptions or are lost, never a line on the terminal.
     """
     import rasterio
 
@@ -72,22 +67,11 @@ def to_degrees(system: Any, x: Sequence[float], y: Sequence[float]) -> NDArray[n
 
 
 def read_tiff(data: bytes | Path, name: str, max_pixels: int) -> Image.Image:
-    """Decodes the first page of a TIFF.
+    """The first page of a TIFF, of mode L, P or RGB; a PictureError that calls it `name` says why it is not read.
 
     Grey of 1, 2, 4 or 8 bits, palettes, and three bands of 8 bits, which are red, green and blue unless they are
-    declared otherwise, in either layout. A last band that is declared alpha and opaque everywhere is left out. All
-    else is refused, by the header where it says so.
-
-    Args:
-        data: The encoded bytes, or the path of a file.
-        name: What the error calls the picture.
-        max_pixels: More are refused.
-
-    Returns:
-        A picture of mode L, P or RGB.
-
-    Raises:
-        PictureError: If it is not read.
+    declared otherwise, in either layout. A last band that is declared alpha and opaque everywhere is left out. All else
+    is refused, by the header where it says so.
     """
     try:
         with open_tiff(data) as dataset:

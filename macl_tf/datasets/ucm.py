@@ -1,13 +1,4 @@
-"""UC Merced land use: 2100 aerial tiles of 21 scenes, with the 17 labels of Chaudhuri et al. (2018).
-
-Directly with TFDS, downloading where there is a network, or from a folder:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.ucm  # registers "ucm"
-
-    dataset, info = tfds.load("ucm", split="train", with_info=True)
-    dataset = tfds.load("ucm", split="train", builder_kwargs={"source_dir": "UCMerced_LandUse"})
-"""
+"""UC Merced land use: 2100 aerial tiles of 21 scenes, with the 17 labels of Chaudhuri et al. (2018)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,4 @@
-"""WHDLD: 4940 tiles of Wuhan with a mask of six labels each (Shao et al., 2018, 2020).
-
-Directly with TFDS; `labels` counts any pixel, `label_areas` holds the shares for a stricter rule:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.whdld  # registers "whdld"
-
-    dataset = tfds.load("whdld", split="train", builder_kwargs={"source_dir": "WHDLD"})
-"""
+"""WHDLD: 4940 tiles of Wuhan with a mask of six labels each (Shao et al., 2018, 2020)."""
 
 from __future__ import annotations
 
