@@ -80,17 +80,13 @@ def _beginning(path: Path) -> bytes:
 
 def _check_kind(image: Image.Image, head: bytes, name: str) -> None:
     """Refuses what Pillow would decode to something else than what the file holds."""
+    bits, bands, colours = 8, len(image.getbands()), image.mode
     if image.format == "PNG":
         if head[:8] != _PNG or head[12:16] != b"IHDR":
             raise ValueError("its header is not where it belongs")
-        bits = head[24]
-        if bits <= 8:  # else Pillow keeps the high byte of each value
-            return
-        bands, colours = _PNG_BANDS.get(head[25], (1, ""))
-    else:
-        bits, bands, colours = 8, len(image.getbands()), image.mode
-        if image.mode in _MODES:
-            return
+        bits, (bands, colours) = head[24], _PNG_BANDS.get(head[25], (1, ""))
+    if bits <= 8 and image.mode in _MODES:  # of more bits Pillow keeps the high byte of each value
+        return
     layout = "interleaved by pixel" if bands > 1 else ""
     raise not_read(name, Kind(str(image.format), bands, integers(bits), colours, layout))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.label_lists import STRONG, marks_in, separators, split_at, unwrapped
@@ -13,15 +12,11 @@ from macl_tf.datasets.table_columns import repeats
 _NO_LABELS = {"none", "null", "nan"}  # in a list in brackets, without quotes
 
 
-class LabelCells(NamedTuple):
-    """The labels in each different cell of a column, as written there, and how they were read."""
+def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -> tuple[dict[str, list[str]], str]:
+    """The labels in each different cell of a column, as written there, and words for a note on how they were read.
 
-    cells: dict[str, list[str]]
-    how: str  # words for a note, behind what the column was read as
-
-
-def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -> LabelCells:
-    """The labels in a column's cells, each with its image; `one_each` if its name says that each holds one."""
+    `images` has the image of each cell; `one_each` says that each holds one label by the column's name.
+    """
     items: dict[str, list[str]] = {}
     texts: dict[str, str] = {}
     for cell in dict.fromkeys(cells):
@@ -41,7 +36,7 @@ def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -
     for cell, text in texts.items():
         parts = split_at(text, marks)
         items[cell] = [part for part in parts if part and not (text != cell and part.casefold() in _NO_LABELS)]
-    return LabelCells(items, how)
+    return items, how
 
 
 def _separators(texts: Sequence[str], *, single: bool, several: bool, blanks: bool) -> tuple[str, str]:

@@ -132,10 +132,10 @@ def edits(one: str, other: str, most: int) -> int:
     far = most + 1
     if abs(len(one) - len(other)) > most:
         return far
-    start = _alike(one, other)
-    one, other = one[start:], other[start:]
-    end = _alike(one[::-1], other[::-1])
-    one, other = one[: len(one) - end], other[: len(other) - end]
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
     if not one or not other:
         return min(len(one) + len(other), far)
     before: list[int] = []
@@ -150,12 +150,6 @@ def edits(one: str, other: str, most: int) -> int:
         if min(row) == far:
             return far
     return row[-1]
-
-
-def _alike(one: str, other: str) -> int:
-    """How many letters two names begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _is_one(part: str, text: str) -> bool:

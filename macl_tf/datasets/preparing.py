@@ -177,11 +177,8 @@ def read_archive(builder: ArchiveBuilder, *, min_area: float = 0.0) -> Archive:
     for row, (*_, example) in zip(labels, rows, strict=True):
         row[example["labels"]] = 1
 
-    areas = None
-    if "label_areas" in builder.info.features:
-        areas = np.stack([example["label_areas"] for *_, example in rows])
-    if areas is not None and np.isnan(areas).any():
-        areas = None
+    shares = np.stack([example.get("label_areas", np.nan) for *_, example in rows])
+    areas = None if np.isnan(shares).any() else shares
     if areas is not None:
         labels = ((areas > 0) & (areas >= np.float32(min_area))).astype(np.uint8)
     elif min_area > 0:

@@ -36,7 +36,7 @@ import numpy as np
 
 from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.delimited import BINARY, read_delimited
-from macl_tf.datasets.label_cells import LabelCells, read_cells
+from macl_tf.datasets.label_cells import read_cells
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, repeats
 
@@ -89,14 +89,10 @@ class LabelTable:
             columns |= {spell(name): column for column, name in enumerate(self.label_names)}
         absent = [name for name in label_names if bare_name(name) not in columns]
         if absent:
-            raise ValueError(
-                f"{self.path} must have a column for each of {', '.join(label_names)}, but has none for "
-                f"{', '.join(absent)}."
-            )
+            needed = f"{self.path} must have a column for each of {', '.join(label_names)}"
+            raise ValueError(f"{needed}, but has none for {', '.join(absent)}.")
         chosen = [columns[bare_name(name)] for name in label_names]
-        denied = {
-            row: frozenset(chosen.index(label) for label in found & set(chosen)) for row, found in self.denied.items()
-        }
+        denied = {row: frozenset(map(chosen.index, found & set(chosen))) for row, found in self.denied.items()}
         return replace(self, label_names=tuple(label_names), labels=self.labels[:, chosen], denied=denied)
 
 
@@ -111,11 +107,9 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     lines = tuple(line for line, _ in rows)
     columns = find_columns(path, header, values)
     images = values[columns.image]
-    for line, name in zip(lines, images, strict=True):
-        if not name:
-            raise ValueError(
-                f"{path}, line {line}: a row must name its image, but column {header[columns.image]!r} is empty."
-            )
+    if "" in images:
+        line, name = lines[images.index("")], header[columns.image]
+        raise ValueError(f"{path}, line {line}: a row must name its image, but column {name!r} is empty.")
 
     def cells_of(column: int | None) -> tuple[str, ...] | None:
         return None if column is None else tuple(values[column])
@@ -135,16 +129,11 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     ignored = list(columns.ignored)
     if column is not None:
         single = columns.listed is None
-        given = read_cells(values[column], images, one_each=single)
+        given, how = read_cells(values[column], images, one_each=single)
         presence = next((place for place in ignored if _is_presence(header[place], values[place])), None)
-        table = _with_lists(
-            table,
-            header[column],
-            values[column],
-            given,
-            "the label" if single else "lists of labels",
-            None if presence is None else values[presence],
-        )
+        note = f"column {header[column]!r} read as {'the label' if single else 'lists of labels'}{how}"
+        absent = [presence is not None and _share(values[presence][row]) == 0 for row in range(len(rows))]
+        table = _with_lists(replace(table, notes=(note,)), values[column], given, absent)
         if presence is not None:
             ignored.remove(presence)
             table = replace(table, notes=(*table.notes, _presence_note(header[presence], values[presence])))
@@ -188,30 +177,23 @@ def _read_binary(
 
 
 def _with_lists(
-    table: LabelTable, column: str, cells: Sequence[str], given: LabelCells, kind: str, presence: Sequence[str] | None
+    table: LabelTable, cells: Sequence[str], given: Mapping[str, Sequence[str]], absent: Sequence[bool]
 ) -> LabelTable:
-    """The table with the labels of a column, `given` by its cells, which was read as what `kind` says.
-
-    `presence` holds, for each row, 0 where the image does not hold its labels.
-    """
+    """The table with the labels `given` for each cell of a column; `absent` rows say that an image holds them not."""
     spellings: dict[str, dict[str, None]] = {}
-    for names in given.cells.values():
+    for names in given.values():
         for name in names:
             spellings.setdefault(normalise_label(name), {})[name] = None
     keys = sorted(spellings)
     position = {key: place for place, key in enumerate(keys)}
-    places = {cell: frozenset(position[normalise_label(name)] for name in names) for cell, names in given.cells.items()}
-    absent = [presence is not None and _share(presence[row]) == 0 for row in range(len(cells))]
+    places = {cell: frozenset(position[normalise_label(name)] for name in names) for cell, names in given.items()}
     held = [frozenset() if absent[row] else places[cell] for row, cell in enumerate(cells)]
     denied = {row: places[cell] for row, cell in enumerate(cells) if absent[row]}
-    notes = [f"column {column!r} read as {kind}{given.how}"]
-
+    notes = [*table.notes]
     adds_up = all(len(found) < 2 for found in places.values())
     if adds_up and repeats(table.image_names, [places[cell] for cell in cells]):
         # Image by image already here: a row for each of a million boxes would not fit into memory.
-        facts = [
-            column for column in (table.image_names, table.scenes, table.splits, table.dates) if column is not None
-        ]
+        facts = [told for told in (table.image_names, table.scenes, table.splits, table.dates) if told is not None]
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for row, key in enumerate(zip(*facts, strict=True)):
             groups[key].append(row)
@@ -234,7 +216,7 @@ def _with_lists(
         table,
         label_names=tuple(next(iter(spellings[key])) for key in keys),
         labels=labels,
-        notes=(*table.notes, *notes),
+        notes=tuple(notes),
         adds_up=adds_up,
         denied=denied,
     )

@@ -84,10 +84,11 @@ def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
     Such a raster is not, where the picture that was made of it lies beside it.
     """
 
-    def images(names: Sequence[str]) -> list[str]:
-        read = [name for name in names if is_image_name(name, others=False)]
+    def images(names: Sequence[str]) -> set[str]:
+        read = {name for name in names if is_image_name(name, others=False)}
         stems = {normalise_stem(name) for name in read}
-        return read + [name for name in names if is_image_name(name) and normalise_stem(name) not in stems]
+        others = {name for name in names if is_image_name(name)} - read
+        return read | {name for name in others if normalise_stem(name) not in stems}
 
     return walk(root, images)
 

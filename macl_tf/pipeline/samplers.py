@@ -90,12 +90,11 @@ class Repeat(Weighted):
     def rows(self, epoch: int) -> np.ndarray:
         """As passes emit them, one after the other; the rest of the last pass is left out."""
         factors = repeat_factors(self.weights[self.drawable])
-        drawn = np.zeros(0, np.int64)
-        number = 0
-        while len(drawn) < self.steps * self.batch_size:
-            drawn = np.append(drawn, repeat_pass(factors, seed=self.seed, epoch=int(epoch), number=number))
-            number += 1
-        return self.drawable[drawn[: self.steps * self.batch_size]].reshape(self.steps, self.batch_size)
+        passes: list[np.ndarray] = []
+        while sum(map(len, passes)) < self.steps * self.batch_size:
+            passes.append(repeat_pass(factors, seed=self.seed, epoch=int(epoch), number=len(passes)))
+        drawn = np.concatenate(passes)[: self.steps * self.batch_size]
+        return self.drawable[drawn].reshape(self.steps, self.batch_size)
 
 
 class Classes(Sampler):
@@ -325,7 +324,8 @@ def _generator(*counters: int) -> np.random.Generator:
 
 def _one_pass(members: list[np.ndarray], width: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Batches of `width` hands of `size` images until fewer than `width` classes have one left."""
-    hands = [_deal(rng.permutation(positions), size) for positions in members]
+    # All images of a class once, the last hand filled up from the first images.
+    hands = [np.resize(rng.permutation(positions), (-(-len(positions) // size), size)) for positions in members]
     left = np.array([len(hand) for hand in hands])
     batches = []
     while np.count_nonzero(left) >= width:
@@ -334,9 +334,3 @@ def _one_pass(members: list[np.ndarray], width: int, size: int, rng: np.random.G
         batches.append(rng.permutation(np.concatenate([hands[c][left[c]] for c in chosen])))
     rng.shuffle(batches)
     return batches
-
-
-def _deal(shuffled: np.ndarray, size: int) -> np.ndarray:
-    """(hands, size): all images once, the last hand filled up from the first images."""
-    hands = -(-len(shuffled) // size)
-    return np.resize(shuffled, (hands, size))
