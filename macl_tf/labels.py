@@ -110,9 +110,6 @@ class LabelStatistics:
             labels: (N, C) multi-hot.
             label_names: C names, optional.
 
-        Returns:
-            The statistics of the N images.
-
         Raises:
             ValueError: If `labels` is not multi-hot.
         """
@@ -130,9 +127,6 @@ class LabelStatistics:
             dataset: Finite iterable (a `tf.data.Dataset`, a `keras.utils.PyDataset`) of multi-hot batches
                 (B, C), or of tuples whose second entry is one, as `fit` takes them.
             label_names: C names, optional.
-
-        Returns:
-            The statistics of all images seen.
 
         Raises:
             ValueError: If a batch is not multi-hot, or there is none, or the data set never ends.

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.label_lists import listed, quoted
@@ -47,8 +47,9 @@ def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str,
     shown = order if len(order) <= _ALL_COUNTS else order[:_MOST_FREQUENT]
     told = ", ".join(f"{quoted(label_names[label])} {counts[label]:,}" for label in shown)
     if len(shown) < len(order):
-        rest = counts[order[len(shown) :]]
-        notes = [f"images of the most frequent of {len(order):,} labels: {told}; of the others {_range(rest)} each"]
+        least, most = counts[order[-1]], counts[order[len(shown)]]
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        notes = [f"images of the most frequent of {len(order):,} labels: {told}; of the others {each} each"]
     else:
         notes = [f"images of each label: {told}"]
     for number, words in ((1, "of one image only"), (0, "of no image")):
@@ -91,7 +92,9 @@ def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int,
             rare, frequent = int(held[first]), int(held[second])
             distance = edits(a, b, 2)
             plain = _is_plain(a, b, distance)
-            if not plain and not 0 < distance <= _allowed(a, b) and not _are_swapped(a, b, distance):
+            length = min(len(a), len(b))
+            allowed = 0 if length < 4 else 1 if length < _LONG else 2
+            if not plain and not 0 < distance <= allowed and not _are_swapped(a, b, distance):
                 continue
             alike.update((first, second))
             if plain or (rare < frequent and (rare <= 2 or rare * 5 <= frequent)):
@@ -101,12 +104,6 @@ def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int,
         if alike[first] <= _FEW:
             best.setdefault(first, second)
     return list(best.items())
-
-
-def _allowed(one: str, other: str) -> int:
-    """How many letters twins of such lengths may differ by."""
-    length = min(len(one), len(other))
-    return 0 if length < 4 else 1 if length < _LONG else 2
 
 
 def _is_plain(one: str, other: str, distance: int) -> bool:
@@ -153,7 +150,3 @@ def _candidates(names: list[str]) -> list[tuple[int, int]]:
         near[near.sum(axis=1) > _CROWD] = False
         pairs += [(int(order[start + one]), int(order[start + other])) for one, other in np.argwhere(near)]
     return pairs
-
-
-def _range(counts: NDArray[np.int64]) -> str:
-    return f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"

@@ -158,13 +158,12 @@ def split_archive(
     kind = archive.default_split if kind == "auto" else kind
     if gap and (kind == "random" or archive.default_split != "blocks" != kind):
         raise ValueError(f"gap must be 0 where the parts are no blocks of neighbouring numbers, got {gap}.")
-    everything, first = np.arange(len(archive)), _first_copies(archive)
+    first = _first_copies(archive)
     if kind == "official":
         parts, note = _official(archive, first, validation, gap, seed)
     elif kind == "blocks":
-        numbers = _numbers(archive)
-        parts = _blocks(archive, numbers, everything, validation, test, gap)
-        note = _describe_blocks(numbers, parts, validation, test)
+        parts = _blocks(archive, np.arange(len(archive)), validation, test, gap)
+        note = _describe_blocks(np.asarray(archive.numbers), parts, validation, test)
     else:
         parts = _stratified(archive.labels, first, validation, test, seed)
         note = f"random split by seed {seed}, labels balanced over the parts"
@@ -344,24 +343,18 @@ def _changes(content: dict[str, Any], now: dict[str, str]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _numbers(archive: Archive) -> np.ndarray:
+def _blocks(archive: Archive, images: np.ndarray, validation: float, test: float, gap: float) -> np.ndarray:
+    """The part (0, 1, 2, or GAP) of each of `images`; two images of one scene with the same number stay together."""
     if archive.numbers is None:
         raise ValueError(
             f"a split by blocks needs running numbers, and the archive {archive.name!r} has none. Use split 'random'"
             + (" or 'official'." if archive.official_split is not None else ".")
         )
-    return archive.numbers
-
-
-def _blocks(
-    archive: Archive, numbers: np.ndarray, images: np.ndarray, validation: float, test: float, gap: float
-) -> np.ndarray:
-    """The part (0, 1, 2, or GAP) of each of `images`; two images of one scene with the same number stay together."""
     scenes = np.array(archive.scenes)[images] if archive.scenes is not None else np.zeros(len(images), np.int64)
     parts = np.zeros(len(images), np.int64)
     for scene in np.unique(scenes):
         members = scenes == scene
-        known, rank = np.unique(numbers[images][members], return_inverse=True)
+        known, rank = np.unique(archive.numbers[images][members], return_inverse=True)
         first_test = len(known) - _count(test, len(known))
         first_validation = first_test - _count(validation, len(known))
         parts[members] = (rank >= first_validation).astype(np.int64) + (rank >= first_test)
@@ -389,7 +382,7 @@ def _official(archive: Archive, first: np.ndarray, validation: float, gap: float
     parts = np.array([PARTS.index(part) for part in archive.official_split], np.int64)
     train = np.flatnonzero(parts == PARTS.index("train"))
     if archive.default_split == "blocks" and archive.numbers is not None:
-        parts[train] = _blocks(archive, archive.numbers, train, validation, 0.0, gap)
+        parts[train] = _blocks(archive, train, validation, 0.0, gap)
         way = "by blocks of neighbouring numbers"
     else:
         parts[train] = _stratified(archive.labels[train], first[train], validation, 0.0, seed)

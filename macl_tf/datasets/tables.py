@@ -36,9 +36,8 @@ import numpy as np
 
 from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.delimited import BINARY, read_delimited
-from macl_tf.datasets.label_cells import read_cells
 from macl_tf.datasets.label_lists import listed
-from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, repeats
+from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, read_cells, repeats
 
 SPLIT_VALUES = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -31,6 +31,7 @@ class Sampler(ABC):
         steps: Batches in an epoch.
     """
 
+    power = 0.0  # of `label_aware_weights`
     _WHO = "labelled"
     _MORE = "Label some."  # what helps where no image can be drawn: not a smaller batch
 
@@ -39,7 +40,7 @@ class Sampler(ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
         self.batch_size, self.seed = batch_size, seed
-        self.weights = self._weights(labels)
+        self.weights = label_aware_weights(labels, self.power)
         self.drawable = self.drawable_rows(labels)
         if batch_size > len(self.drawable):
             raise ValueError(
@@ -60,9 +61,6 @@ class Sampler(ABC):
     def rows(self, epoch: int) -> np.ndarray:
         """Rows of the labels that each batch shows, (steps, B) int64, in epoch 0, 1, ..."""
 
-    def _weights(self, labels: np.ndarray) -> np.ndarray:
-        return label_aware_weights(labels, 0.0)
-
 
 class Uniform(Sampler):
     """Every labelled image alike, each at most once in an epoch of the default length."""
@@ -79,9 +77,6 @@ class Weighted(Uniform):
     def __init__(self, *arguments: Any, power: float = 0.5, **options: Any) -> None:
         self.power = power
         super().__init__(*arguments, **options)
-
-    def _weights(self, labels: np.ndarray) -> np.ndarray:
-        return label_aware_weights(labels, self.power)
 
 
 class Repeat(Weighted):
