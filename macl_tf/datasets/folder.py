@@ -91,16 +91,11 @@ def load_folder(
         data_dir: The folder.
         table: The label table, as a path from `data_dir` or from the working directory.
         verify: Whether to decode every image once, so that a damaged file is found now and not after an hour.
-        cache_dir: Where to remember which files were decoded (by path, size and time of change), so that the
-            next run need not decode them again. None remembers nothing.
+        cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
 
     Returns:
         The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
         joined, and which labels look like typos; `report` holds all names.
-
-    Raises:
-        FileNotFoundError: If the folder, an image in it or the table is not there.
-        ValueError: If the table cannot be read, several files may be it, or no image is usable.
     """
     root = Path(data_dir).expanduser()
     if not root.is_dir():

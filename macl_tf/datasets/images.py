@@ -52,10 +52,11 @@ def open_image(data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -
     refuses another kind, what cannot be decoded and, by the header, before anything is decoded, more than `max_pixels`.
     """
     try:
-        head = data[:_HEAD] if isinstance(data, bytes) else _beginning(data)
-        if is_tiff(head):
-            return read_tiff(data, name, max_pixels)
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_OF_PILLOW) as image:
+        with io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
+            head = file.read(_HEAD)
+            if is_tiff(head):
+                return read_tiff(data, name, max_pixels)
+            image = Image.open(file, formats=_OF_PILLOW)
             width, height = image.size
             if width * height > max_pixels:
                 raise too_many_pixels(name, f"{width} x {height}", max_pixels)
@@ -71,11 +72,6 @@ def open_image(data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -
         raise other_format(name, head) or broken(name, "not a known image format", "format") from error
     except Exception as error:  # On broken bytes Pillow raises nearly anything: OSError, SyntaxError, struct.error, ...
         raise broken(name, str(error)) from error
-
-
-def _beginning(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_HEAD)
 
 
 def _check_kind(image: Image.Image, head: bytes, name: str) -> None:

@@ -31,14 +31,7 @@ def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str,
     """Notes on the labels of an archive, of C names and (N, C) labels.
 
     They say how many images hold each (of many labels, the most frequent), which occur once or never, and which are
-    near twins, the likeliest typos first.
-
-    Example:
-        >>> for note in describe_labels(("airplane", "airplnae", "sea"), [[1, 0, 1]] * 6 + [[0, 1, 0]]):
-        ...     print(note)
-        images of each label: airplane 6, sea 6, airplnae 1
-        label of one image only: airplnae
-        airplnae (1) beside airplane (6): did you mean airplane?
+    near twins, the likeliest typos first: "airplnae (1) beside airplane (6): did you mean airplane?"
     """
     if not label_names:
         return ()

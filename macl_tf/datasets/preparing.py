@@ -55,14 +55,12 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
     url_infos: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """TFDS wants the instructions in the class."""
         cls.MANUAL_DOWNLOAD_INSTRUCTIONS = (
             f"Put these into the manual directory, or name their folder as source_dir:\n{cls.SOURCE.layout}"
         )
         super().__init_subclass__(**kwargs)
 
     def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        """Remember the folder; nothing is read before `download_and_prepare`."""
         self.source_dir = source_dir
         super().__init__(**kwargs)
         self._original_state["source_dir"] = source_dir  # TFDS pickles a builder as its constructor's arguments.

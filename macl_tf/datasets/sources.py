@@ -129,11 +129,8 @@ def match_table(images: Mapping[str, Path], table: LabelTable) -> tuple[dict[str
     """
     stems = {path.as_posix(): stem for stem, path in images.items()}
     joined, matched, findings = match_rows(table, list(stems))
-    for found in findings:
-        if found.problem == "conflicting":
-            raise ValueError(
-                f"{table.path}: the rows of {found.name} contradict each other, {found.detail}. Remove one."
-            )
+    if found := next((found for found in findings if found.problem == "conflicting"), None):
+        raise ValueError(f"{table.path}: the rows of {found.name} contradict each other, {found.detail}. Remove one.")
     strays = sorted(Path(found.name).name for found in findings if found.problem == "orphan")
     orphans = sorted({normalise_stem(found.name) for found in findings if found.problem == "missing"})
     left_out = f"no row in {table.path.name} and"

@@ -33,23 +33,15 @@ UNKNOWN = "-"  # the digest of pixels that nobody looked at
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those left out.
+    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those left out."""
 
-    Attributes:
-        kind: How the archive was divided: `"random"`, `"blocks"` or `"official"`.
-        train: Indices of the training images; `validation` and `test` are of the others.
-        leaks: True if neighbouring crops of one picture may lie in different parts, so that figures are optimistic.
-        note: A sentence to be shown beside every figure that was measured on this split.
-        changes: Of parts that were read back: what is no longer as it was when they were made, in lines.
-    """
-
-    kind: str
+    kind: str  # "random", "blocks" or "official"
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    leaks: bool
-    note: str
-    changes: tuple[str, ...] = ()
+    leaks: bool  # whether neighbouring crops of one picture may lie in different parts, so that figures are optimistic
+    note: str  # a sentence to be shown beside every figure that was measured on this split
+    changes: tuple[str, ...] = ()  # of parts that were read back: what is no longer as it was when they were made
 
     def write(self, directory: str | os.PathLike[str], archive: Archive) -> Path:
         """Writes `splits.json` whole: file names of each part, and what tells each tile from others. Gives its path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -148,28 +149,19 @@ def _kind_of(dataset: Any, photometric: int | None, declared: Sequence[str]) -> 
 
 def _first_value(data: bytes | Path, wanted: int) -> int | None:
     """A tag's first value in the first page, which rasterio does not tell; None where it is not there."""
-    with ExitStack() as stack:
-        file = None if isinstance(data, bytes) else stack.enter_context(open(data, "rb"))
-
-        def part(start: int, length: int) -> bytes:
-            if file is None:
-                return data[start : start + length]  # type: ignore[index]
-            file.seek(start)
-            return file.read(length)
-
-        head = part(0, 16)
+    with io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
+        head = file.read(16)
         order, big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
         # Place of the page, how its number of tags is written, length of a tag, where in it the value stands.
         place, count, length, value = (8, "Q", 20, 12) if big else (4, "H", 12, 8)
-        (page,) = struct.unpack(order + ("Q" if big else "I"), head[place : place + (8 if big else 4)])
-        size = struct.calcsize(count)
-        (tags,) = struct.unpack(order + count, part(page, size))
-        entries = part(page + size, length * min(tags, 4096))
-        for start in range(0, len(entries) - length + 1, length):
-            tag, type_ = struct.unpack(order + "HH", entries[start : start + 4])
-            if tag == wanted:
-                form = {1: "B", 3: "H", 4: "I"}.get(type_, "H")
-                return int(struct.unpack_from(order + form, entries, start + value)[0])
+        file.seek(*struct.unpack_from(order + ("Q" if big else "I"), head, place))
+        (tags,) = struct.unpack(order + count, file.read(8 if big else 2))
+        entries = file.read(length * min(tags, 4096))
+    for start in range(0, len(entries) - length + 1, length):
+        tag, type_ = struct.unpack_from(order + "HH", entries, start)
+        if tag == wanted:
+            form = {1: "B", 3: "H", 4: "I"}.get(type_, "H")
+            return int(struct.unpack_from(order + form, entries, start + value)[0])
     return None
 
 

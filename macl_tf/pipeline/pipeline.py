@@ -7,7 +7,6 @@ again at an epoch goes on with the very batches it would have seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -146,13 +145,12 @@ def training_dataset(
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(_MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
-    read: Callable[[np.ndarray], np.ndarray]
-    if cached:
-        read = load_images(archive, pool, decoded_size, workers=workers, progress=progress).__getitem__
-    else:
+    held = load_images(archive, pool, decoded_size, workers=workers, progress=progress) if cached else None
 
-        def read(rows: np.ndarray) -> np.ndarray:
-            return np.stack([_read(archive, int(pool[row]), decoded_size) for row in rows])
+    def read(rows: np.ndarray) -> np.ndarray:
+        if held is not None:
+            return held[rows]
+        return np.stack([_read(archive, int(pool[row]), decoded_size) for row in rows])
 
     def drawn(epoch: np.ndarray) -> np.ndarray:
         return np.searchsorted(drawable, sampler.rows(int(epoch)))  # positions in the pool
