@@ -9,7 +9,7 @@ from pathlib import Path
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
 from macl_tf.datasets.records import Listing, table_records
-from macl_tf.datasets.sources import Source, choose_by_stem, first_table
+from macl_tf.datasets.sources import Source, choose_by_stem
 from macl_tf.datasets.tables import read_label_table
 from macl_tf.datasets.ucm import LABEL_NAMES
 from macl_tf.datasets.walk import image_paths
@@ -48,12 +48,9 @@ class Mlaid(ArchiveBuilder):
     @classmethod
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
         """Return the folder of the images and the label table."""
-        root = cls.SOURCE.locate(data_dir)
         # multilabel.mat is of no use here: it names no image, and its rows follow no rule that is written down.
-        table = first_table([root, Path(data_dir or root)], r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)")
-        if table is None:
-            raise cls.SOURCE.missing(data_dir, "images are there, but no label table multilabel.csv or multlabel.csv")
-        return root, table
+        pattern = r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)"
+        return SOURCE.locate_table(data_dir, [pattern], "multilabel.csv or multlabel.csv")
 
     @classmethod
     def list_records(cls, *paths: Path) -> Listing:

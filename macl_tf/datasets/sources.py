@@ -59,6 +59,16 @@ class Source:
             raise self.missing(given, "there is no image in the folder")
         return root
 
+    def locate_table(
+        self, data_dir: str | os.PathLike[str] | None, patterns: Sequence[str], called: str
+    ) -> tuple[Path, Path]:
+        """The archive's folder and its label table, in it or below the given one: one of the first pattern found."""
+        root = self.locate(data_dir)
+        found = (first_table((root, Path(data_dir or root)), pattern) for pattern in patterns)
+        if table := next(filter(None, found), None):
+            return root, table
+        raise self.missing(data_dir, f"images are there, but no label table {called}")
+
     def named_folder(self, given: Path) -> Path | None:
         """The folder called like the archive that is nearest to the given one, itself included, or None."""
         queue, seen = deque([given]), set()

@@ -154,7 +154,8 @@ def _first_value(data: bytes | Path, wanted: int) -> int | None:
         order, big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
         # Place of the page, how its number of tags is written, length of a tag, where in it the value stands.
         place, count, length, value = (8, "Q", 20, 12) if big else (4, "H", 12, 8)
-        file.seek(*struct.unpack_from(order + ("Q" if big else "I"), head, place))
+        (page,) = struct.unpack_from(order + ("Q" if big else "I"), head, place)
+        file.seek(page)
         (tags,) = struct.unpack(order + count, file.read(8 if big else 2))
         entries = file.read(length * min(tags, 4096))
     for start in range(0, len(entries) - length + 1, length):

@@ -82,16 +82,8 @@ class Ucm(ArchiveBuilder):
     @classmethod
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
         """Return the folder of the images and the label table."""
-        root = cls.SOURCE.locate(data_dir)
-        places = (root, Path(data_dir or root))
-        table = first_table(places, _TEXT_TABLE) or first_table(places, _MAT_TABLE)
-        if table is None:
-            raise cls.SOURCE.missing(
-                data_dir,
-                "images are there, but no label table LandUse_Multilabeled.txt, .csv or .tsv, nor .mat "
-                "(an .xlsx is not read: save it as CSV)",
-            )
-        return root, table
+        called = "LandUse_Multilabeled.txt, .csv or .tsv, nor .mat (an .xlsx is not read: save it as CSV)"
+        return SOURCE.locate_table(data_dir, [_TEXT_TABLE, _MAT_TABLE], called)
 
     def download(self, dl_manager: tfds.download.DownloadManager) -> tuple[Path, ...]:
         """Fetch both files and return the folder of the images and the table."""

@@ -133,12 +133,7 @@ class Classes(Sampler):
         return self.drawable[drawn]
 
 
-SAMPLERS: dict[str, type[Sampler]] = {
-    "weighted": Weighted,
-    "repeat": Repeat,
-    "uniform": Uniform,
-    "classes": Classes,
-}
+SAMPLERS: dict[str, type[Sampler]] = {"weighted": Weighted, "repeat": Repeat, "uniform": Uniform, "classes": Classes}
 
 
 def make_sampler(name: str, labels: np.ndarray, batch_size: int, **options: Any) -> Sampler:
@@ -162,12 +157,8 @@ def make_sampler(name: str, labels: np.ndarray, batch_size: int, **options: Any)
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}.")
-    taken = {
-        parameter
-        for kind in SAMPLERS[name].__mro__
-        if "__init__" in vars(kind)
-        for parameter in inspect.signature(kind).parameters
-    }
+    kinds = (kind for kind in SAMPLERS[name].__mro__ if "__init__" in vars(kind))
+    taken = {parameter for kind in kinds for parameter in inspect.signature(kind).parameters}
     return SAMPLERS[name](labels, batch_size, **{key: value for key, value in options.items() if key in taken})
 
 
