@@ -35,9 +35,9 @@ class HeaderFacts(NamedTuple):
 
 def read_header(picture: Path | bytes) -> HeaderFacts:
     """The date and place of a picture: EXIF DateTimeOriginal or TIFF DateTime, and the footprint of a GeoTIFF."""
-    tags = read_tags(picture)
-    corners = footprint(picture) if tags.placed else None
-    return HeaderFacts(tags.taken, NOWHERE if corners is None else corners)
+    taken, placed = read_tags(picture)
+    corners = footprint(picture) if placed else None
+    return HeaderFacts(taken, NOWHERE if corners is None else corners)
 
 
 def day_of(day: Any) -> np.datetime64:
@@ -82,7 +82,7 @@ def footprint(picture: Path | bytes) -> NDArray[np.float64] | None:
     some longitudes are near 180 and some near -180. None where there is no grid or no coordinate system, or these lead
     nowhere on Earth.
     """
-    if not read_tags(picture).placed:  # for rasterio a file without a grid has one, of a degree or a metre a pixel
+    if not read_tags(picture)[1]:  # for rasterio a file without a grid has one, of a degree or a metre a pixel
         return None
     try:
         with open_tiff(picture) as dataset:
@@ -101,19 +101,12 @@ def footprint(picture: Path | bytes) -> NDArray[np.float64] | None:
     return corners
 
 
-class FileTags(NamedTuple):
-    """What a header says."""
+def read_tags(picture: Path | bytes) -> tuple[np.datetime64, bool]:
+    """The day, datetime64[D], that an image's header says it was taken, and whether it is a GeoTIFF with a grid.
 
-    taken: np.datetime64  # day, datetime64[D]; NaT where the header does not say
-    placed: bool  # whether it is a GeoTIFF with a grid, from which a footprint can be computed
-
-
-def read_tags(picture: Path | bytes) -> FileTags:
-    """What the header of an image file says: EXIF DateTimeOriginal, in a TIFF DateTime (tag 306), and GeoTIFF tags.
-
-    DateTime of other files is left out: there it is when a program last saved the file. So is the file's own time,
-    which is when it was copied. Of a TIFF only the tags are looked at, whatever its bands are. A file that cannot be
-    read says nothing.
+    That is EXIF DateTimeOriginal, in a TIFF DateTime (tag 306). DateTime of other files is left out: there it is when a
+    program last saved the file. So is the file's own time, which is when it was copied. Of a TIFF only the tags are
+    looked at, whatever its bands are. A file that cannot be read says nothing: NaT and False.
     """
     try:
         with io.BytesIO(picture) if isinstance(picture, bytes) else open(picture, "rb") as file:
@@ -122,12 +115,12 @@ def read_tags(picture: Path | bytes) -> FileTags:
                 return _tiff_tags(file, head)
             file.seek(0)
             with Image.open(file) as image:
-                return FileTags(_day(image.getexif().get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)), False)
+                return _day(image.getexif().get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)), False
     except Exception:  # On a broken header Pillow raises nearly anything; the pixels may be whole all the same.
-        return FileTags(UNKNOWN_DAY, False)
+        return UNKNOWN_DAY, False
 
 
-def _tiff_tags(file: BinaryIO, head: bytes) -> FileTags:
+def _tiff_tags(file: BinaryIO, head: bytes) -> tuple[np.datetime64, bool]:
     """Those of the first page, which Pillow need not be able to decode."""
     start = head if 43 in head[2:4] else head[:8]  # BigTIFF has places of 8 bytes
 
@@ -140,7 +133,7 @@ def _tiff_tags(file: BinaryIO, head: bytes) -> FileTags:
     tags = folder(ImageFileDirectory_v2(start).next)
     said = folder(tags[_EXIF_FOLDER]).get(_DATE_TAKEN) if _EXIF_FOLDER in tags else None
     placed = _TRANSFORMATION in tags or (_PIXEL_SCALE in tags and _TIE_POINT in tags)
-    return FileTags(_day(said or tags.get(_DATE)), placed)
+    return _day(said or tags.get(_DATE)), placed
 
 
 def _day(text: object) -> np.datetime64:
