@@ -71,7 +71,8 @@ def publish(
     whole = told_if_full(root, "the new version could not be written, and all is as it was")
     with whole, _publisher(root):
         for left in root.glob(f"{PARTIAL}*"):  # whoever made it is dead: we hold the lock
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            remove = shutil.rmtree if left.is_dir() else os.unlink
+            remove(left)
         staging = Staging(Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root)))
         try:
             yield staging
