@@ -17,10 +17,10 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import macl_tf
 from macl_tf.files import PARTIAL, locked, read_json, sha256_of, sync, told_if_full, write_json
 
 MANIFEST = "manifest.json"
@@ -34,13 +34,7 @@ class ArtifactError(ValueError):
 
 @dataclass
 class Staging:
-    """A version that is being made.
-
-    Attributes:
-        path: The folder to write into.
-        info: JSON facts for the manifest.
-        published: Where the version is, once it is.
-    """
+    """A version that is being made: its folder, JSON facts for its manifest, and where it is once it is published."""
 
     path: Path
     info: dict[str, Any] = field(default_factory=dict)
@@ -66,29 +60,9 @@ def publish(
     """A folder to write a new version into, which appears under the next number when the block ends without an error.
 
     After an error, a SIGKILL or a full disk there is no new version and all old ones are as they were; what a dead
-    process left is removed by the next one. One process publishes under a root at a time.
-
-    Args:
-        root: Folder of the versions; it is made if need be.
-        kind: What the versions are, "encoder" or "index".
-        keep: How many versions to keep, the newest; 0 for all. Others are removed after the new one is there.
-        around_rename: Given the new number, a context manager to be in at the moment of publishing.
-
-    Yields:
-        The version in the making.
-
-    Raises:
-        BlockingIOError: If another process is publishing there.
-        OSError: If the disk is full.
-        ValueError: If `keep` is negative.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as root:
-        ...     with publish(root, "note") as staging:
-        ...         _ = (staging.path / "text.txt").write_text("hello")
-        ...         staging.info["words"] = 1
-        ...     versions(root), open_version(root, "note")[1]["info"]
-        ([1], {'words': 1})
+    process left is removed by the next one. One process publishes under a root at a time: another gets a
+    BlockingIOError. The newest `keep` versions stay (0: all). `around_rename` makes, of the new number, a context
+    manager to be in at the moment of publishing.
     """
     if keep < 0:
         raise ValueError(f"keep must be >= 0 (0 keeps all versions), got {keep}.")
@@ -97,7 +71,8 @@ def publish(
     whole = told_if_full(root, "the new version could not be written, and all is as it was")
     with whole, _publisher(root):
         for left in root.glob(f"{PARTIAL}*"):  # whoever made it is dead: we hold the lock
-            _remove(left)
+            remove = shutil.rmtree if left.is_dir() else os.unlink
+            remove(left)
         staging = Staging(Path(tempfile.mkdtemp(prefix=PARTIAL, dir=root)))
         try:
             yield staging
@@ -115,16 +90,7 @@ def publish(
 
 
 def prune(root: str | os.PathLike[str], keep: int, protected: Iterable[int] = ()) -> None:
-    """Removes old versions.
-
-    Args:
-        root: Folder of the versions.
-        keep: How many of the newest to keep; 0 for all.
-        protected: Older ones to keep as well.
-
-    Raises:
-        BlockingIOError: If another process is publishing there.
-    """
+    """Removes all versions but the newest `keep` (0: all stay) and the `protected`; BlockingIOError as of `publish`."""
     with _publisher(Path(root)):
         _prune(Path(root), keep, protected)
 
@@ -140,25 +106,16 @@ def _prune(root: Path, keep: int, protected: Iterable[int]) -> None:
         # Renamed first, so that nobody opens half a version while it goes.
         doomed = root / f"{PARTIAL}old-{old}"
         os.rename(root / str(old), doomed)
-        _remove(doomed)
+        shutil.rmtree(doomed)
 
 
 def open_version(
     root: str | os.PathLike[str], kind: str, version: int | None = None, *, verify: bool = True
 ) -> tuple[Path, dict[str, Any]]:
-    """Finds a version and checks that it is whole.
+    """The folder and manifest of a version (None: the newest), which must be whole and of this kind.
 
-    Args:
-        root: Folder of the versions.
-        kind: What it must be.
-        version: Its number; None for the newest.
-        verify: Whether to read every file and compare its SHA-256. Names and sizes are always compared.
-
-    Returns:
-        The folder and its manifest.
-
-    Raises:
-        ArtifactError: If it is missing, truncated, changed, or of another kind. The message says which file.
+    Names and sizes of all files are compared; `verify` reads them, too, and compares their SHA-256. An ArtifactError
+    says which file is missing, truncated or changed.
     """
     root = Path(root)
     there = versions(root)
@@ -200,18 +157,9 @@ def open_version(
 def open_encoder(
     served: str | os.PathLike[str], made_with: Mapping[str, Any], *, verify: bool = True
 ) -> tuple[Path, dict[str, Any]]:
-    """Finds the encoder that an index was made with.
+    """The folder and manifest of the encoder that an index was made with, as that one's manifest says (version, uuid).
 
-    Args:
-        served: What `macl export` wrote.
-        made_with: What the index's manifest says about its encoder: version and uuid.
-        verify: As for `open_version`.
-
-    Returns:
-        The folder and its manifest.
-
-    Raises:
-        ArtifactError: If it is missing, damaged, or another one under the same number.
+    An ArtifactError as of `open_version`, or where another one has its number.
     """
     path, manifest = open_version(Path(served) / "encoder", "encoder", made_with["version"], verify=verify)
     if manifest["uuid"] != made_with["uuid"]:
@@ -228,29 +176,18 @@ def _write_manifest(staging: Staging, kind: str) -> None:
     for path in names:
         files[path.relative_to(staging.path).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         sync(path)
-    try:
-        version = metadata.version("macl_tf")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     facts: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
         "uuid": uuid.uuid4().hex,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "macl_tf": version,
+        "macl_tf": macl_tf.__version__,
         "info": staging.info,
         "files": files,
     }
     write_json(staging.path / MANIFEST, {**facts, "sha256": _facts_digest(facts)})
     for folder in {path.parent for path in names} | {staging.path}:
         sync(folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def _facts_digest(manifest: dict[str, Any]) -> str:

@@ -32,21 +32,12 @@ def is_partial(path: Path) -> bool:
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends without an error.
+    """A path to write to, which becomes `path` when the block ends without an error; its folder is made if need be.
 
     The bytes are on disk before the name is: after a crash or a SIGKILL at any moment there is the old file
     or the new one, never a part. The temporary name keeps the file's suffixes, by which writers tell formats, and is
     of this process and call alone: of several that write one file at once, the last one wins, whole. What killed
-    writers of the same file left is removed.
-
-    Args:
-        path: The file to create or replace; its folder is made if need be.
-
-    Yields:
-        A path in the same folder.
-
-    Raises:
-        OSError: Of a full disk too, which says what to do.
+    writers of the same file left is removed. The OSError of a full disk says what to do.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +68,8 @@ def _runs(process: int) -> bool:
     """Whether there is a process of that number, as far as this one can tell."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # another user's
+    except OSError as error:  # another user's runs, and may not be asked
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -97,12 +86,7 @@ def _machine() -> str:
 
 @contextmanager
 def told_if_full(path: str | os.PathLike[str], state: str) -> Iterator[None]:
-    """Turns what libraries raise of a full disk inside the block into one OSError with what to do.
-
-    Args:
-        path: What could not be written.
-        state: What is so now, in words.
-    """
+    """Turns what libraries raise of a full disk inside the block into one OSError: what is so now, and what to do."""
     try:
         yield
     except Exception as error:  # HDF5 says it by a RuntimeError too, TensorFlow and ScaNN by their own
@@ -158,13 +142,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def locked(path: str | os.PathLike[str], *, busy: str = "", shared: bool = False) -> Iterator[None]:
-    """Holds a lock file, which the system lets go of when the process ends, however it ends.
+    """Holds a lock file, made if need be, which the system lets go of when the process ends, however it ends.
 
-    Args:
-        path: The lock file; it is made if need be and stays.
-        busy: If given, who finds the lock taken does not wait but gets a BlockingIOError with this text.
-        shared: Whether others that share it may hold it too, as readers do. Then no lock file is made: where there is
-            none, nobody writes.
+    Who finds the lock taken waits, or with `busy` gets a BlockingIOError with this text. Readers share it with each
+    other; they make no lock file: where there is none, nobody writes.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT, 0o666)

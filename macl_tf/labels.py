@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def check_multi_hot(labels: ArrayLike, name: str = "labels") -> NDArray[Any]:
-    """Returns `labels` as a 2-D array after checking that it is multi-hot.
-
-    Args:
-        labels: (N, C) array of 0 and 1, any numeric or boolean type.
-        name: What the error message calls it.
-
-    Returns:
-        The same values as a NumPy array, not copied where that can be avoided.
-
-    Raises:
-        ValueError: If it is not two-dimensional, has no column, or holds anything but 0 and 1.
-    """
+    """`labels` as an (N, C) array, not copied where that can be avoided; a ValueError where it is not multi-hot."""
     array = np.asarray(labels)
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
@@ -45,28 +34,12 @@ def check_multi_hot(labels: ArrayLike, name: str = "labels") -> NDArray[Any]:
 
 
 def shared_labels(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Number of labels that each row of `a` shares with each row of `b`, O_ij = |a_i and b_j|.
-
-    Args:
-        a: (N, C) multi-hot.
-        b: (M, C) multi-hot.
-
-    Returns:
-        (N, M) float32; exact up to 2^24 labels.
-    """
+    """(N, M) float32 number of labels that each row of two multi-hot arrays shares, |a_i and b_j|; exact up to 2^24."""
     return np.asarray(a, np.float32) @ np.asarray(b, np.float32).T
 
 
 def jaccard(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """Jaccard overlap of label sets, J_ij = |a_i and b_j| / |a_i or b_j|, 0 where the union is empty.
-
-    Args:
-        a: (N, C) multi-hot.
-        b: (M, C) multi-hot.
-
-    Returns:
-        (N, M) float64 in [0, 1].
-    """
+    """(N, M) float64 Jaccard overlap of multi-hot label sets, |a_i and b_j| / |a_i or b_j|; 0 of no labels."""
     shared = shared_labels(a, b).astype(np.float64)
     held_a, held_b = (np.asarray(rows, np.float64).sum(axis=1) for rows in (a, b))
     union = held_a[:, None] + held_b - shared
@@ -97,7 +70,7 @@ class LabelStatistics:
     counts: NDArray[np.int64]
     cooccurrence: NDArray[np.int64]
     num_images: int
-    label_names: tuple[str, ...] | None = field(default=None)
+    label_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         counts = np.asarray(self.counts, np.int64)
@@ -137,9 +110,6 @@ class LabelStatistics:
             labels: (N, C) multi-hot.
             label_names: C names, optional.
 
-        Returns:
-            The statistics of the N images.
-
         Raises:
             ValueError: If `labels` is not multi-hot.
         """
@@ -157,9 +127,6 @@ class LabelStatistics:
             dataset: Finite iterable (a `tf.data.Dataset`, a `keras.utils.PyDataset`) of multi-hot batches
                 (B, C), or of tuples whose second entry is one, as `fit` takes them.
             label_names: C names, optional.
-
-        Returns:
-            The statistics of all images seen.
 
         Raises:
             ValueError: If a batch is not multi-hot, or there is none, or the data set never ends.

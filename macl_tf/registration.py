@@ -77,7 +77,6 @@ class _Imported(importlib.abc.Loader):
         self.module, self.spec = module, module.__spec__
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module as it is."""
         return self.module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -76,11 +76,7 @@ def check_for_scann() -> None:
 
 
 def need(extra: str) -> None:
-    """Raises an ImportError that names what is not installed of an extra, and how to get it.
-
-    Args:
-        extra: One of `EXTRAS`.
-    """
+    """Raises an ImportError that names what is not installed of an extra (a key of `EXTRAS`), and how to get it."""
     missing = [PACKAGES.get(name, name) for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"

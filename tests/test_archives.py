@@ -12,7 +12,7 @@ from PIL import Image
 
 from macl_tf.datasets import NAMES, load_archive
 from macl_tf.datasets.archives import Archive, bare_name, by_scene, normalise_label, normalise_stem
-from macl_tf.datasets.masks import mask_areas
+from macl_tf.datasets.records import mask_areas
 from macl_tf.datasets.sources import (
     Source,
     choose_by_stem,
@@ -209,10 +209,8 @@ def test_files_are_listed_in_order_and_without_clutter(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert list_files(tmp_path) == ["a/1.tif", "b/2.JPG", "readme.txt"]
-    chosen, others = choose_by_stem(
-        [Path("x/a.png"), Path("y/a.tif"), Path("b.png")], lambda path: path.suffix == ".png"
-    )
-    assert chosen == {"a": Path("y/a.tif"), "b": Path("b.png")} and others == 1
+    chosen = choose_by_stem([Path("x/a.png"), Path("y/a.tif"), Path("b.png")], lambda path: path.suffix == ".png")
+    assert chosen == {"a": Path("y/a.tif"), "b": Path("b.png")}
 
 
 def test_fingerprint_follows_the_files_and_not_the_place(tmp_path: Path) -> None:
@@ -227,7 +225,7 @@ def test_fingerprint_follows_the_files_and_not_the_place(tmp_path: Path) -> None
     assert len({first, changed, fingerprint([tmp_path / "two"])}) == 3
 
 
-SOURCE = Source("made", "The made archive", ("madearchive",), "made/Images/*.tif", "nowhere.")
+SOURCE = Source("The made archive", ("madearchive",), "made/Images/*.tif", "nowhere.")
 
 
 def test_an_archive_is_found_around_and_below_the_given_folder(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_verified_files_are_remembered_until_they_change(tmp_path: Path, monkeyp
 
     def check() -> tuple[list[str], list[str]]:
         decoded.clear()
-        found, errors = read_all(tmp_path, ["a.png", "b.png", "c.png"], workers=2, cache_dir=cache)
+        found, errors = read_all(tmp_path, ["a.png", "b.png", "c.png"], cache)
         assert len({*found, *errors}) == 3 and len(set(found.values())) == min(len(found), 1)  # a and b are alike
         return sorted(errors), sorted(decoded)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from macl_tf.datasets.footprints import footprint
 from macl_tf.datasets.images import decode_image
+from macl_tf.datasets.tile_facts import footprint
 from tests.generated import photo, save
 
 WGS84_A, WGS84_F = 6378137.0, 1 / 298.257223563

@@ -11,10 +11,9 @@ import rasterio
 from PIL import Image
 
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.footprints import footprint
 from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.splits import Splits
-from macl_tf.datasets.tags import read_tags
+from macl_tf.datasets.tile_facts import footprint, read_tags
 from macl_tf.datasets.walk import list_images
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from tests.generated import photo, save
@@ -236,9 +235,9 @@ def test_the_day_is_the_one_that_the_header_says(tmp_path: Path) -> None:
     image.save(tmp_path / "no_clock.jpg", exif=exif)
     (tmp_path / "text.jpg").write_text("no image")
     for name in ("taken.jpg", "taken.png", "scanned.tif", "iso.tif"):
-        assert read_tags(tmp_path / name).taken == DAY, name
+        assert read_tags(tmp_path / name)[0] == DAY, name
     for name in ("saved.jpg", "plain.jpg", "no_clock.jpg", "text.jpg", "missing.jpg"):
-        assert np.isnat(read_tags(tmp_path / name).taken), name
+        assert np.isnat(read_tags(tmp_path / name)[0]), name
 
 
 @pytest.mark.parametrize(

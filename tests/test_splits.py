@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
-from macl_tf.datasets.stratification import stratify
+from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive, stratify
 
 TILE = np.zeros((4, 4, 3), np.uint8)
 

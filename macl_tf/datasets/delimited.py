@@ -13,17 +13,10 @@ _SAMPLE = 100  # rows by which the delimiter is found
 
 
 def read_delimited(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Reads a text table.
+    """The header of a text table, UTF-8 or with a byte order mark UTF-16, and its rows, each with its line from 1.
 
-    Args:
-        path: UTF-8, or UTF-16 with a byte order mark.
-
-    Returns:
-        The header, and the rows, each with its line number from 1 and as many cells as the header has. A cell that
-        holds several texts in quotes, "a, b","c", keeps these quotes.
-
-    Raises:
-        ValueError: If it is no table. The message names the line.
+    Each row has as many cells as the header. A cell that holds several texts in quotes, "a, b","c", keeps these quotes.
+    A ValueError, where it is no table, names the line.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"

@@ -1,12 +1,4 @@
-"""DLRSD: the 2100 tiles of UC Merced with a mask of 17 labels each (Shao et al., 2018).
-
-Directly with TFDS; `labels` counts any pixel, `label_areas` holds the shares for a stricter rule:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.dlrsd  # registers "dlrsd"
-
-    dataset = tfds.load("dlrsd", split="train", builder_kwargs={"source_dir": "DLRSD"})
-"""
+"""DLRSD: the 2100 tiles of UC Merced with a mask of 17 labels each (Shao et al., 2018)."""
 
 from __future__ import annotations
 
@@ -15,9 +7,8 @@ from pathlib import Path
 
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
-from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, first_table, match_table
-from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.records import Listing, masked_records
+from macl_tf.datasets.sources import Source
 from macl_tf.datasets.walk import subfolders
 
 # The colour of each label in the masks; label i has the raw value i + 1.
@@ -30,7 +21,6 @@ COLOURS = {
 LABEL_NAMES = tuple(COLOURS)
 
 SOURCE = Source(
-    name="dlrsd",
     title="DLRSD",
     folders=("dlrsd",),
     layout=(
@@ -79,22 +69,12 @@ class Dlrsd(ArchiveBuilder):
     @classmethod
     def list_records(cls, *roots: Path) -> Listing:
         """Pair pictures and masks; without any mask, join the pictures with the table multilabels.csv."""
-        images, masks, notes = match_masks(roots, tuple(COLOURS.values()), by_index=True)
-        if masks:
-            listing = mask_records(images, masks, notes)
-            if not listing.records:
-                raise SOURCE.missing(
-                    roots[0],
-                    f"{len(masks)} masks are there, but not their pictures; put UCMerced_LandUse beside or inside it",
-                )
-            return listing
-        table = first_table(roots[:1], r"multi_?labels?\.(txt|csv|tsv)")
-        if table is None:
-            raise SOURCE.missing(
-                roots[0], f"{len(images)} pictures are there, but no mask of 17 labels and no multilabels.csv"
-            )
-        matched, more_notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
-        if not matched:
-            raise SOURCE.missing(roots[0], f"no picture has a row in {table.name}")
-        records = [Record(images[stem], row) for stem, row in sorted(matched.items())]
-        return Listing(records, [*notes, f"there are no masks: labels are from {table.name}", *more_notes])
+        return masked_records(
+            SOURCE,
+            roots,
+            COLOURS,
+            by_index=True,
+            table=r"multi_?labels?\.(txt|csv|tsv)",
+            without_pictures="; put UCMerced_LandUse beside or inside it",
+            without_masks="mask of 17 labels and no multilabels.csv",
+        )

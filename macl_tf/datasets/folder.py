@@ -1,7 +1,6 @@
 """Your own archive: a folder of images and a label table.
 
-Everything that can be wrong with it is found while it is loaded, before anything is trained: rows without an
-image, images without a row, files that cannot be decoded, names that fit twice. Such images are left out,
+Everything that can be wrong with it is found while it is loaded, before anything is trained. Such images are left out,
 counted in `Archive.notes` and named one by one in the report.
 """
 
@@ -43,12 +42,7 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What is wrong with a folder, name by name.
-
-    Attributes:
-        findings: Problem (a key of `PROBLEMS`), name of the image or row, detail; sorted by problem, then by
-            name.
-    """
+    """What is wrong with a folder, name by name; the problem of each finding is a key of `PROBLEMS`."""
 
     findings: tuple[Finding, ...] = ()
 
@@ -74,11 +68,7 @@ class FolderReport:
 
 @dataclass(frozen=True, eq=False)
 class FolderArchive(Archive):
-    """An `Archive` that also knows what was wrong with its folder.
-
-    Attributes:
-        report: Every image and row that was left out or deserves a look.
-    """
+    """An `Archive` that also knows every image and row of its folder that was left out or deserves a look."""
 
     report: FolderReport = FolderReport()
 
@@ -88,44 +78,24 @@ def load_folder(
     table: str | os.PathLike[str] | None = None,
     *,
     verify: bool = True,
-    workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> FolderArchive:
-    r"""Reads a folder of images and its label table.
+    """Reads a folder of images and its label table; without `table` that is the only .csv, .tsv or .txt file there is.
 
-    Images may lie at any depth and be JPEG, PNG, BMP, GIF, WebP or TIFF, of the kinds that `decode_image` reads;
-    others, JPEG 2000 among them, are reported as unreadable. Rows and images are joined by name, see
-    `macl_tf.datasets.matching`; what a table may look like stands in `macl_tf.datasets.tables`. A column
-    `split` becomes the official split, and then the default one; a column `scene` becomes the scenes.
+    Images may lie at any depth and be of the kinds that `decode_image` reads; others, JPEG 2000 among them, are
+    reported as unreadable. `macl_tf.datasets.matching` says how rows and images are joined by name, and
+    `macl_tf.datasets.tables` what a table may look like. A column `split` becomes the official split, and then the
+    default one; a column `scene` becomes the scenes.
 
     Args:
         data_dir: The folder.
-        table: The label table, as a path from `data_dir` or from the working directory. None takes the only
-            .csv, .tsv or .txt file there is.
+        table: The label table, as a path from `data_dir` or from the working directory.
         verify: Whether to decode every image once, so that a damaged file is found now and not after an hour.
-        workers: Threads that decode; None for one per core, at most 8.
-        cache_dir: Where to remember which files were decoded (by path, size and time of change), so that the
-            next run need not decode them again. None remembers nothing.
+        cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
 
     Returns:
         The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
         joined, and which labels look like typos; `report` holds all names.
-
-    Raises:
-        FileNotFoundError: If the folder, an image in it or the table is not there.
-        ValueError: If the table cannot be read, several files may be it, or no image is usable.
-
-    Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> Image.new("RGB", (8, 8)).save(folder / "a.png")
-        >>> _ = (folder / "labels.csv").write_text("image,labels\na,sea;sand\nb,trees\n")
-        >>> archive = load_folder(folder)
-        >>> archive.file_names, archive.label_names, archive.labels.tolist()
-        (('a.png',), ('sand', 'sea', 'trees'), [[1, 1, 0]])
-        >>> archive.report.notes
-        ('rows without an image, left out: 1 (b)',)
     """
     root = Path(data_dir).expanduser()
     if not root.is_dir():
@@ -145,7 +115,7 @@ def load_folder(
             "Names must agree, with or without extension and folders."
         )
     to_check = sorted(name for name in matched if verify or not is_image_name(name, others=False))
-    contents, broken = read_all(root, to_check, workers=workers, cache_dir=cache_dir) if to_check else ({}, {})
+    contents, broken = read_all(root, to_check, cache_dir) if to_check else ({}, {})
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
     findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
     matched = {name: row for name, row in matched.items() if name not in broken}
@@ -156,13 +126,12 @@ def load_folder(
     labels = label_table.labels[rows]
     empty = np.flatnonzero(labels.sum(axis=1) == 0)
     findings += [Finding("unlabelled", names[index], "") for index in empty]
-    order = list(PROBLEMS)
     splits, split_notes = _official_split(label_table, rows)
-    report = FolderReport(tuple(sorted(findings, key=lambda finding: (order.index(finding.problem), finding.name))))
+    order = list(PROBLEMS).index
+    report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
     if len(empty) == len(names):
         first = f" The first: {next(iter(broken.values()))}" if broken else ""
         raise ValueError(f"{root} must hold a readable image with a label, but: {'; '.join(report.notes)}.{first}")
-    summary = f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}"
     return FolderArchive(
         name="folder",
         label_names=label_table.label_names,
@@ -173,7 +142,7 @@ def load_folder(
         official_split=splits,
         default_split="official" if splits else "random",
         notes=(
-            summary,
+            f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}",
             *label_table.notes,
             *describe_labels(label_table.label_names, labels),
             *split_notes,
@@ -186,19 +155,11 @@ def load_folder(
 
 
 def read_all(
-    root: Path,
-    names: Sequence[str],
-    *,
-    workers: int | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
+    root: Path, names: Sequence[str], cache_dir: str | os.PathLike[str] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Decodes the images `names` below `root`, in threads.
+    """The digest of each image's pixels below `root` (`images.content_digest`), and the error of each that is not read.
 
-    With `cache_dir`, a file that was decoded before and has the same size and time of change is not decoded
-    again.
-
-    Returns:
-        The digest of each readable image's pixels (`archives.content_digest`), and the error of each other one.
+    They are decoded in threads; with `cache_dir`, only those whose size or time of change differ from when they were.
     """
     digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
     memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-contents{READER}.json"
@@ -216,7 +177,7 @@ def read_all(
         except (OSError, ValueError) as error:
             errors[name] = str(error)
 
-    executor = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    executor = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         list(tqdm(executor.map(check, names), "checking images", len(names), unit="image", leave=False, delay=1))
     finally:

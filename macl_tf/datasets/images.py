@@ -38,16 +38,9 @@ _MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "LA", "PA")
 
 
 def is_image_name(name: str, *, others: bool = True) -> bool:
-    """Whether a file's name ends as those of pictures do.
+    """Whether a file's name, or a suffix with its dot, ends as those of pictures do.
 
-    Args:
-        name: The name, or a suffix with its dot.
-        others: Whether rasters count that are known and not read, such as .jp2: they stand for a picture that is to
-            be named and refused, not passed over.
-
-    Example:
-        >>> is_image_name("Images/a.TIF"), is_image_name("a.jp2"), is_image_name("a.jp2", others=False)
-        (True, True, False)
+    `others` are rasters that are known and not read, as a.jp2: they stand for a picture to be named and refused.
     """
     return name.lower().endswith((*IMAGE_SUFFIXES, *RASTER_SUFFIXES) if others else IMAGE_SUFFIXES)
 
@@ -55,23 +48,15 @@ def is_image_name(name: str, *, others: bool = True) -> bool:
 def open_image(data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open and fully load a picture of a kind that is read; TIFF with rasterio, all others with Pillow.
 
-    Args:
-        data: the encoded bytes, or the path of a file.
-        name: what the error calls the image.
-        max_pixels: more are refused, by the header, before anything is decoded.
-
-    Returns:
-        The loaded picture, of mode 1, L, P, RGB, or these with transparency. It holds no open file.
-
-    Raises:
-        PictureError: a ValueError, if it is of another kind, too large, or cannot be decoded. The message names the
-            image.
+    It is of mode 1, L, P, RGB, or these with transparency, and holds no open file. A PictureError that calls it `name`
+    refuses another kind, what cannot be decoded and, by the header, before anything is decoded, more than `max_pixels`.
     """
     try:
-        head = data[:_HEAD] if isinstance(data, bytes) else _beginning(data)
-        if is_tiff(head):
-            return read_tiff(data, name, max_pixels)
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_OF_PILLOW) as image:
+        with io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
+            head = file.read(_HEAD)
+            if is_tiff(head):
+                return read_tiff(data, name, max_pixels)
+            image = Image.open(file, formats=_OF_PILLOW)
             width, height = image.size
             if width * height > max_pixels:
                 raise too_many_pixels(name, f"{width} x {height}", max_pixels)
@@ -89,46 +74,27 @@ def open_image(data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -
         raise broken(name, str(error)) from error
 
 
-def _beginning(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_HEAD)
-
-
 def _check_kind(image: Image.Image, head: bytes, name: str) -> None:
     """Refuses what Pillow would decode to something else than what the file holds."""
+    bits, bands, colours = 8, len(image.getbands()), image.mode
     if image.format == "PNG":
         if head[:8] != _PNG or head[12:16] != b"IHDR":
             raise ValueError("its header is not where it belongs")
-        bits = head[24]
-        if bits <= 8:  # else Pillow keeps the high byte of each value
-            return
-        bands, colours = _PNG_BANDS.get(head[25], (1, ""))
-    else:
-        bits, bands, colours = 8, len(image.getbands()), image.mode
-        if image.mode in _MODES:
-            return
+        bits, (bands, colours) = head[24], _PNG_BANDS.get(head[25], (1, ""))
+    if bits <= 8 and image.mode in _MODES:  # of more bits Pillow keeps the high byte of each value
+        return
     layout = "interleaved by pixel" if bands > 1 else ""
     raise not_read(name, Kind(str(image.format), bands, integers(bits), colours, layout))
 
 
 def decode_image(data: bytes | Path, name: str) -> np.ndarray:
-    """Decode an image to 8-bit RGB: right, or not at all.
+    """Decode an image, its encoded bytes or a file, to (H, W, 3) uint8 RGB: right, or not at all.
 
     Palettes are expanded and grey is repeated. In PNG, GIF, BMP and WebP transparency is dropped and the colour below
     it kept, as tf.io does; in a TIFF, where a fourth band may be anything, an alpha band must be opaque. Of several
     frames or pages the first is taken, but a TIFF of several pages of one band is refused. EXIF orientation is
-    ignored, as tf.io does. What has more than 8 bits, floating-point values, other bands or other colours is refused.
-
-    Args:
-        data: the encoded bytes, or the path of a file.
-        name: what the error calls the image.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        PictureError: a ValueError, if it is of another kind or cannot be decoded. The message names the image, and
-            says what it is and how to convert it.
+    ignored, as tf.io does. What has more than 8 bits, floating-point values, other bands or other colours is refused: a
+    PictureError calls the image `name`, and says what it is and how to convert it.
     """
     return rgb_array(open_image(data, name))
 
@@ -141,31 +107,16 @@ def rgb_array(image: Image.Image) -> np.ndarray:
 
 
 def content_digest(image: np.ndarray) -> str:
-    """Return what tells a picture from all that differ from it in any pixel, whatever file it came from.
-
-    Args:
-        image: (H, W, 3) uint8.
-
-    Returns:
-        32 hexadecimal digits, BLAKE2b of shape and pixels.
-    """
+    """32 hexadecimal digits that tell an (H, W, 3) picture from all that differ in any pixel, whatever their files."""
     digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
     digest.update(image.tobytes())
     return digest.hexdigest()
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to a square with an antialiased triangle filter, as tf.image.resize(..., antialias=True) does.
+    """(H, W, 3) uint8 resized to a square, antialiased by a triangle filter, as tf.image.resize does.
 
-    Args:
-        image: (H, W, 3) uint8.
-        size: side of the result in pixels, > 0.
-
-    Returns:
-        (size, size, 3) uint8; the image itself where it has that size already.
-
-    Raises:
-        ValueError: if size is not positive.
+    It is the image itself where it has that size already.
     """
     if size <= 0:
         raise ValueError(f"size must be > 0, got {size}.")
@@ -175,18 +126,7 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def thumbnail(image: np.ndarray, size: int) -> bytes:
-    """Make a small picture to look at.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: length of the longest side in pixels, > 0. A smaller image keeps its size.
-
-    Returns:
-        A JPEG file of quality 85.
-
-    Raises:
-        ValueError: if size is not positive.
-    """
+    """A small JPEG of an (H, W, 3) uint8 picture, its longest side `size` pixels; a smaller one keeps its size."""
     if size <= 0:
         raise ValueError(f"size must be > 0, got {size}.")
     picture = Image.fromarray(image)

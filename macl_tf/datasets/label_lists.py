@@ -53,12 +53,8 @@ def marks_in(text: str, marks: str) -> str:
 def separators(text: str, marks: str, starts: str = "") -> list[int]:
     """Where marks stand outside quotes.
 
-    A quote begins behind a mark, and ends before the next or at the end: the ' of farmer's field is none.
-
-    Args:
-        text: What to look through.
-        marks: Characters that separate.
-        starts: Other characters behind which a quote may begin.
+    A quote begins behind a mark, or one of `starts`, and ends before the next or at the end: the ' of farmer's field is
+    none.
     """
     if not any(quote in text for quote in _QUOTES):
         return [place for place, character in enumerate(text) if character in marks]
@@ -84,11 +80,9 @@ def unquoted(text: str) -> str:
 
 
 def unwrapped(text: str) -> tuple[list[str] | None, str]:
-    """Reads a list in brackets as Python, NumPy or JSON write it.
+    """A list in brackets as Python, NumPy or JSON write it: its items if all are in quotes, or None, and its text.
 
-    Returns:
-        Its items, where all of them are in quotes, and else None; and the text without the brackets around a list. What
-        only stands in parentheses, (other), is no list.
+    That is without the brackets around a list. What only stands in parentheses, (other), is no list.
     """
     text = text.strip()
     closing = _BRACKETS.get(text[:1])

@@ -12,13 +12,7 @@ _SHOWN = 30  # known labels that an error lists
 
 
 class UnknownLabelError(ValueError):
-    """Labels that are not among those of an index or archive.
-
-    Attributes:
-        rule: What labels must be.
-        value: What was given instead.
-        remedy: Known labels that may be meant; "" where none is near.
-    """
+    """Labels that are not among those of an index or archive: rule, value and, where some are near, a remedy."""
 
     def __init__(self, unknown: Sequence[str], known: KnownLabels) -> None:
         self.rule = f"labels must be among {listed(known.names, _SHOWN) or 'those of the index, which has none'}"
@@ -29,12 +23,9 @@ class UnknownLabelError(ValueError):
 
 
 class KnownLabels:
-    """The labels that there are, and which of them a name means.
+    """The labels that there are, of unique names, and which of them a name means.
 
     That is the one spelled so, or the only one spelled so but for case, blanks, hyphens and underscores.
-
-    Args:
-        names: Unique names.
 
     Example:
         >>> known = KnownLabels(("Beaches, dunes, sands", "bare-soil", "Sea"))
@@ -65,11 +56,8 @@ class KnownLabels:
     def places(self, given: str | Iterable[str]) -> list[int]:
         """The places of the labels that are meant, each once.
 
-        Args:
-            given: A list as one text, or names, each of which is a whole label. Empty ones are left out.
-
-        Raises:
-            UnknownLabelError: If a name is none of the labels. It lists these, and those that may be meant.
+        `given` is a list as one text, or names that are each a whole label; empty ones are left out. An
+        UnknownLabelError lists the labels, and those that may be meant.
         """
         names = self._parted(given) if isinstance(given, str) else list(given)
         names = [name for name in names if name]
@@ -79,13 +67,9 @@ class KnownLabels:
         return list(dict.fromkeys(place for place in places if place is not None))
 
     def near(self, name: str, limit: int = 3, *, typo: bool = False) -> tuple[str, ...]:
-        """Known labels that may be meant by an unknown name, best first.
+        """Up to `limit` known labels that may be meant by an unknown name, best first.
 
-        Args:
-            name: What was written.
-            limit: How many at most.
-            typo: Only those that differ by two letters at most; else by a third of them, or that hold the name or are
-                in it.
+        They differ by a third of its letters at most, or hold it or are in it; with `typo`, by two letters at most.
         """
         key = bare_name(name) or normalise_label(name)
         keys = [bare_name(known) or normalise_label(known) for known in self.names]
@@ -97,10 +81,7 @@ class KnownLabels:
         return tuple(self.names[place] for place in near[:limit])
 
     def _parted(self, text: str) -> list[str]:
-        """The names in a list.
-
-        Of all ways to join neighbouring parts it is the one with the fewest unknown names, then with the fewest names.
-        """
+        """The names in a list: of all ways to join neighbouring parts that with fewest unknown, then fewest names."""
         items, text = unwrapped(text)
         if items is not None:
             return items
@@ -147,19 +128,14 @@ def known_labels(names: tuple[str, ...]) -> KnownLabels:
 
 
 def edits(one: str, other: str, most: int) -> int:
-    """How many letters must be put in, left out, changed or exchanged with the next; `most` + 1 where it is more.
-
-    Example:
-        >>> edits("airplnae", "airplane", 2), edits("sea", "sand", 1)
-        (1, 2)
-    """
+    """How many letters must be put in, left out, changed or exchanged with the next; `most` + 1 where it is more."""
     far = most + 1
     if abs(len(one) - len(other)) > most:
         return far
-    start = _alike(one, other)
-    one, other = one[start:], other[start:]
-    end = _alike(one[::-1], other[::-1])
-    one, other = one[: len(one) - end], other[: len(other) - end]
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
     if not one or not other:
         return min(len(one) + len(other), far)
     before: list[int] = []
@@ -174,12 +150,6 @@ def edits(one: str, other: str, most: int) -> int:
         if min(row) == far:
             return far
     return row[-1]
-
-
-def _alike(one: str, other: str) -> int:
-    """How many letters two names begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _is_one(part: str, text: str) -> bool:

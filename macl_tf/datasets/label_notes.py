@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.label_lists import listed, quoted
@@ -28,22 +28,10 @@ _NUMBERING = re.compile(r"\d+|(?<![^\W\d_])(?:[^\W\d_]|[ivxlcdm]{2,})(?![^\W\d_]
 
 
 def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str, ...]:
-    """Notes on the labels of an archive.
+    """Notes on the labels of an archive, of C names and (N, C) labels.
 
-    Args:
-        label_names: C names.
-        labels: (N, C) of 0 and 1.
-
-    Returns:
-        How many images hold each label (of many labels, the most frequent), labels that occur once or never, and near
-        twins, the likeliest typos first.
-
-    Example:
-        >>> for note in describe_labels(("airplane", "airplnae", "sea"), [[1, 0, 1]] * 6 + [[0, 1, 0]]):
-        ...     print(note)
-        images of each label: airplane 6, sea 6, airplnae 1
-        label of one image only: airplnae
-        airplnae (1) beside airplane (6): did you mean airplane?
+    They say how many images hold each (of many labels, the most frequent), which occur once or never, and which are
+    near twins, the likeliest typos first: "airplnae (1) beside airplane (6): did you mean airplane?"
     """
     if not label_names:
         return ()
@@ -52,8 +40,9 @@ def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str,
     shown = order if len(order) <= _ALL_COUNTS else order[:_MOST_FREQUENT]
     told = ", ".join(f"{quoted(label_names[label])} {counts[label]:,}" for label in shown)
     if len(shown) < len(order):
-        rest = counts[order[len(shown) :]]
-        notes = [f"images of the most frequent of {len(order):,} labels: {told}; of the others {_range(rest)} each"]
+        least, most = counts[order[-1]], counts[order[len(shown)]]
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        notes = [f"images of the most frequent of {len(order):,} labels: {told}; of the others {each} each"]
     else:
         notes = [f"images of each label: {told}"]
     for number, words in ((1, "of one image only"), (0, "of no image")):
@@ -74,20 +63,13 @@ def describe_labels(label_names: Sequence[str], labels: ArrayLike) -> tuple[str,
 
 
 def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int, int]]:
-    """Pairs of labels of which one is probably a misspelling of the other.
+    """Pairs of labels, (the rarer, the more frequent) by place, of which one is probably a misspelling of the other.
 
     They differ by one letter (two in names of ten or more): left out, put in, changed, or exchanged with its
     neighbour; names of three letters by an exchange, or by a letter written twice. Names that differ in numbers, or in
     single letters and Roman numerals that stand for numbers, are none. Nor are two that are both frequent, unless they
-    differ by a plural's s, an exchange of letters, a letter written twice or accents alone.
-
-    Args:
-        label_names: C names.
-        counts: (C,) images that hold each.
-
-    Returns:
-        (the rarer, the more frequent) of each pair, by their places; the likeliest first. Each label is the rarer
-        of one pair at most.
+    differ by a plural's s, an exchange of letters, a letter written twice or accents alone. The likeliest come first;
+    each label is the rarer of one pair at most.
     """
     held = np.asarray(counts, np.int64)
     families: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
@@ -103,7 +85,9 @@ def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int,
             rare, frequent = int(held[first]), int(held[second])
             distance = edits(a, b, 2)
             plain = _is_plain(a, b, distance)
-            if not plain and not 0 < distance <= _allowed(a, b) and not _are_swapped(a, b, distance):
+            length = min(len(a), len(b))
+            allowed = 0 if length < 4 else 1 if length < _LONG else 2
+            if not plain and not 0 < distance <= allowed and not _are_swapped(a, b, distance):
                 continue
             alike.update((first, second))
             if plain or (rare < frequent and (rare <= 2 or rare * 5 <= frequent)):
@@ -115,17 +99,8 @@ def near_twins(label_names: Sequence[str], counts: ArrayLike) -> list[tuple[int,
     return list(best.items())
 
 
-def _allowed(one: str, other: str) -> int:
-    """How many letters twins of such lengths may differ by."""
-    length = min(len(one), len(other))
-    return 0 if length < 4 else 1 if length < _LONG else 2
-
-
 def _is_plain(one: str, other: str, distance: int) -> bool:
-    """Whether two names differ as no two labels would.
-
-    That is by a plural's s, two letters that changed places, one that is written twice, or accents.
-    """
+    """Whether names differ as no two labels would: by a plural's s, an exchange, a letter twice, or accents."""
     short, long = sorted((one, other), key=len)
     if one == other or len(short) < 3:
         return False
@@ -168,7 +143,3 @@ def _candidates(names: list[str]) -> list[tuple[int, int]]:
         near[near.sum(axis=1) > _CROWD] = False
         pairs += [(int(order[start + one]), int(order[start + other])) for one, other in np.argwhere(near)]
     return pairs
-
-
-def _range(counts: NDArray[np.int64]) -> str:
-    return f"{counts.min():,}" if counts.min() == counts.max() else f"{counts.min():,} to {counts.max():,}"

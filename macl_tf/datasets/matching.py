@@ -32,17 +32,10 @@ class _Key(NamedTuple):
 
 
 def match_images(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
-    """Joins rows and images as `match_rows` does, where some are rasters of a kind that is not read.
+    """As `match_rows`, where some of the images are rasters of a kind that is not read.
 
     Such a one gets a row only where no other image has it: beside the picture that was made of it, it is left out
     without a finding.
-
-    Args:
-        table: The label table.
-        images: Paths relative to the archive's folder, with forward slashes.
-
-    Returns:
-        As `match_rows`.
     """
     read = [name for name in images if is_image_name(name, others=False)]
     table, matched, findings = match_rows(table, read)
@@ -60,15 +53,10 @@ def match_images(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, 
 
 
 def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, dict[str, int], list[Finding]]:
-    """Joins rows and images by name.
+    """Joins rows and images (paths relative to the archive's folder, with forward slashes) by name.
 
-    Names are compared without case, extension and Unicode form. Where several images or rows share a stem,
-    the folders that row and image both name must agree, and after that the extension decides; what is still
-    open is left out.
-
-    Args:
-        table: The label table.
-        images: Paths relative to the archive's folder, with forward slashes.
+    Names are compared without case, extension and Unicode form. Where several images or rows share a stem, the folders
+    that row and image both name must agree, and after that the extension decides; what is still open is left out.
 
     Returns:
         The table; the row in it of each image that has one; and what was found wrong: rows that are `missing` their
@@ -104,22 +92,19 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, di
         first = rows[0]
         lines = f"lines {' and '.join(str(table.lines[row]) for row in rows)} of {table.path.name}"
         if len(rows) > 1 or first in table.denied:
-            labels = [table.labels[row].tobytes() for row in rows]
             held = table.labels[rows].max(axis=0)
             disputed = [label for row in rows for label in table.denied.get(row, ()) if held[label]]
             if disputed:
                 names = listed([table.label_names[label] for label in dict.fromkeys(disputed)])
-                findings.append(
-                    Finding("conflicting", image, f"{table.path.name} says both that it holds {names} and not")
-                )
+                both = f"{table.path.name} says both that it holds {names} and not"
+                findings.append(Finding("conflicting", image, both))
                 continue
-            if len({_facts(table, row) for row in rows}) > 1 or len(_days(table, rows)) > 1:
+            alike = len({table.labels[row].tobytes() for row in rows}) == 1
+            other_facts = len({_facts(table, row) for row in rows}) > 1 or len(_days(table, rows)) > 1
+            if other_facts or not (alike or table.adds_up):
                 findings.append(Finding("conflicting", image, lines))
                 continue
-            if len(set(labels)) > 1 and not table.adds_up:
-                findings.append(Finding("conflicting", image, lines))
-                continue
-            if len(rows) > 1 and len(set(labels)) == 1:
+            if len(rows) > 1 and alike:
                 findings.append(Finding("duplicate", image, lines))
             if table.adds_up:
                 united[first] = held

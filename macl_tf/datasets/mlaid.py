@@ -1,32 +1,20 @@
-"""ML-AID: 3000 aerial tiles of 30 scenes with 17 labels, 2400 to train and 600 to test (Hua et al., 2019).
-
-Directly with TFDS:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.mlaid  # registers "mlaid"
-
-    train, test = tfds.load("mlaid", split=["train", "test"], builder_kwargs={"source_dir": "AID_multilabel"})
-"""
+"""ML-AID: 3000 aerial tiles of 30 scenes with 17 labels, 2400 to train and 600 to test (Hua et al., 2019)."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from macl_tf.datasets.archives import bare_name
 from macl_tf.datasets.preparing import ArchiveBuilder
-from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, first_table, match_table
+from macl_tf.datasets.records import Listing, table_records
+from macl_tf.datasets.sources import Source, choose_by_stem
 from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.ucm import LABEL_NAMES
 from macl_tf.datasets.walk import image_paths
 
-LABEL_NAMES = (
-    "airplane", "bare-soil", "buildings", "cars", "chaparral", "court", "dock", "field", "grass", "mobile-home",
-    "pavement", "sand", "sea", "ship", "tanks", "trees", "water",
-)  # fmt: skip
-
 SOURCE = Source(
-    name="mlaid",
     title="ML-AID (AID with 17 labels)",
     folders=("aidmultilabel", "multilabelaid", "mlaid", "aidml"),
     layout=(
@@ -60,30 +48,22 @@ class Mlaid(ArchiveBuilder):
     @classmethod
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
         """Return the folder of the images and the label table."""
-        root = cls.SOURCE.locate(data_dir)
         # multilabel.mat is of no use here: it names no image, and its rows follow no rule that is written down.
-        table = first_table([root, Path(data_dir or root)], r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)")
-        if table is None:
-            raise cls.SOURCE.missing(data_dir, "images are there, but no label table multilabel.csv or multlabel.csv")
-        return root, table
+        pattern = r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)"
+        return SOURCE.locate_table(data_dir, [pattern], "multilabel.csv or multlabel.csv")
 
     @classmethod
     def list_records(cls, *paths: Path) -> Listing:
         """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
         root, table = paths
-        images, _ = choose_by_stem(image_paths(root), lambda path: _split_of(path, root) is None)
-        matched, notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
-        if not matched:
-            raise SOURCE.missing(root, f"no image has a row in {table.name}")
-        splits = {stem: _split_of(images[stem], root) for stem in matched}
-        unknown = sum(split is None for split in splits.values())
-        if unknown:
-            notes.append(
-                f"{unknown} images lie neither in images_tr nor in images_test: the official split is not known"
-            )
-            splits = dict.fromkeys(splits, "train")
+        images = choose_by_stem(image_paths(root), lambda path: _split_of(path, root) is None)
+        records, notes = table_records(SOURCE, root, images, read_label_table(table).choose(LABEL_NAMES))
+        splits = [_split_of(record.path, root) for record in records]
+        if unknown := splits.count(None):
+            lying = "images lie neither in images_tr nor in images_test"
+            return Listing(records, [*notes, f"{unknown} {lying}: the official split is not known"])
         return Listing(
-            [Record(images[stem], row, split=splits[stem] or "train") for stem, row in sorted(matched.items())], notes
+            [replace(record, split=str(split)) for record, split in zip(records, splits, strict=True)], notes
         )
 
 

@@ -12,68 +12,39 @@ RULE = "must be 8-bit RGB, grey or palette, as JPEG, PNG, TIFF, BMP, GIF or WebP
 # Suffixes of rasters that are known and not read. They are listed, so that such files are named and not passed over;
 # what is in a file decides, not its suffix: a .jfif is a JPEG, and read.
 RASTER_SUFFIXES = {
-    ".jp2": "JPEG 2000",
-    ".j2k": "JPEG 2000",
-    ".j2c": "JPEG 2000",
-    ".jpc": "JPEG 2000",
-    ".jpf": "JPEG 2000",
-    ".jpx": "JPEG 2000",
-    ".jxl": "JPEG XL",
-    ".heic": "HEIF",
-    ".heif": "HEIF",
-    ".avif": "AVIF",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".gtiff": "TIFF",
-    ".geotiff": "TIFF",
-    ".img": "ERDAS Imagine",
-    ".vrt": "GDAL virtual raster",
-    ".nc": "NetCDF",
-    ".hdf": "HDF",
-    ".h4": "HDF",
-    ".h5": "HDF5",
-    ".he5": "HDF5",
-    ".hdf5": "HDF5",
-    ".ntf": "NITF",
-    ".nitf": "NITF",
-    ".grb": "GRIB",
-    ".grib": "GRIB",
-    ".grib2": "GRIB",
-    ".ecw": "ECW",
-    ".sid": "MrSID",
-    ".bil": "raw bands",
-    ".bip": "raw bands",
-    ".bsq": "raw bands",
-}
+    **dict.fromkeys((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), "JPEG 2000"),
+    **dict.fromkeys((".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".heic", ".heif"), "HEIF"),
+    **dict.fromkeys((".gtiff", ".geotiff"), "TIFF"),
+    **dict.fromkeys((".hdf", ".h4"), "HDF"),
+    **dict.fromkeys((".h5", ".he5", ".hdf5"), "HDF5"),
+    **dict.fromkeys((".ntf", ".nitf"), "NITF"),
+    **dict.fromkeys((".grb", ".grib", ".grib2"), "GRIB"),
+    **dict.fromkeys((".bil", ".bip", ".bsq"), "raw bands"),
+    ".jxl": "JPEG XL", ".avif": "AVIF", ".img": "ERDAS Imagine", ".vrt": "GDAL virtual raster", ".nc": "NetCDF",
+    ".ecw": "ECW", ".sid": "MrSID",
+}  # fmt: skip
 # How files of other formats begin.
-_BEGINNINGS = (
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"EHFA_HEADER_TAG", "ERDAS Imagine"),
-    (b"<VRTDataset", "GDAL virtual raster"),
-    (b"CDF\x01", "NetCDF"),
-    (b"CDF\x02", "NetCDF"),
-    (b"CDF\x05", "NetCDF"),
-    (b"\x89HDF\r\n\x1a\n", "HDF5"),
-    (b"\x0e\x03\x13\x01", "HDF"),
-    (b"NITF", "NITF"),
-    (b"NSIF", "NITF"),
-    (b"GRIB", "GRIB"),
-)
+_BEGINNINGS = {
+    "JPEG 2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+    "JPEG XL": (b"\x00\x00\x00\x0cJXL \r\n\x87\n", b"\xff\x0a"),
+    "ERDAS Imagine": (b"EHFA_HEADER_TAG",),
+    "GDAL virtual raster": (b"<VRTDataset",),
+    "NetCDF": (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n",),
+    "HDF": (b"\x0e\x03\x13\x01",),
+    "NITF": (b"NITF", b"NSIF"),
+    "GRIB": (b"GRIB",),
+}
 _PHOTOGRAPHS = ("JPEG XL", "HEIF", "AVIF")  # formats that GDAL often cannot open, and programs for photographs can
 
 
 class PictureError(ValueError):
     """Why a picture is not read. Its text names the picture.
 
-    Attributes:
-        problem: "kind" for one of another kind than those read, "format" for what is no picture of a known format,
-            "pixels" for too many, "broken" for one that is damaged or not there.
-        got: What it is, in a few words.
-        remedy: What to do; empty where nothing is known.
-        format: Of the file, where its kind is the problem.
+    `problem` is "kind" for one of another kind than those read, "format" for what is no picture of a known format,
+    "pixels" for too many, "broken" for one that is damaged or not there. `got` says what it is, `remedy` what to do,
+    where that is known, and `format` its format, where its kind is the problem.
     """
 
     def __init__(self, text: str, problem: str, got: str = "", remedy: str = "", format: str = "") -> None:
@@ -93,45 +64,29 @@ def broken(name: str, reason: str, problem: str = "broken") -> PictureError:
 
 def too_many_pixels(name: str, size: str, most: int) -> PictureError:
     """The error for a picture that is too large, which is known before it is decoded."""
-    reason = f"it has {size} pixels, more than {most:,}; cut it into tiles"
-    return PictureError(f"{name} cannot be read as an image: {reason}.", "pixels", f"{size} pixels")
+    text = f"{name} cannot be read as an image: it has {size} pixels, more than {most:,}; cut it into tiles."
+    return PictureError(text, "pixels", f"{size} pixels")
 
 
 class Kind(NamedTuple):
-    """What a picture is, as its header says.
-
-    Attributes:
-        format: "TIFF".
-        bands: How many there are.
-        numbers: "8-bit integers", "32-bit floating-point numbers".
-        colours: "grey", "RGB", or the bands' own names; "" where nothing is known.
-        layout: "interleaved by pixel" or "planar"; "" for one band.
-        take: The bands, from 1, that make a picture of it.
-        options: More options of gdal_translate that its conversion needs.
-        remedy: What to do, where gdal_translate does not do it.
-    """
+    """What a picture is, as its header says."""
 
     format: str
     bands: int
-    numbers: str
-    colours: str = ""
-    layout: str = ""
-    take: tuple[int, ...] = (1, 2, 3)
-    options: str = ""
-    remedy: str = ""
+    numbers: str  # "8-bit integers", "32-bit floating-point numbers"
+    colours: str = ""  # "grey", "RGB", or the bands' own names; "" where nothing is known
+    layout: str = ""  # "interleaved by pixel" or "planar"; "" for one band
+    take: tuple[int, ...] = (1, 2, 3)  # the bands, from 1, that make a picture of it
+    options: str = ""  # more options of gdal_translate that its conversion needs
+    remedy: str = ""  # what to do, where gdal_translate does not do it
 
     def __str__(self) -> str:
-        """The kind in words."""
         bands = f"{self.bands} band{'s' * (self.bands != 1)} of {self.numbers}"
         return ", ".join(filter(None, (bands, self.layout, self.colours))) + f" ({self.format})"
 
 
 def not_read(name: str, kind: Kind) -> PictureError:
     """The one refusal of a picture that is whole, but of a kind that is not read.
-
-    Args:
-        name: What the error calls the picture.
-        kind: What it is.
 
     Example:
         >>> refused = not_read("a.tif", Kind("TIFF", 3, "16-bit integers", "RGB", "planar"))
@@ -167,19 +122,11 @@ def not_one_page(name: str, kind: Kind, pages: int) -> PictureError:
 
 
 def other_format(name: str, head: bytes) -> PictureError | None:
-    """The same for a file of another format.
-
-    Args:
-        name: What the error calls the file; its suffix tells what its beginning does not.
-        head: How it begins, some hundred bytes.
-
-    Returns:
-        None where the format is not known either.
-    """
-    found = next((what for begin, what in _BEGINNINGS if head.startswith(begin)), None)
+    """The same for a file of another format, told by how it begins, else by its suffix; None where it is not known."""
+    found = next((what for what, begins in _BEGINNINGS.items() if head.startswith(begins)), None)
     if found is None and head[4:8] == b"ftyp":
         found = "AVIF" if head[8:12] == b"avif" else "HEIF" if head[8:10] in (b"he", b"mi", b"ms") else None
-    found = found or RASTER_SUFFIXES.get(suffix_of(name))
+    found = found or next((what for suffix, what in RASTER_SUFFIXES.items() if name.lower().endswith(suffix)), None)
     if found in (None, "JPEG", "TIFF"):
         return None
     if found == "JPEG 2000" and (shape := _jpeg_2000(head)):
@@ -204,12 +151,6 @@ def _jpeg_2000(head: bytes) -> tuple[int, str] | None:
 def integers(bits: int, *, signed: bool = False) -> str:
     """How whole numbers are called."""
     return f"{bits}-bit {'signed ' * signed}integers"
-
-
-def suffix_of(name: str) -> str:
-    """The suffix of a file's name in lower case, with its dot."""
-    dot = name.rfind(".")
-    return name[dot:].lower() if dot > max(name.rfind("/"), name.rfind("\\")) else ""
 
 
 def colours_of(interpretations: Sequence[str]) -> str:

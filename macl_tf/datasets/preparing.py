@@ -1,10 +1,22 @@
-"""Base of the TFDS builders: records become examples, and a prepared builder becomes an `Archive`."""
+"""Base of the TFDS builders: records become examples, and a prepared builder becomes an `Archive`.
+
+The builders can be used with TFDS alone, for example
+
+    import tensorflow_datasets as tfds
+    import macl_tf.datasets.dlrsd  # registers "dlrsd"
+
+    dataset = tfds.load("dlrsd", split="train", builder_kwargs={"source_dir": "DLRSD"})
+
+Only `ucm` needs no `source_dir` where there is a network. Of archives with masks `labels` counts any pixel, and
+`label_areas` holds the shares for a stricter rule.
+"""
 
 from __future__ import annotations
 
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,35 +55,20 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
     url_infos: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """TFDS wants the instructions in the class."""
         cls.MANUAL_DOWNLOAD_INSTRUCTIONS = (
             f"Put these into the manual directory, or name their folder as source_dir:\n{cls.SOURCE.layout}"
         )
         super().__init_subclass__(**kwargs)
 
     def __init__(self, *, source_dir: str | os.PathLike[str] | None = None, **kwargs: Any) -> None:
-        """Remember the folder; nothing is read before `download_and_prepare`."""
         self.source_dir = source_dir
         super().__init__(**kwargs)
         self._original_state["source_dir"] = source_dir  # TFDS pickles a builder as its constructor's arguments.
 
     @classmethod
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
-        """Return the files and folders that the prepared data depend on, the archive's own folder first.
-
-        Raises:
-            FileNotFoundError: if the archive is not there.
-        """
+        """The files and folders that the prepared data depend on, the archive's own folder first."""
         return (cls.SOURCE.locate(data_dir),)
-
-    def archive_dir(self, dl_manager: tfds.download.DownloadManager) -> str | os.PathLike[str] | None:
-        """Return the folder to look in: `source_dir`, else TFDS's manual directory if there is something in it."""
-        if self.source_dir is not None:
-            return self.source_dir
-        try:
-            return os.fspath(dl_manager.manual_dir)
-        except AssertionError:  # TFDS's word for a manual directory that is missing or empty.
-            return None
 
     @classmethod
     @abstractmethod
@@ -103,22 +100,19 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        given = self.archive_dir(dl_manager)
+        given = self.source_dir
+        if given is None:
+            with suppress(AssertionError):  # TFDS's word for a manual directory that is missing or empty.
+                given = dl_manager.manual_dir
         listing = self.list_records(*(self.download(dl_manager) if given is None else self.source_paths(given)))
-        self.info.metadata["notes"] = list(listing.notes)
-        self.info.metadata["unreadable"] = []
-        parts = sorted({record.split for record in listing.records}, reverse=True)
+        self.info.metadata.update(notes=list(listing.notes), unreadable=[])
         return {
             part: self._generate_examples([record for record in listing.records if record.split == part])
-            for part in parts
+            for part in sorted({record.split for record in listing.records}, reverse=True)
         }
 
     def _generate_examples(self, records: Sequence[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The examples of some records; an image that is not read is skipped and its error kept.
-
-        Raises:
-            ValueError: if not one of the images can be decoded.
-        """
+        """The examples of some records; an image that is not read is skipped and its error kept."""
         features = self.info.features
         unreadable = self.info.metadata["unreadable"]
         written = 0
@@ -161,19 +155,11 @@ def prepare(builder: ArchiveBuilder) -> ArchiveBuilder:
 
 
 def read_archive(builder: ArchiveBuilder, *, min_area: float = 0.0) -> Archive:
-    """Turn a prepared builder into an `Archive`.
+    """Turn a builder, prepared in the format array_record, into an `Archive` in the order of the file names.
 
-    Args:
-        builder: prepared in the format array_record.
-        min_area: share of a tile's area in [0, 1] below which a label does not count; 0 takes any pixel.
-
-    Returns:
-        The archive, in the order of the file names. Images are read and decoded one by one when asked for.
-
-    Raises:
-        ValueError: if min_area is out of range, or not 0 for an archive without masks.
+    Labels that cover less than `min_area` of a tile do not count; 0 takes any pixel, and is all that an archive without
+    masks allows. Images are read and decoded one by one when asked for.
     """
-    _check_share(min_area)
     splits = sorted(builder.info.splits)
     skip = {"image": tfds.decode.SkipDecoding()}
     sources = [builder.as_data_source(split, decoders=skip) for split in splits]
@@ -189,11 +175,8 @@ def read_archive(builder: ArchiveBuilder, *, min_area: float = 0.0) -> Archive:
     for row, (*_, example) in zip(labels, rows, strict=True):
         row[example["labels"]] = 1
 
-    areas = (
-        np.stack([example["label_areas"] for *_, example in rows]) if "label_areas" in builder.info.features else None
-    )
-    if areas is not None and np.isnan(areas).any():
-        areas = None
+    shares = np.stack([example.get("label_areas", np.nan) for *_, example in rows])
+    areas = None if np.isnan(shares).any() else shares
     if areas is not None:
         labels = ((areas > 0) & (areas >= np.float32(min_area))).astype(np.uint8)
     elif min_area > 0:
@@ -231,11 +214,6 @@ def read_archive(builder: ArchiveBuilder, *, min_area: float = 0.0) -> Archive:
     )
 
 
-def _check_share(min_area: float) -> None:
-    if not 0 <= min_area <= 1:
-        raise ValueError(f"min_area must be in [0, 1], got {min_area}.")
-
-
 def load_prepared(
     builder_class: type[ArchiveBuilder],
     data_dir: str | os.PathLike[str] | None,
@@ -246,13 +224,10 @@ def load_prepared(
     """Prepare an archive unless that has been done, and open it.
 
     The prepared copy lies in `cache_dir/<name>-<fingerprint of the source>`: an archive that changed is prepared anew.
-    Of several processes one prepares, and the others wait for it.
-
-    Raises:
-        FileNotFoundError: if the archive is not there. Nothing has been prepared then.
-        ValueError: if min_area is out of range, or not 0 for an archive without masks.
+    Of several processes one prepares, and the others wait for it. Nothing is prepared where the archive is not there.
     """
-    _check_share(min_area)
+    if not 0 <= min_area <= 1:
+        raise ValueError(f"min_area must be in [0, 1], got {min_area}.")
     download = data_dir is None and builder_class.DOWNLOADS
     key = "download" if download else fingerprint(builder_class.source_paths(data_dir))
     place = Path(cache_dir).expanduser() / f"{builder_class.name}-{key}"

@@ -26,30 +26,18 @@ _INNER_FOLDERS = ("images", "image", "imagespng", "labels", "imagestr", "imagest
 
 @dataclass(frozen=True)
 class Source:
-    """An archive as published: what its folder is called, what it looks like and where it comes from.
+    """An archive as published: what its folder is called, what it looks like and where it comes from."""
 
-    Args:
-        name: short name ("dlrsd").
-        title: what people call it.
-        folders: parts of folder names by which the archive is found in a larger tree, as `bare_name` gives them.
-        layout: what its folder looks like, as a line or several.
-        origin: where to get it.
-        homepage: its page, for TFDS.
-        description: what it holds, for TFDS.
-        citation: BibTeX.
-    """
-
-    name: str
-    title: str
-    folders: tuple[str, ...]
-    layout: str
-    origin: str
-    homepage: str = ""
+    title: str  # what people call it
+    folders: tuple[str, ...]  # parts of names, as `bare_name` gives them, of its folder in a larger tree
+    layout: str  # what its folder looks like, as a line or several
+    origin: str  # where to get it
+    homepage: str = ""  # this and the next for TFDS
     description: str = ""
-    citation: str = ""
+    citation: str = ""  # BibTeX
 
     def missing(self, looked_in: str | os.PathLike[str] | None, lacking: str) -> FileNotFoundError:
-        """Return the one error for an archive that is not there: what was looked for, where, and where to get it."""
+        """The one error for an archive that is not there: what was looked for, where, and where to get it."""
         where = "" if looked_in is None else f" (looked in {Path(looked_in).absolute()} and below)"
         layout = "\n".join(f"    {line}" for line in self.layout.splitlines())
         return FileNotFoundError(
@@ -58,11 +46,7 @@ class Source:
         )
 
     def locate(self, data_dir: str | os.PathLike[str] | None) -> Path:
-        """Return the archive's folder: `data_dir`, or the nearest folder below it that is called like the archive.
-
-        Raises:
-            FileNotFoundError: if there is no such folder, or no image in it.
-        """
+        """The archive's folder, with images: `data_dir`, or the nearest below it that is called like the archive."""
         if data_dir is None:
             raise self.missing(None, "its folder has to be given by --data-dir, as it cannot be downloaded by itself")
         given = Path(data_dir).expanduser()
@@ -75,8 +59,18 @@ class Source:
             raise self.missing(given, "there is no image in the folder")
         return root
 
+    def locate_table(
+        self, data_dir: str | os.PathLike[str] | None, patterns: Sequence[str], called: str
+    ) -> tuple[Path, Path]:
+        """The archive's folder and its label table, in it or below the given one: one of the first pattern found."""
+        root = self.locate(data_dir)
+        found = (first_table((root, Path(data_dir or root)), pattern) for pattern in patterns)
+        if table := next(filter(None, found), None):
+            return root, table
+        raise self.missing(data_dir, f"images are there, but no label table {called}")
+
     def named_folder(self, given: Path) -> Path | None:
-        """Return the folder called like the archive that is nearest to the given one, itself included, or None."""
+        """The folder called like the archive that is nearest to the given one, itself included, or None."""
         queue, seen = deque([given]), set()
         while queue:
             folder = queue.popleft()
@@ -91,10 +85,9 @@ class Source:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """Return 16 hexadecimal digits that change when a file comes, goes or changes its size or time of writing.
+    """16 hexadecimal digits that change when a file comes, goes or changes its size or time of writing.
 
-    Args:
-        paths: files, and folders with all that is below them. Where they lie does not matter, only what is in them.
+    The paths are files, and folders with all that is below them; where they lie does not matter.
     """
     digest = hashlib.sha256()
     for place in paths:
@@ -107,41 +100,26 @@ def fingerprint(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def choose_by_stem(paths: Iterable[Path], preference: Callable[[Path], object]) -> tuple[dict[str, Path], int]:
-    """Return one file for each normalised stem, and how many others there were.
-
-    It is the one of the smallest preference; a raster of a kind that is not read comes after all that are.
-    """
+def choose_by_stem(paths: Iterable[Path], preference: Callable[[Path], object]) -> dict[str, Path]:
+    """One file for each normalised stem: that of the smallest preference, a raster of a kind that is not read last."""
     chosen: dict[str, Path] = {}
-    others = 0
 
     def order(path: Path) -> tuple[bool, Any, str]:
         return not is_image_name(path.name, others=False), preference(path), path.as_posix()
 
     for path in sorted(paths, key=order):
-        others += normalise_stem(path.name) in chosen
         chosen.setdefault(normalise_stem(path.name), path)
-    return chosen, others
+    return chosen
 
 
 def scene_and_number(stem: str) -> tuple[str, int]:
-    """Split a stem into scene and running number; the number is -1 where there is none.
-
-    Example:
-        >>> scene_and_number("agricultural07"), scene_and_number("airport_12")
-        (('agricultural', 7), ('airport', 12))
-    """
+    """Splits a stem into scene and running number; airport_12 are airport and 12, and without one the number is -1."""
     match = re.fullmatch(r"(.*?)[ _-]*(\d+)", stem)
     return (match[1], int(match[2])) if match else (stem, -1)
 
 
 def count_note(names: Sequence[str], one: str, many: str) -> list[str]:
-    """Return a note that counts and names files, or none for no file.
-
-    Example:
-        >>> count_note(["a.png", "b.png"], "image has no row", "images have no row")
-        ['2 images have no row: a.png, b.png']
-    """
+    """A note that counts and names files, or none for no file: `2 images have no row: a.png, b.png`."""
     if not names:
         return []
     listed = ", ".join(names[:_NAMED_IN_NOTES]) + (", ..." if len(names) > _NAMED_IN_NOTES else "")
@@ -156,19 +134,13 @@ def first_table(places: Iterable[Path], pattern: str) -> Path | None:
 def match_table(images: Mapping[str, Path], table: LabelTable) -> tuple[dict[str, np.ndarray], list[str]]:
     """Joins the images of a published archive, one for each stem, with the rows of its table.
 
-    Returns:
-        The labels (C,) of each stem that has a row, and notes that count the images and the rows left out.
-
-    Raises:
-        ValueError: If the rows of an image contradict each other.
+    The labels (C,) of each stem that has a row, and notes that count the images and the rows left out. Rows of an image
+    that contradict each other are a ValueError.
     """
     stems = {path.as_posix(): stem for stem, path in images.items()}
     joined, matched, findings = match_rows(table, list(stems))
-    for found in findings:
-        if found.problem == "conflicting":
-            raise ValueError(
-                f"{table.path}: the rows of {found.name} contradict each other, {found.detail}. Remove one."
-            )
+    if found := next((found for found in findings if found.problem == "conflicting"), None):
+        raise ValueError(f"{table.path}: the rows of {found.name} contradict each other, {found.detail}. Remove one.")
     strays = sorted(Path(found.name).name for found in findings if found.problem == "orphan")
     orphans = sorted({normalise_stem(found.name) for found in findings if found.problem == "missing"})
     left_out = f"no row in {table.path.name} and"

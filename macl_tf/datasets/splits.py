@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from macl_tf.datasets.archives import normalise_label
-from macl_tf.datasets.stratification import stratify
 from macl_tf.datasets.walk import shorten
 from macl_tf.files import written_whole
 
@@ -34,47 +33,28 @@ UNKNOWN = "-"  # the digest of pixels that nobody looked at
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those left out.
+    """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those left out."""
 
-    Attributes:
-        kind: How the archive was divided: `"random"`, `"blocks"` or `"official"`.
-        train: Indices of the training images.
-        validation: Indices of the validation images.
-        test: Indices of the test images.
-        leaks: True if neighbouring crops of one picture may lie in different parts, so that figures are
-            optimistic.
-        note: A sentence to be shown beside every figure that was measured on this split.
-        changes: Of parts that were read back: what is no longer as it was when they were made, in lines.
-    """
-
-    kind: str
+    kind: str  # "random", "blocks" or "official"
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
-    leaks: bool
-    note: str
-    changes: tuple[str, ...] = ()
+    leaks: bool  # whether neighbouring crops of one picture may lie in different parts, so that figures are optimistic
+    note: str  # a sentence to be shown beside every figure that was measured on this split
+    changes: tuple[str, ...] = ()  # of parts that were read back: what is no longer as it was when they were made
 
     def write(self, directory: str | os.PathLike[str], archive: Archive) -> Path:
-        """Writes `splits.json` into `directory`: the file names of each part, and what tells each tile from others.
-
-        The file is replaced as a whole, so a run that is killed leaves the old or the new one.
-
-        Returns:
-            Its path.
-        """
-        used = np.concatenate([getattr(self, part) for part in PARTS])
-        digests = _digests(archive)
-        content: dict[str, object] = {
+        """Writes `splits.json` whole: file names of each part, and what tells each tile from others. Gives its path."""
+        parts = {part: getattr(self, part) for part in PARTS}
+        parts["left_out"] = np.setdiff1d(np.arange(len(archive)), np.concatenate(list(parts.values())))
+        content = {
             "archive": archive.name,
             "kind": self.kind,
             "leaks": self.leaks,
             "note": self.note,
+            **{part: [archive.file_names[index] for index in images] for part, images in parts.items()},
+            "digests": dict(zip(archive.file_names, _digests(archive), strict=True)),
         }
-        for part in PARTS:
-            content[part] = [archive.file_names[index] for index in getattr(self, part)]
-        content["left_out"] = [archive.file_names[i] for i in np.setdiff1d(np.arange(len(archive)), used)]
-        content["digests"] = dict(zip(archive.file_names, digests, strict=True))
         path = Path(directory) / SPLITS
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         with written_whole(path) as temporary:
@@ -87,12 +67,8 @@ class Splits:
         """Reads back what `write` wrote, as indices into `archive`, wherever that lies now.
 
         Images that the archive gained since then belong to no part, and those that it lost are missing from theirs;
-        `changes` says how many, and names the first.
-
-        Raises:
-            FileNotFoundError: If `directory` holds no `splits.json`.
-            ValueError: If `archive` is another one: fewer than half of the images are there with the same labels or
-                pixels.
+        `changes` says how many, and names the first. A ValueError says that it is another archive: fewer than half of
+        the images are there with the same labels or pixels.
         """
         content = _read(directory)
         before: dict[str, str] = content["digests"]
@@ -116,9 +92,7 @@ class Splits:
 def seen_before(directory: str | os.PathLike[str], archive: Archive) -> np.ndarray:
     """Indices of the images of any archive that are, pixel for pixel, training or validation images of a run.
 
-    Args:
-        directory: The run, which holds `splits.json`.
-        archive: One whose `contents` are known; of others nothing is found.
+    Of an archive whose `contents` are not known nothing is found. `directory` holds the run's `splits.json`.
     """
     content = _read(directory)
     held = {content["digests"][name].split()[1] for part in PARTS[:2] for name in content[part]} - {UNKNOWN}
@@ -176,13 +150,12 @@ def split_archive(
     kind = archive.default_split if kind == "auto" else kind
     if gap and (kind == "random" or archive.default_split != "blocks" != kind):
         raise ValueError(f"gap must be 0 where the parts are no blocks of neighbouring numbers, got {gap}.")
-    everything, first = np.arange(len(archive)), _first_copies(archive)
+    first = _first_copies(archive)
     if kind == "official":
         parts, note = _official(archive, first, validation, gap, seed)
     elif kind == "blocks":
-        numbers = _numbers(archive)
-        parts = _blocks(archive, numbers, everything, validation, test, gap)
-        note = _describe_blocks(numbers, parts, validation, test)
+        parts = _blocks(archive, np.arange(len(archive)), validation, test, gap)
+        note = _describe_blocks(np.asarray(archive.numbers), parts, validation, test)
     else:
         parts = _stratified(archive.labels, first, validation, test, seed)
         note = f"random split by seed {seed}, labels balanced over the parts"
@@ -192,17 +165,16 @@ def split_archive(
     if leaks:
         note = "random split of an archive with neighbouring crops: figures are optimistic"
     parts, told = _copies_in_one_part(archive, first, parts)
-    train, validation_part, test_part = (np.flatnonzero(parts == part) for part in range(len(PARTS)))
+    held = {part: np.flatnonzero(parts == number) for number, part in enumerate(PARTS)}
     wanted = {"train": True, "validation": validation > 0, "test": test > 0 or kind == "official"}
-    sizes = dict(zip(PARTS, (len(train), len(validation_part), len(test_part)), strict=True))
-    for part, size in sizes.items():
-        if wanted[part] and size == 0:
+    for part, images in held.items():
+        if wanted[part] and len(images) == 0:
+            remedy = _remedy(part, kind, len(archive), sum(wanted.values()))
             raise ValueError(
                 f"each part of a split must hold an image, but the {kind} split of {len(archive)} images with "
-                f"validation={validation} and test={test} has no {part} image. "
-                f"{_remedy(part, kind, len(archive), sum(wanted.values()))}"
+                f"validation={validation} and test={test} has no {part} image. {remedy}"
             )
-    return Splits(kind, train, validation_part, test_part, leaks, note + told)
+    return Splits(kind, held["train"], held["validation"], held["test"], leaks, note + told)
 
 
 def _remedy(part: str, kind: str, images: int, parts: int) -> str:
@@ -249,6 +221,42 @@ def _stratified(labels: np.ndarray, first: np.ndarray, validation: float, test: 
     return stratify(held, (len(groups) - sum(held_back), *held_back), seed)[group]
 
 
+def stratify(labels: np.ndarray, sizes: Sequence[int], seed: int) -> np.ndarray:
+    """Deals images out to parts of exactly the given sizes, so that each label is spread in proportion: (N,) int64.
+
+    The label with the fewest images left is dealt out first. Each of its images goes to the part that still wants most
+    of that label; among equals to the part with the most room, and then by chance. Images without a label fill what is
+    left. A label with fewer images than parts goes to the largest parts.
+
+    Reference:
+        Sechidis, Tsoumakas, Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011, figure 2;
+        the fixed sizes are this project's addition.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels, np.int64)
+    room = np.array(sizes, np.int64)
+    if (room < 0).any() or room.sum() != len(labels):
+        raise ValueError(f"sizes must be >= 0 and add up to the {len(labels)} images, got {list(sizes)}.")
+    wanted = np.outer(room / max(len(labels), 1), labels.sum(axis=0))
+    parts = np.full(len(labels), -1, np.int64)
+    order = rng.permutation(len(labels))
+    while len(order):
+        left = labels[order].sum(axis=0)
+        if left.any():
+            label = int(np.argmin(np.where(left > 0, left, len(labels) + 1)))
+            need, holders = wanted[:, label], order[labels[order, label] > 0]
+        else:
+            need, holders = room, order
+        for image in holders:
+            # The last of the sorted parts: one with room, then by need, by room, by chance.
+            part = np.lexsort((rng.random(len(room)), room, need, room > 0))[-1]
+            parts[image] = part
+            room[part] -= 1
+            wanted[part] -= labels[image]  # `need` is a view of it, or of `room`
+        order = order[parts[order] < 0]
+    return parts
+
+
 def _first_copies(archive: Archive) -> np.ndarray:
     """(N,) for each image the first one with the same pixels, as far as is known."""
     if archive.contents is None:
@@ -267,13 +275,9 @@ def _copies_in_one_part(archive: Archive, first: np.ndarray, parts: np.ndarray) 
     np.maximum.at(furthest, first, rank)
     stray = (rank >= 0) & (rank < furthest[first])
     pairs = [f"{archive.file_names[image]} = {archive.file_names[first[image]]}" for image in copies]
-    one = len(copies) == 1
-    told = f"; {len(copies)} {'image is an exact copy' if one else 'images are exact copies'} of another"
-    if stray.any():
-        told += f", {np.sum(stray)} of them left out, since their copies are held back"
-    else:
-        told += ", in the same part"
-    return np.where(stray, GAP, parts), f"{told} ({shorten(pairs)})"
+    what = "image is an exact copy" if len(copies) == 1 else "images are exact copies"
+    out = f"{np.sum(stray)} of them left out, since their copies are held back" if stray.any() else "in the same part"
+    return np.where(stray, GAP, parts), f"; {len(copies)} {what} of another, {out} ({shorten(pairs)})"
 
 
 def _read(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -321,36 +325,28 @@ def _changes(content: dict[str, Any], now: dict[str, str]) -> tuple[str, ...]:
             lines.append(f"{what}: {len(names)} ({shorten(names)})")  # as the archive's own notes are
 
     for part in PARTS:
-        tell(
-            [name for name in content[part] if name not in now],
-            f"{part} tiles of the run that are not in the archive now",
-        )
+        gone = [name for name in content[part] if name not in now]
+        tell(gone, f"{part} tiles of the run that are not in the archive now")
     tell([name for name in now if name not in before], "new tiles, in no part of the run")
     both = [(name, before[name].split(), now[name].split()) for name in before if name in now]
     tell([name for name, old, new in both if old[0] != new[0]], "tiles with other labels than when the run began")
-    unlike = [name for name, old, new in both if UNKNOWN not in (old[1], new[1]) and old[1] != new[1]]
-    tell(unlike, "tiles with other pixels than when the run began")
+    known = [(name, old[1], new[1]) for name, old, new in both if UNKNOWN not in (old[1], new[1])]
+    tell([name for name, old, new in known if old != new], "tiles with other pixels than when the run began")
     return tuple(lines)
 
 
-def _numbers(archive: Archive) -> np.ndarray:
+def _blocks(archive: Archive, images: np.ndarray, validation: float, test: float, gap: float) -> np.ndarray:
+    """The part (0, 1, 2, or GAP) of each of `images`; two images of one scene with the same number stay together."""
     if archive.numbers is None:
         raise ValueError(
             f"a split by blocks needs running numbers, and the archive {archive.name!r} has none. Use split 'random'"
             + (" or 'official'." if archive.official_split is not None else ".")
         )
-    return archive.numbers
-
-
-def _blocks(
-    archive: Archive, numbers: np.ndarray, images: np.ndarray, validation: float, test: float, gap: float
-) -> np.ndarray:
-    """The part (0, 1, 2, or GAP) of each of `images`; two images of one scene with the same number stay together."""
     scenes = np.array(archive.scenes)[images] if archive.scenes is not None else np.zeros(len(images), np.int64)
     parts = np.zeros(len(images), np.int64)
     for scene in np.unique(scenes):
         members = scenes == scene
-        known, rank = np.unique(numbers[images][members], return_inverse=True)
+        known, rank = np.unique(archive.numbers[images][members], return_inverse=True)
         first_test = len(known) - _count(test, len(known))
         first_validation = first_test - _count(validation, len(known))
         parts[members] = (rank >= first_validation).astype(np.int64) + (rank >= first_test)
@@ -378,7 +374,7 @@ def _official(archive: Archive, first: np.ndarray, validation: float, gap: float
     parts = np.array([PARTS.index(part) for part in archive.official_split], np.int64)
     train = np.flatnonzero(parts == PARTS.index("train"))
     if archive.default_split == "blocks" and archive.numbers is not None:
-        parts[train] = _blocks(archive, archive.numbers, train, validation, 0.0, gap)
+        parts[train] = _blocks(archive, train, validation, 0.0, gap)
         way = "by blocks of neighbouring numbers"
     else:
         parts[train] = _stratified(archive.labels[train], first[train], validation, 0.0, seed)

@@ -1,14 +1,16 @@
-"""Recognises the columns of a label table by name and content."""
+"""The columns of a label table: what each is, by name and content, and which labels stand in its cells."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from macl_tf.datasets.archives import bare_name
+from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.delimited import BINARY
 from macl_tf.datasets.images import is_image_name
+from macl_tf.datasets.label_lists import STRONG, marks_in, separators, split_at, unwrapped
 
 # Names of columns, as `bare_name` gives them.
 IMAGE_COLUMNS = (
@@ -34,45 +36,26 @@ _BESIDE_LABELS = {
 SPLIT_COLUMN = "split"
 DATE_COLUMN = "date"
 _INDEX_COLUMNS = ("", "index", "unnamed0")
+_NO_LABELS = {"none", "null", "nan"}  # in a list in brackets, without quotes
 
 
 class Columns(NamedTuple):
-    """What the columns of a table are, by their places.
-
-    Attributes:
-        image: Names of images.
-        split: Parts of the archive.
-        date: Days.
-        scene: Scenes.
-        listed: Lists of labels.
-        label: One label in each row.
-        binary: A label each.
-        ignored: What is none of these.
-    """
+    """What the columns of a table are, by their places."""
 
     image: int
     split: int | None
     date: int | None
     scene: int | None
-    listed: int | None
-    label: int | None
-    binary: list[int]
+    listed: int | None  # lists of labels
+    label: int | None  # one label in each row
+    binary: list[int]  # a label each
     ignored: list[int]
 
 
 def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[str]]) -> Columns:
-    """Finds out what each column is.
+    """Finds out what each column is, by its name in the header and its cells in `values`.
 
-    Args:
-        path: The table, for messages.
-        header: K names.
-        values: The cells of each of the K columns.
-
-    Returns:
-        The columns. What is in those of 0 and 1 has not been checked.
-
-    Raises:
-        ValueError: If no column holds the names of images.
+    What is in columns of 0 and 1 has not been checked then. A ValueError where no column holds the names of images.
     """
     keys = [bare_name(name) or name for name in header]
     image = _image_column(path, header, keys, values)
@@ -150,3 +133,64 @@ def _is_binary(cells: Sequence[str], share: float = 1.0) -> bool:
 def repeats(images: Sequence[str], cells: Sequence[object]) -> bool:
     """Whether an image has several rows that differ in a column."""
     return len(set(zip(images, cells, strict=True))) > len(set(images))
+
+
+def read_cells(cells: Sequence[str], images: Sequence[str], *, one_each: bool) -> tuple[dict[str, list[str]], str]:
+    """The labels in each different cell of a column, as written there, and words for a note on how they were read.
+
+    `images` has the image of each cell; `one_each` says that each holds one label by the column's name.
+    """
+    items: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    for cell in dict.fromkeys(cells):
+        found, text = unwrapped(cell)
+        if found is None:
+            texts[cell] = text
+        else:
+            items[cell] = found
+    # A name for lists whose cells hold one label each, in several rows for an image, is no list either.
+    several = repeats(images, cells)
+    marks, how = _separators(
+        list(texts.values()),
+        single=one_each or several,
+        several=several,
+        blanks=not one_each and not any(items.values()),
+    )
+    for cell, text in texts.items():
+        parts = split_at(text, marks)
+        items[cell] = [part for part in parts if part and not (text != cell and part.casefold() in _NO_LABELS)]
+    return items, how
+
+
+def _separators(texts: Sequence[str], *, single: bool, several: bool, blanks: bool) -> tuple[str, str]:
+    """What separates the labels in the different cells of a column, without brackets, and words for it.
+
+    Commas separate, if labels may hold them (`single`), only where what is between them recurs; so do any marks, if an
+    image has several rows (`several`). Blanks separate only where they may and what is between them recurs.
+    """
+    number = Counter(mark for text in texts for mark in marks_in(text, STRONG))
+    if number and (not several or _parts_recur(texts, "".join(number))):
+        strong = [mark for mark in ";|" if mark in number]
+        if len(strong) == 2 and any(len(set(marks_in(text, ";|"))) == 2 for text in texts):
+            strong = ["|" if number["|"] > number[";"] else ";"]  # the other one is part of labels
+        named = " and ".join([*map(repr, strong), *(["line ends"] if "\n" in number else [])])
+        return "".join(strong) + "\n" * ("\n" in number), f", separated by {named} and nothing else"
+    if any(separators(text, ",") for text in texts):
+        if not single or _parts_recur(texts, ","):
+            how = "; a label that itself holds a comma must be quoted or the labels separated by ';'"
+            return ",", f", separated by ','{how}"
+        return "", "; commas are part of a label, since none recurs without them (write ';' between labels)"
+    if blanks and any(separators(text, " ") for text in texts):
+        if _parts_recur(texts, " "):
+            return " ", ", separated by blanks; a label of several words must be quoted or the labels separated by ';'"
+        return "", "; blanks are part of a label, since no word recurs without the others (write ';' between labels)"
+    return "", ""
+
+
+def _parts_recur(texts: Sequence[str], mark: str) -> bool:
+    """Whether what a mark separates are labels: one of them is a cell of its own, or most are parts of several."""
+    cells = {normalise_label(text): {normalise_label(part) for part in split_at(text, mark)} for text in texts if text}
+    number = Counter(part for parts in cells.values() for part in parts)
+    parted = set().union(*(parts for parts in cells.values() if len(parts) > 1))
+    alone = {part for parts in cells.values() if len(parts) == 1 for part in parts}
+    return bool(parted & alone) or sum(number[part] > 1 for part in parted) * 2 > len(parted)

@@ -36,9 +36,8 @@ import numpy as np
 
 from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.delimited import BINARY, read_delimited
-from macl_tf.datasets.label_cells import LabelCells, read_cells
 from macl_tf.datasets.label_lists import listed
-from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, repeats
+from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, read_cells, repeats
 
 SPLIT_VALUES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -50,61 +49,38 @@ _NAMED = 10  # joined spellings that notes name
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """A label table as it stands in its file: R rows, C labels.
-
-    Attributes:
-        path: The file.
-        image_names: The image of each row, as written.
-        lines: The line of each row in the file, from 1.
-        label_names: C names, as first written; in the file's order if each has a column, else sorted.
-        labels: (R, C) uint8, 0 or 1.
-        scenes: The scene of each row, or None.
-        splits: `"train"`, `"validation"` or `"test"` of each row, or None.
-        notes: What was read as what, in short lines.
-        dates: The date of each row as written, "" where there is none, or None.
-        adds_up: Whether an image holds the labels of all its rows. Rows of the file that agree in everything else are
-            one row here then, with the line of the first.
-        denied: Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well
-            is in dispute.
-    """
+    """A label table as it stands in its file: R rows, C labels."""
 
     path: Path
-    image_names: tuple[str, ...]
-    lines: tuple[int, ...]
-    label_names: tuple[str, ...]
-    labels: np.ndarray
+    image_names: tuple[str, ...]  # of each row, as written
+    lines: tuple[int, ...]  # of each row in the file, from 1
+    label_names: tuple[str, ...]  # as first written; in the file's order if each has a column, else sorted
+    labels: np.ndarray  # (R, C) uint8, 0 or 1
     scenes: tuple[str, ...] | None
-    splits: tuple[str, ...] | None
-    notes: tuple[str, ...]
-    dates: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None  # "train", "validation" or "test"
+    notes: tuple[str, ...]  # what was read as what, in short lines
+    dates: tuple[str, ...] | None = None  # as written, "" where there is none
+    # Whether an image holds the labels of all its rows. Rows of the file that agree in everything else are one row here
+    # then, with the line of the first.
     adds_up: bool = False
+    # Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well is in dispute.
     denied: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def take(self, rows: Sequence[int]) -> LabelTable:
         """The same table with some of its rows only."""
-
-        def taken(column: Sequence[Any]) -> tuple[Any, ...]:
-            return tuple(column[row] for row in rows)
-
+        columns = {name: getattr(self, name) for name in ("image_names", "lines", "scenes", "splits", "dates")}
+        taken: dict[str, Any] = {key: value and tuple(value[row] for row in rows) for key, value in columns.items()}
         return replace(
             self,
-            image_names=taken(self.image_names),
-            lines=taken(self.lines),
+            **taken,
             labels=self.labels[list(rows)],
-            scenes=None if self.scenes is None else taken(self.scenes),
-            splits=None if self.splits is None else taken(self.splits),
-            dates=None if self.dates is None else taken(self.dates),
             denied={place: self.denied[row] for place, row in enumerate(rows) if row in self.denied},
         )
 
     def choose(self, label_names: Sequence[str]) -> LabelTable:
-        """The same table with the labels of an archive whose labels are known, in that order.
+        """The same table with the known labels of an archive, in their order, which it may spell otherwise.
 
-        Args:
-            label_names: The C labels; the table may spell them otherwise (baresoil) and order them otherwise.
-
-        Raises:
-            ValueError: If a label has no column.
+        A ValueError where a label has no column.
         """
         # R writes bare.soil where others write bare-soil; among the known names nothing else can be meant.
         columns: dict[str, int] = {}
@@ -112,29 +88,17 @@ class LabelTable:
             columns |= {spell(name): column for column, name in enumerate(self.label_names)}
         absent = [name for name in label_names if bare_name(name) not in columns]
         if absent:
-            raise ValueError(
-                f"{self.path} must have a column for each of {', '.join(label_names)}, but has none for "
-                f"{', '.join(absent)}."
-            )
+            needed = f"{self.path} must have a column for each of {', '.join(label_names)}"
+            raise ValueError(f"{needed}, but has none for {', '.join(absent)}.")
         chosen = [columns[bare_name(name)] for name in label_names]
-        denied = {
-            row: frozenset(chosen.index(label) for label in found & set(chosen)) for row, found in self.denied.items()
-        }
+        denied = {row: frozenset(map(chosen.index, found & set(chosen))) for row, found in self.denied.items()}
         return replace(self, label_names=tuple(label_names), labels=self.labels[:, chosen], denied=denied)
 
 
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
-    """Reads a label table; the module's description says what it may look like.
+    """Reads a label table, UTF-8 or UTF-16 with a byte order mark; the module's description says what it may look like.
 
-    Args:
-        path: A CSV or TSV file, UTF-8 or UTF-16 with a byte order mark.
-
-    Returns:
-        The table, with every row of the file. Rows are neither matched with images nor checked for
-        duplicates.
-
-    Raises:
-        ValueError: If the file is not such a table. The message names the line and the column.
+    Rows are neither matched with images nor checked for duplicates. A ValueError names the line and the column.
     """
     path = Path(path)
     header, rows = read_delimited(path)
@@ -142,16 +106,13 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     lines = tuple(line for line, _ in rows)
     columns = find_columns(path, header, values)
     images = values[columns.image]
-    for line, name in zip(lines, images, strict=True):
-        if not name:
-            raise ValueError(
-                f"{path}, line {line}: a row must name its image, but column {header[columns.image]!r} is empty."
-            )
+    if "" in images:
+        line, name = lines[images.index("")], header[columns.image]
+        raise ValueError(f"{path}, line {line}: a row must name its image, but column {name!r} is empty.")
 
     def cells_of(column: int | None) -> tuple[str, ...] | None:
         return None if column is None else tuple(values[column])
 
-    splits = None if columns.split is None else _read_splits(path, lines, values[columns.split])
     table = LabelTable(
         path=path,
         image_names=tuple(images),
@@ -159,7 +120,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         label_names=(),
         labels=np.zeros((len(rows), 0), np.uint8),
         scenes=cells_of(columns.scene),
-        splits=splits,
+        splits=None if columns.split is None else _read_splits(path, lines, values[columns.split]),
         notes=(),
         dates=cells_of(columns.date),
     )
@@ -167,16 +128,11 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     ignored = list(columns.ignored)
     if column is not None:
         single = columns.listed is None
-        given = read_cells(values[column], images, one_each=single)
+        given, how = read_cells(values[column], images, one_each=single)
         presence = next((place for place in ignored if _is_presence(header[place], values[place])), None)
-        table = _with_lists(
-            table,
-            header[column],
-            values[column],
-            given,
-            "the label" if single else "lists of labels",
-            None if presence is None else values[presence],
-        )
+        note = f"column {header[column]!r} read as {'the label' if single else 'lists of labels'}{how}"
+        absent = [presence is not None and _share(values[presence][row]) == 0 for row in range(len(rows))]
+        table = _with_lists(replace(table, notes=(note,)), values[column], given, absent)
         if presence is not None:
             ignored.remove(presence)
             table = replace(table, notes=(*table.notes, _presence_note(header[presence], values[presence])))
@@ -220,36 +176,23 @@ def _read_binary(
 
 
 def _with_lists(
-    table: LabelTable, column: str, cells: Sequence[str], given: LabelCells, kind: str, presence: Sequence[str] | None
+    table: LabelTable, cells: Sequence[str], given: Mapping[str, Sequence[str]], absent: Sequence[bool]
 ) -> LabelTable:
-    """The table with the labels of a column.
-
-    Args:
-        table: Everything else.
-        column: Name of the column.
-        cells: Its cells.
-        given: The labels in them.
-        kind: What the column was read as.
-        presence: For each row, 0 where the image does not hold its labels.
-    """
+    """The table with the labels `given` for each cell of a column; `absent` rows say that an image holds them not."""
     spellings: dict[str, dict[str, None]] = {}
-    for names in given.cells.values():
+    for names in given.values():
         for name in names:
             spellings.setdefault(normalise_label(name), {})[name] = None
     keys = sorted(spellings)
     position = {key: place for place, key in enumerate(keys)}
-    places = {cell: frozenset(position[normalise_label(name)] for name in names) for cell, names in given.cells.items()}
-    absent = [presence is not None and _share(presence[row]) == 0 for row in range(len(cells))]
+    places = {cell: frozenset(position[normalise_label(name)] for name in names) for cell, names in given.items()}
     held = [frozenset() if absent[row] else places[cell] for row, cell in enumerate(cells)]
     denied = {row: places[cell] for row, cell in enumerate(cells) if absent[row]}
-    notes = [f"column {column!r} read as {kind}{given.how}"]
-
+    notes = [*table.notes]
     adds_up = all(len(found) < 2 for found in places.values())
     if adds_up and repeats(table.image_names, [places[cell] for cell in cells]):
         # Image by image already here: a row for each of a million boxes would not fit into memory.
-        facts = [
-            column for column in (table.image_names, table.scenes, table.splits, table.dates) if column is not None
-        ]
+        facts = [told for told in (table.image_names, table.scenes, table.splits, table.dates) if told is not None]
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for row, key in enumerate(zip(*facts, strict=True)):
             groups[key].append(row)
@@ -272,7 +215,7 @@ def _with_lists(
         table,
         label_names=tuple(next(iter(spellings[key])) for key in keys),
         labels=labels,
-        notes=(*table.notes, *notes),
+        notes=tuple(notes),
         adds_up=adds_up,
         denied=denied,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -37,14 +38,9 @@ def is_tiff(head: bytes) -> bool:
 
 @contextmanager
 def open_tiff(data: bytes | Path) -> Iterator[Any]:
-    """Opens a TIFF with rasterio. Only what stands in it counts, no file beside it.
+    """The rasterio dataset of a TIFF, its encoded bytes or a file. Only what stands in it counts, no file beside it.
 
-    Args:
-        data: The encoded bytes, or the path of a file.
-
-    Yields:
-        The rasterio dataset. To be used in one thread; GDAL's messages become exceptions or are lost, never a line
-        on the terminal.
+    To be used in one thread; GDAL's messages become exceptions or are lost, never a line on the terminal.
     """
     import rasterio
 
@@ -72,22 +68,11 @@ def to_degrees(system: Any, x: Sequence[float], y: Sequence[float]) -> NDArray[n
 
 
 def read_tiff(data: bytes | Path, name: str, max_pixels: int) -> Image.Image:
-    """Decodes the first page of a TIFF.
+    """The first page of a TIFF, of mode L, P or RGB; a PictureError that calls it `name` says why it is not read.
 
     Grey of 1, 2, 4 or 8 bits, palettes, and three bands of 8 bits, which are red, green and blue unless they are
-    declared otherwise, in either layout. A last band that is declared alpha and opaque everywhere is left out. All
-    else is refused, by the header where it says so.
-
-    Args:
-        data: The encoded bytes, or the path of a file.
-        name: What the error calls the picture.
-        max_pixels: More are refused.
-
-    Returns:
-        A picture of mode L, P or RGB.
-
-    Raises:
-        PictureError: If it is not read.
+    declared otherwise, in either layout. A last band that is declared alpha and opaque everywhere is left out. All else
+    is refused, by the header where it says so.
     """
     try:
         with open_tiff(data) as dataset:
@@ -164,28 +149,20 @@ def _kind_of(dataset: Any, photometric: int | None, declared: Sequence[str]) -> 
 
 def _first_value(data: bytes | Path, wanted: int) -> int | None:
     """A tag's first value in the first page, which rasterio does not tell; None where it is not there."""
-    with ExitStack() as stack:
-        file = None if isinstance(data, bytes) else stack.enter_context(open(data, "rb"))
-
-        def part(start: int, length: int) -> bytes:
-            if file is None:
-                return data[start : start + length]  # type: ignore[index]
-            file.seek(start)
-            return file.read(length)
-
-        head = part(0, 16)
+    with io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
+        head = file.read(16)
         order, big = "<" if head[:2] == b"II" else ">", 43 in head[2:4]
         # Place of the page, how its number of tags is written, length of a tag, where in it the value stands.
         place, count, length, value = (8, "Q", 20, 12) if big else (4, "H", 12, 8)
-        (page,) = struct.unpack(order + ("Q" if big else "I"), head[place : place + (8 if big else 4)])
-        size = struct.calcsize(count)
-        (tags,) = struct.unpack(order + count, part(page, size))
-        entries = part(page + size, length * min(tags, 4096))
-        for start in range(0, len(entries) - length + 1, length):
-            tag, type_ = struct.unpack(order + "HH", entries[start : start + 4])
-            if tag == wanted:
-                form = {1: "B", 3: "H", 4: "I"}.get(type_, "H")
-                return int(struct.unpack_from(order + form, entries, start + value)[0])
+        (page,) = struct.unpack_from(order + ("Q" if big else "I"), head, place)
+        file.seek(page)
+        (tags,) = struct.unpack(order + count, file.read(8 if big else 2))
+        entries = file.read(length * min(tags, 4096))
+    for start in range(0, len(entries) - length + 1, length):
+        tag, type_ = struct.unpack_from(order + "HH", entries, start)
+        if tag == wanted:
+            form = {1: "B", 3: "H", 4: "I"}.get(type_, "H")
+            return int(struct.unpack_from(order + form, entries, start + value)[0])
     return None
 
 

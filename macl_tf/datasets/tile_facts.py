@@ -1,67 +1,47 @@
-"""Metadata of a tile, from the header of its file or as users write it: date, place, part, source.
+"""Metadata of a tile, from the header of its file or as users write it: date, place.
 
 For all ways in: `macl embed`, `macl upsert`, `SearchEngine.upsert` and `PUT /items`.
 """
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from macl_tf.datasets.footprints import footprint
-from macl_tf.datasets.tags import read_tags
+from macl_tf.datasets.tiff import is_tiff, open_tiff, to_degrees
 
 UNKNOWN_DAY = np.datetime64("NaT", "D")
 NOWHERE = np.full((4, 2), np.nan)
+_EXIF_FOLDER, _DATE_TAKEN, _DATE = 0x8769, 36867, 306
+_PIXEL_SCALE, _TIE_POINT, _TRANSFORMATION = 33550, 33922, 34264
+_DAY = re.compile(r"(\d{4})[:-](\d{2})[:-](\d{2})")
 
 
 class HeaderFacts(NamedTuple):
-    """What the header of a picture says.
+    """What the header of a picture says."""
 
-    Attributes:
-        date: Day it was taken, datetime64[D]; NaT where it does not say.
-        footprint: (4, 2) longitude and latitude of its corners; NaN where it does not say.
-    """
-
-    date: np.datetime64
-    footprint: NDArray[np.float64]
+    date: np.datetime64  # day it was taken, datetime64[D]; NaT where it does not say
+    footprint: NDArray[np.float64]  # (4, 2) longitude and latitude of its corners; NaN where it does not say
 
 
 def read_header(picture: Path | bytes) -> HeaderFacts:
-    """Reads date and place from the header of a picture.
-
-    Args:
-        picture: An image file that can be decoded, or its bytes.
-
-    Returns:
-        EXIF DateTimeOriginal or TIFF DateTime, and the footprint of a GeoTIFF.
-    """
-    tags = read_tags(picture)
-    corners = footprint(picture) if tags.placed else None
-    return HeaderFacts(tags.taken, NOWHERE if corners is None else corners)
+    """The date and place of a picture: EXIF DateTimeOriginal or TIFF DateTime, and the footprint of a GeoTIFF."""
+    taken, placed = read_tags(picture)
+    corners = footprint(picture) if placed else None
+    return HeaderFacts(taken, NOWHERE if corners is None else corners)
 
 
 def day_of(day: Any) -> np.datetime64:
-    """A day that somebody gave.
-
-    Args:
-        day: "2020-06-01", a date or datetime64; "" or NaT for none.
-
-    Returns:
-        datetime64[D].
-
-    Raises:
-        ValueError: If it is no day.
-
-    Example:
-        >>> str(day_of("2020-06-01")), str(day_of(""))
-        ('2020-06-01', 'NaT')
-    """
+    """A day that somebody gave, "2020-06-01", a date or datetime64, as datetime64[D]; "" and NaT are none."""
     if isinstance(day, np.datetime64):
         return day.astype("datetime64[D]")
     if isinstance(day, date):
@@ -74,21 +54,11 @@ def day_of(day: Any) -> np.datetime64:
 
 
 def footprint_of(box: Sequence[Any]) -> NDArray[np.float64]:
-    """The four corners of a box that somebody gave.
+    """The corners of a box that somebody gave: (4, 2) longitude and latitude, from the upper left one clockwise.
 
-    Args:
-        box: West, south, east, north in degrees (WGS 84); with west greater than east it crosses the antimeridian.
-            Empty for none.
-
-    Returns:
-        (4, 2) longitude and latitude: upper left, upper right, lower right, lower left; NaN for none.
-
-    Raises:
-        ValueError: If it is not on Earth, or 180 degrees wide or more, which four corners cannot say.
-
-    Example:
-        >>> footprint_of((5, 45, 6, 46)).tolist()
-        [[5.0, 46.0], [6.0, 46.0], [6.0, 45.0], [5.0, 45.0]]
+    The box is west, south, east, north in degrees (WGS 84), and crosses the antimeridian where west is greater than
+    east. An empty one gives NaN. A ValueError where it is not on Earth, or 180 degrees wide or more, which four corners
+    cannot say.
     """
     if len(box) == 0:
         return NOWHERE
@@ -103,3 +73,72 @@ def footprint_of(box: Sequence[Any]) -> NDArray[np.float64]:
             f"[-180, 180] and -90 <= south <= north <= 90, got {','.join(map(str, box))}."
         )
     return np.array([[west, north], [east, north], [east, south], [west, south]])
+
+
+def footprint(picture: Path | bytes) -> NDArray[np.float64] | None:
+    """The outer corners of a GeoTIFF: (4, 2) longitude and latitude (WGS 84), from the upper left one clockwise.
+
+    Only what stands in the file counts, no world file or other file beside it. Of a tile that crosses the antimeridian
+    some longitudes are near 180 and some near -180. None where there is no grid or no coordinate system, or these lead
+    nowhere on Earth.
+    """
+    if not read_tags(picture)[1]:  # for rasterio a file without a grid has one, of a degree or a metre a pixel
+        return None
+    try:
+        with open_tiff(picture) as dataset:
+            if dataset.crs is None:
+                return None
+            a, b, left, d, e, top = dataset.transform[:6]
+            columns = np.array([0, dataset.width, dataset.width, 0], np.float64)
+            rows = np.array([0, 0, dataset.height, dataset.height], np.float64)
+            x, y = a * columns + b * rows + left, d * columns + e * rows + top
+            corners = to_degrees(dataset.crs, x.tolist(), y.tolist())
+    except Exception:  # GDAL's and PROJ's errors have no public class in common: no file, no such system, no such place
+        return None
+    if not (np.isfinite(corners).all() and (np.abs(corners) <= (360, 90)).all()):
+        return None
+    corners[:, 0] -= 360 * (corners[:, 0] > 180) - 360 * (corners[:, 0] < -180)  # a file in degrees may say 190
+    return corners
+
+
+def read_tags(picture: Path | bytes) -> tuple[np.datetime64, bool]:
+    """The day, datetime64[D], that an image's header says it was taken, and whether it is a GeoTIFF with a grid.
+
+    That is EXIF DateTimeOriginal, in a TIFF DateTime (tag 306). DateTime of other files is left out: there it is when a
+    program last saved the file. So is the file's own time, which is when it was copied. Of a TIFF only the tags are
+    looked at, whatever its bands are. A file that cannot be read says nothing: NaT and False.
+    """
+    try:
+        with io.BytesIO(picture) if isinstance(picture, bytes) else open(picture, "rb") as file:
+            head = file.read(16)
+            if is_tiff(head):
+                return _tiff_tags(file, head)
+            file.seek(0)
+            with Image.open(file) as image:
+                return _day(image.getexif().get_ifd(_EXIF_FOLDER).get(_DATE_TAKEN)), False
+    except Exception:  # On a broken header Pillow raises nearly anything; the pixels may be whole all the same.
+        return UNKNOWN_DAY, False
+
+
+def _tiff_tags(file: BinaryIO, head: bytes) -> tuple[np.datetime64, bool]:
+    """Those of the first page, which Pillow need not be able to decode."""
+    start = head if 43 in head[2:4] else head[:8]  # BigTIFF has places of 8 bytes
+
+    def folder(place: int) -> ImageFileDirectory_v2:
+        tags = ImageFileDirectory_v2(start)
+        file.seek(place)
+        tags.load(file)
+        return tags
+
+    tags = folder(ImageFileDirectory_v2(start).next)
+    said = folder(tags[_EXIF_FOLDER]).get(_DATE_TAKEN) if _EXIF_FOLDER in tags else None
+    placed = _TRANSFORMATION in tags or (_PIXEL_SCALE in tags and _TIE_POINT in tags)
+    return _day(said or tags.get(_DATE)), placed
+
+
+def _day(text: object) -> np.datetime64:
+    found = _DAY.match(str(text).strip())
+    try:
+        return np.datetime64(date(*map(int, found.groups())), "D") if found else UNKNOWN_DAY
+    except ValueError:  # cameras without a clock write 0000:00:00
+        return UNKNOWN_DAY

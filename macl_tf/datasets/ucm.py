@@ -1,13 +1,4 @@
-"""UC Merced land use: 2100 aerial tiles of 21 scenes, with the 17 labels of Chaudhuri et al. (2018).
-
-Directly with TFDS, downloading where there is a network, or from a folder:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.ucm  # registers "ucm"
-
-    dataset, info = tfds.load("ucm", split="train", with_info=True)
-    dataset = tfds.load("ucm", split="train", builder_kwargs={"source_dir": "UCMerced_LandUse"})
-"""
+"""UC Merced land use: 2100 aerial tiles of 21 scenes, with the 17 labels of Chaudhuri et al. (2018)."""
 
 from __future__ import annotations
 
@@ -21,8 +12,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from macl_tf.datasets.preparing import ArchiveBuilder
-from macl_tf.datasets.records import Listing, Record
-from macl_tf.datasets.sources import Source, choose_by_stem, first_table, match_table
+from macl_tf.datasets.records import Listing, table_records
+from macl_tf.datasets.sources import Source, choose_by_stem, first_table
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.datasets.walk import image_paths
 
@@ -44,7 +35,6 @@ LABELS_URL = (
 )
 
 SOURCE = Source(
-    name="ucm",
     title="UC Merced with 17 labels",
     folders=("ucm", "landuse"),
     layout="UCMerced_LandUse/Images/<scene>/<scene>NN.tif\nUCMerced_LandUse/LandUse_Multilabeled.txt (or .csv, .mat)",
@@ -92,30 +82,19 @@ class Ucm(ArchiveBuilder):
     @classmethod
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
         """Return the folder of the images and the label table."""
-        root = cls.SOURCE.locate(data_dir)
-        places = (root, Path(data_dir or root))
-        table = first_table(places, _TEXT_TABLE) or first_table(places, _MAT_TABLE)
-        if table is None:
-            raise cls.SOURCE.missing(
-                data_dir,
-                "images are there, but no label table LandUse_Multilabeled.txt, .csv or .tsv, nor .mat "
-                "(an .xlsx is not read: save it as CSV)",
-            )
-        return root, table
+        called = "LandUse_Multilabeled.txt, .csv or .tsv, nor .mat (an .xlsx is not read: save it as CSV)"
+        return SOURCE.locate_table(data_dir, [_TEXT_TABLE, _MAT_TABLE], called)
 
     def download(self, dl_manager: tfds.download.DownloadManager) -> tuple[Path, ...]:
         """Fetch both files and return the folder of the images and the table."""
         try:
-            for url in (
-                IMAGES_URL,
-                LABELS_URL,
-            ):  # TFDS would try for three minutes before it says that there is no network.
+            # TFDS would try for three minutes before it says that there is no network.
+            for url in (IMAGES_URL, LABELS_URL):
                 urlopen(Request(url, method="HEAD"), timeout=20).close()
             places = dl_manager.download_and_extract({"images": IMAGES_URL, "labels": LABELS_URL})
         except Exception as error:  # The downloader raises whatever requests, urllib3 or the checksum check raise.
-            lacking = (
-                f"no folder was given by --data-dir, and it could not be downloaded ({type(error).__name__}: {error})"
-            )
+            reason = f"{type(error).__name__}: {error}"
+            lacking = f"no folder was given by --data-dir, and it could not be downloaded ({reason})"
             raise SOURCE.missing(None, lacking) from error
         table = first_table([Path(places["labels"])], _TEXT_TABLE)
         if table is None:
@@ -126,14 +105,12 @@ class Ucm(ArchiveBuilder):
     def list_records(cls, *paths: Path) -> Listing:
         """Join the images below a folder with the rows of a table; of two images with one stem a PNG comes last."""
         root, table = paths
-        images, _ = choose_by_stem(image_paths(root), lambda path: path.suffix.lower() == ".png")
-        rows = _read_mat(table) if table.suffix.lower() == ".mat" else read_label_table(table).choose(LABEL_NAMES)
-        matched, notes = match_table(images, rows)
-        if table.suffix.lower() == ".mat":
-            notes.append(f"labels are from {table.name}, which differs from the published text table in one cell")
-        if not matched:
-            raise SOURCE.missing(root, f"no image has a row in {table.name}")
-        return Listing([Record(images[stem], row) for stem, row in sorted(matched.items())], notes)
+        images = choose_by_stem(image_paths(root), lambda path: path.suffix.lower() == ".png")
+        if table.suffix.lower() != ".mat":
+            return Listing(*table_records(SOURCE, root, images, read_label_table(table).choose(LABEL_NAMES)))
+        records, notes = table_records(SOURCE, root, images, _read_mat(table))
+        notes.append(f"labels are from {table.name}, which differs from the published text table in one cell")
+        return Listing(records, notes)
 
 
 def _read_mat(path: Path) -> LabelTable:

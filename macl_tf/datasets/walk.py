@@ -25,11 +25,8 @@ def walk(
     """The files below a folder, one by one; only one folder's names are held at a time.
 
     Hidden files, what operating systems leave behind and folders of derived data (CACHEDIR.TAG) are passed over.
-    Symbolic links are followed, but not into a folder that holds them, nor into one that holds `root`.
-
-    Args:
-        root: The folder.
-        chosen: Given the names of the files of one folder, those that are wanted; by default all.
+    Symbolic links are followed, but not into a folder that holds them, nor into one that holds `root`. Of the names of
+    the files of one folder, `chosen` gives those that are wanted.
 
     Yields:
         The path relative to `root`, with forward slashes, and None; or the path of a folder, with a slash at its end
@@ -60,13 +57,10 @@ def walk(
 
 
 def visible_entries(folder: Path) -> list[tuple[str, bool]]:
-    """What a folder holds, sorted: each name, and whether it is a folder. Pipes and devices, which never end, are not.
-
-    Raises:
-        OSError: If the folder cannot be listed.
-    """
+    """What a folder holds, sorted: each name, and whether it is a folder; no pipes and devices, which never end."""
     with os.scandir(folder) as entries:
-        kinds = ((entry.name, _is_folder(entry)) for entry in entries if _is_visible(entry.name))
+        visible = (entry for entry in entries if entry.name[0] != "." and entry.name.casefold() not in _CLUTTER)
+        kinds = ((entry.name, _is_folder(entry)) for entry in visible)
         return sorted((name, is_folder) for name, is_folder in kinds if is_folder is not None)
 
 
@@ -85,17 +79,16 @@ def list_files(root: Path) -> list[str]:
 
 
 def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
-    """The images below a folder, as `walk` yields them.
+    """The images below a folder, as `walk` yields them, rasters of a kind that is not read, such as .jp2, among them.
 
-    Rasters of a kind that is not read, such as .jp2, are among them, unless the picture that was made of one lies
-    beside it.
+    Such a raster is not, where the picture that was made of it lies beside it.
     """
 
-    def images(names: Sequence[str]) -> list[str]:
-        pictures = {normalise_stem(name) for name in names if _is_read(name)}
-        return [
-            name for name in names if is_image_name(name) and (_is_read(name) or normalise_stem(name) not in pictures)
-        ]
+    def images(names: Sequence[str]) -> set[str]:
+        read = {name for name in names if is_image_name(name, others=False)}
+        stems = {normalise_stem(name) for name in read}
+        others = {name for name in names if is_image_name(name)} - read
+        return read | {name for name in others if normalise_stem(name) not in stems}
 
     return walk(root, images)
 
@@ -116,15 +109,9 @@ def find_tables(root: Path, pattern: str = r"(?!readme|licen[cs]e).*\.(csv|tsv|t
 
 
 def find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
-    """The label table: the one that is named, or the only one there is.
+    """The label table: the one that is named, by its path from `root` or from the working directory, or the only one.
 
-    Args:
-        root: The folder of the archive.
-        table: A path, from `root` or from the working directory; None to look for it.
-
-    Raises:
-        FileNotFoundError: If the named file is not there, or none is found.
-        ValueError: If several files may be it.
+    A FileNotFoundError where there is none, a ValueError where several files may be it.
     """
     if table is not None:
         tried = [root / table, Path(table).expanduser()]
@@ -152,14 +139,6 @@ def shorten(names: Sequence[str], limit: int = 3) -> str:
     # A file name that is no UTF-8 must not make the message unprintable.
     shown = [name.encode(errors="backslashreplace").decode() for name in names[:limit]]
     return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _is_read(name: str) -> bool:
-    return is_image_name(name, others=False)
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name.casefold() not in _CLUTTER
 
 
 def _identity(folder: Path) -> Identity:

@@ -1,21 +1,12 @@
-"""WHDLD: 4940 tiles of Wuhan with a mask of six labels each (Shao et al., 2018, 2020).
-
-Directly with TFDS; `labels` counts any pixel, `label_areas` holds the shares for a stricter rule:
-
-    import tensorflow_datasets as tfds
-    import macl_tf.datasets.whdld  # registers "whdld"
-
-    dataset = tfds.load("whdld", split="train", builder_kwargs={"source_dir": "WHDLD"})
-"""
+"""WHDLD: 4940 tiles of Wuhan with a mask of six labels each (Shao et al., 2018, 2020)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from macl_tf.datasets.preparing import ArchiveBuilder
-from macl_tf.datasets.records import Listing, Record, mask_records, match_masks
-from macl_tf.datasets.sources import Source, first_table, match_table
-from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.records import Listing, masked_records
+from macl_tf.datasets.sources import Source
 
 # Name lists in the wild are alphabetical and do not match the raw values, so only the colours are believed.
 COLOURS = {
@@ -25,7 +16,6 @@ COLOURS = {
 LABEL_NAMES = tuple(COLOURS)
 
 SOURCE = Source(
-    name="whdld",
     title="WHDLD",
     folders=("whdld",),
     layout="WHDLD/Images/wh0001.jpg (pictures)\nWHDLD/ImagesPNG/wh0001.png (masks in colour)",
@@ -57,22 +47,12 @@ class Whdld(ArchiveBuilder):
     @classmethod
     def list_records(cls, *paths: Path) -> Listing:
         """Pair pictures and masks; without any mask, join the pictures with a label table, which must have a header."""
-        (root,) = paths
-        images, masks, notes = match_masks([root], tuple(COLOURS.values()), by_index=False)
-        if masks:
-            listing = mask_records(images, masks, notes)
-            if not listing.records:
-                raise SOURCE.missing(root, f"{len(masks)} masks are there, but not their pictures")
-            return listing
-        table = first_table([root], r".*label.*\.(txt|csv|tsv)")
-        if table is None:
-            raise SOURCE.missing(
-                root,
-                f"{len(images)} pictures are there, but no mask in the six colours (grey ones do not say which is "
-                "which)",
-            )
-        matched, more_notes = match_table(images, read_label_table(table).choose(LABEL_NAMES))
-        if not matched:
-            raise SOURCE.missing(root, f"no picture has a row in {table.name}")
-        records = [Record(images[stem], row) for stem, row in sorted(matched.items())]
-        return Listing(records, [*notes, f"there are no masks: labels are from {table.name}", *more_notes])
+        return masked_records(
+            SOURCE,
+            paths,
+            COLOURS,
+            by_index=False,
+            table=r".*label.*\.(txt|csv|tsv)",
+            without_pictures="",
+            without_masks="mask in the six colours (grey ones do not say which is which)",
+        )

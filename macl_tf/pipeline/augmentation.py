@@ -19,30 +19,15 @@ def augment_images(
     crop_scale: tuple[float, float] = (0.5, 1.0),
     colour: float = 0.2,
 ) -> tf.Tensor:
-    """Augments overhead images: crop and resize, flips and quarter turns, mild colour changes.
+    """Augments overhead images, (B, H, W, 3) of 0..255: crop and resize, flips and quarter turns, mild colour changes.
 
-    An image from above has no up, so all eight flips and turns are equally likely. Crops vary in area
-    (`crop_scale`) and in aspect ratio (3/4 to 4/3). Colour: saturation s, then contrast k about the mean grey
-    m of the crop, then brightness b, each from [1 - colour, 1 + colour]: b (m + k (g + s (x - g) - m)), where g
-    is the grey of the pixel.
-
-    Args:
-        images: (B, H, W, 3), any numeric type, 0..255.
-        key: (2,) integers; the same key gives the same augmentation.
-        image_size: S, side of the result.
-        views: Augmentations of each image.
-        crop_scale: Smallest and largest share of the area, 0 < smallest <= largest <= 1.
-        colour: Strength of the colour changes, in [0, 1); 0 leaves colours alone.
+    An image from above has no up, so all eight flips and turns are equally likely. Crops vary in area (`crop_scale`,
+    smallest and largest share) and in aspect ratio (3/4 to 4/3). Colour: saturation s, then contrast k about the mean
+    grey m of the crop, then brightness b, each from [1 - colour, 1 + colour]: b (m + k (g + s (x - g) - m)), where g is
+    the grey of the pixel; 0 leaves colours alone. The same key, (2,) integers, gives the same augmentation.
 
     Returns:
         (views * B, S, S, 3) float32 in 0..255, the first view of all images, then the second.
-
-    Raises:
-        ValueError: If an argument breaks its rule.
-
-    Example:
-        >>> augment_images(tf.zeros((3, 40, 40, 3)), key=(0, 1), image_size=32, views=2).shape
-        TensorShape([6, 32, 32, 3])
     """
     smallest, largest = crop_scale
     if not 0 < smallest <= largest <= 1:

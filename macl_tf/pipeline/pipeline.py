@@ -28,63 +28,39 @@ MARGIN = 1.25
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Batches for `fit`, with their number and the share of draws of each image.
+    """Batches for `fit`, with their number and the share of draws of each image."""
 
-    Args:
-        dataset: Yields (images, labels): float32 (views * B, S, S, 3) in 0..255 and float32 (views * B, C),
-            from the first epoch asked for to the last. With two views, rows b and B + b show one image.
-        steps_per_epoch: Batches in an epoch; `fit` needs it, since the data set runs through all epochs.
-        cached: Whether the decoded images are held in memory.
-        weights: (N,) share of the draws of each image of the training set, in the order of `indices`.
-        num_not_drawn: Images that are never drawn because they have no label or, in batches of classes, because no
-            other image has the same labels.
-    """
-
+    # Yields (images, labels): float32 (views * B, S, S, 3) in 0..255 and float32 (views * B, C), from the first epoch
+    # asked for to the last. With two views, rows b and B + b show one image.
     dataset: tf.data.Dataset
-    steps_per_epoch: int
-    cached: bool
-    weights: np.ndarray
+    steps_per_epoch: int  # `fit` needs it, since the data set runs through all epochs
+    cached: bool  # whether the decoded images are held in memory
+    weights: np.ndarray  # (N,) share of the draws of each image of the training set, in the order of `indices`
+    # Images that have no label or, in batches of classes, the same labels as no other.
     num_not_drawn: int
 
 
 def load_images(
     archive: Archive, indices: np.ndarray, size: int, *, workers: int = 2, progress: bool = True
 ) -> np.ndarray:
-    """Decodes and resizes images, without augmentation: what evaluation sees.
+    """Decodes and resizes images, without augmentation: what evaluation sees, as (n, size, size, 3) uint8.
 
-    Args:
-        archive: Where the images are.
-        indices: (n,) positions in the archive.
-        size: Side in pixels, >= 1.
-        workers: Threads, >= 1.
-        progress: Whether to show a bar.
-
-    Returns:
-        (n, size, size, 3) uint8.
-
-    Raises:
-        ValueError: If an image cannot be read, with its name, or an argument breaks its rule.
-
-    Example:
-        >>> tile, names = np.zeros((9, 9, 3), np.uint8), ("a.png", "b.png")
-        >>> archive = Archive("mine", ("sea", "sand"), names, np.eye(2), lambda index: tile)
-        >>> load_images(archive, np.array([1]), 4, progress=False).shape
-        (1, 4, 4, 3)
+    `indices` are (n,) positions in the archive. A ValueError names an image that cannot be read, or says which argument
+    breaks its rule.
     """
     indices = _check_indices(archive, indices)
-    _check_at_least(1, size=size, workers=workers)
+    _check_positive(size=size, workers=workers)
     images = np.empty((len(indices), size, size, 3), np.uint8)
 
     def load(row: int) -> None:
         images[row] = read_tile(archive, int(indices[row]), size)[0]
 
-    with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(load, range(len(indices)))
-        try:
-            for _ in tqdm(done, f"read {archive.name}", len(indices), unit="img", disable=not progress):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error, do not first read the rest
+    pool = ThreadPoolExecutor(workers)
+    done = pool.map(load, range(len(indices)))
+    try:
+        list(tqdm(done, f"read {archive.name}", len(indices), unit="img", disable=not progress))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, do not first read the rest
     return images
 
 
@@ -152,7 +128,7 @@ def training_dataset(
         And then `model.fit(data.dataset, epochs=30, steps_per_epoch=data.steps_per_epoch, shuffle=False)`.
     """
     indices = _check_indices(archive, indices)
-    _check_at_least(1, image_size=image_size, batch_size=batch_size, epochs=epochs)
+    _check_positive(image_size=image_size, batch_size=batch_size, epochs=epochs)
     if views not in (1, 2):
         raise ValueError(f"views must be 1 or 2, got {views}.")
     if not 0 <= initial_epoch <= epochs:
@@ -171,13 +147,12 @@ def training_dataset(
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
-    read: Callable[[np.ndarray], np.ndarray]
-    if cached:
-        read = load_images(archive, pool, decoded_size, workers=workers, progress=progress).__getitem__
-    else:
+    held = load_images(archive, pool, decoded_size, workers=workers, progress=progress) if cached else None
 
-        def read(rows: np.ndarray) -> np.ndarray:
-            return np.stack([read_tile(archive, int(pool[row]), decoded_size)[0] for row in rows])
+    def read(rows: np.ndarray) -> np.ndarray:
+        if held is not None:
+            return held[rows]
+        return np.stack([read_tile(archive, int(pool[row]), decoded_size)[0] for row in rows])
 
     def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Through NumPy, since a tensor that a tf.data function captures is copied into its graph, which must
@@ -244,7 +219,7 @@ def _check_indices(archive: Archive, indices: np.ndarray) -> np.ndarray:
     return indices
 
 
-def _check_at_least(least: int, **values: int) -> None:
+def _check_positive(**values: int) -> None:
     for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be >= {least}, got {value}.")
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}.")

@@ -19,32 +19,28 @@ from macl_tf.labels import check_multi_hot
 class Sampler(ABC):
     """Which images each batch of an epoch shows. Every epoch is a function of (labels, seed, number of the epoch).
 
+    Args:
+        labels: (N, C) multi-hot labels of the training images.
+        batch_size: B, images in a batch, >= 1 and at most the number of drawable rows.
+        seed: Any integer.
+        steps: Batches in an epoch, >= 1; by default drawable rows // B.
+
     Attributes:
         drawable: (n,) int64 rows of the labels that may be drawn, ascending.
         weights: (N,) float64 share of the draws of each row, summing to 1; 0 for rows that are never drawn.
         steps: Batches in an epoch.
     """
 
+    power = 0.0  # of `label_aware_weights`
     _WHO = "labelled"
     _MORE = "Label some."  # what helps where no image can be drawn: not a smaller batch
 
     def __init__(self, labels: np.ndarray, batch_size: int, *, seed: int, steps: int | None = None) -> None:
-        """Finds what can be drawn.
-
-        Args:
-            labels: (N, C) multi-hot labels of the training images.
-            batch_size: B, images in a batch, >= 1 and at most the number of drawable rows.
-            seed: Any integer.
-            steps: Batches in an epoch, >= 1; by default drawable rows // B.
-
-        Raises:
-            ValueError: If an argument breaks its rule.
-        """
         labels = check_multi_hot(labels)
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
         self.batch_size, self.seed = batch_size, seed
-        self.weights = self._weights(labels)
+        self.weights = label_aware_weights(labels, self.power)
         self.drawable = self.drawable_rows(labels)
         if batch_size > len(self.drawable):
             raise ValueError(
@@ -65,9 +61,6 @@ class Sampler(ABC):
     def rows(self, epoch: int) -> np.ndarray:
         """Rows of the labels that each batch shows, (steps, B) int64, in epoch 0, 1, ..."""
 
-    def _weights(self, labels: np.ndarray) -> np.ndarray:
-        return label_aware_weights(labels, 0.0)
-
 
 class Uniform(Sampler):
     """Every labelled image alike, each at most once in an epoch of the default length."""
@@ -79,20 +72,11 @@ class Uniform(Sampler):
 
 
 class Weighted(Uniform):
-    """In proportion to `label_aware_weights`, with the least variance (`draw_epoch`).
-
-    Args:
-        *arguments: As of `Sampler`.
-        power: Exponent of the weights, >= 0.
-        **options: As of `Sampler`.
-    """
+    """In proportion to `label_aware_weights` of this power, with the least variance (`draw_epoch`)."""
 
     def __init__(self, *arguments: Any, power: float = 0.5, **options: Any) -> None:
         self.power = power
         super().__init__(*arguments, **options)
-
-    def _weights(self, labels: np.ndarray) -> np.ndarray:
-        return label_aware_weights(labels, self.power)
 
 
 class Repeat(Weighted):
@@ -101,21 +85,17 @@ class Repeat(Weighted):
     def rows(self, epoch: int) -> np.ndarray:
         """As passes emit them, one after the other; the rest of the last pass is left out."""
         factors = repeat_factors(self.weights[self.drawable])
-        drawn = np.zeros(0, np.int64)
-        number = 0
-        while len(drawn) < self.steps * self.batch_size:
-            drawn = np.append(drawn, repeat_pass(factors, seed=self.seed, epoch=int(epoch), number=number))
-            number += 1
-        return self.drawable[drawn[: self.steps * self.batch_size]].reshape(self.steps, self.batch_size)
+        passes: list[np.ndarray] = []
+        while sum(map(len, passes)) < self.steps * self.batch_size:
+            passes.append(repeat_pass(factors, seed=self.seed, epoch=int(epoch), number=len(passes)))
+        drawn = np.concatenate(passes)[: self.steps * self.batch_size]
+        return self.drawable[drawn].reshape(self.steps, self.batch_size)
 
 
 class Classes(Sampler):
     """P x K sampling: K images of each of B / K classes in a batch, a class being an exact label set (`class_batches`).
 
-    Args:
-        *arguments: As of `Sampler`.
-        images_per_class: K >= 2; divides B.
-        **options: As of `Sampler`.
+    K, `images_per_class`, is 2 or more and divides B.
     """
 
     _WHO = "with a companion"
@@ -153,19 +133,21 @@ class Classes(Sampler):
         return self.drawable[drawn]
 
 
-SAMPLERS: dict[str, type[Sampler]] = {
-    "weighted": Weighted,
-    "repeat": Repeat,
-    "uniform": Uniform,
-    "classes": Classes,
-}
+SAMPLERS: dict[str, type[Sampler]] = {"weighted": Weighted, "repeat": Repeat, "uniform": Uniform, "classes": Classes}
 
 
 def make_sampler(name: str, labels: np.ndarray, batch_size: int, **options: Any) -> Sampler:
-    """A sampler by its name in `SAMPLERS`, given those of the options that it takes.
+    """A sampler by its name: "weighted", "repeat", "uniform" or "classes".
+
+    Args:
+        name: One of `SAMPLERS`.
+        labels: (N, C) multi-hot labels of the training images.
+        batch_size: B, images in a batch, >= 1.
+        **options: `seed`, and where wanted `steps`, `power` (weighted, repeat), `images_per_class` (classes); each
+            sampler gets those that it takes.
 
     Raises:
-        ValueError: For an unknown name, or as the sampler does.
+        ValueError: For an unknown name, or an argument that breaks its rule.
 
     Example:
         >>> labels = np.array([[1, 0], [1, 0], [0, 1], [0, 0]])
@@ -175,35 +157,17 @@ def make_sampler(name: str, labels: np.ndarray, batch_size: int, **options: Any)
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}.")
-    taken = {
-        parameter
-        for kind in SAMPLERS[name].__mro__
-        if "__init__" in vars(kind)
-        for parameter in inspect.signature(kind).parameters
-    }
+    kinds = (kind for kind in SAMPLERS[name].__mro__ if "__init__" in vars(kind))
+    taken = {parameter for kind in kinds for parameter in inspect.signature(kind).parameters}
     return SAMPLERS[name](labels, batch_size, **{key: value for key, value in options.items() if key in taken})
 
 
 def label_aware_weights(labels: np.ndarray, power: float = 0.5) -> np.ndarray:
-    """Share of the draws that each image gets.
+    """(N,) share of the draws that each image gets, by the (N, C) labels of a training set.
 
-    u_i = (mean over c in y_i of 1 / n_c) ^ power, divided by its sum, n_c being the images that hold c.
-    Power 1 is inverse frequency, 0 draws every labelled image alike. An image without a label has no positive
-    to be compared with and is never drawn.
-
-    Args:
-        labels: (N, C) multi-hot labels of the training set.
-        power: Exponent, >= 0.
-
-    Returns:
-        (N,) float64, >= 0, summing to 1; 0 for images without a label.
-
-    Raises:
-        ValueError: If `power` is negative or not finite, or if no image has a label.
-
-    Example:
-        >>> label_aware_weights(np.array([[1, 0], [1, 0], [0, 1], [0, 0]]), power=1.0).tolist()
-        [0.25, 0.25, 0.5, 0.0]
+    u_i = (mean over c in y_i of 1 / n_c) ^ power, divided by its sum, n_c being the images that hold c. Power 1 is
+    inverse frequency, 0 draws every labelled image alike. An image without a label has no positive to be compared with
+    and is never drawn.
     """
     labels = check_multi_hot(labels).astype(np.float64)
     if not 0 <= power < np.inf:
@@ -218,38 +182,16 @@ def label_aware_weights(labels: np.ndarray, power: float = 0.5) -> np.ndarray:
 
 
 def repeat_factors(weights: np.ndarray) -> np.ndarray:
-    """How often each image is emitted per pass over a stream: f_i = u_i / mean u.
-
-    Args:
-        weights: (N,) from `label_aware_weights`.
-
-    Returns:
-        (N,) float64 with mean 1, so that a pass stays about as long as the data set.
-
-    Example:
-        >>> repeat_factors(np.array([0.25, 0.25, 0.5, 0.0])).tolist()
-        [1.0, 1.0, 2.0, 0.0]
-    """
+    """How often a pass emits each image, f_i = u_i / mean u, so that it stays about as long as the data set."""
     weights = check_weights(weights)
     return weights / weights.mean()
 
 
 def expected_frequencies(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of the drawn images that hold each label: sum over i of u_i y_ic / sum of u_i.
+    """(C,) share of the drawn images that hold each label: sum over i of u_i y_ic / sum of u_i.
 
-    Args:
-        labels: (N, C) multi-hot labels.
-        weights: (N,) from `label_aware_weights`; all equal gives the frequencies before resampling.
-
-    Returns:
-        (C,) float64 in [0, 1]. A multi-label image counts for each of its labels, so they do not sum to 1.
-
-    Raises:
-        ValueError: If the two differ in length.
-
-    Example:
-        >>> expected_frequencies(np.array([[1, 0], [1, 1]]), np.array([0.25, 0.75])).tolist()
-        [1.0, 0.75]
+    Equal weights give the frequencies before resampling. A multi-label image counts for each of its labels, so they do
+    not sum to 1.
     """
     labels, weights = check_multi_hot(labels), check_weights(weights)
     if len(labels) != len(weights):
@@ -258,26 +200,13 @@ def expected_frequencies(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def draw_epoch(weights: np.ndarray, num_draws: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Draws the images of one epoch in proportion to their weights (systematic sampling).
+    """Draws the images of one epoch in proportion to their (N,) weights: (num_draws,) positions (systematic sampling).
 
-    The images lie end to end on [0, 1), each as long as its share, in an order shuffled anew for each epoch;
-    the points (k + U) / num_draws, k = 0 .. num_draws - 1, with one uniform U, are the draws, which are then
-    shuffled. Every image is thus drawn its expected number of times rounded down or up (independent draws
-    would show some images thrice by luck and others never), and the mean over epochs is exact. With equal
-    weights and as many draws as images, each is drawn once.
-
-    Args:
-        weights: (N,) >= 0, any scale.
-        num_draws: Draws in the epoch, >= 1.
-        seed: Any integer.
-        epoch: Number of the epoch, >= 0.
-
-    Returns:
-        (num_draws,) int64 positions in `weights`; never one of weight 0.
-
-    Example:
-        >>> sorted(draw_epoch([0.25, 0.25, 0.5, 0.0], 4, seed=0, epoch=0).tolist())
-        [0, 1, 2, 2]
+    The images lie end to end on [0, 1), each as long as its share, in an order shuffled anew for each epoch; the points
+    (k + U) / num_draws, k = 0 .. num_draws - 1, with one uniform U, are the draws, which are then shuffled. Every image
+    is thus drawn its expected number of times rounded down or up (independent draws would show some images thrice by
+    luck and others never), and the mean over epochs is exact. With equal weights and as many draws as images, each is
+    drawn once.
 
     Reference:
         Madow and Madow, "On the theory of systematic sampling", Annals of Mathematical Statistics, 1944.
@@ -294,23 +223,10 @@ def draw_epoch(weights: np.ndarray, num_draws: int, *, seed: int, epoch: int) ->
 
 
 def repeat_pass(factors: np.ndarray, *, seed: int, epoch: int, number: int = 0) -> np.ndarray:
-    """One pass of repeat-factor sampling, shuffled.
+    """One pass of repeat-factor sampling, shuffled: positions in the (N,) factors, about as many as their sum.
 
-    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `streams.repeat_by_factor` is
-    the same for a stream without random access.
-
-    Args:
-        factors: (N,) >= 0, from `repeat_factors`.
-        seed: Any integer.
-        epoch: Number of the epoch, >= 0.
-        number: Of the pass within the epoch, >= 0.
-
-    Returns:
-        (M,) int64 positions in `factors`, M about the sum of the factors.
-
-    Example:
-        >>> sorted(repeat_pass(np.array([1.0, 0.0, 2.0]), seed=0, epoch=0).tolist())
-        [0, 2, 2]
+    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `streams.repeat_by_factor` is the
+    same for a stream without random access. `number` is that of the pass within the epoch.
 
     Reference:
         Gupta, Dollar and Girshick, "LVIS", CVPR 2019.
@@ -321,17 +237,9 @@ def repeat_pass(factors: np.ndarray, *, seed: int, epoch: int, number: int = 0) 
 
 
 def label_set_classes(labels: np.ndarray) -> np.ndarray:
-    """The class of each image: its exact label set, numbered in the order of the sets.
+    """(N,) class of each image: its exact label set, numbered in the order of the sets; -1 for images without a label.
 
-    Args:
-        labels: (N, C) multi-hot; with one label per row the classes are the labels themselves, in their order.
-
-    Returns:
-        (N,) int64, >= 0; -1 for images without a label, which have no class.
-
-    Example:
-        >>> label_set_classes(np.array([[0, 1], [1, 0], [0, 1], [1, 1], [0, 0]])).tolist()
-        [2, 1, 2, 0, -1]
+    With one label per row the classes are the labels themselves, in their order.
     """
     labels = check_multi_hot(labels).astype(np.int8)
     classes = np.full(len(labels), -1, np.int64)
@@ -350,33 +258,15 @@ def class_batches(
     epoch: int,
     num_batches: int | None = None,
 ) -> np.ndarray:
-    """Draws the batches of one epoch: P classes in each, K images of each class.
+    """The batches of one epoch, P >= 2 classes in each, K >= 2 images of each class: (num_batches, P K) positions.
 
-    In one pass, the images of every class are shuffled and dealt out K at a time, the last hand filled up with
-    others of the class; each batch takes one hand from P classes, those with the most hands left, equal ones by
-    lot. A pass ends when fewer than P classes have a hand left: what they hold waits for another epoch. So the
-    images of a class are drawn alike often, and none twice in a batch, save in a class of fewer than K images.
+    In one pass, the images of every class are shuffled and dealt out K at a time, the last hand filled up with others
+    of the class; each batch takes one hand from P classes, those with the most hands left, equal ones by lot. A pass
+    ends when fewer than P classes have a hand left: what they hold waits for another epoch. So the images of a class
+    are drawn alike often, and none twice in a batch, save in a class of fewer than K images.
 
-    Args:
-        classes: (N,) integers, the class of each image; negative: not drawn (`label_set_classes`). Classes of
-            one image are not drawn either, as it would have no positive.
-        classes_per_batch: P >= 2.
-        images_per_class: K >= 2.
-        seed: Any integer.
-        epoch: Number of the epoch, >= 0.
-        num_batches: Batches in the epoch; by default one pass. More take further passes.
-
-    Returns:
-        (num_batches, P K) int64 positions in `classes`, the rows of a batch in random order.
-
-    Raises:
-        ValueError: If an argument breaks its rule, or fewer than P classes have two images.
-
-    Example:
-        >>> classes = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2])
-        >>> batches = class_batches(classes, 2, 2, seed=0, epoch=0)
-        >>> [sorted(classes[batch].tolist()) for batch in batches]
-        [[0, 0, 1, 1], [0, 0, 1, 1]]
+    Images of a negative class (`label_set_classes`) are not drawn, nor the only one of a class, which would have no
+    positive. By default an epoch is one pass; more batches take further passes.
     """
     classes = np.asarray(classes)
     if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
@@ -398,23 +288,13 @@ def class_batches(
         )
     batches: list[np.ndarray] = []
     while not batches or (num_batches is not None and len(batches) < num_batches):
-        rng = np.random.default_rng([seed % 2**63, epoch, len(batches)])
+        rng = _generator(seed, epoch, len(batches))
         batches += _one_pass(drawable, classes_per_batch, images_per_class, rng)
     return np.stack(batches[:num_batches])
 
 
 def check_weights(weights: np.ndarray) -> np.ndarray:
-    """Returns weights as (N,) float64, or says what is wrong with them.
-
-    Args:
-        weights: (N,) numbers, >= 0, at least one above 0.
-
-    Returns:
-        (N,) float64.
-
-    Raises:
-        ValueError: If the rule above is broken.
-    """
+    """(N,) weights as float64, or a ValueError: they must be finite, >= 0, and one above 0."""
     weights = np.asarray(weights, np.float64)
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
         raise ValueError(
@@ -430,7 +310,8 @@ def _generator(*counters: int) -> np.random.Generator:
 
 def _one_pass(members: list[np.ndarray], width: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Batches of `width` hands of `size` images until fewer than `width` classes have one left."""
-    hands = [_deal(rng.permutation(positions), size) for positions in members]
+    # All images of a class once, the last hand filled up from the first images.
+    hands = [np.resize(rng.permutation(positions), (-(-len(positions) // size), size)) for positions in members]
     left = np.array([len(hand) for hand in hands])
     batches = []
     while np.count_nonzero(left) >= width:
@@ -439,9 +320,3 @@ def _one_pass(members: list[np.ndarray], width: int, size: int, rng: np.random.G
         batches.append(rng.permutation(np.concatenate([hands[c][left[c]] for c in chosen])))
     rng.shuffle(batches)
     return batches
-
-
-def _deal(shuffled: np.ndarray, size: int) -> np.ndarray:
-    """(hands, size): all images once, the last hand filled up from the first images."""
-    hands = -(-len(shuffled) // size)
-    return np.resize(shuffled, (hands, size))

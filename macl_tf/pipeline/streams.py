@@ -17,34 +17,12 @@ def repeat_by_factor(
     seed: int,
     epoch: int | tf.Tensor = 0,
 ) -> tf.data.Dataset:
-    """Resamples a stream that offers no random access, in one pass.
+    """Resamples a finite stream of repeatable order, without random access, in one pass (repeat-factor sampling).
 
-    Each element is emitted floor(f) times, plus once more with probability f - floor(f), and the result goes
-    through a shuffle buffer.
-
-    Args:
-        dataset: Finite stream of any elements, in a repeatable order.
-        factors: (N,) factors by position in the stream (`repeat_factors`), or a function from an element to
-            its scalar factor.
-        buffer_size: Elements in the shuffle buffer, >= 1. Repeats of an element leave it side by side, so it
-            should span many batches; 1 does not shuffle.
-        seed: Any integer.
-        epoch: Number of the pass; each has its own draws and its own order. May be a tensor.
-
-    Returns:
-        Dataset of the same elements, the same at every iteration.
-
-    Raises:
-        ValueError: If `buffer_size` is below 1.
-
-    Example:
-        >>> factors = np.array([1.0, 0.0, 2.0])
-        >>> stream = repeat_by_factor(tf.data.Dataset.range(3), factors, buffer_size=8, seed=0)
-        >>> sorted(int(element) for element in stream)
-        [0, 2, 2]
-
-    Reference:
-        Gupta, Dollar and Girshick, "LVIS", CVPR 2019 (repeat-factor sampling).
+    Each element is emitted floor(f) times, plus once more with probability f - floor(f); f is its factor by position,
+    of (N,) `factors` (`samplers.repeat_factors`), or what a function of it gives. The result goes through a shuffle
+    buffer: repeats enter it side by side, so it should span many batches; 1 does not shuffle. Each pass (`epoch`, which
+    may be a tensor) has its own draws and order, the same at every iteration.
     """
     if buffer_size < 1:
         raise ValueError(f"buffer_size must be >= 1, got {buffer_size}.")
@@ -69,19 +47,7 @@ def repeat_by_factor(
 
 
 def stateless_seed(seed: int, *counters: int | tf.Tensor) -> tf.Tensor:
-    """Key for `tf.random.stateless_*`, of its own for each combination of seed and counters.
-
-    Args:
-        seed: Any integer.
-        *counters: Integers or integer tensors, such as epoch and step.
-
-    Returns:
-        (2,) int64.
-
-    Example:
-        >>> stateless_seed(0, 1, 2).shape
-        TensorShape([2])
-    """
+    """(2,) int64 key for `tf.random.stateless_*`, its own for each seed and counters, such as epoch and step."""
     key = tf.constant([seed, 0], tf.int64)
     for counter in counters:
         key = tf.random.experimental.stateless_fold_in(key, tf.cast(counter, tf.int64), "philox")

@@ -28,61 +28,37 @@ _highway, _beach = partial(draw.road, lanes=(3, 5)), partial(draw.sea, beach=0.8
 
 # Weight of the scene, what the ground may be, and what is drawn on it, each with its probability, in this order.
 SCENES: tuple[tuple[float, tuple[str, ...], tuple[tuple[_Step, float], ...]], ...] = (
-    (
-        19,
-        ("grass", "grass", "bare-soil"),
-        ((_grass, 0.4), (draw.road, 0.85), (_houses, 0.95), (draw.cars, 0.6), (draw.trees, 0.8)),
-    ),
+    (19, ("grass", "grass", "bare-soil"),
+     ((_grass, 0.4), (draw.road, 0.85), (_houses, 0.95), (draw.cars, 0.6), (draw.trees, 0.8))),
     (13, ("grass", "bare-soil", "pavement"), ((draw.parking, 1), (_halls, 0.6), (draw.cars, 0.9), (draw.trees, 0.55))),
     (11, ("grass", "bare-soil"), ((_soil, 0.4), (_highway, 1), (draw.cars, 0.75), (draw.trees, 0.6))),
-    (
-        13,
-        ("grass", "bare-soil"),
-        ((draw.fields, 1), (draw.road, 0.4), (_farms, 0.12), (draw.wood, 0.25), (draw.trees, 0.25)),
-    ),
+    (13, ("grass", "bare-soil"),
+     ((draw.fields, 1), (draw.road, 0.4), (_farms, 0.12), (draw.wood, 0.25), (draw.trees, 0.25))),
     (10, ("grass", "bare-soil"), ((_soil, 0.3), (draw.wood, 1), (draw.wood, 0.5), (draw.road, 0.3), (draw.trees, 0.5))),
-    (
-        8,
-        ("grass", "bare-soil"),
-        ((_sand, 0.2), (draw.river, 0.9), (draw.road, 0.3), (draw.wood, 0.45), (draw.trees, 0.5)),
-    ),
+    (8, ("grass", "bare-soil"),
+     ((_sand, 0.2), (draw.river, 0.9), (draw.road, 0.3), (draw.wood, 0.45), (draw.trees, 0.5))),
     (7, ("grass", "bare-soil"), ((_beach, 1), (draw.ships, 0.2), (draw.road, 0.1), (draw.trees, 0.45))),
-    (
-        6,
-        ("pavement", "grass"),
-        ((draw.sea, 1), (draw.docks, 0.8), (draw.ships, 0.75), (_halls, 0.35), (draw.trees, 0.2)),
-    ),
-    (
-        6,
-        ("grass", "grass", "pavement"),
-        ((_paving, 0.4), (draw.road, 0.3), (draw.court, 1), (draw.cars, 0.4), (draw.trees, 0.7)),
-    ),
-    (
-        3.6,
-        ("bare-soil", "pavement", "grass"),
-        ((_soil, 0.3), (draw.road, 0.4), (draw.tanks, 1), (_halls, 0.4), (draw.cars, 0.4)),
-    ),
+    (6, ("pavement", "grass"),
+     ((draw.sea, 1), (draw.docks, 0.8), (draw.ships, 0.75), (_halls, 0.35), (draw.trees, 0.2))),
+    (6, ("grass", "grass", "pavement"),
+     ((_paving, 0.4), (draw.road, 0.3), (draw.court, 1), (draw.cars, 0.4), (draw.trees, 0.7))),
+    (3.6, ("bare-soil", "pavement", "grass"),
+     ((_soil, 0.3), (draw.road, 0.4), (draw.tanks, 1), (_halls, 0.4), (draw.cars, 0.4))),
     (2.7, ("grass", "pavement", "bare-soil"), ((draw.apron, 1), (draw.airplanes, 1), (_halls, 0.3), (_grass, 0.15))),
     (4, ("sand", "bare-soil"), ((_sand, 0.6), (_soil, 0.5), (draw.road, 0.45), (_lake, 0.15), (draw.trees, 0.3))),
-)
+)  # fmt: skip
 _CHANCES = np.array([weight for weight, _, _ in SCENES]) / sum(weight for weight, _, _ in SCENES)
 
 
 def draw_tile(index: int, image_size: int = 96, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Draw one tile. It depends on its arguments alone, so it is the same in an archive of any length.
 
-    Args:
-        index: number of the tile, >= 0.
-        image_size: side in pixels, >= 16. Other sizes show the same scene, up to details
-            that hang on single pixels (is this parking place still free?).
-        seed: seed of the archive, >= 0.
+    Another `image_size`, >= 16, shows the same scene, up to details that hang on single pixels (is this parking place
+    still free?). Later shapes cover earlier ones in image and mask.
 
     Returns:
         image (image_size, image_size, 3) uint8 RGB, and mask (image_size, image_size) uint8: for each
-        pixel the position of its label in `LABEL_NAMES`. Later shapes cover earlier ones in both.
-
-    Raises:
-        ValueError: for an argument out of its range.
+        pixel the position of its label in `LABEL_NAMES`.
     """
     for name, value, least in (("index", index, 0), ("image_size", image_size, 16), ("seed", seed, 0)):
         if value < least:
@@ -104,26 +80,11 @@ def areas_of(mask: np.ndarray) -> np.ndarray:
 
 
 def make_synthetic(num_tiles: int = 1200, image_size: int = 96, seed: int = 0) -> Archive:
-    """Draw the synthetic archive.
+    """Draw the synthetic archive: tiles of `image_size`, >= 16, from a seed, >= 0. Tile i is the same in any number.
 
     Fourteen labels, 1 to 6 a tile, long-tailed: the most frequent is in about 63 % of the tiles, the rarest in 3 %.
-    Labels and areas are read off the masks, so a label that ended up covered by others is not there.
-
-    Args:
-        num_tiles: how many tiles, >= 1. Tile i is the same whatever their number.
-        image_size: side in pixels, >= 16.
-        seed: which archive, >= 0.
-
-    Returns:
-        The archive, with all images in memory (28 kB a tile at 96 pixels). Its images are read-only views.
-
-    Raises:
-        ValueError: for an argument out of its range.
-
-    Example:
-        >>> archive = make_synthetic(num_tiles=4)
-        >>> archive.labels.shape, archive.read_image(3).shape
-        ((4, 14), (96, 96, 3))
+    Labels and areas are read off the masks, so a label that ended up covered by others is not there. All images are in
+    memory (28 kB a tile at 96 pixels), and are read as read-only views.
     """
     if num_tiles < 1:
         raise ValueError(f"num_tiles must be >= 1, got {num_tiles}.")

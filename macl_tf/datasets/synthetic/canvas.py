@@ -58,19 +58,11 @@ def half_plane(rng: np.random.Generator, angle: float, offset: float, waviness: 
     return outline((0.5, 0.5), [*edge(rng, offset, waviness), (1.1, 2.0), (-1.1, 2.0)], angle)
 
 
-def _moved(points: Points, by: Point) -> Points:
-    return [(x + by[0], y + by[1]) for x, y in points]
-
-
 class Canvas:
-    """Three layers of one tile (colour, label index, light), drawn in unit coordinates.
+    """Three layers of one tile (colour, label index, light) of `size` pixels, drawn in unit coordinates.
 
-    A shape covers what lies under it in every layer, so the label map is exactly what can be seen.
-    Shadows darken the colours and leave the labels.
-
-    Args:
-        size: side of the finished tile in pixels.
-        rng: where every random choice of this tile comes from.
+    A shape covers what lies under it in every layer, so the label map is exactly what can be seen. Shadows darken the
+    colours and leave the labels. Every random choice of the tile comes from `rng`.
     """
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
@@ -87,7 +79,7 @@ class Canvas:
     def polygon(self, points: Points, label: int, colour: Colour, height: float = 0.0) -> None:
         """Fill a polygon; with a height it throws a shadow that long."""
         if height:
-            shadow = _moved(points, (height * self._sun[0], height * self._sun[1]))
+            shadow = [(x + height * self._sun[0], y + height * self._sun[1]) for x, y in points]
             self._lit.polygon(self._pixels(shadow), fill=SHADOW)
         pixels = self._pixels(points)
         self._paint.polygon(pixels, fill=colour)
@@ -141,14 +133,9 @@ class Canvas:
         return None
 
     def develop(self, mottle: np.ndarray, grain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Texture, light, haze and sensor noise: the photograph of what was drawn.
+        """Texture, light, haze and sensor noise: the photograph of what was drawn, and its labels, both uint8.
 
-        Args:
-            mottle: (C,) float32, relative strength of the coarse texture of each label.
-            grain: (C,) float32, the same for the fine texture.
-
-        Returns:
-            image (size, size, 3) uint8 and labels (size, size) uint8.
+        `mottle` and `grain`, (C,) float32, are the relative strengths of the coarse and the fine texture of each label.
         """
         rng, size = self.rng, self.size
         labels = np.asarray(self._labels)[OVERSAMPLING // 2 :: OVERSAMPLING, OVERSAMPLING // 2 :: OVERSAMPLING].copy()
