@@ -39,6 +39,13 @@ example:
 INDEX_HELP = """\
 Builds a new version of the index: from the shards that `macl embed` wrote, or, without --from, from the present index
 with its upserts and deletes folded in. One `macl index` or `macl export` works in SERVED at a time.
+
+With --backbone it makes a folder of images searchable by a pretrained network, without a label or any training; the
+same command again adds what came since.
+
+examples:
+  macl index TILES --backbone efficientnet-lite0 --output served && macl serve served
+  macl index served --from shards
 """
 
 SEARCH_HELP = """\
@@ -88,7 +95,8 @@ def add_commands(commands: Any) -> None:
         added = commands.add_parser(name, help=words, description=description)
         added.set_defaults(run=run, **defaults)
         if name != "export":
-            added.add_argument("served", metavar="SERVED", help="what `macl export` wrote")
+            folder = "; with --backbone, the folder of images" if name == "index" else ""
+            added.add_argument("served", metavar="SERVED", help=f"what `macl export` wrote{folder}")
         return added.add_argument
 
     def add_build(option: Callable[..., Any]) -> None:
@@ -125,7 +133,13 @@ def add_commands(commands: Any) -> None:
     option = command("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
                      after_interrupt="The index is as it was.")  # fmt: skip
     option("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
-    option("--discard-changes", action="store_true", help="with --from: also where upserts and deletes are lost by it")
+    option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
+    option("--backbone", help="index a folder of images by this network: as of `macl train --set backbone=...`")
+    option("--weights", default="imagenet", help="its weights: imagenet (default), encoder.keras of a run, or a file")
+    option("--image-size", type=int, default=224, help="side at which it sees an image, pixels (224)")
+    option("--turns", type=int, default=1, help="quarter turns to average over (1); 4 costs four times the time")
+    option("--table", metavar="FILE", help="label table of the images, to show and filter by")
+    option("--output", metavar="SERVED", default="served", help="with --backbone: folder to write to (served)")
     add_build(option)
 
     option = command("search", "find the tiles most like a picture", SEARCH_HELP, run_search, more="images")
@@ -200,10 +214,30 @@ def run_embed(options: argparse.Namespace) -> int:
 
 def run_index(options: argparse.Namespace) -> int:
     """`macl index`."""
-    from macl_tf.export.exporting import compact_index, index_shards
+    from macl_tf.export.exporting import compact_index, index_shards, index_untrained
 
     build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
-    if options.shards:
+    if options.backbone:
+        if options.shards:
+            raise ValueError("--backbone embeds a folder of images, --from takes shards: give one of them.")
+        settings = Settings(
+            dataset="folder",
+            backbone=options.backbone,
+            weights=options.weights,
+            image_size=options.image_size,
+            turns=options.turns,
+            descriptor="backbone",
+        )
+        index_untrained(
+            options.served,
+            options.output,
+            settings,
+            table=options.table,
+            discard_changes=options.discard_changes,
+            progress=not options.quiet,
+            **build,
+        )
+    elif options.shards:
         index_shards(
             options.served, options.shards, discard_changes=options.discard_changes, progress=not options.quiet, **build
         )

@@ -17,10 +17,10 @@ from macl_tf.datasets.splits import Splits
 from macl_tf.datasets.walk import shorten
 from macl_tf.embedding.embedding import embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards
-from macl_tf.embedding.sources import ArchiveSource
+from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from macl_tf.export.deployment import stable_version, write_deployment
 from macl_tf.export.retriever import EmptyIndexError, build_retriever
-from macl_tf.export.saved_model import ExportedEncoder, export_encoder, exported_version
+from macl_tf.export.saved_model import ExportedEncoder, export_backbone, export_encoder, exported_version
 from macl_tf.files import PARTIAL, locked
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
@@ -28,6 +28,7 @@ from macl_tf.index.journal import lock_path
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.index.version import Stored
 from macl_tf.training.run_directory import archive_of, finished_run
+from macl_tf.training.settings import Settings
 
 _NAMED = 3  # sources that stand in the name of an archive
 
@@ -113,11 +114,59 @@ def export_run(
                 say(describe_index(build_from(shards, root, info, keep, discard_changes, progress)))
             shutil.rmtree(shards, ignore_errors=True)  # also what an export left that was killed at this very place
             write_retriever(served, keep, say)
-        say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
-        used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
-                for version in versions(served / "index")}  # fmt: skip
-        prune(served / "encoder", keep, {*used, stable_version(served)})
+        finish(served, keep, say)
     return served
+
+
+def index_untrained(
+    folder: str | os.PathLike[str],
+    served: str | os.PathLike[str],
+    settings: Settings,
+    *,
+    table: str | None = None,
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    thumbnail_size: int = 128,
+    discard_changes: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Makes a folder of images searchable by a pretrained backbone, without a label or any training.
+
+    Writes what `export_run` writes. The same call again goes on where one was interrupted, and later embeds what came
+    or changed; the shards stay in `served`. Arguments and errors as of `export_run`; `settings` say which backbone,
+    weights, image size and turns; `table` may name labels to show and filter by.
+    """
+    from macl_tf.models.backbones import check_backbone
+
+    check_backbone(settings.backbone, imagenet=settings.weights == "imagenet")
+    served, source = Path(served).expanduser(), FolderSource(folder, table)
+    say: Callable[[str], None] = print if progress else lambda *_: None
+    (served / "encoder").mkdir(parents=True, exist_ok=True)
+    with publishing_alone(served):
+        root = served / "index"
+        check_changes(root, discard_changes)
+        path = export_backbone(settings, served)
+        encoder = ExportedEncoder.load(served, int(path.name))
+        say(f"encoder    {path}: {settings.backbone}, {encoder.dim} dimensions, {encoder.image_size} px")
+        shards = served / f"shards-{encoder.info['sha256'][:8]}-{thumbnail_size}"
+        print(embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress))
+        info = {
+            "encoder": encoder_identity(served, encoder.version),
+            "built": {"kind": kind, "recall_target": recall_target, "thumbnail_size": thumbnail_size},
+        }
+        say(describe_index(build_from(shards, root, info, keep, discard_changes, progress)))
+        write_retriever(served, keep, say)
+        finish(served, keep, say)
+    return served
+
+
+def finish(served: Path, keep: int, say: Callable[[str], None]) -> None:
+    """Writes the files of a server, and removes encoders that nobody needs."""
+    say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
+    used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
+            for version in versions(served / "index")}  # fmt: skip
+    prune(served / "encoder", keep, {*used, stable_version(served)})
 
 
 def index_shards(

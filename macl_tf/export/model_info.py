@@ -18,6 +18,7 @@ from macl_tf.training.run_directory import (
     read_run,
     run_settings,
 )
+from macl_tf.training.settings import Settings
 
 # Of the signatures and what they promise; an export of another format is made anew.
 FORMAT = 2
@@ -54,25 +55,39 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
         raise ValueError(f"descriptor must be one of {known} for this run, got '{descriptor}'.")
     metrics = read_run(run, METRICS)
     figures = metrics.get("trained", {}).get(descriptor, {})
-    values = dataclasses.asdict(settings)
-    values |= {key: Path(values[key]).name for key in _PATHS}
-    file_digest = sha256_of(run / ENCODER)
     try:
         training: dict[str, Any] = read_run(run, VERSIONS)
     except FileNotFoundError:
         training = {}
     training.pop("command", None)  # it may name folders of the machine
+    return _described(settings, descriptor, sha256_of(run / ENCODER)) | {
+        "labels": read_run(run, LABELS)["label_names"],
+        "dataset": {"name": settings.dataset, "split": metrics.get("split"), "licence": LICENCES.get(settings.dataset)},
+        "figures": {key: figures[key] for key in FIGURES if key in figures},
+        "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
+    }
+
+
+def describe_backbone(settings: Settings, weights_sha256: str) -> dict[str, Any]:
+    """The facts about a backbone that was not trained on any archive, as `describe_encoder` gives them."""
+    return _described(settings, settings.descriptor, weights_sha256)
+
+
+def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict[str, Any]:
+    values = dataclasses.asdict(settings)
+    values |= {key: Path(values[key]).name for key in _PATHS}
+    deciding = f"{encoder_sha256} {descriptor} {settings.image_size} {settings.turns} {FORMAT}"
     return {
         "format": FORMAT,
         "descriptor": descriptor,
         "dim": None,
         "image_size": settings.image_size,
-        "labels": read_run(run, LABELS)["label_names"],
+        "labels": [],
         "preprocessing": PREPROCESSING.format(size=settings.image_size),
-        "dataset": {"name": settings.dataset, "split": metrics.get("split"), "licence": LICENCES.get(settings.dataset)},
-        "figures": {key: figures[key] for key in FIGURES if key in figures},
-        "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
+        "dataset": {"name": None, "split": None, "licence": None},
+        "figures": {},
+        "versions": {"training": {}, "export": installed_versions(*_PACKAGES)},
         "settings": values,
-        "encoder_sha256": file_digest,
-        "sha256": hashlib.sha256(f"{file_digest} {descriptor} {settings.turns} {FORMAT}".encode()).hexdigest(),
+        "encoder_sha256": encoder_sha256,
+        "sha256": hashlib.sha256(deciding.encode()).hexdigest(),
     }

@@ -47,9 +47,31 @@ def export_encoder(
     there = exported_version(run_dir, served, descriptor=descriptor)
     if there is not None:
         return there
-    run, root = Path(run_dir), Path(served) / KIND
+    run = Path(run_dir)
     info = describe_encoder(run, descriptor)
     model = turned(descriptor_model(read_encoder(run), info["descriptor"]), info["settings"]["turns"])
+    return publish_encoder(model, info, served, keep=keep)
+
+
+def export_backbone(settings: Any, served: str | os.PathLike[str]) -> Path:
+    """As `export_encoder`, of a backbone with the weights that `settings` name and no training: its pooled features."""
+    from macl_tf.export.model_info import describe_backbone
+    from macl_tf.models.backbones import weights_digest
+    from macl_tf.models.descriptors import descriptor_model, turned
+    from macl_tf.models.encoders import build_encoder
+
+    encoder = build_encoder(
+        settings.image_size, backbone=settings.backbone, width=settings.width, weights=settings.weights or None
+    )
+    features = descriptor_model(encoder, settings.descriptor)
+    info = describe_backbone(settings, weights_digest(features.weights))
+    there = _holding(served, info)
+    return there or publish_encoder(turned(features, settings.turns), info, served)
+
+
+def publish_encoder(model: Any, info: dict[str, Any], served: str | os.PathLike[str], *, keep: int = 0) -> Path:
+    """Writes a model from pixels (B, S, S, 3) to (B, D) as the next version of SERVED/encoder."""
+    root = Path(served) / KIND
     info["dim"] = int(model.output_shape[-1])
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(info)
@@ -64,7 +86,11 @@ def exported_version(
     """Folder of the newest version of SERVED/encoder if it holds a run's encoder already; arguments as above."""
     from macl_tf.export.model_info import describe_encoder
 
-    root, info = Path(served) / KIND, describe_encoder(Path(run_dir), descriptor)
+    return _holding(served, describe_encoder(Path(run_dir), descriptor))
+
+
+def _holding(served: str | os.PathLike[str], info: dict[str, Any]) -> Path | None:
+    root = Path(served) / KIND
     if versions(root):
         with suppress(ArtifactError):  # one that is damaged is no reason not to write a whole one
             path, manifest = open_version(root, KIND)
