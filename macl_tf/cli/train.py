@@ -17,8 +17,7 @@ examples:
   macl train --dataset ucm --data-dir UCMerced_LandUse     # UC Merced, in the folder that was unpacked
   macl train --dataset folder --data-dir TILES --table labels.csv
   macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
-  macl train --dataset folder --data-dir TILES --set backbone=efficientnet-lite0 --set weights=imagenet \\
-    --set image_size=128 --set trainable=head              # a head on ImageNet features, in seconds
+  macl train --set backbone=efficientnet-lite0 --set weights=imagenet --set trainable=head  # a head, in seconds
   macl train --config configs/pretraining.toml --run-dir PRE         # an encoder to start from, of synthetic tiles
   macl train --dataset ucm --data-dir UCMerced_LandUse --set weights=PRE/encoder.keras
 """
