@@ -165,3 +165,43 @@ def test_a_file_of_weights_is_not_opened_before_its_digest_is_right(tmp_path):
     with pytest.raises(ValueError, match=r"must hold tensors alone, got _?io\.open"):
         read_tensors(bad, sha256_of(bad))  # a digest that is right makes no program of a file
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
+def test_features_are_the_original_networks(name):
+    torch = pytest.importorskip("torch")
+    original = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_pretrained(
+        name, weights_path=str(efficientnet_lite.weights_file(name)), image_size=64
+    )
+    scaled = torch.from_numpy(((PIXELS - 127) / 128).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        expected = original.eval().extract_features(scaled).mean((2, 3)).numpy()
+    encoder = build_encoder(64, backbone=name, weights="imagenet")
+    found = keras.Model(encoder.input, encoder.get_layer("features").output).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)  # float32 sums of 1280 channels, in another order
+
+
+def test_a_preset_of_keras_hub_is_loaded_scaled_and_kept(tmp_path):
+    """A DINOv2 of random weights in a local preset; the published ones are downloaded, which tests may not."""
+    hub = pytest.importorskip("keras_hub")
+    network = hub.models.DINOV2Backbone(
+        patch_size=16, num_layers=1, hidden_dim=8, num_heads=2, intermediate_dim=16, image_shape=(64, 64, 3),
+        position_embedding_shape=(64, 64, 3),
+    )  # fmt: skip
+    converter = hub.layers.DINOV2ImageConverter(
+        image_size=(64, 64), scale=[1 / 50, 1 / 60, 1 / 70], offset=[-1.0, -2.0, -3.0]
+    )
+    network.save_to_preset(str(tmp_path / "preset"))
+    converter.save_to_preset(str(tmp_path / "preset"))
+    name = f"hub:{tmp_path / 'preset'}"
+    encoder = build_encoder(64, backbone=name, weights="imagenet", embedding_dim=4)
+    features = keras.Model(encoder.input, encoder.get_layer("features").output).predict(PIXELS, verbose=0)
+    expected = network.predict({"images": converter(PIXELS)}, verbose=0)[:, 0]  # the class token
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    encoder.save(tmp_path / "encoder.keras")
+    kept = keras.saving.load_model(tmp_path / "encoder.keras", compile=False)
+    np.testing.assert_allclose(
+        kept.predict(PIXELS, verbose=0), encoder.predict(PIXELS, verbose=0), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(ConnectionError, match=r"weights of hub:.*none could not be loaded"):
+        build_encoder(64, backbone=f"hub:{tmp_path / 'none'}", weights="imagenet")
