@@ -85,8 +85,8 @@ def test_everything_that_a_model_may_hold_is_registered():
         text = path.read_text(encoding="utf-8")
         if "keras" in text and any(isinstance(node, ast.ClassDef) for node in ast.parse(text).body):
             name = ".".join(("macl_tf", *path.relative_to(PACKAGE).with_suffix("").parts))
-            classes += [value for value in vars(importlib.import_module(name)).values()
-                        if inspect.isclass(value) and issubclass(value, kinds) and value.__module__ == name]  # fmt: skip
+            classes += [each for each in vars(importlib.import_module(name)).values()
+                        if inspect.isclass(each) and issubclass(each, kinds) and each.__module__ == name]  # fmt: skip
     # After the last import: an abstract class has its registered subclasses in modules that may come late.
     registered = set(keras.saving.get_custom_objects().values())
     for value in classes:
