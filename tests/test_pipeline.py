@@ -1,6 +1,5 @@
 """Training batches: what is drawn, in which order, and that image and labels stay together."""
 
-import doctest
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +11,6 @@ import tensorflow as tf
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image
-from macl_tf.pipeline import augmentation, pipeline
 from macl_tf.pipeline.pipeline import load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS, label_aware_weights
 
@@ -304,9 +302,3 @@ def test_bad_arguments(changes, message):
 def test_bad_indices(indices, message):
     with pytest.raises(ValueError, match=message):
         training_dataset(plain_archive(), np.array(indices), **(COMMON | {"batch_size": 1}))
-
-
-@pytest.mark.parametrize(("module", "least"), [(pipeline, 9), (augmentation, 1)])
-def test_examples_of_the_docstrings(module, least):
-    result = doctest.testmod(module)
-    assert result.attempted >= least and result.failed == 0

@@ -1,11 +1,8 @@
 """Label-aware weights against hand calculations, draws against the binomial distribution."""
 
-import doctest
-
 import numpy as np
 import pytest
 
-from macl_tf.pipeline import samplers
 from macl_tf.pipeline.samplers import (
     SAMPLERS,
     draw_epoch,
@@ -201,8 +198,3 @@ for name in SAMPLERS:
 print(sorted({"tensorflow", "keras", "torch", "jax"} & set(sys.modules)))
 """
     assert run_python(script).stdout.strip() == "[]"
-
-
-def test_examples_of_the_docstrings():
-    result = doctest.testmod(samplers, extraglobs={"np": np})
-    assert result.attempted >= 8 and result.failed == 0

@@ -1,13 +1,11 @@
 """Repeat-factor resampling of a stream: how often, in which order, repeatably."""
 
-import doctest
 from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.pipeline import streams
 from macl_tf.pipeline.samplers import label_aware_weights, repeat_factors
 from macl_tf.pipeline.streams import repeat_by_factor
 from tests.test_samplers import long_tail
@@ -76,8 +74,3 @@ def test_elements_of_any_structure_pass_unchanged():
 def test_buffer_size():
     with pytest.raises(ValueError, match="buffer_size must be >= 1, got 0"):
         emitted(np.ones(2), buffer_size=0)
-
-
-def test_examples_of_the_docstrings():
-    result = doctest.testmod(streams, extraglobs={"np": np, "tf": tf})
-    assert result.attempted >= 3 and result.failed == 0

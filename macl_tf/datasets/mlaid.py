@@ -57,14 +57,13 @@ class Mlaid(ArchiveBuilder):
         """Join images and rows by name; of two images with one stem, one from images_tr or images_test is taken."""
         root, table = paths
         images = choose_by_stem(image_paths(root), lambda path: _split_of(path, root) is None)
-        records, notes = table_records(SOURCE, root, images, read_label_table(table).choose(LABEL_NAMES))
-        splits = [_split_of(record.path, root) for record in records]
+        listing = table_records(SOURCE, root, images, read_label_table(table).choose(LABEL_NAMES))
+        splits = [_split_of(record.path, root) for record in listing.records]
         if unknown := splits.count(None):
             lying = "images lie neither in images_tr nor in images_test"
-            return Listing(records, [*notes, f"{unknown} {lying}: the official split is not known"])
-        return Listing(
-            [replace(record, split=str(split)) for record, split in zip(records, splits, strict=True)], notes
-        )
+            return Listing(listing.records, [*listing.notes, f"{unknown} {lying}: the official split is not known"])
+        pairs = zip(listing.records, splits, strict=True)
+        return Listing([replace(record, split=str(split)) for record, split in pairs], listing.notes)
 
 
 def _split_of(path: Path, root: Path) -> str | None:

@@ -161,8 +161,9 @@ def masked_records(
         found = first_table(roots[:1], table)
         if found is None:
             raise source.missing(roots[0], f"{len(images)} pictures are there, but no {without_masks}")
-        records, more = table_records(source, roots[0], images, read_label_table(found).choose(tuple(colours)))
-        return Listing(records, [*notes, f"there are no masks: labels are from {found.name}", *more])
+        listing = table_records(source, roots[0], images, read_label_table(found).choose(tuple(colours)))
+        told = [*notes, f"there are no masks: labels are from {found.name}", *listing.notes]
+        return Listing(listing.records, told)
     matched = sorted(images.keys() & masks.keys())
     if not matched:
         raise source.missing(roots[0], f"{len(masks)} masks are there, but not their pictures{without_pictures}")
@@ -178,11 +179,9 @@ def masked_records(
     )
 
 
-def table_records(
-    source: Source, root: Path, images: Mapping[str, Path], table: LabelTable
-) -> tuple[list[Record], list[str]]:
-    """The images, by their stems, that have a row in a table, and notes on what was left out."""
+def table_records(source: Source, root: Path, images: Mapping[str, Path], table: LabelTable) -> Listing:
+    """The images, by their stems, that have a row in a table."""
     matched, notes = match_table(images, table)
     if not matched:
         raise source.missing(root, f"no image has a row in {table.path.name}")
-    return [Record(images[stem], row) for stem, row in sorted(matched.items())], notes
+    return Listing([Record(images[stem], row) for stem, row in sorted(matched.items())], notes)

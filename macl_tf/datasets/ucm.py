@@ -107,10 +107,10 @@ class Ucm(ArchiveBuilder):
         root, table = paths
         images = choose_by_stem(image_paths(root), lambda path: path.suffix.lower() == ".png")
         if table.suffix.lower() != ".mat":
-            return Listing(*table_records(SOURCE, root, images, read_label_table(table).choose(LABEL_NAMES)))
-        records, notes = table_records(SOURCE, root, images, _read_mat(table))
-        notes.append(f"labels are from {table.name}, which differs from the published text table in one cell")
-        return Listing(records, notes)
+            return table_records(SOURCE, root, images, read_label_table(table).choose(LABEL_NAMES))
+        listing = table_records(SOURCE, root, images, _read_mat(table))
+        note = f"labels are from {table.name}, which differs from the published text table in one cell"
+        return Listing(listing.records, [*listing.notes, note])
 
 
 def _read_mat(path: Path) -> LabelTable:

@@ -19,11 +19,7 @@ from macl_tf.labels import check_multi_hot
 class Sampler(ABC):
     """Which images each batch of an epoch shows. Every epoch is a function of (labels, seed, number of the epoch).
 
-    Args:
-        labels: (N, C) multi-hot labels of the training images.
-        batch_size: B, images in a batch, >= 1 and at most the number of drawable rows.
-        seed: Any integer.
-        steps: Batches in an epoch, >= 1; by default drawable rows // B.
+    `make_sampler` says what it takes. By default an epoch has drawable rows // B batches.
 
     Attributes:
         drawable: (n,) int64 rows of the labels that may be drawn, ascending.
