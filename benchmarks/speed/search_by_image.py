@@ -80,7 +80,7 @@ def picture_path(served: Path, files: list[Path]) -> dict[str, Any]:
         steps["total_ms"].append(1000 * (time.perf_counter() - begin))
     medians = {name: statistics.median(times[len(warm) :]) for name, times in steps.items()}
     rest = 1 - medians["encoder_ms"] / sum(medians[name] for name in STEPS)
-    return {"image_size": size, "kind": engine.index.kind, **medians, "rest_share": rest}
+    return {"image_size": size, "kind": engine.index.info["kind"], **medians, "rest_share": rest}
 
 
 def table(summary: dict[str, Any]) -> str:

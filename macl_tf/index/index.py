@@ -40,6 +40,7 @@ class Index:
 
     Example:
         >>> import numpy as np, tempfile
+        >>> from macl_tf.index.filters import Filter
         >>> root = tempfile.mkdtemp()
         >>> items = Items.of(("sea", "sand"), ["a", "b", "c"], [[1, 0], [0, 1], [1, 1]])
         >>> path = build_index(root, items, [[1, 0], [0, 1], [0.6, 0.8]] @ np.eye(2), info={}, progress=False)
