@@ -1,23 +1,28 @@
 """What the benchmarks compute themselves: trials, runs, bootstrap intervals, command lines without places."""
 
 import argparse
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 
+from benchmarks.command import RESULTS
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import encoders, evaluate_run, experiment, report, results_file, runs
 from benchmarks.compare.experiment import Experiment
 from benchmarks.environment import made_by, settings_without_places, without_places
+from benchmarks.speed import __main__ as speed_experiments
 from benchmarks.speed import losses
+from benchmarks.speed.__main__ import EXPERIMENTS
 from macl_tf.training.settings import LOSSES, load_settings
 
 
@@ -487,3 +492,26 @@ def test_what_an_experiment_needs_is_asked_for(tmp_path, monkeypatch, capsys, wo
         compare.main()
     assert re.search(why, capsys.readouterr().err)
     assert not (tmp_path / "work").exists()
+
+
+def test_every_speed_result_is_of_an_experiment():
+    for path in sorted(RESULTS.glob("*.json")):
+        command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        if command.startswith("python -m benchmarks.speed."):
+            asked = tomllib.loads(EXPERIMENTS[path.stem].read_text(encoding="utf-8"))
+            assert {"what", "why", "expected"} <= set(asked)
+            assert importlib.util.find_spec(f"benchmarks.speed.{asked['module']}") is not None
+            assert command.split()[2] == f"benchmarks.speed.{asked['module']}"
+            assert " ".join(asked["arguments"]) in command
+    assert all((RESULTS / f"{name}.json").is_file() for name in EXPERIMENTS)
+
+
+def test_a_speed_experiment_says_what_it_asks_and_becomes_its_module(monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(os, "execve", lambda path, words, environment: ran.append((words, environment)))
+    monkeypatch.setattr(sys, "argv", ["-m", "pipeline_onednn_off", "--images", "64"])
+    speed_experiments.main()
+    assert "Expected:" in capsys.readouterr().out
+    words, environment = ran[0]
+    assert words[1:4] == ["-m", "benchmarks.speed.pipeline", "--out"] and words[-2:] == ["--images", "64"]
+    assert words[4].endswith("results/pipeline_onednn_off.json") and environment["TF_ENABLE_ONEDNN_OPTS"] == "0"
