@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed EXPERIMENT [OPTION ...]
 
-An experiment is a TOML file in experiments/: what is measured, why, what is expected, and the module that does it, whose
-further options (--help shows them) may follow.
+An experiment is a TOML file in experiments/: what is measured, why, what is expected, and the module that does it,
+whose further options (--help shows them) may follow.
 """
 
 import argparse
