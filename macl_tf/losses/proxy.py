@@ -36,6 +36,9 @@ class ProxyHead(keras.layers.Layer):
         learning_rate_multiplier: How much faster than the encoder the proxies learn under Adam, > 0.
         **kwargs: As in `keras.layers.Layer`; it computes in float32 unless `dtype` says otherwise.
 
+    Raises:
+        ValueError: For an argument out of range.
+
     Example:
         >>> import numpy as np
         >>> tuple(ProxyHead(17)(np.ones((4, 128), "float32")).shape)

@@ -37,6 +37,9 @@ def gains(shared: ArrayLike, query_size: ArrayLike, item_size: ArrayLike, kind: 
     Returns:
         float64; 0 where no label is shared. `ndcg` of `shared` gains takes 2^|O| - 1 of them.
 
+    Raises:
+        ValueError: For another kind.
+
     Example:
         >>> [float(gains(2, 2, 8, kind)) for kind in GAINS]
         [2.0, 0.25, 0.5]
@@ -106,7 +109,7 @@ def ndcg(gains: ArrayLike, ideal_gains: ArrayLike | None = None, k: int | None =
 
     Args:
         gains: (..., N) gain of the item at rank r, used as it is: for the exponential form give 2^rel - 1.
-        ideal_gains: (..., M) gains of the whole database in any order; by default `gains`, then not only the first K.
+        ideal_gains: (..., M) gains of the whole database in any order; by default `gains`, then of all of it.
         k: K, or None for the whole ranking.
 
     Returns:
