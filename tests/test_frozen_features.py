@@ -9,7 +9,6 @@ from benchmarks.compare import __main__ as compare
 from benchmarks.compare import frozen_features, report, results_file
 from macl_tf.training.settings import load_settings
 from tests.generated import write_ucm
-from tests.runs import make_run
 
 
 @pytest.fixture
@@ -105,8 +104,7 @@ def test_the_table_says_what_the_first_leads_by():
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
-    make_run(tmp_path / "run")
+def test_the_command_goes_on_where_it_was(small_run, tmp_path, monkeypatch, capsys):
     write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("beach", "forest") for number in range(30)])
     out, path = tmp_path / "results.parquet", tmp_path / "small.toml"
     path.write_text("""
@@ -118,7 +116,7 @@ encoder = "python train.py"
 losses = ["macl", "bce"]
 set = {batch_size = 8, embedding_dim = 4, epochs = 1}
 """)
-    words = [str(path), "--data-dir", str(tmp_path / "ucm"), "--encoder", str(tmp_path / "run" / "encoder.keras")]
+    words = [str(path), "--data-dir", str(tmp_path / "ucm"), "--encoder", str(small_run / "encoder.keras")]
     words += ["--work", str(tmp_path / "work"), "--out", str(out), "--jobs", "1"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "argv", ["compare", *words])

@@ -92,6 +92,7 @@ def test_n_pairs_is_tensorflow_addons():
     assert compared
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 def test_supcon_is_pytorch_metric_learnings(temperature):
     pytest.importorskip(
