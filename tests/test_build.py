@@ -29,7 +29,12 @@ def small_encoder():
     return keras.Model(pixels, embedding, name="encoder")
 
 
+# Keras says so of eager steps alone, and of a model that is made of a list with one input.
+one_input_in_a_list = pytest.mark.filterwarnings("ignore:The structure of `inputs`:UserWarning")
+
+
 @pytest.mark.slow
+@one_input_in_a_list
 @pytest.mark.parametrize("name", LOSSES)
 @eagerly()
 def test_every_loss_falls_when_it_is_trained(name):
@@ -51,6 +56,7 @@ def test_every_loss_falls_when_it_is_trained(name):
 
 
 @pytest.mark.slow
+@one_input_in_a_list
 @pytest.mark.parametrize("name", LOSSES)
 @eagerly()
 def test_every_loss_takes_the_same_step_by_microbatches(name):

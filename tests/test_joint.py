@@ -14,6 +14,7 @@ from macl_tf.training.build import make_loss, objective, targets, trained_model
 from macl_tf.training.settings import Settings, load_settings
 from tests.loss_checks import drawn
 from tests.oracles import contrastive
+from tests.runs import one_layer
 
 ROWS, LABELS, WEIGHT = 24, 7, 20.0
 
@@ -142,7 +143,7 @@ def test_a_compiled_model_of_two_outputs_is_kept(tmp_path):
 @pytest.mark.slow
 def test_a_classified_encoder_offers_five_descriptors(tmp_path):
     keras.utils.set_random_seed(0)
-    encoder = build_encoder(32, embedding_dim=8, width=8)
+    encoder = build_encoder(32, embedding_dim=8, backbone=one_layer)
     model = classified(encoder, 5)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
     embedding, logits = model.predict(pixels, verbose=0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from macl_tf import losses
 from tests.loss_checks import assert_same, drawn, eagerly, value_and_gradient
-from tests.test_pairwise_numbers import batches, quick
+from tests.test_pairwise_numbers import batches, few, quick
 
 OVER_PAIRS = {
     "TripletSemiHard": {},
@@ -53,7 +53,7 @@ def test_proxy_anchor_is_finite_for_any_labels_and_cosines(batch, scale, margin)
 @pytest.mark.slow
 @every_loss
 @given(seed=st.integers(0, 2**32 - 1))
-@quick
+@few
 @eagerly()
 def test_permutation_and_rotation_laws(name, arguments, seed):
     y, z = drawn(rows=12, width=4, seed=seed)

@@ -73,7 +73,7 @@ for settings, known, rows, size in cases:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, 6)).astype("float32")
     y = (rng.random((rows, 5)) < 0.35).astype("float32")
-    y[: size // 4] = 0          # the first replica of four holds no positive at all
+    y[: size // 2] = 0          # the first replica holds no positive at all
     stats = macl_tf.LabelStatistics.from_labels(rng.random((90, 5)) < [.5, .4, .3, .2, .05]) if known else None
     single = epoch(model(stats, settings), x, y, size)
     with strategy.scope():
@@ -95,9 +95,5 @@ def test_every_loss_is_that_of_the_whole_batch_in_both_forms(run_python):
 
 def test_fit_takes_the_steps_of_one_device(run_python):
     """Traps 2 to 6 with the optimizer's own collectives, an uneven last batch among them."""
-    cases = [
-        ({}, True, 16, 16),
-        ({"weighted": True, "tile_size": 3}, True, 31, 16),
-        ({}, False, 38, 20),
-    ]
-    assert run_python(FITS, 4, cases, timeout=600).stdout.count("same") == len(cases)
+    cases = [({"weighted": True, "tile_size": 3}, True, 31, 16), ({}, False, 40, 20)]
+    assert run_python(FITS, 2, cases, timeout=600).stdout.count("same") == len(cases)
