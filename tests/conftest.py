@@ -13,13 +13,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Files that take minutes, some with few tests: begun first, none is left to one process when the other has ended.
-SLOWEST = ("test_training", "test_pairwise_replicas", "test_server_page", "test_search", "test_docs")
+# Files that take longest, some with few tests, the longest of all first: begun first, none is left to one process when
+# the other has ended.
+SLOWEST = (
+    "test_server_page",
+    "test_docs",
+    "test_pairwise_replicas",
+    "test_benchmarks",
+    "test_training",
+    "test_changed_archives",
+    "test_search",
+    "test_encoders",
+    "test_messages",
+)
 
 
 def pytest_collection_modifyitems(items):
     """Puts the slowest files first."""
-    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+    order = {stem: place for place, stem in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture
