@@ -13,13 +13,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Files that take minutes, some with few tests: begun first, none is left to one process when the other has ended.
-SLOWEST = ("test_training", "test_pairwise_replicas", "test_server_page", "test_search", "test_docs")
+# Files that take longest, some with few tests, the longest of all first: begun first, none is left to one process when
+# the other has ended.
+SLOWEST = (
+    "test_server_page",
+    "test_docs",
+    "test_pairwise_replicas",
+    "test_benchmarks",
+    "test_training",
+    "test_changed_archives",
+    "test_search",
+    "test_encoders",
+    "test_messages",
+)
 
 
 def pytest_collection_modifyitems(items):
     """Puts the slowest files first."""
-    items.sort(key=lambda item: item.path.stem not in SLOWEST)
+    order = {stem: place for place, stem in enumerate(SLOWEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture
@@ -62,20 +74,38 @@ def disk_order(monkeypatch):
     return order
 
 
+# Made once a session, and so once a worker. Nobody writes into them: who does, takes a copy.
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A finished run of a small encoder (tests/runs.py)."""
+    from tests.runs import make_run
+
+    return make_run(tmp_path_factory.mktemp("small") / "run")
+
+
+@pytest.fixture(scope="session")
+def other_run(tmp_path_factory):
+    """A run with another encoder, and so with vectors that are never compared with those of `small_run`."""
+    from tests.runs import make_run
+
+    return make_run(tmp_path_factory.mktemp("other") / "run", seed=1)
+
+
+@pytest.fixture(scope="session")
+def small_served(small_run, tmp_path_factory):
+    """What `macl export` makes of `small_run`: encoder, index, retriever and the files to deploy them."""
+    from macl_tf.export.exporting import export_run
+
+    return export_run(small_run, tmp_path_factory.mktemp("exports") / "served", progress=False)
+
+
 @pytest.fixture(scope="module")
 def small_encoder():
     """Runs train one layer instead of ResNet-18: where the archive and its files are tested, tracing takes longest."""
-    import keras
-
-    from macl_tf.models.encoders import build_encoder
-
-    def backbone(scaled):
-        return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
-
-    def make(settings):
-        weights = settings.weights or None
-        return build_encoder(settings.image_size, backbone=backbone, embedding_dim=8, hidden_dim=8, weights=weights)
+    from tests.runs import make_small_encoder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("macl_tf.training.build.make_encoder", make)
+        patch.setattr("macl_tf.training.build.make_encoder", make_small_encoder)
         yield

@@ -1,5 +1,7 @@
 """What the tests of several losses share: drawn batches, value and gradient, finite differences, replicas."""
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -20,6 +22,16 @@ def one_label(rows=24, labels=5, seed=0, dtype="float32"):
     """One label per row; every label has a row or more."""
     classes = np.random.default_rng(seed).permutation(np.arange(rows) % labels)
     return np.eye(labels, dtype=dtype)[classes]
+
+
+@contextlib.contextmanager
+def eagerly():
+    """Every `tf.function` runs as Python: where numbers are asked for, tracing each shape takes longest."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 def value_and_gradient(loss, y, z):

@@ -24,6 +24,17 @@ ORACLES = {
 DEFAULTS = [(name, {}) for name in ORACLES]
 VARIANTS = [("SupCon", {"positives": "all"}), ("MACL", {"weighted": True})]
 MEMBERS = DEFAULTS + VARIANTS  # every target of the family once
+# Every way through the kernel once: labels that are numbers of images, one temperature and one a pair, weights over
+# their sum, their number and the labels' company, anchors that weigh, an image among its own keys. Of what the kernel
+# does (tiles, rows of replicas, laws) the other targets, which only say other weights, show nothing more.
+KERNEL = [
+    ("InfoNCE", {}),
+    ("SupCon", {"positives": "all"}),
+    ("MultiSupCon", {}),
+    ("MulSupCon", {}),
+    ("NPairs", {}),
+    ("MACL", {"weighted": True}),
+]
 SETTINGS = [
     *MEMBERS,
     ("InfoNCE", {"temperature": 0.5, "views": 3}),

@@ -7,7 +7,7 @@ import keras
 from macl_tf.datasets.splits import split_archive
 from macl_tf.files import write_json
 from macl_tf.labels import LabelStatistics
-from macl_tf.models.encoders import build_encoder
+from macl_tf.models.encoders import basic_block, build_encoder, convolution
 from macl_tf.pipeline.pipeline import load_images
 from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, describe_run, open_archive
 from macl_tf.training.settings import Settings
@@ -21,7 +21,19 @@ def one_layer(scaled):
     return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
 
 
-def make_run(folder: Path, seed: int = 0, *, backbone=None, **changes: object) -> Path:
+def make_small_encoder(settings: Settings) -> keras.Model:
+    """Instead of `macl_tf.training.build.make_encoder`, for runs whose network is not the subject."""
+    weights, dim = settings.weights or None, settings.embedding_dim
+    return build_encoder(settings.image_size, backbone=one_layer, embedding_dim=dim, hidden_dim=8, weights=weights)
+
+
+def residual(scaled):
+    """ResNet-18 in small: its first layers and one block, with all that an export or a fast layer has to keep."""
+    stem = keras.layers.ReLU()(convolution(scaled, 8, 3, 2, "stem"))
+    return basic_block(stem, 16, 2, "block")
+
+
+def make_run(folder: Path, seed: int = 0, *, backbone=one_layer, **changes: object) -> Path:
     """An untrained encoder, with the settings, parts and figures of a run on a small synthetic archive."""
     settings = Settings(
         num_tiles=TILES, test=0.4, image_size=SIZE, embedding_dim=DIM, batch_size=16, epochs=1, seed=seed, **changes
@@ -34,7 +46,7 @@ def make_run(folder: Path, seed: int = 0, *, backbone=None, **changes: object) -
     statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
     write_json(folder / LABELS, statistics.get_config())
     keras.utils.set_random_seed(seed)
-    encoder = build_encoder(SIZE, embedding_dim=DIM, **({"backbone": backbone} if backbone else {}))
+    encoder = build_encoder(SIZE, embedding_dim=DIM, backbone=backbone)
     encoder.save(folder / ENCODER)
     images = load_images(archive, splits.test, SIZE, progress=False)
     reports = evaluate_encoder(encoder, images, archive.labels[splits.test], statistics, progress=False)

@@ -167,6 +167,7 @@ def test_a_file_of_weights_is_not_opened_before_its_digest_is_right(tmp_path):
     assert not ran.exists()
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
 def test_features_are_the_original_networks(name):
     torch = pytest.importorskip("torch")
@@ -181,6 +182,7 @@ def test_features_are_the_original_networks(name):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)  # float32 sums of 1280 channels, in another order
 
 
+@pytest.mark.peers
 def test_a_preset_of_keras_hub_is_loaded_scaled_and_kept(tmp_path):
     """A DINOv2 of random weights in a local preset; the published ones are downloaded, which tests may not."""
     hub = pytest.importorskip("keras_hub")

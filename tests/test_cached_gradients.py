@@ -33,7 +33,7 @@ def trained(model, steps=2, rate=0.5):
     return losses, [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)) for variable in model.variables]
 
 
-@pytest.mark.parametrize("microbatch", [1, 6, 8, 24])
+@pytest.mark.parametrize("microbatch", [1, 8])
 def test_weights_after_steps_are_those_of_the_whole_batch(microbatch):
     plain_losses, plain = trained(encoder())
     start = [keras.ops.convert_to_numpy(variable) for variable in encoder().variables]
@@ -89,12 +89,11 @@ def test_a_microbatch_must_divide_the_batch():
         model.train_on_batch(*batch())
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_the_scale_of_half_precision_is_taken_out_again(policy):
+def test_the_scale_of_half_precision_is_taken_out_again():
     """The optimizer divides gradients by the scale that the loss must have been multiplied by."""
     weights = []
     for microbatch in (0, 6):
-        keras.config.set_dtype_policy(policy)
+        keras.config.set_dtype_policy("mixed_float16")
         try:
             model = encoder(last="float32")  # in float16 its epsilon overflows
         finally:
@@ -108,7 +107,7 @@ def test_the_scale_of_half_precision_is_taken_out_again(policy):
     moved = max(np.abs(after - before).max() for before, after in zip(start, weights[0], strict=True))
     assert moved > 1e-2
     for whole, parts in zip(*weights, strict=True):
-        np.testing.assert_allclose(parts, whole, rtol=0, atol=(1e-5 if policy == "float32" else 2e-2) * moved)
+        np.testing.assert_allclose(parts, whole, rtol=0, atol=2e-2 * moved)
 
 
 # In float64: what mines its pairs or divides by distances magnifies the rounding of float32 beyond any comparison.
@@ -134,9 +133,9 @@ for name in names:
     values = [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(v)) for v in model.trainable_variables]
     np.savez(f"{folder}/{name}.npz", *values, loss=loss)
 """
-# One of each build: the kernel, with anchors that weigh, with itself; hardest pairs, pairs of both sides, groups. Of
-# all losses it is tested in one process that the rows of replicas add up.
-NAMES = ("MACL", "MulSupCon", "NPairs", "TripletHard", "LiftedStructure", "DCL")
+# The kernel with anchors that weigh, pairs of both sides, groups. Of all losses it is tested in one process that the
+# rows of replicas add up.
+NAMES = ("MulSupCon", "LiftedStructure", "DCL")
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from macl_tf.losses.boundary import DCL, label_sets
 from tests.loss_checks import (
-    REPLICAS,
     RTOL,
     assert_same,
     drawn,
@@ -134,11 +133,6 @@ def test_rows_of_replicas_add_up_to_the_whole_batch():
     y, z = drawn()
     y[:6] = 0
     assert_same(over_replicas(DCL(), y, z, [6, 1, 9, 8]), value_and_gradient(DCL(), y, z))
-
-
-@pytest.mark.slow
-def test_replicas_give_loss_and_gradient_of_the_whole_batch(run_python):
-    assert run_python(REPLICAS, 2, ["DCL()"]).stdout.count("same") == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from macl_tf.export.saved_model import ExportedEncoder, export_encoder
 from macl_tf.export.warmup import BATCH_SIZES, prediction_log
 from tests.loopback import loopback_server
 from tests.pictures import good_pictures
-from tests.runs import DIM, make_run
+from tests.runs import DIM
 from tests.serving_messages import MESSAGES
 
 pytestmark = pytest.mark.slow
@@ -28,9 +28,9 @@ WARMUP = "assets.extra/tf_serving_warmup_requests"
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(small_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("deployment")
-    export_encoder(make_run(folder / "run"), folder / "served")
+    export_encoder(small_run, folder / "served")
     write_deployment(folder / "served")
     return folder / "served"
 
@@ -79,6 +79,7 @@ def test_warmup_requests_are_read_and_answered(served, encoder):
     assert seen == [*(("serving_default", size, DIM) for size in BATCH_SIZES), ("embed_pixels", 1, DIM)]
 
 
+@pytest.mark.peers
 def test_our_messages_are_those_of_tensorflow_serving(served):
     """The package depends on another TensorFlow: pip install --no-deps tensorflow-serving-api."""
     package = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2", reason="optional, see the docstring")

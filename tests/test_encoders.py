@@ -31,8 +31,8 @@ def test_resnet18_has_the_parameters_of_the_paper():
 
 @pytest.mark.parametrize("head", ["projection", "spoc"])
 def test_a_narrower_encoder_has_a_quarter_of_the_weights(head):
-    whole, half = (make_encoder(Settings(head=head, descriptor=head, width=width)) for width in (64, 32))
-    assert half.get_layer("features").output.shape == (None, 256)
+    whole, half = (make_encoder(Settings(head=head, descriptor=head, width=width)) for width in (32, 16))
+    assert half.get_layer("features").output.shape == (None, 128)
     of_backbone = [
         sum(np.prod(weight.shape) for weight in model.weights if "conv" in weight.path) for model in (whole, half)
     ]
@@ -49,10 +49,10 @@ def test_embeddings_are_unit_norm_float32(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        encoder = build_encoder(32, embedding_dim=16)
+        encoder = build_encoder(32, embedding_dim=16, width=8)
     finally:
         keras.config.set_dtype_policy(before)
-    for name, width in (("projection", 16), ("backbone", 512)):
+    for name, width in (("projection", 16), ("backbone", 64)):
         z = descriptor_model(encoder, name).predict(pixels(32), verbose=0)
         assert z.shape == (3, width) and z.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
@@ -69,14 +69,14 @@ def test_any_backbone_can_be_plugged_in_and_sees_scaled_pixels():
 
 
 def test_weights_come_from_a_file(tmp_path):
-    source = build_encoder(32, embedding_dim=8)
+    source = build_encoder(32, embedding_dim=8, width=8)
     source.save_weights(tmp_path / "w.weights.h5")
-    loaded = build_encoder(32, embedding_dim=8, weights=tmp_path / "w.weights.h5")
+    loaded = build_encoder(32, embedding_dim=8, width=8, weights=tmp_path / "w.weights.h5")
     np.testing.assert_allclose(
         loaded.predict(pixels(32), verbose=0), source.predict(pixels(32), verbose=0), rtol=1e-5, atol=1e-6
     )
     with pytest.raises(ValueError, match="do not fit this encoder"):
-        build_encoder(32, embedding_dim=9, weights=tmp_path / "w.weights.h5")
+        build_encoder(32, embedding_dim=9, width=8, weights=tmp_path / "w.weights.h5")
 
 
 @pytest.mark.parametrize("build", [build_encoder, spoc_encoder])
@@ -116,8 +116,8 @@ def test_bad_arguments_are_refused(monkeypatch):
         FileNotFoundError, match=r"weights must be 'imagenet', .* and 'nowhere.weights.h5' is not there"
     ):
         build_encoder(32, weights="nowhere.weights.h5")
-    with pytest.raises(ValueError, match="descriptor must be one of projection, backbone for this encoder, got 'pool'"):
-        descriptor_model(build_encoder(32), "pool")
+    with pytest.raises(ValueError, match="must be one of projection, backbone, robust for this encoder, got 'pool'"):
+        descriptor_model(build_encoder(32, width=8), "pool")
     monkeypatch.setattr("macl_tf.models.backbones.find_spec", lambda name: None)  # as where the extra is not installed
     with pytest.raises(ImportError, match=r"macl_tf\[gpu,hub\]"):
         build_encoder(64, weights="imagenet")

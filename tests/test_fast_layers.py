@@ -6,6 +6,7 @@ import tensorflow as tf
 from macl_tf.models.cached_gradients import CachedGradients
 from macl_tf.models.encoders import build_encoder, spoc_encoder
 from macl_tf.models.fast_layers import BatchNormalization, Conv2D, fast, plain
+from tests.runs import residual
 
 
 def maps(*shape, seed=0):
@@ -94,7 +95,7 @@ def test_other_convolutions_on_small_maps_are_those_of_keras(more):
 @pytest.mark.slow
 def test_an_encoder_trains_as_with_the_layers_of_keras():
     keras.utils.set_random_seed(3)
-    theirs = build_encoder(64, embedding_dim=8)
+    theirs = build_encoder(64, embedding_dim=8, width=8)
     ours = fast(theirs)
     assert {type(layer).__module__.split(".")[0] for layer in theirs.layers} == {"keras"}
     pixels = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3)).astype("float32")
@@ -108,7 +109,9 @@ def test_an_encoder_trains_as_with_the_layers_of_keras():
     assert_alike(values[2], values[1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("build", [lambda: build_encoder(32, embedding_dim=8), lambda: spoc_encoder(32)])
+@pytest.mark.parametrize(
+    "build", [lambda: build_encoder(32, embedding_dim=8, width=8), lambda: spoc_encoder(32, width=8)]
+)
 def test_names_and_weights_stay_there_and_back(build, tmp_path):
     encoder = build()
     quick = fast(encoder)
@@ -131,7 +134,7 @@ def test_names_and_weights_stay_there_and_back(build, tmp_path):
 
 
 def test_a_saved_model_of_them_loads_where_the_module_is_known(tmp_path):
-    encoder = fast(build_encoder(32, embedding_dim=8))
+    encoder = fast(build_encoder(32, embedding_dim=8, backbone=residual))
     encoder.save(tmp_path / "fast.keras")
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     again = keras.saving.load_model(tmp_path / "fast.keras")

@@ -96,6 +96,7 @@ def test_the_pixel_limit_is_that_of_training(batch, one):
     assert tf.io.decode_png(bad_pictures()["too many pixels"], channels=1).shape == (8000, 8001, 1)
 
 
+@pytest.mark.slow
 def test_only_the_first_frame_of_a_gif_is_decoded(run_python):
     """TensorFlow decodes all frames to show one: half a megabyte in 60 frames of 3000 x 3000 would take 540 MB."""
     script = """

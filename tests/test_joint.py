@@ -14,6 +14,7 @@ from macl_tf.training.build import make_loss, objective, targets, trained_model
 from macl_tf.training.settings import Settings, load_settings
 from tests.loss_checks import drawn
 from tests.oracles import contrastive
+from tests.runs import one_layer
 
 ROWS, LABELS, WEIGHT = 24, 7, 20.0
 
@@ -56,12 +57,11 @@ def test_the_objective_is_the_sum_written_out():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["supcon-any", "dcl", "proxy-anchor", "bce"])
-@pytest.mark.parametrize("microbatch", [4, 24])
-def test_microbatches_take_the_same_step(loss, microbatch):
+def test_microbatches_take_the_same_step(loss):
     x, y = data()
     settings = Settings(loss=loss, classification_weight=0.0 if loss == "bce" else 2.0, batch_size=ROWS)
     results = []
-    for size in (0, microbatch):
+    for size in (0, 4):
         model = compiled(settings, size)
         before = model.get_weights()
         value = model.fit(x, targets(y, settings), batch_size=ROWS, shuffle=False, verbose=0).history["loss"][0]
@@ -143,7 +143,7 @@ def test_a_compiled_model_of_two_outputs_is_kept(tmp_path):
 @pytest.mark.slow
 def test_a_classified_encoder_offers_five_descriptors(tmp_path):
     keras.utils.set_random_seed(0)
-    encoder = build_encoder(32, embedding_dim=8)
+    encoder = build_encoder(32, embedding_dim=8, backbone=one_layer)
     model = classified(encoder, 5)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype("uint8")
     embedding, logits = model.predict(pixels, verbose=0)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import macl_tf
 from macl_tf.losses.targets import held_pairs, pair_rarity
-from tests.loss_checks import RTOL, drawn, value_and_gradient
+from tests.loss_checks import RTOL, drawn, eagerly, value_and_gradient
 from tests.oracles import contrastive as oracle
 
 
@@ -74,6 +74,7 @@ def test_labels_that_nobody_has_change_nothing(known):
 
 @pytest.mark.parametrize("y", [np.zeros((5, 3)), np.eye(5), np.ones((1, 3))], ids=["no labels", "all apart", "alone"])
 @pytest.mark.parametrize("weighted", [False, True])
+@eagerly()
 def test_a_batch_without_positives_gives_zero_and_zero_gradient(y, weighted):
     value, gradient = value_and_gradient(macl_tf.MACL(weighted=weighted), y.astype("float32"), drawn(rows=len(y))[1])
     assert value == 0.0
@@ -105,8 +106,8 @@ def images(rows=24):
     return np.random.default_rng(2).random((rows, 4, 4, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-def test_fit_learns_under_every_precision(policy):
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_fit_learns_in_half_precision(policy):
     y, _ = drawn()
     model = small_model(policy)
     model.compile(keras.optimizers.Adam(0.01), loss=macl_tf.MACL(), jit_compile=False)

@@ -10,6 +10,8 @@ from macl_tf.losses.proxy import ProxyAnchor, ProxyHead
 from tests.loss_checks import assert_same, drawn, value_and_gradient
 from tests.oracles import margins as oracle
 
+pytestmark = pytest.mark.peers
+
 REASON = "needs the extra `peers` (CPU torch and pytorch-metric-learning)"
 torch = pytest.importorskip("torch", reason=REASON)
 losses = pytest.importorskip("pytorch_metric_learning.losses", reason=REASON)

@@ -26,7 +26,6 @@ from macl_tf.training.checkpoint import BEST, STATE
 from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, SETTINGS, UNTRAINED, read_run
 from macl_tf.training.settings import Settings, load_settings
 from macl_tf.training.train import with_fitting_batches
-from tests.runs import make_run
 
 TINY = [
     *("--set", "image_size=32", "--set", "width=8", "--set", "epochs=1", "--set", "batch_size=8"),
@@ -223,8 +222,8 @@ def small_files():
     signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_in_export_is_one_message_and_what_was_published_is_whole(tmp_path, small_files):
-    run, served = make_run(tmp_path / "run"), tmp_path / "served"
+def test_a_full_disk_in_export_is_one_message_and_what_was_published_is_whole(small_run, tmp_path, small_files):
+    run, served = small_run, tmp_path / "served"
     export_encoder(run, served)
     small_files(100_000)
     with pytest.raises(OSError, match=r"could not be written, and .* as it was") as error:

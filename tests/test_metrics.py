@@ -323,6 +323,7 @@ print(json.dumps({name: list(map(float, values)) for name, values in scores.item
 """
 
 
+@pytest.mark.slow
 def test_ranx():
     if importlib.util.find_spec("ranx") is None:
         pytest.skip("ranx is in the extra `test`")

@@ -51,6 +51,7 @@ print(json.dumps({"y": y.tolist(), "z": z.tolist(), "empty": float(empty), "back
 ROWS = 12
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_value_and_gradient_are_the_oracles(run_python, backend):
     if importlib.util.find_spec(backend) is None:

@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from macl_tf import losses
 from macl_tf.losses import tiles
-from tests.loss_checks import assert_same, drawn, largest_tensor, over_replicas, value_and_gradient
-from tests.pairwise_cases import MEMBERS, expected
+from tests.loss_checks import assert_same, drawn, eagerly, largest_tensor, over_replicas, value_and_gradient
+from tests.pairwise_cases import KERNEL, MEMBERS, expected
 
 every_member = pytest.mark.parametrize(("name", "settings"), MEMBERS, ids=str)
+every_kernel = pytest.mark.parametrize(("name", "settings"), KERNEL, ids=str)
 
 
 def make(name, /, **settings):
@@ -32,6 +33,7 @@ def in_graph(loss, y, z, rows=None, jit=False):
 
 
 @every_member
+@eagerly()
 def test_tiles_give_value_and_gradient_of_the_dense_form(name, settings):
     y, z = drawn(rows=22)
     y[4:9] = y[3]  # equal label sets, far apart in no order
@@ -42,8 +44,9 @@ def test_tiles_give_value_and_gradient_of_the_dense_form(name, settings):
         assert_same(value_and_gradient(make(name, tile_size=tile_size, **settings), y, z), dense)
 
 
-@every_member
+@every_kernel
 @pytest.mark.parametrize("tile_size", [0, 5])
+@eagerly()
 def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size):
     y, z = drawn(rows=22)
     y[:6] = 0  # the first replica holds no positive at all
@@ -53,10 +56,9 @@ def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size):
         assert_same(over_replicas(loss, y, z, sizes), whole)
 
 
-@pytest.mark.parametrize("name", ["SupCon", "MACL"])
 @pytest.mark.parametrize("rows", [22, None], ids=["known", "unknown"])
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(("name", "jit"), [("MACL", False), ("SupCon", True)], ids=["graph", "xla"])
 def test_size_decides_in_every_kind_of_graph(name, rows, large, jit, monkeypatch):
     y, z = drawn(rows=22)
     dense = value_and_gradient(make(name, tile_size=0), y, z)
@@ -86,7 +88,7 @@ def test_eager_calls_with_changing_rows_share_a_trace():
         np.testing.assert_allclose(value_and_gradient(loss, y, z)[0], expected("JaccardSupCon", y, z, {}), rtol=1e-5)
 
 
-@every_member
+@every_kernel
 def test_no_tensor_holds_all_pairs_in_tiles_nor_all_triples_ever(name, settings):
     rows, labels, width = 512, 17, 16
     per_pair = {size: largest_tensor(make(name, tile_size=size, **settings), rows, labels, width) for size in (0, 8)}
@@ -95,6 +97,7 @@ def test_no_tensor_holds_all_pairs_in_tiles_nor_all_triples_ever(name, settings)
     assert per_pair[8] <= max(8 * rows, rows * labels * (labels + 1) // 2)
 
 
+@pytest.mark.slow
 def test_the_memory_script_measures_the_tiles(run_python, tmp_path):
     script = "from benchmarks.speed.losses_memory import main; main()"
     words = ["x", "--rows", "3000", "--tile-size", "100", "--out", str(tmp_path / "memory.json")]
@@ -105,8 +108,9 @@ def test_the_memory_script_measures_the_tiles(run_python, tmp_path):
     assert figures["large"]["tensors"] == 4 * 3000 * (2 * 128 + 17)
 
 
-@every_member
+@every_kernel
 @pytest.mark.parametrize("weights", ["uneven", "nearly even", "none", "one row", "scaled"])
+@eagerly()
 def test_rows_may_be_weighed_by_anything(name, settings, weights):
     """Equal weights take the gradient that was prepared on the way forward, others make the tiles again."""
     y, z = drawn(rows=20)
@@ -128,6 +132,27 @@ def test_rows_may_be_weighed_by_anything(name, settings, weights):
     assert_same(results[1], results[0], rtol=2e-5)
     if weights != "one row":  # whose row may have no positive
         assert np.any(results[0][1]) == (weights != "none")
+
+
+@every_member
+@eagerly()
+def test_who_has_a_positive_is_what_the_weights_say(name, settings):
+    """Replicas count the anchors of the whole batch by `positive`, and their own by the weights."""
+    y, _ = drawn(rows=40, labels=5)
+    y[7] = y[3]
+    loss = make(name, **settings)
+    labels = tf.constant(np.arange(40, dtype="float32")[:, None] // 3 if name == "InfoNCE" else y)
+    parameters = {"temperature": tf.constant(0.1), **loss.parameters(tf.constant(y))}
+    parameters = {key: tf.cast(value, "float32") for key, value in parameters.items()}
+    target = loss.choose_target()
+    described = target.describe(labels, parameters)
+    weights = target.compare(described, described, parameters)[0].numpy()
+    positive = target.positive(described, described, parameters).numpy()
+    np.testing.assert_array_equal(positive, weights > 0)
+    assert 0 < positive.mean() < 1
+    if not target.include_self:
+        np.fill_diagonal(positive, False)
+    np.testing.assert_array_equal(tiles.with_positive(target, parameters, labels), positive.any(axis=1))
 
 
 def test_the_prepared_gradient_is_used_and_the_other_way_is_there():

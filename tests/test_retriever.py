@@ -14,7 +14,6 @@ from macl_tf.files import read_json
 from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
 from tests.pictures import encoded, pixels
-from tests.runs import make_run
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +39,10 @@ for data, k in [(batch, k) for k in sizes] + [(batch[:0], 3)]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(small_run, tmp_path_factory):
     """A served folder with encoder and index of 130 pictures, the pictures, and their vectors."""
     folder = tmp_path_factory.mktemp("retriever")
-    export_encoder(make_run(folder / "run"), folder / "served")
+    export_encoder(small_run, folder / "served")
     encoder = ExportedEncoder.load(folder / "served")
     images = [encoded(pixels(seed, 20, 24), "PNG") for seed in range(COUNT)]
     vectors, valid = encoder.embed_bytes(images)

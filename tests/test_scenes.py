@@ -13,6 +13,7 @@ from macl_tf.datasets.archives import Archive, by_scene
 from macl_tf.export.saved_model import ExportedEncoder, export_encoder
 from macl_tf.models.descriptors import descriptor_model
 from macl_tf.training.run_directory import ENCODER
+from tests.runs import residual
 
 SCENES = {"forest": (40, 90, 40), "harbour": (60, 90, 160), "quarry": (170, 150, 120)}
 
@@ -54,8 +55,11 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, capsys):
-    words = ["labels=scene", "loss=dcl", "batch_size=12", "images_per_class=4", "epochs=2", "test=0.3"]
+@pytest.mark.parametrize("network", ["small", pytest.param("ResNet-18", marks=pytest.mark.slow)])
+def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, monkeypatch, capsys, network):
+    if network == "small":
+        monkeypatch.setattr("macl_tf.models.encoders.resnet18", lambda scaled, **_: residual(scaled))
+    words = ["width=16", "labels=scene", "loss=dcl", "batch_size=12", "images_per_class=4", "epochs=2", "test=0.3"]
     settings = [part for word in words for part in ("--set", word)]
     run = tmp_path / "run"
     arguments = ["train", "--dataset", "folder", "--data-dir", str(folder), "--run-dir", str(run), "--quiet", *settings]
@@ -77,7 +81,7 @@ def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, ca
     # What exports is what was compared: the sum over scales, resizing and all.
     export_encoder(run, tmp_path / "served")
     exported = ExportedEncoder.load(tmp_path / "served")
-    assert exported.info["descriptor"] == "multi-scale" and exported.dim == 512
+    assert exported.info["descriptor"] == "multi-scale" and exported.dim == (16 if network == "small" else 128)
     model = descriptor_model(keras.saving.load_model(run / ENCODER, compile=False), "multi-scale")
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     cosine = (exported.embed_pixels(pixels) * model.predict_on_batch(pixels.astype(np.float32))).sum(axis=1)

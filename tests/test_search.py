@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +21,18 @@ from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.generated import photo, save
-from tests.runs import DIM, TILES, one_layer
-from tests.runs import make_run as make_any_run
-
-make_run = partial(make_any_run, backbone=one_layer)
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "run")
-
-
-@pytest.fixture(scope="module")
-def exported(run_dir, tmp_path_factory):
-    return export_run(run_dir, tmp_path_factory.mktemp("exports") / "served", progress=False)
+from tests.runs import DIM, TILES, make_run
 
 
 @pytest.fixture
-def served(exported, tmp_path):
+def served(small_served, tmp_path):
     """A copy for each test, in another place than it was made."""
-    return shutil.copytree(exported, tmp_path / "moved")
+    return shutil.copytree(small_served, tmp_path / "moved")
 
 
 @pytest.fixture(scope="module")
-def archive(run_dir):
-    return open_archive(load_settings(run_dir / "settings.toml"))
+def archive(small_run):
+    return open_archive(load_settings(small_run / "settings.toml"))
 
 
 def picture(archive, index, path):
@@ -76,18 +62,18 @@ def test_an_archive_that_moved_is_found_where_one_says(tmp_path, capsys):
     assert found.id == "3.png" and found.score > 0.999
 
 
-def test_the_export_is_whole_and_keeps_what_is_up_to_date(served, run_dir):
+def test_the_export_is_whole_and_keeps_what_is_up_to_date(served, small_run):
     assert {path.name for path in served.iterdir()} == {"encoder", "index", "retriever", "deploy"}
     for kind in ("encoder", "index", "retriever"):
         open_version(served / kind, kind)
     before = {path: path.stat().st_mtime_ns for path in served.rglob("*.json")}
-    export_run(run_dir, served, progress=False)
+    export_run(small_run, served, progress=False)
     assert {path: path.stat().st_mtime_ns for path in served.rglob("*.json")} == before
 
 
-def test_all_tiles_are_in_the_index_with_what_the_run_knows(served, run_dir, archive):
+def test_all_tiles_are_in_the_index_with_what_the_run_knows(served, small_run, archive):
     engine = SearchEngine.open(served)
-    items, splits = engine.index.items, Splits.read(run_dir, archive)
+    items, splits = engine.index.items, Splits.read(small_run, archive)
     assert tuple(items.ids) == archive.file_names
     np.testing.assert_array_equal(items.labels, archive.labels)
     for part in ("train", "validation", "test"):
@@ -104,10 +90,10 @@ def test_a_tile_finds_itself_first_as_picture_bytes_and_pixels(served, archive, 
     assert [answer.query for answer in answers] == [str(path), "picture 2", "picture 3"]
 
 
-def test_scores_are_those_of_the_keras_model(served, run_dir, archive):
+def test_scores_are_those_of_the_keras_model(served, small_run, archive):
     import keras
 
-    encoder = keras.saving.load_model(run_dir / "encoder.keras", compile=False)
+    encoder = keras.saving.load_model(small_run / "encoder.keras", compile=False)
     from macl_tf.pipeline.pipeline import load_images
 
     embeddings = encoder.predict(load_images(archive, np.arange(TILES), 32, progress=False), verbose=0)
@@ -177,25 +163,24 @@ def test_a_refused_write_changes_nothing(served, archive, tmp_path):
 
 
 @pytest.mark.slow
-def test_changes_are_not_lost_by_another_export(served, tmp_path, archive, capsys):
+def test_changes_are_not_lost_by_another_export(served, other_run, archive, capsys):
     engine = SearchEngine.open(served)
     engine.upsert([archive.read_image(0)], ["mine"])
-    other = make_run(tmp_path / "other", seed=1)  # another encoder: its vectors cannot be mixed with these
-    assert macl("export", "--run-dir", other, "--output", served, "--quiet") == 2
+    assert macl("export", "--run-dir", other_run, "--output", served, "--quiet") == 2
     assert "1 upserts and deletes that a new one would not have" in capsys.readouterr().err
     assert "mine" in SearchEngine.open(served).index.items.ids
-    assert macl("export", "--run-dir", other, "--output", served, "--quiet", "--discard-changes") == 0
+    assert macl("export", "--run-dir", other_run, "--output", served, "--quiet", "--discard-changes") == 0
     again = SearchEngine.open(served)
     assert again.index.version == 2 and again.encoder.version == 2 and len(again.index) == TILES
-    drawn = open_archive(load_settings(other / "settings.toml"))
+    drawn = open_archive(load_settings(other_run / "settings.toml"))
     assert again.search(drawn.read_image(5), k=1)[0].results[0].id == drawn.file_names[5]
 
 
-def test_an_engine_goes_over_to_the_encoder_of_a_new_index(served, run_dir, tmp_path, archive):
+def test_an_engine_goes_over_to_the_encoder_of_a_new_index(served, other_run, tmp_path, archive):
     """Vectors of two encoders are never compared, and one that is gone is not missed."""
     writer, reader = SearchEngine.open(served), SearchEngine.open(served)
     assert writer.encoder.version == 1  # loaded; the reader loads it when it is gone
-    export_run(make_run(tmp_path / "other", seed=1), served, keep=1, progress=False)
+    export_run(other_run, served, keep=1, progress=False)
     shutil.rmtree(served / "encoder" / "1")
     export_run(make_run(tmp_path / "third", seed=2), served, keep=1, progress=False)
     assert versions(served / "encoder")[-1] == 3 and versions(served / "index") == [3]
@@ -206,15 +191,14 @@ def test_an_engine_goes_over_to_the_encoder_of_a_new_index(served, run_dir, tmp_
         assert (found.id, engine.index.version) == ("mine", 3) and found.score == pytest.approx(1, abs=1e-5)
 
 
-def test_a_refused_export_publishes_no_encoder(served, tmp_path, archive, capsys):
+def test_a_refused_export_publishes_no_encoder(served, other_run, archive, capsys):
     SearchEngine.open(served).upsert([archive.read_image(0)], ["mine"])
     before = sorted(served.rglob("*"))
-    other = make_run(tmp_path / "other", seed=1)
-    assert macl("export", "--run-dir", other, "--output", served, "--quiet") == 2
+    assert macl("export", "--run-dir", other_run, "--output", served, "--quiet") == 2
     assert "1 upserts and deletes that a new one would not have" in capsys.readouterr().err
     assert sorted({*served.rglob("*")} - {*before}) == []
     with locked(served / "encoder" / ".publishing"):
-        assert macl("export", "--run-dir", other, "--output", served, "--quiet", "--discard-changes") == 2
+        assert macl("export", "--run-dir", other_run, "--output", served, "--quiet", "--discard-changes") == 2
     assert "is being written by another `macl export` or `macl index`" in capsys.readouterr().err
     assert versions(served / "encoder") == [1]
 
@@ -379,7 +363,7 @@ def test_the_index_names_its_own_archive_and_not_the_encoder_s(served, archive, 
     assert SearchEngine.open(served).index.info["archive"]["name"] == "harbour, 2021"
 
 
-def test_the_index_says_which_encoder_it_belongs_to(served, run_dir, tmp_path):
+def test_the_index_says_which_encoder_it_belongs_to(served, small_run, tmp_path):
     with publish(served / "encoder", "encoder") as staging:  # a newer one, of another run
         shutil.copytree(served / "encoder" / "1", staging.path, dirs_exist_ok=True)
     engine = SearchEngine.open(served)
@@ -426,41 +410,40 @@ def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, caps
         (["{served}", "--id", "nobody"], "nobody"),
     ],
 )
-def test_what_cannot_be_searched_is_said(exported, archive, tmp_path, capsys, arguments, words):
+def test_what_cannot_be_searched_is_said(small_served, archive, tmp_path, capsys, arguments, words):
     text = tmp_path / "text.jpg"
     text.write_text("hello")
     (tmp_path / "empty").mkdir()
-    places = {"none": tmp_path / "none", "empty": tmp_path / "empty", "served": exported, "text": text,
+    places = {"none": tmp_path / "none", "empty": tmp_path / "empty", "served": small_served, "text": text,
               "tile": picture(archive, 0, tmp_path / "tile.png")}  # fmt: skip
     assert macl("search", *(argument.format(**places) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert error.startswith("macl search: ") and words in error and error.count("\n") == 1
 
 
-def test_pictures_and_options_may_stand_in_any_order(exported, archive, tmp_path, capsys):
+def test_pictures_and_options_may_stand_in_any_order(small_served, archive, tmp_path, capsys):
     path = picture(archive, 7, tmp_path / "tile.png")
-    assert macl("search", exported, "--exact", "-k", "2", path) == 0
+    assert macl("search", small_served, "--exact", "-k", "2", path) == 0
     assert capsys.readouterr().out.splitlines()[2].split()[:3] == ["1", "1.000", archive.file_names[7]]
     with pytest.raises(SystemExit):
-        macl("search", exported, path, "--nonsense")
+        macl("search", small_served, path, "--nonsense")
     assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         macl("evaluate", "--run-dir", "run", "more")
 
 
-def test_an_index_of_an_older_encoder_keeps_its_encoder(exported, tmp_path):
-    served = shutil.copytree(exported, tmp_path / "served")
-    other = make_run(tmp_path / "other", seed=1)
-    export_run(other, served, keep=1, with_index=False, progress=False)  # a new encoder, and still the old index
+def test_an_index_of_an_older_encoder_keeps_its_encoder(served, other_run):
+    export_run(other_run, served, keep=1, with_index=False, progress=False)  # a new encoder, and still the old index
     assert versions(served / "encoder") == [1, 2]
     assert SearchEngine.open(served).encoder.version == 1
     text = (served / "deploy" / "models.config").read_text()
     assert text.count("value: 1") == 1 and text.count("value: 2") == 1  # stable, canary
 
 
-def test_the_door_is_the_command(run_dir, tmp_path):
+@pytest.mark.slow
+def test_the_door_is_the_command(small_run, tmp_path):
     result = subprocess.run(
-        [sys.executable, "-m", "export", "--run-dir", run_dir, "--output", tmp_path / "served", "--no-index"],
+        [sys.executable, "-m", "export", "--run-dir", small_run, "--output", tmp_path / "served", "--no-index"],
         cwd=ROOT,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
         capture_output=True,

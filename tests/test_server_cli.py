@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,6 @@ import pytest
 import uvicorn
 
 from macl_tf import cli
-from macl_tf.export.exporting import export_run
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
 from macl_tf.server.service import _IN_WORK
@@ -24,25 +24,20 @@ from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.loopback import loopback_server
 from tests.pictures import encoded
-from tests.runs import TILES, make_run, one_layer
+from tests.runs import TILES
 from tests.serving_process import Client, make_served, running
 
 TOKEN = "for-the-tests-of-the-command"
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("runs") / "run", backbone=one_layer)
+def served(small_served, tmp_path_factory):
+    return shutil.copytree(small_served, tmp_path_factory.mktemp("command") / "served")
 
 
 @pytest.fixture(scope="module")
-def served(run_dir, tmp_path_factory):
-    return export_run(run_dir, tmp_path_factory.mktemp("exports") / "served", progress=False)
-
-
-@pytest.fixture(scope="module")
-def tiles(run_dir):
-    archive = open_archive(load_settings(run_dir / "settings.toml"))
+def tiles(small_run):
+    archive = open_archive(load_settings(small_run / "settings.toml"))
     return [encoded(archive.read_image(number), "PNG") for number in range(TILES)]
 
 
@@ -70,6 +65,7 @@ class Served:
         _, self.errors = self.process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_the_command_serves_searches_and_writes_and_ends_in_order(served, tiles):
     engine = SearchEngine.open(served)
     with Served(served, MACL_TOKEN=TOKEN) as command, Client(command.url, served, TOKEN) as client:
@@ -92,8 +88,8 @@ def test_an_encoder_elsewhere_gives_the_same_vectors(served, tiles):
         here, there = load_encoder(served, made_with), load_encoder(served, made_with, f"{url}/v1/models/encoder")
         pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
         np.testing.assert_allclose(there.embed_pixels(pixels), here.embed_pixels(pixels), atol=1e-6)
-        there = "--encoder-url", f"{url}/v1/models/encoder"
-        with Served(served, *there) as command, Client(command.url, served) as client:
+        elsewhere = Options(encoder_url=f"{url}/v1/models/encoder")
+        with running(served, options=elsewhere, load=load_encoder) as at, Client(at, served) as client:
             assert client.search_image(tiles[7], k=1)["results"][0]["score"] == pytest.approx(1, abs=1e-5)
 
 

@@ -75,7 +75,7 @@ def narrowed(description):
     return narrow
 
 
-def answers(description, client, method, path, mode, examples=40):
+def answers(description, client, method, path, mode, examples=15):
     """Statuses of requests that were made from a description, each answer checked against it."""
     operation = schemathesis.openapi.from_dict(description)[path][method]
     statuses = []

@@ -18,7 +18,7 @@ def emitted(factors, seed=0, epoch=0, buffer_size=1, num_images=None):
 
 def test_repeats_are_floor_or_ceil_with_the_right_probability():
     factors = np.array([0.0, 0.25, 1.0, 1.5, 2.0, 3.9])
-    epochs = 300
+    epochs = 150
     stream = tf.data.Dataset.range(len(factors))
     passes = tf.data.Dataset.range(epochs).flat_map(
         lambda epoch: repeat_by_factor(stream, factors, buffer_size=1, seed=0, epoch=epoch).batch(99)

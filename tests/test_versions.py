@@ -100,6 +100,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_all_but_archives_and_indexes_works_with_keras_and_numpy_alone(run_python):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert {"train", "index", "serve", "all", "cpu", "gpu"} <= set(extras)
