@@ -20,6 +20,7 @@ MODULES = {
     "macl_tf.evaluation.retrieval_metrics": "",
     "macl_tf.models.fast_layers": "",
     "macl_tf.models.cached_gradients": "tensorflow",
+    "macl_tf.training.optimizer": "",
 }
 
 

@@ -7,7 +7,8 @@ import keras
 from macl_tf.datasets.splits import split_archive
 from macl_tf.files import write_json
 from macl_tf.labels import LabelStatistics
-from macl_tf.models.encoders import basic_block, build_encoder, convolution
+from macl_tf.models.encoders import build_encoder
+from macl_tf.models.resnet import basic_block, convolution
 from macl_tf.pipeline.pipeline import load_images
 from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, describe_run, open_archive
 from macl_tf.training.settings import Settings

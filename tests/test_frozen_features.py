@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import frozen_features, report, results_file
-from macl_tf.models.encoders import resnet18
+from macl_tf.models.resnet import resnet18
 from macl_tf.training.settings import load_settings
 from tests.generated import write_ucm
 from tests.runs import make_run

@@ -144,7 +144,7 @@ def test_who_has_a_positive_is_what_the_weights_say(name, settings):
     labels = tf.constant(np.arange(40, dtype="float32")[:, None] // 3 if name == "InfoNCE" else y)
     parameters = {"temperature": tf.constant(0.1), **loss.parameters(tf.constant(y))}
     parameters = {key: tf.cast(value, "float32") for key, value in parameters.items()}
-    target = loss.choose_target()
+    target = loss.target
     described = target.describe(labels, parameters)
     weights = target.compare(described, described, parameters)[0].numpy()
     positive = target.positive(described, described, parameters).numpy()

@@ -58,9 +58,9 @@ def backbone_of(
         ConnectionError: Where weights can be neither found nor downloaded.
     """
     name = str(name)
-    check_backbone(name, imagenet=imagenet)
     if width != 64 and (name != "resnet18" or imagenet):
         raise ValueError(f"width must be 64 but for resnet18 without weights=imagenet, got {width} for {name}.")
+    check_backbone(name, imagenet=imagenet)
     if name == "resnet18":
         if imagenet:
             return _hub("resnet_18_imagenet", image_size, imagenet=True)
