@@ -77,6 +77,7 @@ def test_preprocessing_is_the_publishers(name):
     assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(ours)) is not None
 
 
+@pytest.mark.slow
 def test_networks_of_keras_make_encoders_that_are_kept(tmp_path):
     encoder = build_encoder(64, backbone="keras:ResNet50V2", embedding_dim=8)
     assert encoder.get_layer("features").output.shape == (None, 2048)

@@ -175,11 +175,11 @@ def test_a_classified_encoder_offers_five_descriptors(tmp_path):
 
 def test_settings_say_what_is_trained_and_compared():
     statistics = LabelStatistics.from_labels(drawn()[0])
-    assert not Settings().classifies and Settings().descriptors == ("projection", "backbone")
+    assert not Settings().classifies and Settings().descriptors == ("projection", "backbone", "robust")
     joint = Settings(loss="supcon-any", classification_weight=3.0)
     assert joint.classifies and objective(joint, statistics)["loss_weights"] == [1, 3]
     alone = load_settings(None, ["loss=bce"])
-    assert alone.descriptor == "backbone" and alone.descriptors[2:4] == ("probabilities", "projection+probabilities")
+    assert alone.descriptor == "backbone" and alone.descriptors[3:5] == ("probabilities", "projection+probabilities")
     assert isinstance(make_loss(alone, statistics), keras.losses.BinaryCrossentropy)
     with pytest.raises(ValueError, match="descriptor must be projection or backbone with head=projection"):
         Settings(descriptor="probabilities")

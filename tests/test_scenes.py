@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("network", ["small", pytest.param("ResNet-18", marks=pytest.mark.slow)])
 def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, monkeypatch, capsys, network):
     if network == "small":
-        monkeypatch.setattr("macl_tf.models.encoders.resnet18", lambda scaled, **_: residual(scaled))
+        monkeypatch.setattr("macl_tf.models.backbones.resnet18", lambda scaled, **_: residual(scaled))
     words = ["width=16", "labels=scene", "loss=dcl", "batch_size=12", "images_per_class=4", "epochs=2", "test=0.3"]
     settings = [part for word in words for part in ("--set", word)]
     run = tmp_path / "run"
