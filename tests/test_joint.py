@@ -181,5 +181,5 @@ def test_settings_say_what_is_trained_and_compared():
     alone = load_settings(None, ["loss=bce"])
     assert alone.descriptor == "backbone" and alone.descriptors[3:5] == ("probabilities", "projection+probabilities")
     assert isinstance(make_loss(alone, statistics), keras.losses.BinaryCrossentropy)
-    with pytest.raises(ValueError, match="descriptor must be projection or backbone with head=projection"):
+    with pytest.raises(ValueError, match="must be one of projection, backbone, robust with head=projection"):
         Settings(descriptor="probabilities")

@@ -69,7 +69,7 @@ def test_scenes_bring_the_defaults_of_single_label_retrieval_and_what_is_said_wi
     (tmp_path / "mine.toml").write_text('labels = "scene"\nsampler = "repeat"\n', encoding="utf-8")
     assert load_settings(tmp_path / "mine.toml").sampler == "repeat"
     with pytest.raises(
-        ValueError, match="descriptor must be projection or backbone or robust with head=projection, got 'spoc'"
+        ValueError, match="descriptor must be one of projection, backbone, robust with head=projection, got 'spoc'"
     ):
         parts("descriptor=spoc")
 

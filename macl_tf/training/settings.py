@@ -151,8 +151,8 @@ class Settings:
         if self.turns not in (1, 2, 4):
             raise ValueError(f"turns must be 1, 2 or 4, got {self.turns}.")
         if self.descriptor not in self.descriptors:
-            known = " or ".join(self.descriptors)
-            raise ValueError(f"descriptor must be {known} with head={self.head}, got '{self.descriptor}'.")
+            known = ", ".join(self.descriptors)
+            raise ValueError(f"descriptor must be one of {known} with head={self.head}, got '{self.descriptor}'.")
 
     @property
     def classifies(self) -> bool:
