@@ -751,9 +751,11 @@ def test_zooming_keeps_tiles_in_sight(open_page, own):
     dot = page.locator("#map a.found").nth(0)
     at = middle(dot)
     page.mouse.move(*at)
+    before = json.dumps(json.dumps(page.evaluate(places)))
     page.mouse.wheel(0, -400)
-    until(page, f"JSON.stringify({places}) !== {json.dumps(json.dumps(page.evaluate(places)))}")
-    assert middle(dot) == pytest.approx(at, abs=1.5)
+    until(page, f"JSON.stringify({places}) !== {before}")
+    # Drawn at whole pixels: what was half a pixel off before is four off when all is eight times as large.
+    assert middle(dot) == pytest.approx(at, abs=5.5)
     page.click("#map >> text=All")
     last = page.locator("#map a.found").nth(5)
     at = middle(last)
