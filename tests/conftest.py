@@ -4,6 +4,7 @@ import os
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import macl_tf` does, which a test may do after Keras
 os.environ["TFDS_DATA_DIR"] = os.devnull  # a test that forgets its own folder fails
 
 import subprocess
