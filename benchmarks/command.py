@@ -25,19 +25,9 @@ def parser(doc: str | None, name: str) -> argparse.ArgumentParser:
 
 
 def in_process(module: str, *words: object, env: Mapping[str, str] | None = None, **options: Any) -> str:
-    """Runs a module in a process of its own.
+    """Runs a module in a process of its own, and returns the last line that it printed.
 
-    Args:
-        module: Its name.
-        words: Its command line.
-        env: Further environment variables.
-        options: Others of subprocess.run.
-
-    Returns:
-        The last line that it printed.
-
-    Raises:
-        RuntimeError: If it fails, with what it said last.
+    `env` are further environment variables, `options` others of subprocess.run. A RuntimeError holds what it said last.
     """
     command = [sys.executable, "-m", module, *map(str, words)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **(env or {})}

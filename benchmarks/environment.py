@@ -28,14 +28,9 @@ PLACES = {
 
 
 def made_by(module: str, packages: Iterable[str]) -> dict[str, Any]:
-    """For the head of a results file.
+    """For the head of a results file: command (without places of this machine), machine, python, versions.
 
-    Args:
-        module: "benchmarks.speed.losses".
-        packages: Distributions whose versions matter; those that are not installed are left out.
-
-    Returns:
-        command (without places of this machine), machine, python, versions.
+    `packages` are distributions whose versions matter; those that are not installed are left out.
     """
     return {
         "command": shlex.join(["python", "-m", module, *without_places(sys.argv[1:])]),
