@@ -210,7 +210,7 @@ def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path):
     metrics = runs.train(tmp_path / "run", sets)
     found_by = evaluate_run.evaluate_run(tmp_path / "run")
     beside = ["projection+probabilities", "backbone+probabilities"]
-    assert list(found_by) == ["projection", "backbone", "probabilities", *beside]
+    assert list(found_by) == ["projection", "backbone", "robust", "probabilities", *beside]
     for name, parts in found_by.items():
         for key in evaluate_run.MEANS:
             expected = metrics["trained"][name][key]
@@ -447,10 +447,10 @@ set = {{num_tiles = 60, image_size = 32, batch_size = 16, width = 8, {sets}}}
 
     rows = compared()
     found, trials = rows["run"], rows["trials"]
-    assert found["name"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone"}
+    assert found["name"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone", "robust"}
     assert found["command"] == "python -m benchmarks.compare small.toml --work DIR --out OUT"
     ((text, figures),) = trials["trials"].items()
-    assert text == "temperature=0.1" and set(figures) == {"projection", "backbone"}
+    assert text == "temperature=0.1" and set(figures) == {"projection", "backbone", "robust"}
     assert found["searched_by"] == max(figures, key=lambda by: evaluate_run.leading_mean(figures[by]))
     assert 0 < rows["floor"]["results"]["histogram"]["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work" / "small").iterdir())  # what is asked of a run stands in the results

@@ -127,7 +127,7 @@ set = {batch_size = 8, embedding_dim = 4, epochs = 1}
     compare.main()
     rows = results_file.read(out)
     result = next(row for row in rows if row["name"] == "macl")
-    assert result["settings"]["epochs"] == 1 and set(result["results"]) == {"projection", "backbone"}
+    assert result["settings"]["epochs"] == 1 and set(result["results"]) == {"projection", "backbone", "robust"}
     assert [row["name"] for row in rows if row["kind"] == "floor"] == ["frozen features"]
     assert [path.name.startswith("features-") for path in (tmp_path / "work").iterdir()] == [True]
     monkeypatch.setattr(frozen_features, "work", lambda _: pytest.fail("what is there was done again"))

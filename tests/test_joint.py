@@ -141,7 +141,7 @@ def test_a_compiled_model_of_two_outputs_is_kept(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_classified_encoder_offers_five_descriptors(tmp_path):
+def test_a_classified_encoder_offers_six_descriptors(tmp_path):
     keras.utils.set_random_seed(0)
     encoder = build_encoder(32, embedding_dim=8, backbone=one_layer)
     model = classified(encoder, 5)
@@ -149,7 +149,7 @@ def test_a_classified_encoder_offers_five_descriptors(tmp_path):
     embedding, logits = model.predict(pixels, verbose=0)
     beside = ("projection+probabilities", "backbone+probabilities")
     assert (embedding.shape, logits.shape) == ((3, 8), (3, 5))
-    assert descriptors_of(model) == ("projection", "backbone", "probabilities", *beside)
+    assert descriptors_of(model) == ("projection", "backbone", "robust", "probabilities", *beside)
     np.testing.assert_allclose(descriptor_model(model).predict(pixels, verbose=0), embedding, rtol=1e-5, atol=1e-6)
     probabilities = 1 / (1 + np.exp(-logits))
     expected = probabilities / np.linalg.norm(probabilities, axis=1, keepdims=True)

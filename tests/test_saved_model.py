@@ -190,9 +190,7 @@ def test_the_same_export_again_and_another(run, served, encoder, tmp_path):
 
 
 def test_what_cannot_be_exported_leaves_nothing(run, tmp_path):
-    with pytest.raises(
-        ValueError, match="must be one of projection, backbone, robust for this run, got 'head'"
-    ):
+    with pytest.raises(ValueError, match="must be one of projection, backbone, robust for this run, got 'head'"):
         export_encoder(run, tmp_path, descriptor="head")
     unfinished = tmp_path / "run"
     shutil.copytree(run, unfinished)

@@ -340,6 +340,7 @@ def test_footprints_lie_on_a_map(open_page):
     page.locator("#map .map").focus()
     for key in ("+", "ArrowLeft", "-", "ArrowRight"):
         page.keyboard.press(key)
+    at_rest(page)
     moved(page, page.locator(f'#map [data-id="{name_of(6)}"]').click)
     assert page.locator(".example .name").get_attribute("title") == name_of(6)
 
@@ -762,6 +763,17 @@ def test_zooming_keeps_tiles_in_sight(open_page, own):
     last.focus()
     page.keyboard.press("+")
     assert middle(last) == pytest.approx(at, abs=1.5)
+
+
+def at_rest(page):
+    """Waits until the map has slid to where an arrow key sends it: who clicks before may hit what lay there."""
+    places = (
+        "JSON.stringify([...document.querySelectorAll('#map a.found')].map((found) => found.getBoundingClientRect()))"
+    )
+    before = None
+    while (now := page.evaluate(places)) != before:
+        before = now
+        page.wait_for_timeout(150)
 
 
 def middle(node):
