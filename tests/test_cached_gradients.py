@@ -68,6 +68,7 @@ def test_batch_normalisation_sees_microbatches_and_its_averages_each_once():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(norm.moving_mean), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fit_learns_and_shares_the_layers_of_the_encoder():
     plain = encoder()
     before = keras.ops.convert_to_numpy(plain.get_layer("out").kernel)

@@ -100,16 +100,6 @@ def test_a_killed_head_run_goes_on_bit_for_bit(backbone, cache, tmp_path, monkey
     assert train(settings, tmp_path / "killed", progress=False)["trained"] == whole["trained"]
 
 
-@pytest.mark.slow
-def test_features_of_other_tiles_views_or_weights_are_others(backbone, cache, tmp_path):
-    train(settings_of(backbone, epochs=1), tmp_path / "a", progress=False)
-    before = set(cache.iterdir())
-    for number, changes in enumerate(({"feature_views": 1}, {"crop_area": 0.7}, {"seed": 1}, {"augment": False})):
-        train(settings_of(backbone, epochs=1, **changes), tmp_path / str(number), progress=False)
-        assert set(cache.iterdir()) > before
-        before = set(cache.iterdir())
-
-
 def test_last_stages_and_norms_are_frozen_as_asked():
     encoder = build_encoder(64, backbone="resnet18", width=8, embedding_dim=4)
     for trainable, first in (("all", "stem"), ("last:2", "stage3"), ("last:1", "stage4"), ("head", "projection")):
@@ -194,6 +184,7 @@ def test_all_descriptors_at_once_are_each_alone():
         np.testing.assert_allclose(part / np.linalg.norm(part, axis=1, keepdims=True), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_turns_and_robust_descriptors_are_exported(backbone, cache, tmp_path):
     run = tmp_path / "run"
     result = train(settings_of(backbone, epochs=1, turns=4, descriptor="robust"), run, progress=False)

@@ -128,6 +128,7 @@ def test_its_temperature_can_be_scheduled():
             model.fit(x, [y, y], verbose=0, callbacks=[macl_tf.TemperatureSchedule(lambda step: 0.3)])
 
 
+@pytest.mark.slow
 def test_a_compiled_model_of_two_outputs_is_kept(tmp_path):
     x, y = data()
     model = compiled(Settings(loss="macl", classification_weight=7.0, batch_size=ROWS), microbatch=8)

@@ -188,6 +188,7 @@ def test_who_is_of_cosines_normalises():
         assert float(BY_NAME[name].load()()(y, 3 * z)) != pytest.approx(float(loss(y, z)), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_head_without_a_norm_trains():
     y = drawn()[0]
     x = np.random.default_rng(2).random((24, 6)).astype("float32")

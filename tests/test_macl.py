@@ -124,6 +124,7 @@ def test_under_mixed_precision_it_computes_in_float32(policy):
     np.testing.assert_allclose(float(macl_tf.MACL()(y, half)), expected, rtol=RTOL)
 
 
+@pytest.mark.slow
 def test_saved_model_keeps_statistics_and_the_current_temperature(tmp_path):
     y, _ = drawn()
     model = small_model()

@@ -42,6 +42,7 @@ def test_rows_beyond_its_room_are_not_looked_at_and_nothing_to_find_is_0():
         assert float(metric.result()) == 0
 
 
+@pytest.mark.slow
 def test_in_fit_it_is_the_callbacks_figure_and_it_is_kept(tmp_path):
     y = drawn(rows=40)[0]
     x = np.random.default_rng(2).random((40, 6)).astype("float32")

@@ -55,10 +55,8 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("network", ["small", pytest.param("ResNet-18", marks=pytest.mark.slow)])
-def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, monkeypatch, capsys, network):
-    if network == "small":
-        monkeypatch.setattr("macl_tf.models.backbones.resnet18", lambda scaled, **_: residual(scaled))
+def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("macl_tf.models.backbones.resnet18", lambda scaled, **_: residual(scaled))
     words = ["width=16", "labels=scene", "loss=dcl", "batch_size=12", "images_per_class=4", "epochs=2", "test=0.3"]
     settings = [part for word in words for part in ("--set", word)]
     run = tmp_path / "run"
@@ -81,7 +79,7 @@ def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, mo
     # What exports is what was compared: the sum over scales, resizing and all.
     export_encoder(run, tmp_path / "served")
     exported = ExportedEncoder.load(tmp_path / "served")
-    assert exported.info["descriptor"] == "multi-scale" and exported.dim == (16 if network == "small" else 128)
+    assert exported.info["descriptor"] == "multi-scale" and exported.dim == 16
     model = descriptor_model(keras.saving.load_model(run / ENCODER, compile=False), "multi-scale")
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     cosine = (exported.embed_pixels(pixels) * model.predict_on_batch(pixels.astype(np.float32))).sum(axis=1)

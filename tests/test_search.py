@@ -176,6 +176,7 @@ def test_changes_are_not_lost_by_another_export(served, other_run, archive, caps
     assert again.search(drawn.read_image(5), k=1)[0].results[0].id == drawn.file_names[5]
 
 
+@pytest.mark.slow
 def test_an_engine_goes_over_to_the_encoder_of_a_new_index(served, other_run, tmp_path, archive):
     """Vectors of two encoders are never compared, and one that is gone is not missed."""
     writer, reader = SearchEngine.open(served), SearchEngine.open(served)
@@ -461,6 +462,7 @@ def test_an_unfinished_run_is_refused(tmp_path, capsys):
     assert not (tmp_path / "served").exists()
 
 
+@pytest.mark.slow
 def test_labels_with_commas_are_named_on_the_command_line(served, archive, tmp_path, capsys):
     beaches, rock = "Beaches, dunes, sands", "rock; gravel=grey"
     for index in range(3):

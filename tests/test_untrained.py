@@ -31,6 +31,7 @@ def tiles(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_it_is_indexed_searched_and_brought_up_to_date(tiles, tmp_path, capsys):
     served = tmp_path / "served"
     command = ["index", str(tiles), *INDEX, "--output", str(served)]

@@ -30,15 +30,16 @@ def evaluate_run(run: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
     import keras
 
     from macl_tf.evaluation.retrieval import embed
-    from macl_tf.models.descriptors import descriptor_model, descriptors_of
+    from macl_tf.models.descriptors import all_descriptors
 
     encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
+    model, widths = all_descriptors(encoder, turns=load_settings(run / "settings.toml").turns)
     results: dict[str, Any] = {}
     for part in parts:
         images, labels, statistics = tiles(run, part)
-        for name in descriptors_of(encoder):
-            found = embed(descriptor_model(encoder, name), images, progress=False)
-            results.setdefault(name, {})[part] = scores(found, labels, statistics, queries=part == "test")
+        found = np.split(embed(model, images, progress=False), np.cumsum([*widths.values()])[:-1], axis=1)
+        for name, embeddings in zip(widths, found, strict=True):
+            results.setdefault(name, {})[part] = scores(embeddings, labels, statistics, queries=part == "test")
     keras.utils.clear_session()
     return results
 
