@@ -217,3 +217,35 @@ def test_settings_without_a_backbone_that_is_there_are_refused_before_anything_i
     with pytest.raises(FileNotFoundError, match=r"nowhere.keras' is not there"):
         train(settings, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+LOADED = """
+import sys, numpy as np, keras, macl_tf
+from macl_tf.models.descriptors import all_descriptors, descriptor_model, descriptors_of, turned
+encoder = keras.saving.load_model(sys.argv[1], compile=False)
+pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype("float32")
+model, widths = all_descriptors(encoder, turns=2)
+models = {name: turned(descriptor_model(encoder, name), 2) for name in descriptors_of(encoder)}
+found = {name: model.predict(pixels, verbose=0) for name, model in models.items()}
+np.savez(sys.argv[2], all=model.predict(pixels, verbose=0), **found)
+"""
+
+
+@pytest.mark.slow
+def test_an_encoder_from_a_file_has_all_its_descriptors_in_a_new_process(tmp_path, run_python):
+    """Whatever names Keras gave to layers when the file was written, and gives again where it is read."""
+
+    def backbone(scaled):
+        x = keras.layers.Conv2D(4, 3, strides=2)(scaled)
+        x = keras.layers.Concatenate()([keras.layers.Activation("relu")(x), keras.layers.Rescaling(2.0)(x)])
+        return keras.layers.UnitNormalization()(x)
+
+    keras.utils.clear_session()  # names begin from nothing, as they will in the new process
+    encoder = classified(build_encoder(32, backbone=backbone, embedding_dim=4), 3)
+    encoder.save(tmp_path / "encoder.keras")
+    renamed = keras.saving.load_model(tmp_path / "encoder.keras", compile=False)
+    run_python(LOADED, tmp_path / "encoder.keras", tmp_path / "found.npz")
+    with np.load(tmp_path / "found.npz") as found:
+        for name in ("projection", "backbone", "robust", "probabilities", "backbone+probabilities"):
+            expected = turned(descriptor_model(renamed, name), 2).predict(PIXELS, verbose=0)
+            np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-4)

@@ -55,25 +55,37 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     if descriptor == "multi-scale":
         size = encoder.input_shape[1]
         return multi_scale_descriptor(encoder, [scale for scale in SCALES if round(size * scale) >= SMALLEST])
+    return keras.Model(
+        encoder.input, _described(encoder, descriptor, descriptor.replace("+", "_and_")), name="descriptor"
+    )
+
+
+def _described(encoder: keras.Model, descriptor: str, prefix: str) -> Tensor:
+    """A descriptor other than the first, of layers whose names begin with a prefix.
+
+    One model may hold several, and a name that Keras chose might be in an encoder that was loaded from a file.
+    """
     if descriptor == ROBUST:
-        features = encoder.get_layer("features").output
-        pretrained = layers.UnitNormalization(dtype="float32")(features)
-        halves = (pretrained, math.sqrt(1 - LEARNED)), (descriptor_model(encoder).outputs[0], math.sqrt(LEARNED))
-        scaled = [layers.Rescaling(scale, dtype="float32")(half) for half, scale in halves]
-        return keras.Model(encoder.input, layers.Concatenate(dtype="float32")(scaled), name="descriptor")
+        learned = descriptor_model(encoder).outputs[0]
+        halves = (_described(encoder, "backbone", prefix), 1 - LEARNED), (learned, LEARNED)
+        scaled = [
+            layers.Rescaling(math.sqrt(share), dtype="float32", name=f"{prefix}_half{number}")(half)
+            for number, (half, share) in enumerate(halves)
+        ]
+        return layers.Concatenate(dtype="float32", name=f"{prefix}_beside")(scaled)
     first, beside, _ = descriptor.partition("+")
-    if beside or descriptor == PROBABILITIES:
+    if beside:
+        known = descriptors_of(encoder)[0]
+        one = descriptor_model(encoder).outputs[0] if first == known else _described(encoder, first, f"{prefix}_first")
+        share = layers.Rescaling(SHARE, dtype="float32", name=f"{prefix}_share")
+        both = [one, share(_described(encoder, PROBABILITIES, f"{prefix}_second"))]
+        features = layers.Concatenate(dtype="float32", name=f"{prefix}_beside")(both)
+    elif descriptor == PROBABILITIES:
         logits = encoder.get_layer("logits").output
-        features = layers.Activation("sigmoid", dtype="float32")(logits)
-        if beside:
-            unit = layers.UnitNormalization(dtype="float32")(features)
-            share = layers.Rescaling(SHARE, dtype="float32")(unit)
-            both = [descriptor_model(encoder, first).outputs[0], share]
-            features = layers.Concatenate(dtype="float32")(both)
+        features = layers.Activation("sigmoid", dtype="float32", name=f"{prefix}_sigmoid")(logits)
     else:
         features = encoder.get_layer("features").output
-    # No layer has a name of its own here: one model may hold several descriptors.
-    return keras.Model(encoder.input, layers.UnitNormalization(dtype="float32")(features), name="descriptor")
+    return layers.UnitNormalization(dtype="float32", name=f"{prefix}_unit")(features)
 
 
 def all_descriptors(encoder: keras.Model, *, turns: int = 1) -> tuple[keras.Model, dict[str, int]]:
@@ -81,7 +93,8 @@ def all_descriptors(encoder: keras.Model, *, turns: int = 1) -> tuple[keras.Mode
     models = {name: descriptor_model(encoder, name) for name in descriptors_of(encoder)}
     pixels = encoder.inputs[0]
     outputs = [model.outputs[0] if model.inputs[0] is pixels else model(pixels) for model in models.values()]
-    model = keras.Model(pixels, layers.Concatenate(dtype="float32")(outputs), name="descriptors")
+    joined = layers.Concatenate(dtype="float32", name="all_descriptors")(outputs)
+    model = keras.Model(pixels, joined, name="descriptors")
     return turned(model, turns), {name: model.output_shape[1] for name, model in models.items()}
 
 
