@@ -5,10 +5,12 @@ import pytest
 from PIL import Image
 
 from macl_tf.cli import main
+from macl_tf.export.model_info import describe_backbone
 from macl_tf.export.saved_model import ExportedEncoder
 from macl_tf.models.descriptors import descriptor_model, turned
 from macl_tf.models.encoders import build_encoder
 from macl_tf.search.engine import SearchEngine
+from macl_tf.training.settings import Settings
 
 INDEX = ["--backbone", "efficientnet-lite0", "--image-size", "64", "--turns", "2", "--quiet"]
 
@@ -59,6 +61,13 @@ def test_it_is_indexed_searched_and_brought_up_to_date(tiles, tmp_path, capsys):
     engine = SearchEngine.open(served)
     assert len(engine.index) == 8 and engine.index.snapshot.id_of("fine7.png") == "fine7.png"
     assert [path.name for path in (served / "encoder").iterdir() if path.name.isdigit()] == ["1"]  # the same one
+
+
+def test_shards_of_another_size_or_turns_are_of_another_encoder():
+    """By `encoder_sha256` shards find their encoder, whose weights are the same."""
+    settings = [Settings(backbone="resnet18", descriptor="backbone", **changes)
+                for changes in ({}, {"image_size": 96}, {"turns": 4})]  # fmt: skip
+    assert len({describe_backbone(each, "00")["encoder_sha256"] for each in settings}) == 3
 
 
 def test_what_is_wrong_is_said_and_nothing_written(tiles, tmp_path, capsys):

@@ -69,8 +69,12 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
 
 
 def describe_backbone(settings: Settings, weights_sha256: str) -> dict[str, Any]:
-    """The facts about a backbone that was not trained on any archive, as `describe_encoder` gives them."""
-    return _described(settings, settings.descriptor, weights_sha256)
+    """The facts about a backbone that was not trained on any archive, as `describe_encoder` gives them.
+
+    `encoder_sha256`, by which shards know their encoder, tells size and turns too: no file of a run holds them.
+    """
+    deciding = f"{weights_sha256} {settings.backbone} {settings.image_size} {settings.turns}"
+    return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest())
 
 
 def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict[str, Any]:

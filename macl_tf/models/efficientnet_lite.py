@@ -18,7 +18,7 @@ from keras import layers
 from macl_tf.models.torch_file import read_tensors
 
 Tensor = Any
-# Width and depth as multiples of Lite0's, drop rate of the deepest block, file of the weights and its SHA-256.
+# Width and depth as multiples of Lite0's, file of the weights and its SHA-256.
 VARIANTS: dict[str, tuple[float, float, str, str]] = {
     "efficientnet-lite0": (
         1.0,
@@ -45,7 +45,7 @@ _STAGES = (
 )
 
 
-def efficientnet_lite(pixels: Tensor, name: str, *, drop_rate: float = 0.0) -> Tensor:
+def efficientnet_lite(pixels: Tensor, name: str) -> Tensor:
     """Feature maps (B, S / 32, S / 32, 1280) from pixels (B, S, S, 3) in 0 to 255.
 
     EfficientNet without squeeze-and-excitation and with ReLU6, its stem and head of the same width in every variant.
@@ -53,8 +53,6 @@ def efficientnet_lite(pixels: Tensor, name: str, *, drop_rate: float = 0.0) -> T
     Args:
         pixels: (B, S, S, 3), 0 to 255.
         name: A key of `VARIANTS`.
-        drop_rate: Probability in [0, 1) with which the deepest block is skipped in training, shallower ones in
-            proportion (stochastic depth); ImageNet training took 0.2.
 
     Reference:
         Tan, Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019; and the Lite
@@ -70,15 +68,12 @@ def efficientnet_lite(pixels: Tensor, name: str, *, drop_rate: float = 0.0) -> T
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="scale")(pixels)
     x = _activated(_normed(layers.Conv2D(32, 3, 2, "same", use_bias=False, name="stem_conv")(x), "stem"))
     for index, (kernel, stride, expansion, channels) in enumerate(blocks):
-        rate = drop_rate * (index + 1) / len(blocks)
-        x = _block(x, kernel, stride, expansion, channels, rate, name=f"block{index}")
+        x = _block(x, kernel, stride, expansion, channels, name=f"block{index}")
     x = layers.Conv2D(1280, 1, use_bias=False, name="head_conv")(x)
     return _activated(_normed(x, "head"))
 
 
-def _block(
-    x: Tensor, kernel: int, stride: int, expansion: int, channels: int, drop_rate: float, *, name: str
-) -> Tensor:
+def _block(x: Tensor, kernel: int, stride: int, expansion: int, channels: int, *, name: str) -> Tensor:
     """An inverted residual: wider, a depthwise convolution, narrower, and a shortcut where the shapes allow it."""
     shortcut = x
     if expansion > 1:
@@ -89,8 +84,6 @@ def _block(
     x = _normed(layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv")(x), f"{name}_project")
     if stride > 1 or shortcut.shape[-1] != channels:
         return x
-    if drop_rate:
-        x = layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop")(x)
     return layers.Add(name=f"{name}_add")([shortcut, x])
 
 
@@ -123,15 +116,14 @@ def weights_file(name: str) -> Path:
     return Path(str(import_module(package).__file__)).parent / inside
 
 
-def load_imagenet(model: keras.Model, name: str) -> str:
-    """Gives the layers of `efficientnet_lite` in a model their ImageNet weights; returns the digest of their file.
+def load_imagenet(model: keras.Model, name: str) -> None:
+    """Gives the layers of `efficientnet_lite` in a model their ImageNet weights.
 
     Raises:
         ImportError: Without the package of the weights.
         ValueError: For a file that is not the published one.
     """
-    digest = VARIANTS[name][3]
-    tensors = read_tensors(weights_file(name), digest)
+    tensors = read_tensors(weights_file(name), VARIANTS[name][3])
     for layer in model.layers:
         if not layer.weights or (place := _torch_name(layer.name)) is None:
             continue
@@ -141,7 +133,6 @@ def load_imagenet(model: keras.Model, name: str) -> str:
         else:  # (out, in, h, w) to (h, w, in, out), and of depthwise ones (channels, 1, h, w) to (h, w, channels, 1)
             order = (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0)
             layer.set_weights([tensors[f"{place}.weight"].transpose(order)])
-    return digest
 
 
 def _torch_name(layer: str) -> str | None:

@@ -101,8 +101,8 @@ def _train(
     labelled = task.archive.labels[task.splits.train].any(axis=1)
     steps = int(labelled.sum()) // settings.batch_size
     with nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
-        # A run that goes on takes its weights from its checkpoint; those it began from may be gone.
-        # But for a frozen backbone, which no checkpoint holds, and published weights, whose network may be another.
+        # A run that goes on takes its weights from its checkpoint, since those it began from may be gone; but for a
+        # frozen backbone, which no checkpoint holds, and published weights, whose network may be another.
         again = begun and settings.weights != "imagenet" and settings.trainable != HEAD
         encoder = build.make_encoder(dataclasses.replace(settings, weights="") if again else settings)
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
