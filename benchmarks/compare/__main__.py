@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.compare import encoders, experiment, frozen_features, scenes
+from benchmarks.compare import encoders, experiment, heads, scenes
 
-KINDS = {"encoders": encoders, "heads": frozen_features, "scenes": scenes}
+KINDS = {"encoders": encoders, "heads": heads, "scenes": scenes}
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and features while they are needed")
     parser.add_argument("--data-dir", default="", help="the archive's folder, as of macl train")
     parser.add_argument("--encoder", type=Path, help="the encoder.keras to start from, if the experiment asks for one")
+    parser.add_argument("--elsewhere", help="a folder archive that heads, which never saw it, search too")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="runs at a time (%(default)s)")
     parser.add_argument("--keep-runs", action="store_true", help="leave finished runs in the work folder")
     options, asked = experiment.parsed(parser)
@@ -30,7 +31,7 @@ def main() -> None:
         parser.error(f"--jobs must be at least 1, got {options.jobs}.")
     if bool(asked.encoder) != bool(options.encoder):
         start = f"an encoder: name it with --encoder. Make it by: {asked.encoder}"
-        parser.error(f"{asked.name} starts from {start if asked.encoder else 'random weights: leave --encoder out.'}")
+        parser.error(f"{asked.name} starts from {start if asked.encoder else 'none: leave --encoder out.'}")
     if options.encoder and not options.encoder.is_file():
         parser.error(f"--encoder must be a file, '{options.encoder}' is none. Make it by: {asked.encoder}")
     if asked.dataset != "synthetic" and not options.data_dir:

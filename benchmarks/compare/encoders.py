@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.command import in_process
-from benchmarks.compare import held_out_block, results_file
+from benchmarks.compare import held_out, results_file
 from benchmarks.compare.evaluate_run import LEADING, leading_mean
 from benchmarks.compare.experiment import Experiment, of_loss, split, texts
 from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
@@ -38,15 +38,17 @@ from macl_tf.training.settings import load_settings
 
 TUNING_SEED = 1000  # of trials, which no compared run has
 TEMPERATURES, RATES = (0.1, 0.2, 0.05, 0.3, 0.07), (1e-3, 3e-3, 3e-4, 2e-3, 5e-4)
-MARGIN_FACTORS = (1.0, 0.5, 2.0, 0.25, 1.5)
+MARGIN_FACTORS, STRENGTHS = (1.0, 0.5, 2.0, 0.25, 1.5), (0.01, 0.1, 0.001, 1.0, 0.03)
+LOGISTIC = "logistic-regression"  # of heads: for each label, by scikit-learn
 
 
 def grid(loss: str, trials: int) -> list[str]:
     """The settings that are tried for a loss: as many for each."""
     from macl_tf.training.build import own_number
 
-    setting, own = own_number(loss) or ("learning_rate", None)
+    setting, own = ("C", None) if loss == LOGISTIC else own_number(loss) or ("learning_rate", None)
     values = {
+        "C": STRENGTHS,
         "temperature": TEMPERATURES,
         "margin": [factor * (own or 1.0) for factor in MARGIN_FACTORS],
         "learning_rate": RATES,
@@ -59,13 +61,15 @@ def trials_of(experiment: Experiment) -> dict[str, list[str]]:
     wanted = {loss: grid(loss, experiment.tune) for loss in experiment.losses if experiment.tune}
     weights = [f"classification_weight={weight:g}" for weight in experiment.joint if weight]
     if len(weights) > 1:
-        joint = {loss: product(tried, weights) for loss, tried in wanted.items() if loss != "bce"}
+        joint = {loss: product(tried, weights) for loss, tried in wanted.items() if loss not in ("bce", LOGISTIC)}
         wanted |= {f"{loss}+bce": [",".join(pair) for pair in pairs] for loss, pairs in joint.items()}
     return wanted
 
 
-def tune(experiment: Experiment, options: argparse.Namespace, shared: list[str]) -> dict[str, tuple[str, str]]:
-    """The best settings and descriptor of each loss and joint form on validation tiles; tries what was not tried."""
+def trials_asked(
+    experiment: Experiment, options: argparse.Namespace, shared: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, Row], list[tuple[str, str]]]:
+    """What is to be tried by name, the rows of what was, and what is missing."""
     wanted = trials_of(experiment)
     weights = [text for text in shared if text.startswith("weights=")]
     asked = without_places([*texts(experiment.set), *weights, *texts(experiment.tune_set)])
@@ -75,7 +79,18 @@ def tune(experiment: Experiment, options: argparse.Namespace, shared: list[str])
         found = known.setdefault(name, new)["settings"]
         if sorted(found) != sorted(asked):
             raise ValueError(f"the trials in '{options.out}' are of {found}, not {asked}: choose another --out.")
-    turns = [(name, text) for name, tried in wanted.items() for text in tried if text not in known[name]["trials"]]
+    missing = [(name, text) for name, tried in wanted.items() for text in tried if text not in known[name]["trials"]]
+    return wanted, known, missing
+
+
+def best_of(wanted: Mapping[str, Sequence[str]], known: Mapping[str, Row]) -> dict[str, tuple[str, str]]:
+    """The best settings and descriptor of each loss and joint form, by what was tried."""
+    return {name: best_trial({text: known[name]["trials"][text] for text in wanted[name]}) for name in wanted}
+
+
+def tune(experiment: Experiment, options: argparse.Namespace, shared: list[str]) -> dict[str, tuple[str, str]]:
+    """The best settings and descriptor of each loss and joint form on validation tiles; tries what was not tried."""
+    wanted, known, turns = trials_asked(experiment, options, shared)
 
     def trial(turn: tuple[str, str]) -> dict[str, list[float]]:
         name, text = turn
@@ -89,7 +104,7 @@ def tune(experiment: Experiment, options: argparse.Namespace, shared: list[str])
         results_file.add(options.out, known[name])
         finished(folder(experiment, options, f"{name}@{text}", TUNING_SEED), options)
         tqdm.write(f"{name}, {text}: {', '.join(f'{by} {leading_mean(found):.3f}' for by, found in value.items())}")
-    return {name: best_trial({text: known[name]["trials"][text] for text in wanted[name]}) for name in wanted}
+    return best_of(wanted, known)
 
 
 def validated(run: Path) -> dict[str, list[float]]:
@@ -127,8 +142,12 @@ def settings_of_all(experiment: Experiment, options: argparse.Namespace) -> list
     found = texts({"dataset": experiment.dataset, "data_dir": options.data_dir})
     if experiment.held_out:
         table = Path(options.work) / f"held_out_{experiment.held_out}.csv"
-        held_out_block.write(table, options.data_dir, experiment.held_out)
+        held_out.write_block(table, options.data_dir, experiment.held_out)
         found += ["dataset=folder", f"table={table}"]
+    if experiment.parts:
+        table = Path(options.work) / f"parts_{experiment.name}.csv"
+        held_out.write_parts(table, options.data_dir, experiment.parts)
+        found += [f"table={table}"]
     return [*found, *texts(experiment.set), *([f"weights={options.encoder}"] if options.encoder else [])]
 
 

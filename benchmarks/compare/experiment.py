@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -25,13 +25,16 @@ class Experiment:
         what: Is compared, in a line.
         why: The question that it answers.
         expected: The result, in the figures of the first table or in words.
-        train: "encoders" (whole ones), "heads" (on frozen features) or "scenes" (for one label a tile).
+        train: "encoders" (each a run of `macl train`), "heads" (on frozen features, in shared processes) or "scenes"
+            (for one label a tile).
         dataset: As of `macl train`.
         held_out: "20-35": numbers of UC Merced's training tiles that are the test, for choices.
+        parts: Of a folder: "test" and "validation", each with the beginnings of its tiles' names.
         encoder: The command that makes the encoder that all runs start from; empty: random weights.
         losses: Names as of `macl train --set loss=`.
         joint: Weights of classification beside each loss, 0 for none. With trials, the best of several others.
         samplers: "weighted", "uniform"; the name of a run then ends in its sampler. None: as the settings say.
+        labelled: Of heads: shares of the training tiles that keep their labels.
         seeds: Of the runs.
         tune: Trials for each loss, of the one number that it has: temperature, margin, or else learning rate.
         test: Whether test tiles are searched; choices leave them alone.
@@ -50,10 +53,12 @@ class Experiment:
     train: str
     dataset: str = "ucm"
     held_out: str = ""
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encoder: str = ""
     losses: tuple[str, ...] = ()
     joint: tuple[float, ...] = (0,)
     samplers: tuple[str, ...] = ()
+    labelled: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
     tune: int = 0
     test: bool = True
@@ -85,7 +90,7 @@ class Experiment:
         """
         chosen, found = chosen or {}, {}
         for loss, weight in product(self.losses, self.joint):
-            if loss == "bce" and weight:
+            if loss in ("bce", "logistic-regression") and weight:
                 continue
             alone, by = chosen.get(loss, ("", ""))
             best = alone

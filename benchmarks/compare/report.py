@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.compare import experiment, frozen_features, results_file, scenes
+from benchmarks.compare import experiment, heads, results_file, scenes
 from benchmarks.compare.encoders import best_trial
 from benchmarks.compare.evaluate_run import LEADING, best_descriptor, fractions, label_aps
 from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
@@ -145,6 +145,7 @@ def summary(
         ],
         "descriptors": by_descriptor([variants[name] for name in tabled]),
         "floors": floors(results, variants),
+        "elsewhere": heads.elsewhere_rows([run for name in tabled for run in variants[name].runs]),
         "labels": by_label(variants, labels) if labels else [],
         "label_columns": list(labels),
         "trials": dict(sorted((row["name"], row["trials"]) for row in results if row["kind"] == TRIALS)),
@@ -178,6 +179,7 @@ def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float
 def floors(results: Sequence[Row], variants: Mapping[str, Variant]) -> dict[str, list[float]]:
     """Figures of the untrained encoder and of colour histograms, or of frozen features."""
     known = [row for row in results if row["kind"] == FLOOR]
+    # Of heads.
     if features := {row["name"]: row["figures"] for row in known if "figures" in row}:
         return features
     untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
@@ -186,6 +188,39 @@ def floors(results: Sequence[Row], variants: Mapping[str, Variant]) -> dict[str,
     if histograms := [row["results"]["histogram"]["test"] for row in known]:
         found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in LEADING]
     return found
+
+
+def on_validation(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Validation figures in points, best NDCG first, and what the first run of the list leads each by.
+
+    A lead has half of its 95 % interval by Student's t over the seeds that both have; none for a single seed.
+    """
+    from scipy.stats import t
+
+    grouped: dict[str, dict[int, Any]] = {}
+    for run in runs:
+        grouped.setdefault(run["name"], {})[run["seed"]] = run["results"]
+    best = {name: best_descriptor(list(found.values())) for name, found in grouped.items()}
+    reference = runs[0]["name"]
+
+    def figures(name: str, seeds: Sequence[int]) -> Floats:
+        """(figures, seeds), NaN where undefined."""
+        found = [grouped[name][seed][best[name]]["validation"] for seed in seeds]
+        return np.array([[100 * (np.nan if one[key] is None else one[key]) for one in found] for key in LEADING])
+
+    found = []
+    for name, own in grouped.items():
+        row: dict[str, Any] = {"name": name, "descriptor": best[name], "seeds": len(own), "lead": {}}
+        row |= dict(zip(LEADING, figures(name, list(own)).mean(axis=1).round(3).tolist(), strict=True))
+        common = [seed for seed in own if seed in grouped[reference]]
+        if name != reference and common:
+            lead = figures(reference, common) - figures(name, common)
+            spread = lead.std(axis=1, ddof=1) if len(common) > 1 else np.full(len(lead), np.nan)
+            half = t.ppf(0.975, max(len(common) - 1, 1)) * spread / np.sqrt(len(common))
+            leads = np.stack([lead.mean(axis=1), half], axis=1).round(3).tolist()
+            row["lead"] = dict(zip(LEADING, leads, strict=True))
+        found.append(row)
+    return sorted(found, key=lambda row: -row["ndcg@100_jaccard"])
 
 
 def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -208,14 +243,30 @@ def tables(summary: dict[str, Any], *, short: bool = False) -> str:
     If `short`, the first two. Of an experiment without tests or with one label a tile, its own tables.
     """
     if "tables" not in summary:
-        return frozen_features.table(summary["rows"]) if "rows" in summary else scenes.tables(summary)
+        return of_validation(summary["rows"]) if "rows" in summary else scenes.tables(summary)
     titles = list(FIGURES.values())
     parts = [of_reference(table) for table in summary["tables"]]
     floors = [[name, *map(number, values)] for name, values in summary["floors"].items()]
     parts.append(markdown(["without training", *titles], floors))
     if not short:
-        parts += [of_descriptors(summary["descriptors"]), *of_labels(summary), *of_trials(summary["trials"])]
+        elsewhere = [of_descriptors(summary["elsewhere"], ", elsewhere")] if summary.get("elsewhere") else []
+        parts += [of_descriptors(summary["descriptors"]), *elsewhere, *of_labels(summary), *of_trials(summary["trials"])]
     return "\n\n".join(parts)
+
+
+def of_validation(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each run of an experiment that leaves the test tiles alone."""
+    reference = next(row["name"] for row in rows if not row["lead"])
+    lines = []
+    for row in rows:
+        name = f"**{row['name']}**" if row["name"] == reference else row["name"]
+        own = [number(row[key] and row[key] / 100) for key in LEADING]
+        leads = [row["lead"].get(key) for key in LEADING]
+        by = [f"{number(lead[0], '+.1f')} ± {number(lead[1], '.1f')}" if lead else "" for lead in leads]
+        lines.append([name, row["descriptor"], row["seeds"], *own, *by])
+    titles = list(FIGURES.values())
+    leading = [f"{reference} leads in {title}, points" for title in titles]
+    return markdown(["run", "descriptor", "seeds", *titles, *leading], lines, "ll")
 
 
 def of_reference(table: dict[str, Any]) -> str:
@@ -231,14 +282,14 @@ def of_reference(table: dict[str, Any]) -> str:
     return markdown(["run", "descriptor", "seeds", *titles, *leading], lines, "ll")
 
 
-def of_descriptors(descriptors: dict[str, dict[str, list[float]]]) -> str:
+def of_descriptors(descriptors: dict[str, dict[str, list[float]]], where: str = "") -> str:
     """Each variant by each descriptor."""
     columns = list(dict.fromkeys(name for found in descriptors.values() for name in found))
     lines = [
         [name, *("/".join(map(number, found.get(column, []))) for column in columns)]
         for name, found in descriptors.items()
     ]
-    return markdown([f"{'/'.join(FIGURES.values())} by", *columns], lines, "l" * (1 + len(columns)))
+    return markdown([f"{'/'.join(FIGURES.values())}{where}, by", *columns], lines, "l" * (1 + len(columns)))
 
 
 def of_labels(summary: dict[str, Any]) -> list[str]:
@@ -319,7 +370,7 @@ def main() -> None:
             if absent := [f"{name}, seed {seed}" for name, seed in turns if (name, seed) not in place]:
                 raise ValueError(f"there are no results of {'; '.join(absent)} in '{options.out}'.")
             runs = [place[turn] for turn in turns]
-            found = {"rows": frozen_features.summary(runs)}
+            found = {"rows": on_validation(runs)}
     except ValueError as error:
         parser.error(str(error))
     made = {key: sorted({str(run.get(key)) for run in runs}) for key in ("command", "versions")}

@@ -33,7 +33,7 @@ class Archive:
         label_areas: (N, C) float32 share of the tile that each label covers, in [0, 1], where there are masks.
         scenes: N scene names ("agricultural"), where the archive has scenes.
         numbers: (N,) running number within the scene, for archives whose neighbouring numbers show the same place.
-        official_split: N of "train" or "test", where the authors published a split.
+        official_split: N of "train", "validation" or "test", where the authors published a split.
         default_split: what `split_archive` does unless told otherwise: "random", "blocks" or "official".
         notes: what a user should know about this copy: rows without image, unreadable images and the like.
         contents: N digests of the pixels, the same for exact copies and for no other two; None where they are not
@@ -93,8 +93,8 @@ class Archive:
             value = getattr(self, field)
             if value is not None and len(value) != shape[0]:
                 raise ValueError(f"{field} of {self.name} must have one entry an image ({shape[0]}), got {len(value)}.")
-        if not (parts := set(self.official_split or ())) <= {"train", "test"}:
-            raise ValueError(f"official_split must hold 'train' and 'test' only, got {sorted(parts)}.")
+        if not (parts := set(self.official_split or ())) <= {"train", "validation", "test"}:
+            raise ValueError(f"official_split must hold 'train', 'validation' and 'test' only, got {sorted(parts)}.")
         if self.default_split not in ("random", "blocks", "official"):
             raise ValueError(f"default_split must be 'random', 'blocks' or 'official', got {self.default_split!r}.")
 

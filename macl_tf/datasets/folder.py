@@ -126,7 +126,7 @@ def load_folder(
     labels = label_table.labels[rows]
     empty = np.flatnonzero(labels.sum(axis=1) == 0)
     findings += [Finding("unlabelled", names[index], "") for index in empty]
-    splits, split_notes = _official_split(label_table, rows)
+    splits = None if label_table.splits is None else tuple(label_table.splits[row] for row in rows)
     order = list(PROBLEMS).index
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
     if len(empty) == len(names):
@@ -145,7 +145,6 @@ def load_folder(
             f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}",
             *label_table.notes,
             *describe_labels(label_table.label_names, labels),
-            *split_notes,
             *report.notes,
             *kinds,
         ),
@@ -187,16 +186,6 @@ def read_all(
         with suppress(OSError), written_whole(memory) as temporary:
             temporary.write_text(json.dumps(found), encoding="utf-8")
     return {name: str(row[2]) for name, row in found.items()}, dict(sorted(errors.items()))
-
-
-def _official_split(table: LabelTable, rows: Sequence[int]) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The official split, train and test only: `split_archive` draws the validation images from the training ones."""
-    if table.splits is None:
-        return None, ()
-    splits = [table.splits[row] for row in rows]
-    given = splits.count("validation")
-    note = f"{given} images of the table's validation split count as train, from which validation images are drawn"
-    return tuple("test" if split == "test" else "train" for split in splits), (note,) if given else ()
 
 
 def _recall(memory: Path | None) -> dict[str, list[int | str]]:

@@ -117,7 +117,7 @@ def split_archive(
       `round(validation * N)` before them validation. Neighbouring numbers, crops of one picture, stay
       together, but for those on a border: validation lies beside training, test does not, and what was chosen on
       validation may therefore disappoint. A gap of `round(gap * N)` numbers between the two belongs to no part.
-    * `"official"`: the archive's own test part, and validation as a share of its own training part: by
+    * `"official"`: the archive's own parts; where it has no validation part, that is a share of its training part: by
       blocks if that is the archive's default, else by seed. `test` is not used.
     * `"auto"`: the archive's `default_split`.
 
@@ -372,6 +372,8 @@ def _official(archive: Archive, first: np.ndarray, validation: float, gap: float
             + (" or 'blocks'." if archive.numbers is not None else ".")
         )
     parts = np.array([PARTS.index(part) for part in archive.official_split], np.int64)
+    if PARTS.index("validation") in parts:
+        return parts, "official split, with its own validation part"
     train = np.flatnonzero(parts == PARTS.index("train"))
     if archive.default_split == "blocks" and archive.numbers is not None:
         parts[train] = _blocks(archive, train, validation, 0.0, gap)

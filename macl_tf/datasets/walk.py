@@ -111,6 +111,7 @@ def find_tables(root: Path, pattern: str = r"(?!readme|licen[cs]e).*\.(csv|tsv|t
 def find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
     """The label table: the one that is named, by its path from `root` or from the working directory, or the only one.
 
+    Of several the one named labels is meant, which lies beside areas.csv, groups.csv or a text about the source.
     A FileNotFoundError where there is none, a ValueError where several files may be it.
     """
     if table is not None:
@@ -121,6 +122,8 @@ def find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
             raise FileNotFoundError(f"the label table must be a file, but there is none at {places}.")
         return found
     candidates = find_tables(root)
+    named = [name for name in candidates if PurePosixPath(name).stem.lower() == "labels"]
+    candidates = named if len(named) == 1 else candidates
     if not candidates:
         raise FileNotFoundError(
             f"an own archive needs a label table (.csv, .tsv or .txt), but none was found in {root} or below. Put one "

@@ -48,6 +48,10 @@ class FeatureViews:
         """F."""
         return self.parts[0].shape[2]
 
+    def unchanged(self) -> NDArray[np.float32]:
+        """(N, F) of the tiles as they are."""
+        return np.concatenate([part[0] for part in self.parts]).astype(np.float32)
+
     def read(self, views: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """(B, F) of tiles `rows` (B,), each in its view (B,)."""
         found = np.empty((len(rows), self.width), np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,7 +122,10 @@ def _train(
         data = training_data(task.archive, task.splits, settings, done, steps, progress=progress)
         validation = load_images(task.archive, task.splits.validation, settings.image_size, progress=progress)
     else:
-        data, validation = head_data(encoder, task.archive, task.splits, settings, done, steps, progress=progress)
+        features = backbone_features(encoder, task.archive, settings, progress=progress)
+        seen = features(task.splits.train, settings.feature_views if settings.augment else 0)
+        data = head_data(seen, task.archive.labels[task.splits.train], settings, done, steps)
+        validation = features(task.splits.validation, 0).unchanged()
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
         tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
@@ -435,17 +439,10 @@ def training_data(
     )
 
 
-def head_data(
-    encoder: keras.Model,
-    archive: Archive,
-    splits: Splits,
-    settings: Settings,
-    initial_epoch: int,
-    steps: int,
-    *,
-    progress: bool,
-) -> tuple[TrainingData, np.ndarray]:
-    """The batches of features that a head is trained on, and the features (N, F) of the validation tiles."""
+def backbone_features(
+    encoder: keras.Model, archive: Archive, settings: Settings, *, progress: bool
+) -> Callable[[np.ndarray, int], FeatureViews]:
+    """From positions in an archive and a number of augmented views to their features, computed once."""
     backbone = backbone_part(encoder)
     key = f"{settings.backbone} {settings.precision} {weights_digest(backbone.weights)}"
 
@@ -463,7 +460,11 @@ def head_data(
             progress=progress,
         )
 
-    labels = archive.labels[splits.train]
+    return features
+
+
+def head_data(features: FeatureViews, labels: np.ndarray, settings: Settings, done: int, steps: int) -> TrainingData:
+    """The batches of features that a head is trained on, from an epoch on."""
     sampler = make_sampler(
         settings.sampler,
         labels,
@@ -473,14 +474,5 @@ def head_data(
         power=settings.sampler_power,
         images_per_class=settings.images_per_class,
     )
-    data = feature_dataset(
-        features(splits.train, settings.feature_views if settings.augment else 0),
-        labels,
-        sampler,
-        seed=settings.seed,
-        epochs=settings.epochs,
-        initial_epoch=initial_epoch,
-        views=settings.views,
-    )
-    rows = np.arange(len(splits.validation))
-    return data, features(splits.validation, 0).read(np.zeros_like(rows), rows)
+    given = {"seed": settings.seed, "epochs": settings.epochs, "initial_epoch": done, "views": settings.views}
+    return feature_dataset(features, labels, sampler, **given)

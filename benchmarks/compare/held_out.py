@@ -1,13 +1,15 @@
-"""A table of UC Merced that holds out one block of numbers of its training tiles, for choices about whole encoders.
+"""Tables that divide an archive otherwise than `macl train` would: by what is held out.
 
-The test tiles are not in it, nor are the tiles beside the block: they are crops of the same pictures. What is trained
-on it is evaluated on the block, which stands in the table as the test.
+Of UC Merced a block of numbers of its training tiles, for choices: the test tiles are not in the table, nor are the
+tiles beside the block, which are crops of the same pictures. What is trained on it is evaluated on the block, which
+stands in the table as the test. Of a folder the tiles of other places, told by how their names begin.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +55,23 @@ def numbers_of(block: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def write(table: Path, data_dir: str, block: str) -> None:
-    """Writes the table of a block."""
-    numbers = numbers_of(block)
-    found = rows(load_archive("ucm", data_dir=data_dir), *numbers)
+def write_block(table: Path, data_dir: str, block: str) -> None:
+    """Writes the table of a block of UC Merced."""
+    write(table, rows(load_archive("ucm", data_dir=data_dir), *numbers_of(block)))
+
+
+def write_parts(table: Path, data_dir: str, parts: Mapping[str, Sequence[str]]) -> None:
+    """Writes the table of a folder whose tiles belong to a part by how their names begin, and else to training."""
+    archive = load_archive("folder", data_dir=data_dir)
+    found = []
+    for path, held in zip(archive.file_names, archive.labels, strict=True):
+        name = path.rpartition("/")[2]
+        part = next((part for part, begin in parts.items() if name.startswith(tuple(begin))), "train")
+        found.append((path, ";".join(np.array(archive.label_names)[held > 0]), part))
+    write(table, found)
+
+
+def write(table: Path, found: Sequence[tuple[str, str, str]]) -> None:
+    """Writes name, labels and part of tiles, whole or not at all."""
     with written_whole(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "labels", "split"), *found])
