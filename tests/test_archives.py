@@ -71,7 +71,7 @@ def test_archive_keeps_what_it_is_given() -> None:
         ({"label_names": ("sea", "sea")}, "label names of made must be unique"),
         ({"numbers": np.arange(2)}, r"numbers of made must have one entry an image \(3\), got 2"),
         ({"label_areas": np.full((3, 2), 1.5)}, r"must be shares in \[0, 1\]"),
-        ({"official_split": ("train", "val", "test")}, "must hold 'train' and 'test' only"),
+        ({"official_split": ("train", "val", "test")}, "must hold 'train', 'validation' and 'test' only"),
         ({"default_split": "holdout"}, "got 'holdout'"),
     ],
 )

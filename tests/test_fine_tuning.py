@@ -47,7 +47,7 @@ def cache(tmp_path, monkeypatch):
 
 def settings_of(backbone, **changes):
     small = {"num_tiles": 60, "image_size": 32, "embedding_dim": 8, "batch_size": 16, "epochs": 3}
-    return Settings(backbone=backbone, **{**small, "trainable": "head", "feature_views": 2, **changes})
+    return Settings(backbone=backbone, weights="", **{**small, "trainable": "head", "feature_views": 2, **changes})
 
 
 def values(model):
@@ -249,3 +249,23 @@ def test_an_encoder_from_a_file_has_all_its_descriptors_in_a_new_process(tmp_pat
         for name in ("projection", "backbone", "robust", "probabilities", "backbone+probabilities"):
             expected = turned(descriptor_model(renamed, name), 2).predict(PIXELS, verbose=0)
             np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_robust_keeps_the_backbone_as_it_began_beside_the_trained_one(backbone, tmp_path):
+    settings = settings_of(backbone, trainable="all", learning_rate=0.05, epochs=2, classification_weight=1.0)
+    result = train(settings, tmp_path / "run", progress=False)
+    encoder = read_encoder(tmp_path / "run")
+    f, z, robust = (
+        descriptor_model(encoder, name).predict(PIXELS, verbose=0) for name in ("backbone", "projection", "robust")
+    )
+    began = keras.saving.load_model(backbone, compile=False).predict(PIXELS, verbose=0).mean((1, 2))
+    began /= np.linalg.norm(began, axis=1, keepdims=True)
+    assert np.abs(f - began).max() > 0.05
+    np.testing.assert_allclose(robust, np.concatenate([began, z], axis=1) / np.sqrt(2), atol=1e-6)
+    assert result["trained"]["robust"] == evaluate_run(tmp_path / "run", progress=False).reports["robust"].to_dict()
+    # Only this descriptor takes the second pass.
+    layers = {name: {layer.name for layer in descriptor_model(encoder, name).layers} for name in ("robust", "backbone")}
+    assert "pretrained" in layers["robust"] and "pretrained" not in layers["backbone"]
+    # Another run begins with the trained weights, which have the same names.
+    again = build_encoder(32, backbone=backbone, embedding_dim=8, weights=tmp_path / "run" / "encoder.keras")
+    np.testing.assert_allclose(again.predict(PIXELS, verbose=0), z, atol=1e-6)

@@ -273,6 +273,17 @@ def test_nothing_usable(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
+def test_of_several_tables_the_one_named_labels_is_meant(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", 5)
+    (tmp_path / "areas.csv").write_text("image,sea\na,0.3\nb,0.1\n", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text("image,sea\na,1\nb,0\n", encoding="utf-8")
+    assert load_folder(tmp_path).labels.tolist() == [[1], [0]]
+    (tmp_path / "labels.csv").rename(tmp_path / "mine.csv")
+    with pytest.raises(ValueError, match="must hold one label table, got 2"):
+        load_folder(tmp_path)
+
+
 def test_split_column_becomes_the_official_split(tmp_path: Path) -> None:
     names = [f"{index:02d}" for index in range(20)]
     for name in names:
@@ -283,10 +294,11 @@ def test_split_column_becomes_the_official_split(tmp_path: Path) -> None:
     )
     write_table(tmp_path, "image,split,sea,scene\n" + rows)
     archive = load_folder(tmp_path)
-    assert archive.official_split == ("test",) * 5 + ("train",) * 15
+    assert archive.official_split == ("test",) * 5 + ("validation",) * 5 + ("train",) * 10
     assert archive.scenes == ("s0", "s1") * 10
-    assert any(note.startswith("5 images of the table's validation split count as train") for note in archive.notes)
-    assert split_archive(archive).test.tolist() == [0, 1, 2, 3, 4]
+    splits = split_archive(archive)
+    assert splits.test.tolist() == [0, 1, 2, 3, 4] and splits.validation.tolist() == [5, 6, 7, 8, 9]
+    assert splits.note == "official split, with its own validation part"
 
 
 def test_rows_that_disagree_about_the_split_are_conflicting(tmp_path: Path) -> None:

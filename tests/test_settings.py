@@ -61,11 +61,12 @@ def test_scenes_bring_the_defaults_of_single_label_retrieval_and_what_is_said_wi
         settings = load_settings(None, assignments)
         return settings.head, settings.descriptor, settings.sampler
 
-    assert parts() == ("projection", "projection", "weighted")
+    assert parts() == ("projection", "robust", "weighted")
     assert parts("labels=scene") == ("spoc", "multi-scale", "classes")
     assert parts("head=spoc") == ("spoc", "multi-scale", "weighted")
     assert parts("labels=scene", "sampler=uniform", "descriptor=spoc") == ("spoc", "spoc", "uniform")
-    assert parts("labels=scene", "head=projection") == ("projection", "projection", "classes")
+    assert parts("labels=scene", "head=projection") == ("projection", "robust", "classes")
+    assert parts("labels=scene", "backbone=resnet18") == ("spoc", "multi-scale", "classes")
     (tmp_path / "mine.toml").write_text('labels = "scene"\nsampler = "repeat"\n', encoding="utf-8")
     assert load_settings(tmp_path / "mine.toml").sampler == "repeat"
     with pytest.raises(
@@ -91,3 +92,16 @@ def test_bad_files_are_refused(tmp_path):
 def test_help_names_every_setting():
     text = config.settings_help()
     assert all(f"  {name} = " in text for name in Settings.__dataclass_fields__)
+
+
+def test_a_network_without_published_weights_and_a_head_bring_defaults():
+    def parts(*assignments):
+        settings = load_settings(None, assignments)
+        return settings.weights, settings.image_size, settings.epochs, settings.learning_rate, settings.descriptor
+
+    own = load_settings(None)
+    assert (own.backbone, *parts("dataset=ucm")) == ("efficientnet-lite0", "imagenet", 128, 15, 1e-3, "robust")
+    assert parts("dataset=ucm", "backbone=resnet18") == ("", 64, 30, 1e-3, "projection")
+    assert parts("dataset=ucm", "trainable=head", "epochs=9") == ("imagenet", 128, 9, 1e-3, "robust")
+    assert parts("dataset=ucm", "backbone=mine.keras") == ("", 128, 15, 1e-3, "robust")
+    assert parts("dataset=ucm", "backbone=resnet18", "weights=w.keras")[0] == "w.keras"

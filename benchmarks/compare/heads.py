@@ -6,7 +6,7 @@ other random numbers than a command's of the same seed, and what it searches has
 
 `logistic-regression` is scikit-learn's, one for each label, on standardised features of the tiles as they are; its one
 number is C, and what is compared are the roots of its probabilities. `labelled` are shares of the training and
-validation tiles that keep their labels: the others are not there. With `--elsewhere` each head also searches all
+validation tiles that keep their labels: the others are not there, and epochs have as many steps. With `--elsewhere` each head also searches all
 tiles of another archive, which it has not seen.
 """
 
@@ -96,8 +96,8 @@ def labelled(tiles: Tiles, share: float, seed: int) -> Tiles:
     return tiles._replace(train=part, labels=tiles.labels[rows], searched=searched)
 
 
-def trained(settings: Settings, tiles: Tiles, encoder: Any, *, test: bool) -> dict[str, Any]:
-    """The facts of a run, in the form of `evaluate_run`'s."""
+def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test: bool) -> dict[str, Any]:
+    """The facts of a run, in the form of `evaluate_run`'s; epochs have as many steps, however few tiles there are."""
     import keras
 
     from macl_tf.labels import LabelStatistics
@@ -111,7 +111,6 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, *, test: bool) -> di
     keras.utils.set_random_seed(settings.seed)
     statistics = LabelStatistics.from_labels(tiles.labels, tiles.names)
     settings = with_fitting_batches(settings, tiles.labels)
-    steps = int(tiles.labels.any(axis=1).sum()) // settings.batch_size
     model = detached_head(build.trained_model(encoder, settings, len(tiles.names)))
     for layer in keras.models.clone_model(model).layers:  # with new random numbers
         model.get_layer(layer.name).set_weights(layer.get_weights())
@@ -152,9 +151,7 @@ def beside(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Pretrained features and learned embedding side by side, with other shares than `robust`'s half."""
     f, z = found["backbone"], found["projection"]
     f, z = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in (f, z))
-    return {
-        name: np.concatenate([np.sqrt(1 - w) * f, np.sqrt(w) * z], axis=1) for name, w in OTHER_SHARES.items()
-    }
+    return {name: np.concatenate([np.sqrt(1 - w) * f, np.sqrt(w) * z], axis=1) for name, w in OTHER_SHARES.items()}
 
 
 def judged_by(part: str, embeddings: np.ndarray, labels: np.ndarray, statistics: Any) -> dict[str, Any]:
@@ -177,7 +174,7 @@ def facts_of(settings: Settings, tiles: Tiles, statistics: Any) -> dict[str, Any
 
 
 def logistic_regression(settings: Settings, tiles: Tiles, strength: float, *, test: bool) -> dict[str, Any]:
-    """The same of a logistic regression for each label, C = `strength`; a label that all tiles or none hold: its share."""
+    """The same of a logistic regression for each label; a label that all tiles or none hold gets its share."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -206,9 +203,7 @@ def floor(tiles: Tiles) -> list[results_file.Row]:
     from macl_tf.labels import LabelStatistics
 
     statistics = LabelStatistics.from_labels(tiles.labels, tiles.names)
-    found = {
-        part: judged_by(part, features, labels, statistics) for part, (features, labels) in tiles.searched.items()
-    }
+    found = {part: judged_by(part, features, labels, statistics) for part, (features, labels) in tiles.searched.items()}
     figures = {part: [one[key] for key in LEADING] for part, one in found.items()}
     return [
         {"kind": FLOOR, "name": name, "figures": figures[part]}
@@ -224,7 +219,11 @@ _WORKER: list[_Worker] = []
 def workers(sets: Sequence[str], options: argparse.Namespace) -> Iterator[ProcessPoolExecutor]:
     """Processes that hold the tiles; one computes the features before others ask for them."""
     spawn = multiprocessing.get_context("spawn")
-    given = {"mp_context": spawn, "initializer": _begin, "initargs": (load_settings(assignments=sets), options.elsewhere)}
+    given = {
+        "mp_context": spawn,
+        "initializer": _begin,
+        "initargs": (load_settings(assignments=sets), options.elsewhere),
+    }
     with ProcessPoolExecutor(1, **given) as alone:
         alone.submit(_floor).result()
     with ProcessPoolExecutor(options.jobs, **given) as pool:
@@ -242,14 +241,15 @@ def _floor() -> list[results_file.Row]:
 def work(turn: tuple[Any, list[str], float, bool]) -> tuple[Any, dict[str, Any]]:
     """Trains and evaluates in a worker."""
     key, sets, share, test = turn
-    strength = next((float(text.partition("=")[2]) for text in sets if text.startswith("C=")), 1.0)
     logistic = f"loss={LOGISTIC}" in sets
-    unsaid = [text for text in sets if not text.startswith(("C=", f"loss={LOGISTIC}"))]
-    settings = load_settings(assignments=unsaid)
+    own = ("C=", "loss=", "descriptor=") if logistic else ()  # which no run of ours has
+    settings = load_settings(assignments=[text for text in sets if not text.startswith(own)])
     tiles = labelled(_WORKER[0].tiles, share, settings.seed)
     if logistic:
+        strength = next((float(text.partition("=")[2]) for text in sets if text.startswith("C=")), 1.0)
         return key, logistic_regression(settings, tiles, strength, test=test)
-    return key, trained(settings, tiles, _WORKER[0].encoder, test=test)
+    steps = int(_WORKER[0].tiles.labels.any(axis=1).sum()) // settings.batch_size
+    return key, trained(settings, tiles, _WORKER[0].encoder, steps, test=test)
 
 
 def train(experiment: Experiment, options: argparse.Namespace) -> None:
@@ -266,7 +266,8 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
                 turns.append(((name, text), [*shared, *own, f"seed={TUNING_SEED}"], 1.0, False))
             for (name, text), facts in tqdm(pool.map(work, turns), "tuning", len(turns), unit="run"):
                 known[name]["trials"][text] = {
-                    by: [parts["validation"][key] for key in LEADING] for by, parts in facts["results"].items()
+                    by: [parts["validation"][key] for key in LEADING]
+                    for by, parts in facts["results"].items()
                     if by not in OTHER_SHARES
                 }
                 results_file.add(options.out, known[name])
@@ -286,8 +287,8 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
                         refuse_others((full, seed), there[full, seed]["settings"], sets)
         for (name, seed, own), facts in tqdm(pool.map(work, turns), "heads", len(turns), unit="run"):
             row = {"kind": RUN, "name": name, "seed": seed, **head, **facts}
-            if any(text.startswith("descriptor=") for text in own):
-                row["searched_by"] = facts["settings"]["descriptor"]
+            if by := [text.partition("=")[2] for text in own if text.startswith("descriptor=")]:
+                row["searched_by"] = by[-1]
             results_file.add(options.out, row)
 
 

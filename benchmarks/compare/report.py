@@ -250,7 +250,12 @@ def tables(summary: dict[str, Any], *, short: bool = False) -> str:
     parts.append(markdown(["without training", *titles], floors))
     if not short:
         elsewhere = [of_descriptors(summary["elsewhere"], ", elsewhere")] if summary.get("elsewhere") else []
-        parts += [of_descriptors(summary["descriptors"]), *elsewhere, *of_labels(summary), *of_trials(summary["trials"])]
+        parts += [
+            of_descriptors(summary["descriptors"]),
+            *elsewhere,
+            *of_labels(summary),
+            *of_trials(summary["trials"]),
+        ]
     return "\n\n".join(parts)
 
 

@@ -13,13 +13,13 @@ Trains an encoder for retrieval, evaluates it on tiles that it never saw, and wr
 The same command again resumes the run, or shows the figures of a finished one.
 
 examples:
-  macl train                                               # the built-in synthetic archive, no download
+  macl train                                               # the built-in synthetic archive, from ImageNet weights
   macl train --dataset ucm --data-dir UCMerced_LandUse     # UC Merced, in the folder that was unpacked
   macl train --dataset folder --data-dir TILES --table labels.csv
-  macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=128
-  macl train --set backbone=efficientnet-lite0 --set weights=imagenet --set trainable=head  # a head, in seconds
+  macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=224
+  macl train --set trainable=head                          # the head alone, in seconds, on features computed once
   macl train --config configs/pretraining.toml --run-dir PRE         # an encoder to start from, of synthetic tiles
-  macl train --dataset ucm --data-dir UCMerced_LandUse --set weights=PRE/encoder.keras
+  macl train --dataset ucm --data-dir UCMerced_LandUse --set backbone=resnet18 --set weights=PRE/encoder.keras
 """
 
 EVALUATE_HELP = """\
@@ -76,7 +76,9 @@ def run_train(options: argparse.Namespace) -> int:
     result = train(settings, run, progress=not options.quiet)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
-    compared = {part: RetrievalReport.from_dict(result[part][settings.descriptor]) for part in ("untrained", "trained")}
+    floor = settings.floor
+    found = {f"untrained, {floor}": result["untrained"][floor], "trained": result["trained"][settings.descriptor]}
+    compared = {part: RetrievalReport.from_dict(report) for part, report in found.items()}
     print(compare_table(compared))
     if settings.labels == "scene":
         print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")

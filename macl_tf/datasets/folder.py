@@ -24,7 +24,7 @@ from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, match_images
 from macl_tf.datasets.picture_kinds import READER, RULE
-from macl_tf.datasets.tables import LabelTable, read_label_table
+from macl_tf.datasets.tables import read_label_table
 from macl_tf.datasets.walk import find_table, list_images, shorten
 from macl_tf.files import written_whole
 

@@ -15,6 +15,7 @@ from macl_tf.models.encoders import sum_of_maps
 SCALES = (1.0, 0.75, 0.5)
 SMALLEST = 32  # pixels: ResNet-18 halves an image five times
 LEARNED = 0.5  # share w of the learned embedding in "robust"
+PRETRAINED = "pretrained"  # the layer of an encoder that gives the features of its backbone as it began
 SHARE = 0.5  # of the unit-norm probabilities beside another descriptor; chosen on UC Merced's training tiles
 
 
@@ -31,9 +32,10 @@ def descriptor_model(encoder: keras.Model, descriptor: str | None = None) -> ker
     Args:
         encoder: A model of `build_encoder` or `spoc_encoder`, with or without proxies or a classifier behind it, or
             any model with a layer called `features`.
-        descriptor: Of `build_encoder`: "projection", what the loss sees; "backbone", the pooled features f before it;
-            or "robust", both beside each other, [sqrt(1 - w) f, sqrt(w) z] of unit norm with w = 0.5, for places that
-            training has not seen. Of `spoc_encoder`: "spoc", what the loss sees, or "multi-scale", its sum over the
+        descriptor: Of `build_encoder`: "projection", what the loss sees; "backbone", the pooled features before it;
+            or "robust", [sqrt(1 - w) f, sqrt(w) z] of unit norm with w = 0.5, for places that training has not seen: f
+            are the features of the backbone as it began, where `beside_pretrained` has put it beside, and else those of
+            the backbone as it is. Of `spoc_encoder`: "spoc", what the loss sees, or "multi-scale", its sum over the
             scales 1, 0.75 and 0.5 as far as they leave 32 pixels. Of `classified`: "probabilities" too, p, those of
             the labels as the classifier sees them, and "projection+probabilities", "backbone+probabilities" or
             "spoc+probabilities", two beside each other, whose similarity is (z . z' + p . p' / 4) / 1.25 for the
@@ -67,7 +69,10 @@ def _described(encoder: keras.Model, descriptor: str, prefix: str) -> Tensor:
     """
     if descriptor == ROBUST:
         learned = descriptor_model(encoder).outputs[0]
-        halves = (_described(encoder, "backbone", prefix), 1 - LEARNED), (learned, LEARNED)
+        kept = any(layer.name == PRETRAINED for layer in encoder.layers)
+        features = encoder.get_layer(PRETRAINED).output if kept else encoder.get_layer("features").output
+        features = layers.UnitNormalization(dtype="float32", name=f"{prefix}_unit")(features)
+        halves = (features, 1 - LEARNED), (learned, LEARNED)
         scaled = [
             layers.Rescaling(math.sqrt(share), dtype="float32", name=f"{prefix}_half{number}")(half)
             for number, (half, share) in enumerate(halves)
@@ -133,6 +138,17 @@ def searchable(model: keras.Model) -> keras.Model:
     if PROBABILITIES not in descriptors_of(model):
         return encoder
     return keras.Model(model.inputs, [encoder.outputs[0], model.get_layer("logits").output], name="encoder")
+
+
+def beside_pretrained(encoder: keras.Model, backbone: keras.Model) -> keras.Model:
+    """An encoder that also holds its backbone as it began, for "robust".
+
+    What training learned of one place may not be so in another, and what the backbone knew is still there. Its
+    features (B, F) follow the encoder's other outputs. Only "robust" takes the second pass through it.
+    """
+    kept = keras.Model(backbone.inputs[0], backbone.outputs[0], name="backbone_as_it_began")
+    features = layers.Activation("linear", dtype="float32", name=PRETRAINED)(kept(encoder.inputs[0]))
+    return keras.Model(encoder.inputs, [*encoder.outputs, features], name=encoder.name)
 
 
 def multi_scale_descriptor(encoder: keras.Model, scales: Sequence[float] = SCALES) -> keras.Model:

@@ -39,7 +39,9 @@ def with_weights(encoder: keras.Model, weights: str | Path | None) -> keras.Mode
 
 def _take_trained(encoder: keras.Model, path: Path) -> None:
     """Takes what has the same name: all of the backbone, and the projection if its shapes are alike; no classifier."""
-    trained = {weight.path: weight for weight in keras.saving.load_model(path, compile=False).weights}
+    loaded = keras.saving.load_model(path, compile=False)
+    # Of the embedding alone: the backbone as it began, which may lie beside, has the same names.
+    trained = {weight.path: weight for weight in keras.Model(loaded.inputs, loaded.outputs[0]).weights}
     own = {weight.path: weight for weight in encoder.weights}
     strange = {at for at, weight in own.items() if at not in trained or trained[at].shape != weight.shape}
     projection = {at for at in own if at.startswith("projection_")}

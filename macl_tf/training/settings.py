@@ -9,18 +9,23 @@ import operator
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from macl_tf.losses.registry import LOSSES
-from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, last_stages
+from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, ROBUST, last_stages
 
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
-# do, and batches of several tiles a class. Whatever is said explicitly wins.
+# do, and batches of several tiles a class; our ResNet-18 has no published weights of its own, and small tiles suit it;
+# a file of one's own brings weights; a head takes seconds. Whatever is said explicitly wins.
 BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("backbone", "*.keras", {"weights": ""}),
+    ("trainable", HEAD, {"epochs": 60}),
     ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
     ("head", "spoc", {"descriptor": "multi-scale"}),
     ("loss", "bce", {"descriptor": "backbone"}),
+    ("backbone", "resnet18", {"weights": "", "image_size": 64, "epochs": 30, "descriptor": "projection"}),
 )
 
 
@@ -63,11 +68,12 @@ class Settings:
     )
     # The encoder
     backbone: str = setting(
-        "resnet18",
-        "the network: resnet18, efficientnet-lite0, efficientnet-lite2, keras:NAME of keras.applications, hub:PRESET "
+        "efficientnet-lite0",
+        "the network: efficientnet-lite0, efficientnet-lite2, resnet18 (which brings weights='', image_size=64, "
+        "epochs=30 and descriptor=projection), keras:NAME of keras.applications, hub:PRESET "
         "of keras-hub, or a .keras file of one's own",
     )
-    image_size: int = setting(64, "side to which tiles are resized, pixels", at_least=32)
+    image_size: int = setting(128, "side to which tiles are resized, pixels", at_least=32)
     width: int = setting(
         64, "channels of resnet18's first stage: 64 is ResNet-18, 32 trains three times as fast", at_least=8
     )
@@ -78,9 +84,10 @@ class Settings:
         one_of=tuple(DESCRIPTORS),
     )
     descriptor: str = setting(
-        "projection",
-        "vector that retrieval compares: projection, backbone, or robust, which is both, with head=projection; spoc or "
-        "multi-scale with head=spoc; and with a classifier its probabilities, alone or beside others",
+        ROBUST,
+        "vector that retrieval compares: projection, backbone, or robust, the projection beside the backbone as it "
+        "began (two passes unless trainable=head), with head=projection; spoc or multi-scale with head=spoc; and with "
+        "a classifier its probabilities, alone or beside others",
         one_of=tuple(
             dict.fromkeys(name for kind in (DESCRIPTORS, OF_CLASSIFIER) for names in kind.values() for name in names)
         ),
@@ -91,12 +98,14 @@ class Settings:
         at_least=1,
     )
     weights: str = setting(
-        "",
+        "imagenet",
         "weights to start from: imagenet (the backbone's published ones; extra 'imagenet' or 'hub'), encoder.keras of "
-        "another run, or a .weights.h5 file",
+        "another run, a .weights.h5 file, or '' for random ones",
     )
     trainable: str = setting(
-        "all", "what is trained: all, last:N (the backbone's last N stages), or head, on features computed once"
+        "all",
+        "what is trained: all, last:N (the backbone's last N stages), or head, on features computed "
+        "once, which brings epochs=60",
     )
     feature_views: int = setting(
         8, "augmented views of each tile whose features are kept for trainable=head, 0: none", at_least=0
@@ -134,7 +143,7 @@ class Settings:
     crop_area: float = setting(0.5, "smallest share of a tile that a random crop keeps", above=0, at_most=1)
     cache_gib: float = setting(4.0, "memory for decoded tiles, GiB; beyond it they are decoded again", at_least=0)
     # The optimizer
-    epochs: int = setting(30, "passes over the training tiles", at_least=1)
+    epochs: int = setting(15, "passes over the training tiles", at_least=1)
     learning_rate: float = setting(1e-3, "peak of AdamW's learning rate", above=0)
     backbone_factor: float = setting(1.0, "share of the learning rate that the backbone takes", above=0, at_most=1)
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
@@ -163,6 +172,17 @@ class Settings:
     def descriptors(self) -> tuple[str, ...]:
         """Descriptors of such a run; the first is the one that the loss sees."""
         return DESCRIPTORS[self.head] + (OF_CLASSIFIER[self.head] if self.classifies else ())
+
+    @property
+    def floor(self) -> str:
+        """The descriptor of the untrained encoder that figures are measured against: what its backbone gives."""
+        return "backbone" if self.head == "projection" else self.descriptor
+
+    @property
+    def keeps_pretrained(self) -> bool:
+        """Whether the backbone as it began lies beside the trained one, for `robust`."""
+        began = self.weights == "imagenet" or self.backbone.endswith(".keras")
+        return began and self.head == "projection" and self.trainable != HEAD
 
     def to_toml(self) -> str:
         """All settings as a TOML file that `load_settings` reads back."""
@@ -211,8 +231,9 @@ def config_file(dataset: str) -> Path | None:
 def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (), **given: str) -> Settings:
     """Settings from defaults, then a TOML file, then `key=value` texts, then named values; the later wins.
 
-    `labels=scene` and `head=spoc` change some defaults (`BRINGS`); what is said in any of these places wins. Without a
-    file it is the one that comes for the archive asked for; `given` is what the flags of the command line give.
+    `backbone=resnet18`, `trainable=head`, `labels=scene` and others change some defaults (`BRINGS`); what is said in
+    any of these places wins. Without a file it is the one that comes for the archive asked for; `given` is what the
+    flags of the command line give.
     """
     overrides: dict[str, Any] = {}
     for text in assignments:
@@ -227,8 +248,8 @@ def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (
         file = config_file(dataset)
     values = {} if file is None else read_toml(Path(file))
     values |= overrides
-    for key, value, brought in BRINGS:
-        if values.get(key) == value:
+    for key, pattern, brought in BRINGS:
+        if fnmatchcase(str(values.get(key, "")), pattern):
             values = {**brought, **values}
     return Settings(**values)
 

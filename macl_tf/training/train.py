@@ -23,8 +23,8 @@ from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.files import cache_folder, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
-from macl_tf.models.descriptor_names import HEAD
-from macl_tf.models.descriptors import all_descriptors, descriptor_model, searchable, turned
+from macl_tf.models.descriptor_names import HEAD, ROBUST
+from macl_tf.models.descriptors import all_descriptors, beside_pretrained, descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.pretrained import check_weights
@@ -113,6 +113,7 @@ def _train(
             searched = model if settings.classifies else encoder  # by the probabilities of labels too
             untrained = task.reports(searched, test_images, progress=progress)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
+        pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trainable == HEAD else model
         fitted.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
         fitted.optimizer.build(fitted.trainable_variables)
@@ -138,7 +139,7 @@ def _train(
         checkpoint.restore_best(best)
     if fitted is not model:
         take_head(model, best)
-    return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
+    return _finish(model, pretrained, task, checkpoint, run, test_images, data.weights, progress=progress)
 
 
 class _Task(NamedTuple):
@@ -203,9 +204,9 @@ def _fit(
     settings = task.settings
     schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
     labels = task.archive.labels[task.splits.validation]
-    evaluation = RetrievalEvaluation(
-        validation, labels, label_statistics=task.statistics, descriptor=settings.descriptor
-    )
+    # What lies beside the projection in "robust" is not there yet, or does not change.
+    descriptor = "projection" if settings.keeps_pretrained and settings.descriptor == ROBUST else settings.descriptor
+    evaluation = RetrievalEvaluation(validation, labels, label_statistics=task.statistics, descriptor=descriptor)
     model.fit(
         data.dataset.map(lambda images, labels: (images, build.targets(labels, settings))),
         epochs=settings.epochs,
@@ -225,6 +226,7 @@ def _fit(
 
 def _finish(
     model: keras.Model,
+    pretrained: keras.Model | None,
     task: _Task,
     checkpoint: Checkpoint,
     run: Path,
@@ -235,6 +237,8 @@ def _finish(
 ) -> dict[str, Any]:
     """Saves the encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
     encoder, settings = searchable(without_optimizer(model)), task.settings
+    if pretrained is not None:
+        encoder = beside_pretrained(encoder, pretrained)
     trained = task.reports(encoder, test_images, progress=progress)
     kept = run_directory.read_run(run, UNTRAINED)
     untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
@@ -250,7 +254,7 @@ def _finish(
         monitor=MONITOR,
         descriptor=turned(descriptor_model(encoder, settings.descriptor), settings.turns),
         test_images=test_images,
-        reports={"untrained": untrained[settings.descriptor], "trained": trained[settings.descriptor]},
+        reports={"untrained": untrained[settings.floor], "trained": trained[settings.descriptor]},
     )
     best = checkpoint.best_epoch
     result = {
