@@ -206,7 +206,15 @@ def test_settings_that_were_renamed_are_read_by_their_names_of_today(tmp_path, m
 
 @pytest.mark.slow
 def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path):
-    sets = ["num_tiles=60", "epochs=1", "image_size=32", "batch_size=16", "backbone=resnet18", "width=8", "classification_weight=5"]
+    sets = [
+        "num_tiles=60",
+        "epochs=1",
+        "image_size=32",
+        "batch_size=16",
+        "backbone=resnet18",
+        "width=8",
+        "classification_weight=5",
+    ]
     metrics = runs.train(tmp_path / "run", sets)
     found_by = evaluate_run.evaluate_run(tmp_path / "run")
     beside = ["projection+probabilities", "backbone+probabilities"]

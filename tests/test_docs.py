@@ -138,7 +138,21 @@ def test_the_pages_commands_run_in_their_order(tmp_path, run_python):
     (tmp_path / "TILES" / "labels.csv").write_text("\n".join(rows))
     save(tmp_path / "tile.jpg", photo(7))
     save(tmp_path / "new.tif", photo(8))
-    done, small = [], ["--set", "epochs=1", "--set", "image_size=32", "--set", "backbone=resnet18", "--set", "width=8", "--set", "batch_size=8"]
+    done, small = (
+        [],
+        [
+            "--set",
+            "epochs=1",
+            "--set",
+            "image_size=32",
+            "--set",
+            "backbone=resnet18",
+            "--set",
+            "width=8",
+            "--set",
+            "batch_size=8",
+        ],
+    )
     for words in commands(TUTORIAL) + commands(PAGES["docs/searching.md"]) + commands(PAGES["docs/filters.md"]):
         arguments = macl(words)
         if arguments and arguments[0] != "serve":

@@ -180,7 +180,10 @@ def test_settings_say_what_is_trained_and_compared():
     joint = Settings(loss="supcon-any", classification_weight=3.0)
     assert joint.classifies and objective(joint, statistics)["loss_weights"] == [1, 3]
     alone = load_settings(None, ["loss=bce"])
-    assert alone.descriptor == "backbone" and alone.descriptors[3:5] == ("probabilities", "projection+probabilities")
+    assert alone.descriptor == "backbone+probabilities" and alone.descriptors[3:5] == (
+        "probabilities",
+        "projection+probabilities",
+    )
     assert isinstance(make_loss(alone, statistics), keras.losses.BinaryCrossentropy)
     with pytest.raises(ValueError, match="must be one of projection, backbone, robust with head=projection"):
         Settings(descriptor="probabilities")

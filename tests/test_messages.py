@@ -28,7 +28,18 @@ from macl_tf.training.settings import Settings, load_settings
 from macl_tf.training.train import with_fitting_batches
 
 TINY = [
-    *("--set", "image_size=32", "--set", "backbone=resnet18", "--set", "width=8", "--set", "epochs=1", "--set", "batch_size=8"),
+    *(
+        "--set",
+        "image_size=32",
+        "--set",
+        "backbone=resnet18",
+        "--set",
+        "width=8",
+        "--set",
+        "epochs=1",
+        "--set",
+        "batch_size=8",
+    ),
     *("--set", "embedding_dim=8", "--quiet"),
 ]
 

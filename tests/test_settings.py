@@ -17,7 +17,7 @@ def test_every_archive_has_its_file(dataset):
 
 def test_the_file_for_pretraining_is_of_a_plain_classifier():
     settings = load_settings(config.config_file("synthetic").with_name("pretraining.toml"))
-    assert (settings.dataset, settings.loss, settings.descriptor) == ("synthetic", "bce", "backbone")
+    assert (settings.dataset, settings.loss, settings.descriptor) == ("synthetic", "bce", "backbone+probabilities")
 
 
 def test_later_sources_win(tmp_path):

@@ -24,7 +24,7 @@ BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("trainable", HEAD, {"epochs": 60}),
     ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
     ("head", "spoc", {"descriptor": "multi-scale"}),
-    ("loss", "bce", {"descriptor": "backbone"}),
+    ("loss", "bce", {"descriptor": "backbone+probabilities"}),
     ("backbone", "resnet18", {"weights": "", "image_size": 64, "epochs": 30, "descriptor": "projection"}),
 )
 
