@@ -27,21 +27,8 @@ from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, SETTINGS, U
 from macl_tf.training.settings import Settings, load_settings
 from macl_tf.training.train import with_fitting_batches
 
-TINY = [
-    *(
-        "--set",
-        "image_size=32",
-        "--set",
-        "backbone=resnet18",
-        "--set",
-        "width=8",
-        "--set",
-        "epochs=1",
-        "--set",
-        "batch_size=8",
-    ),
-    *("--set", "embedding_dim=8", "--quiet"),
-]
+SMALL = ("image_size=32", "backbone=resnet18", "width=8", "epochs=1", "batch_size=8", "embedding_dim=8")
+TINY = [*(word for text in SMALL for word in ("--set", text)), "--quiet"]
 
 
 def write_tiles(folder, tables=("one.csv",), count=12):

@@ -6,8 +6,8 @@ other random numbers than a command's of the same seed, and what it searches has
 
 `logistic-regression` is scikit-learn's, one for each label, on standardised features of the tiles as they are; its one
 number is C, and what is compared are the roots of its probabilities. `labelled` are shares of the training and
-validation tiles that keep their labels: the others are not there, and epochs have as many steps. With `--elsewhere` each head also searches all
-tiles of another archive, which it has not seen.
+validation tiles that keep their labels: the others are not there, and epochs have as many steps. With `--elsewhere`
+each head also searches all tiles of another archive, which it has not seen.
 """
 
 from __future__ import annotations
