@@ -28,11 +28,11 @@ def made(name: str, rest: str = "") -> str:
 
     Args:
         name: Of the file.
-        rest: What else the comment says: "short" for a comparison, the data set of a search.
+        rest: What else the comment says: the parts of a comparison, the data set of a search.
     """
     summary, rest = read_json(RESULTS / f"{name}.json"), rest.strip()
     if name.startswith("compare_"):
-        return report.tables(summary, short=rest == "short")
+        return report.tables(summary, rest.split())
     if name.startswith("search_libraries"):
         summary = next(result for result in summary["results"] if result["data"] == rest)
     of_speed = [module for module in SPEED if name.startswith(module)]

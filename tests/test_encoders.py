@@ -31,7 +31,10 @@ def test_resnet18_has_the_parameters_of_the_paper():
 
 @pytest.mark.parametrize("head", ["projection", "spoc"])
 def test_a_narrower_encoder_has_a_quarter_of_the_weights(head):
-    whole, half = (make_encoder(Settings(head=head, descriptor=head, width=width)) for width in (32, 16))
+    whole, half = (
+        make_encoder(Settings(backbone="resnet18", weights="", head=head, descriptor=head, width=width))
+        for width in (32, 16)
+    )
     assert half.get_layer("features").output.shape == (None, 128)
     of_backbone = [
         sum(np.prod(weight.shape) for weight in model.weights if "conv" in weight.path) for model in (whole, half)

@@ -237,26 +237,46 @@ def by_label(variants: Mapping[str, Variant], names: Sequence[str]) -> list[dict
     ]
 
 
-def tables(summary: dict[str, Any], *, short: bool = False) -> str:
-    """A line for each variant, the floors, all descriptors, the labels and the trials, as Markdown.
+PARTS = ("leads", "floors", "descriptors", "elsewhere", "labels", "trials")
 
-    If `short`, the first two. Of an experiment without tests or with one label a tile, its own tables.
+
+def tables(summary: dict[str, Any], wanted: Sequence[str] = ()) -> str:
+    """What a reference leads by, the floors, all descriptors, labels and trials, as Markdown.
+
+    Of an experiment without tests or with one label a tile, its own tables.
+
+    Args:
+        summary: A comparison's.
+        wanted: Of `PARTS`, or "shares": the leads' figures by share of labelled tiles. None for all of `PARTS`.
     """
     if "tables" not in summary:
         return of_validation(summary["rows"]) if "rows" in summary else scenes.tables(summary)
     titles = list(FIGURES.values())
-    parts = [of_reference(table) for table in summary["tables"]]
     floors = [[name, *map(number, values)] for name, values in summary["floors"].items()]
-    parts.append(markdown(["without training", *titles], floors))
-    if not short:
-        elsewhere = [of_descriptors(summary["elsewhere"], ", elsewhere")] if summary.get("elsewhere") else []
-        parts += [
-            of_descriptors(summary["descriptors"]),
-            *elsewhere,
-            *of_labels(summary),
-            *of_trials(summary["trials"]),
-        ]
-    return "\n\n".join(parts)
+    elsewhere = summary.get("elsewhere")
+    found = {
+        "leads": [of_reference(table) for table in summary["tables"]],
+        "floors": [markdown(["without training", *titles], floors)],
+        "descriptors": [of_descriptors(summary["descriptors"])],
+        "elsewhere": [of_descriptors(elsewhere, ", elsewhere")] if elsewhere else [],
+        "labels": of_labels(summary),
+        "trials": of_trials(summary["trials"]),
+        "shares": [of_shares(summary["tables"][0]["rows"])],
+    }
+    return "\n\n".join(table for part in wanted or PARTS for table in found[part])
+
+
+def of_shares(rows: Sequence[dict[str, Any]]) -> str:
+    """Means of each loss, named before the share of labelled tiles in a row's name, by that share."""
+    named = {tuple(row["name"].rsplit(" ", 1)): row for row in rows if row["name"].endswith("%")}
+    shares = sorted({share for _, share in named}, key=lambda share: float(share[:-1]))
+    lines = []
+    for loss in dict.fromkeys(loss for loss, _ in named):
+        found = [named.get((loss, share)) for share in shares]
+        cells = ["/".join(number(float(np.mean(row[key]))) for key in FIGURES) if row else "" for row in found]
+        lines.append([loss, ", ".join(dict.fromkeys(row["descriptor"] for row in found if row)), *cells])
+    columns = [f"{share} of the labels" for share in shares]
+    return markdown([f"{'/'.join(FIGURES.values())}", "descriptor", *columns], lines, "l" * (2 + len(columns)))
 
 
 def of_validation(rows: Sequence[dict[str, Any]]) -> str:
