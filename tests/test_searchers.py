@@ -10,7 +10,7 @@ import pytest
 
 from macl_tf.evaluation.retrieval import nearest
 from macl_tf.index.searchers import exact, scann
-from macl_tf.index.searchers.exact import ExactSearcher, check_vectors
+from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.searchers.scann import ScannSearcher, kind_for, scann_module, search_module
 from macl_tf.index.searchers.tuning import Setting, sample_queries, tune
 
@@ -162,27 +162,10 @@ def test_tiles_that_are_nearly_equal_are_ranked_as_in_float64(size):
     np.testing.assert_array_equal(scores, expected)
 
 
-def test_bad_vectors_are_refused():
+def test_rows_that_may_be_found_are_told_as_bool():
     good = unit(70_000, 4)
-    for row, value, words in (
-        (3, np.nan, "norm nan in row 3"),
-        (69_999, 0, "norm 0 in row 69999"),
-        (5, 2, "norm 4 in row 5"),
-    ):
-        bad = good.copy()
-        bad[row] = value
-        with pytest.raises(ValueError, match=words):
-            ExactSearcher(bad)
-    for bad, words in (
-        (good.astype(np.float64), "float32 array, got .* float64"),
-        (good[0], "float32 array, got"),
-        ([[1.0]], "got list"),
-        (good[:, :0], "float32 array"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            check_vectors(bad)
     with pytest.raises(ValueError, match=r"allowed must be \(N,\) bool with N = 70000"):
-        ExactSearcher(good, check=False).search(good[:1], 1, allowed=np.ones(3, bool))
+        ExactSearcher(good).search(good[:1], 1, allowed=np.ones(3, bool))
 
 
 def test_kinds_by_size():
@@ -218,7 +201,7 @@ def test_the_target_holds_for_queries_never_seen(rows, kind, target):
 
 def test_tuning_takes_the_cheapest_setting_that_reaches_the_target(rows):
     """A search that finds, of the true neighbours, one for each leaf and two for each candidate: known answers."""
-    tuning, held_out = sample_queries(rows, 10, 50, seed=0)
+    tuning, held_out = sample_queries(rows, 10, 50)
     assert not set(tuning.rows) & set(held_out.rows) and len(tuning.rows) == len(held_out.rows) == 50
     truth = ExactSearcher(rows)
     tried = set()
@@ -242,7 +225,7 @@ def test_tuning_takes_the_cheapest_setting_that_reaches_the_target(rows):
 
 def test_recall_is_measured_on_queries_that_took_no_part_in_tuning(rows):
     """A search that does worse on them than on those it was tuned on, as tuning to a sample can."""
-    samples = tuning, held_out = sample_queries(rows, 10, 50, seed=0)
+    samples = tuning, held_out = sample_queries(rows, 10, 50)
     truth = ExactSearcher(rows)
 
     def search_finding(others):
@@ -261,7 +244,7 @@ def test_recall_is_measured_on_queries_that_took_no_part_in_tuning(rows):
 
 
 def test_own_neighbours_are_known_exactly(rows):
-    sample, _ = sample_queries(rows, 10, 30, seed=3)
+    sample, _ = sample_queries(rows, 10, 30)
     for row, query, kth in zip(sample.rows, sample.queries, sample.kth, strict=True):
         others = np.delete(rows.astype(np.float64) @ query, row)
         assert kth == pytest.approx(np.sort(others)[-10], abs=1e-6)
@@ -341,22 +324,6 @@ def test_no_query_and_more_than_there_are(rows, tree):
     scores, positions = tree.search(np.empty((0, 32), np.float32), 7)
     assert scores.shape == positions.shape == (0, 7) and positions.dtype == np.int64
     assert tree.search(rows[:3], 9999)[1].shape == (3, 4000)
-
-
-def test_builds_are_refused_before_work_begins(rows):
-    for arguments, words in (
-        ({"kind": "hnsw"}, "kind must be one of auto, brute_force, hashing, tree, got 'hnsw'"),
-        ({"recall_target": 0}, r"recall_target must be in \(0, 1\], got 0"),
-        ({"recall_target": 1.5}, "recall_target must be in"),
-        ({"k": 0}, "k must be a whole number >= 1"),
-        ({"num_queries": 0}, "num_queries must be >= 1"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            ScannSearcher.build(rows, progress=False, **arguments)
-    with pytest.raises(ValueError, match="norm 2 in row 0"):
-        ScannSearcher.build(2 * rows, progress=False)
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        ScannSearcher.build(rows[:1], progress=False)
 
 
 @pytest.mark.parametrize("size", [2, 3, 17])

@@ -103,8 +103,8 @@ class Stored:
                 f"'{path}' is not a whole index: {error}. Copy it anew from where it is whole, or remove the folder "
                 "and make it again with `macl export`."
             ) from error
-        searcher = ExactSearcher(vectors, check=False)  # they were checked when they were written
-        return cls(int(path.name), manifest["uuid"], info, items, vectors, searcher, approximate, thumbnails)
+        exactly = ExactSearcher(vectors)
+        return cls(int(path.name), manifest["uuid"], info, items, vectors, exactly, approximate, thumbnails)
 
 
 def build_index(
@@ -117,7 +117,6 @@ def build_index(
     kind: str = "auto",
     recall_target: float = 0.95,
     keep: int = 2,
-    seed: int = 0,
     progress: bool = True,
     check: Callable[[], None] | None = None,
 ) -> Path:
@@ -135,7 +134,6 @@ def build_index(
         kind: "brute_force", "hashing", "tree", or "auto" by size, after ScaNN's rules.
         recall_target: Recall@10 against exact search that hashing and tree are tuned to, in (0, 1].
         keep: How many versions to keep, the newest; 0 for all.
-        seed: Draws the queries for tuning.
         progress: Whether to show progress bars.
         check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
             one from being published.
@@ -148,7 +146,7 @@ def build_index(
     unit_rows(vectors[:1])  # of the wrong type, they are refused before a folder is made
     with publishing(Path(root), keep, check=check) as staging:
         content = staging, items, blocks_of(vectors), vectors.shape[1], info, thumbnails
-        write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
+        write_version(*content, kind=kind, recall_target=recall_target, progress=progress)
     assert staging.published is not None  # for the type checker: publish did not raise
     return staging.published
 
@@ -194,7 +192,6 @@ def write_version(
     *,
     kind: str,
     recall_target: float,
-    seed: int,
     progress: bool,
 ) -> None:
     """Writes all files of a version but the manifest, and the facts that go into it, beside those of `info`.
@@ -221,9 +218,7 @@ def write_version(
         from macl_tf.index.searchers.scann import ScannSearcher
 
         vectors = read_vectors(staging.path / _VECTORS)
-        searcher = ScannSearcher.build(
-            vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, seed=seed, progress=progress
-        )
+        searcher = ScannSearcher.build(vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, progress=progress)
         kind, parameters = searcher.kind, searcher.parameters  # brute force, where no setting reaches the target
         if kind != "brute_force":
             (staging.path / _SCANN).mkdir()

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from macl_tf.index.searchers.exact import check_vectors
 from macl_tf.index.searchers.tuning import Setting, sample_queries, tune
 from macl_tf.index.vectors import unit_rows
 from macl_tf.metrics.ranked import check_cutoff
@@ -71,7 +70,6 @@ class ScannSearcher:
         recall_target: float = 0.95,
         k: int = 10,
         num_queries: int = 1000,
-        seed: int = 0,
         progress: bool = True,
     ) -> ScannSearcher:
         """Trains an index of (N, D) float32 unit vectors, N >= 2, and tunes its search to the target recall@k.
@@ -79,19 +77,9 @@ class ScannSearcher:
         Rows of the index serve as queries, each without itself. On one sample of them, of `num_queries` but at most
         half of the rows, the cheapest setting is sought whose recall is above the target by two standard errors; the
         recall that is written down comes from another sample. Where no setting reaches the target the index becomes one
-        of kind "brute_force", which always does; so it does under 16 vectors, which are nothing to train on. `seed`
-        draws the samples; ScaNN's own training has none, so two builds differ a little.
+        of kind "brute_force", which always does; so it does under 16 vectors, which are nothing to train on. ScaNN
+        trains without a seed: two builds differ a little. `build_index` says what is wrong with arguments.
         """
-        if kind not in ("auto", *KINDS):
-            raise ValueError(f"kind must be one of auto, {', '.join(KINDS)}, got {kind!r}.")
-        if not 0 < recall_target <= 1:
-            raise ValueError(f"recall_target must be in (0, 1], got {recall_target}.")
-        if num_queries < 1:
-            raise ValueError(f"num_queries must be >= 1, got {num_queries}.")
-        check_cutoff(k, optional=False)
-        check_vectors(vectors)
-        if len(vectors) < 2:
-            raise ValueError(f"vectors must hold at least 2 rows for ScaNN, got {len(vectors)}. Use ExactSearcher.")
         kind = kind_for(len(vectors)) if kind == "auto" else kind
         if len(vectors) < _TRAINABLE_FROM:
             kind = "brute_force"
@@ -104,7 +92,7 @@ class ScannSearcher:
                 parameters["recall"] = searcher.recall = 1.0
                 return searcher
             bar.set_description("exact neighbours of the sampled queries")
-            tuning, held_out = sample_queries(vectors, k, num_queries, seed)
+            tuning, held_out = sample_queries(vectors, k, num_queries)
             bar.update()
             bar.set_description("tuning the search")
             leaves = parameters.get("num_leaves", 1)
@@ -202,7 +190,7 @@ class ScannSearcher:
         return searcher
 
 
-def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, seed: int = 0) -> Any:
+def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any]) -> Any:
     """The same kind of index for TensorFlow's ops: a tf.Module to keep as an attribute of a SavedModel's module.
 
     They have no second leaf for each vector, so it is trained and tuned anew. `search_module` searches it.
@@ -222,7 +210,7 @@ def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, se
             positions, scores = native.search_batched_parallel(queries, count, reorder, max(setting.leaves, 1))
             return scores.numpy(), positions.numpy().astype(np.int64)
 
-        samples = sample_queries(vectors, k, int(parameters["queries"]), seed)
+        samples = sample_queries(vectors, k, int(parameters["queries"]))
         chosen = tune(search, *samples, parameters["recall_target"], size, max(leaves, 1))
         setting = chosen.setting if chosen else Setting(leaves, size)
     module.setting = tf.Variable(setting, dtype=tf.float32, trainable=False, name="setting")
