@@ -481,6 +481,29 @@ def test_scann_and_exact_search_agree(large):
         assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.position))
 
 
+def test_where_scann_reaches_no_target_all_are_searched(tmp_path, monkeypatch):
+    monkeypatch.setattr("macl_tf.index.searchers.scann.tune", lambda *_: None)
+    items, vectors = archive(60)
+    with pytest.warns(UserWarning, match=r"60 vectors reaches recall@10 0\.95, so all are searched"):
+        build_index(tmp_path, items, vectors, info={}, kind="hashing", progress=False)
+    index = Index.open(tmp_path)
+    assert index.info["kind"] == "brute_force" and index.info["parameters"] == {"instead_of": "hashing"}
+    assert index.info["recall"]["measured"] == 1.0 and not (tmp_path / "1" / "scann").exists()
+    assert index.search(vectors[:9], k=5) == index.search(vectors[:9], k=5, exact=True)
+
+
+@pytest.mark.parametrize("count", [2, 3, 15, 16, 17])
+@pytest.mark.parametrize("kind", ["hashing", "tree"])
+@pytest.mark.filterwarnings("ignore:No setting of a:UserWarning")  # ScaNN trains without a seed: now and then it is so
+def test_very_small_indexes(tmp_path, count, kind):
+    items, vectors = archive(count)
+    build_index(tmp_path, items, vectors, info={}, kind=kind, progress=False)
+    index = Index.open(tmp_path)
+    assert index.info["kind"] in (["brute_force"] if count < 16 else [kind, "brute_force"])
+    assert index.info["recall"]["measured"] >= 0.95
+    assert [hits[0].score for hits in index.search(vectors, k=1)] == pytest.approx([1] * count)
+
+
 @pytest.mark.parametrize("few_rows", [0, 20_000])  # from how many matches on ScaNN is asked for more than k
 @pytest.mark.parametrize(
     "text",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,21 +213,26 @@ def write_version(
     if thumbnails is not None:
         write_thumbnails(staging.path, thumbnails, count)
     parameters: dict[str, Any] = {}
-    measured, queries = 1.0, 0
     kind = resolved(kind, count)
     if kind != "brute_force":
-        from macl_tf.index.searchers.scann import ScannSearcher
+        from macl_tf.index.searchers.scann import OutOfReachError, ScannSearcher
 
         vectors = read_vectors(staging.path / _VECTORS)
-        searcher = ScannSearcher.build(vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, progress=progress)
-        kind, parameters = searcher.kind, searcher.parameters  # brute force, where no setting reaches the target
-        if kind != "brute_force":
+        try:
+            searcher = ScannSearcher.build(
+                vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, progress=progress
+            )
+        except OutOfReachError as error:
+            warnings.warn(f"{error}, so all are searched. A lower recall_target is faster.", stacklevel=3)
+            kind, parameters = "brute_force", {"instead_of": kind}
+        else:
+            parameters = searcher.parameters
             (staging.path / _SCANN).mkdir()
             try:
                 searcher.save(staging.path / _SCANN, vectors=f"../{_VECTORS}")  # kept once, not twice
             except RuntimeError as error:  # all that ScaNN says of a full disk
                 raise OSError(errno.ENOSPC, f"ScaNN could not write its files ({error})", str(staging.path)) from error
-            measured, queries = float(searcher.recall or 0.0), int(parameters["queries"])
+    measured, queries = float(parameters.get("recall", 1.0)), int(parameters.get("queries", 0))
     staging.info |= info | {
         "dim": dim,
         "count": count,
@@ -238,13 +244,11 @@ def write_version(
 
 
 def resolved(kind: str, count: int) -> str:
-    """The kind that "auto" stands for; ScaNN has nothing to train on with less than two vectors."""
+    """The kind that "auto" stands for; of so few vectors that ScaNN cannot be trained on them, brute force."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
-    if count < 2:
-        return "brute_force"
-    if kind != "auto":
-        return kind
-    from macl_tf.index.searchers.scann import kind_for
+    from macl_tf.index.searchers.scann import TRAINABLE_FROM, kind_for
 
-    return kind_for(count)
+    if count < TRAINABLE_FROM:
+        return "brute_force"
+    return kind_for(count) if kind == "auto" else kind
