@@ -59,10 +59,9 @@ def image_numbers(images: np.ndarray) -> np.ndarray:
 ALL = np.arange(NUM_IMAGES)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_load_images_resizes_in_order(workers):
+def test_load_images_resizes_in_order():
     archive = noisy_archive()
-    images = load_images(archive, np.array([5, 3, 41]), 6, workers=workers, progress=False)
+    images = load_images(archive, np.array([5, 3, 41]), 6, progress=False)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, [resize_image(archive.read_image(index), 6) for index in (5, 3, 41)])
 
@@ -199,7 +198,7 @@ def test_one_image_looks_different_at_every_epoch_and_step():
 def test_cached_or_not_and_whatever_the_parallelism():
     archive = noisy_archive()
     needed = 54 * 5 * 5 * 3  # labelled images at ceil(1.25 * 4) pixels
-    cached = training_dataset(archive, ALL, **COMMON, cache_bytes=needed, workers=3)
+    cached = training_dataset(archive, ALL, **COMMON, cache_bytes=needed)
     decoded = training_dataset(archive, ALL, **COMMON, cache_bytes=needed - 1)
     assert cached.cached and not decoded.cached
     expected = batches(cached)
@@ -280,7 +279,6 @@ def test_replicas_share_the_batches_of_one_device(tmp_path):
         ({"sampler_power": -1.0}, "power must be finite and >= 0, got -1.0"),
         ({"crop_scale": (0.9, 0.5)}, "crop_scale must be"),
         ({"colour": 1.0}, "colour must be in"),
-        ({"workers": 0}, "workers must be >= 1, got 0"),
     ],
 )
 def test_bad_arguments(changes, message):

@@ -40,22 +40,20 @@ class TrainingData:
     num_not_drawn: int
 
 
-def load_images(
-    archive: Archive, indices: np.ndarray, size: int, *, workers: int = 2, progress: bool = True
-) -> np.ndarray:
+def load_images(archive: Archive, indices: np.ndarray, size: int, *, progress: bool = True) -> np.ndarray:
     """Decodes and resizes images, without augmentation: what evaluation sees, as (n, size, size, 3) uint8.
 
     `indices` are (n,) positions in the archive. A ValueError names an image that cannot be read, or says which argument
     breaks its rule.
     """
     indices = _check_indices(archive, indices)
-    _check_positive(size=size, workers=workers)
+    _check_positive(size=size)
     images = np.empty((len(indices), size, size, 3), np.uint8)
 
     def load(row: int) -> None:
         images[row] = read_tile(archive, int(indices[row]), size)[0]
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(2)
     done = pool.map(load, range(len(indices)))
     try:
         list(tqdm(done, f"read {archive.name}", len(indices), unit="img", disable=not progress))
@@ -82,7 +80,6 @@ def training_dataset(
     colour: float = 0.2,
     cache_bytes: int = 4 * 2**30,
     steps_per_epoch: int | None = None,
-    workers: int = 2,
     progress: bool = True,
 ) -> TrainingData:
     """Builds the batches of a training run.
@@ -107,7 +104,6 @@ def training_dataset(
         cache_bytes: Decoded images are kept in memory if they take no more than this, else decoded anew at
             every draw.
         steps_per_epoch: Batches in an epoch; by default labelled images // B.
-        workers: Threads that fill the cache.
         progress: Whether to show a bar meanwhile.
 
     Returns:
@@ -147,7 +143,7 @@ def training_dataset(
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
-    held = load_images(archive, pool, decoded_size, workers=workers, progress=progress) if cached else None
+    held = load_images(archive, pool, decoded_size, progress=progress) if cached else None
 
     def read(rows: np.ndarray) -> np.ndarray:
         if held is not None:
