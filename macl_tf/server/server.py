@@ -26,7 +26,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def server_of(app: App, limits: Limits) -> uvicorn.Server:
-    """What answers for an application: `run([listener])` does so until the process is told to end, then ends in order."""
+    """What answers for an application: `run([listener])` does, until the process is told to end, and ends in order."""
     return uvicorn.Server(
         uvicorn.Config(
             app,
