@@ -16,7 +16,7 @@ from macl_tf.index.index import Index
 from macl_tf.server.app import open_app
 from macl_tf.server.auth import Access
 from macl_tf.server.server import listen, server_of, url_of
-from macl_tf.server.versions import Options
+from macl_tf.server.settings import Options
 from tests.index_kills import Child, acknowledged, run
 from tests.serving_process import SMALL, TOKEN, load_stub, make_served, upload
 

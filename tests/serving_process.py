@@ -18,8 +18,8 @@ from macl_tf.search.encoders import Encoder
 from macl_tf.server.app import open_app
 from macl_tf.server.auth import LOOPBACK, Access
 from macl_tf.server.server import listen, server_of, url_of
-from macl_tf.server.settings import Limits
-from macl_tf.server.versions import Options, Versions
+from macl_tf.server.settings import Limits, Options
+from macl_tf.server.versions import Versions
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder
 

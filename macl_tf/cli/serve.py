@@ -56,8 +56,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
     from macl_tf.server.server import listen, server_of, url_of
-    from macl_tf.server.settings import BaseMap, Limits
-    from macl_tf.server.versions import Options
+    from macl_tf.server.settings import BaseMap, Limits, Options
 
     hosts = tuple(name.lower() for name in options.allow_host)
     if is_loopback(options.host):

@@ -24,8 +24,8 @@ from macl_tf.server.metrics import CONTENT_TYPE, Metrics
 from macl_tf.server.paths import Paths, check_prefix
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
-from macl_tf.server.settings import BaseMap, Limits
-from macl_tf.server.versions import Load, Options, Versions
+from macl_tf.server.settings import BaseMap, Limits, Options
+from macl_tf.server.versions import Load, Versions
 
 PAGE = Path(__file__).parent / "page"
 _log = logging.getLogger(__name__)
