@@ -72,8 +72,6 @@ def training_dataset(
     epochs: int,
     initial_epoch: int = 0,
     sampler: str | Sampler = "weighted",
-    sampler_power: float = 0.5,
-    images_per_class: int = 8,
     views: int = 1,
     augment: bool = True,
     crop_scale: tuple[float, float] = (0.5, 1.0),
@@ -81,6 +79,7 @@ def training_dataset(
     cache_bytes: int = 4 * 2**30,
     steps_per_epoch: int | None = None,
     progress: bool = True,
+    **sampling: Any,
 ) -> TrainingData:
     """Builds the batches of a training run.
 
@@ -94,8 +93,6 @@ def training_dataset(
         initial_epoch: Epoch at which it starts, 0 <= initial_epoch <= epochs.
         sampler: A name in `samplers.SAMPLERS` ("weighted", "repeat", "uniform", "classes"), or a sampler of
             `archive.labels[indices]`, which then decides B and the steps.
-        sampler_power: `power` of "weighted" and "repeat", >= 0.
-        images_per_class: K >= 2 of "classes"; divides B.
         views: 1, or 2 for two augmentations of each image.
         augment: False gives the plain resize, and so two equal views.
         crop_scale: Smallest and largest share of the image's area that a random crop covers, in (0, 1].
@@ -105,6 +102,7 @@ def training_dataset(
             every draw.
         steps_per_epoch: Batches in an epoch; by default labelled images // B.
         progress: Whether to show a bar meanwhile.
+        **sampling: `power` and `images_per_class` of a sampler that is named, as `make_sampler` takes them.
 
     Returns:
         The data set and its description.
@@ -130,15 +128,8 @@ def training_dataset(
     if not 0 <= initial_epoch <= epochs:
         raise ValueError(f"initial_epoch must be between 0 and epochs={epochs}, got {initial_epoch}.")
     if isinstance(sampler, str):
-        sampler = make_sampler(
-            sampler,
-            archive.labels[indices],
-            batch_size,
-            seed=seed,
-            steps=steps_per_epoch,
-            power=sampler_power,
-            images_per_class=images_per_class,
-        )
+        labels = archive.labels[indices]
+        sampler = make_sampler(sampler, labels, batch_size, seed=seed, steps=steps_per_epoch, **sampling)
     batch_size, drawable = sampler.batch_size, sampler.drawable
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(MARGIN * image_size) if augment else image_size

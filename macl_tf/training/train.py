@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from macl_tf.models.descriptors import all_descriptors, descriptor_model, search
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.pretrained import check_weights
-from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
+from macl_tf.pipeline.features import feature_dataset, feature_views
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS, make_sampler
 from macl_tf.training import build, run_directory
@@ -117,11 +118,7 @@ def _train(
         fitted.optimizer.build(fitted.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
-    if fitted is model:
-        data = training_data(task.archive, task.splits, settings, done, steps, progress=progress)
-        validation = load_images(task.archive, task.splits.validation, settings.image_size, progress=progress)
-    else:
-        data, validation = head_data(encoder, task.archive, task.splits, settings, done, steps, progress=progress)
+    data, validation = batches_of_run(task, encoder, done, steps, progress=progress)
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
         tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
@@ -411,58 +408,11 @@ def training_devices() -> list[str]:
     return [device.name for device in devices]
 
 
-def training_data(
-    archive: Archive, splits: Splits, settings: Settings, initial_epoch: int, steps: int, *, progress: bool
-) -> TrainingData:
-    """The batches that the settings ask for, from an epoch on."""
-    return training_dataset(
-        archive,
-        splits.train,
-        image_size=settings.image_size,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        epochs=settings.epochs,
-        initial_epoch=initial_epoch,
-        sampler=settings.sampler,
-        sampler_power=settings.sampler_power,
-        images_per_class=settings.images_per_class,
-        views=settings.views,
-        augment=settings.augment,
-        crop_scale=(settings.crop_area, 1.0),
-        cache_bytes=int(settings.cache_gib * 2**30),
-        steps_per_epoch=steps,
-        progress=progress,
-    )
-
-
-def head_data(
-    encoder: keras.Model,
-    archive: Archive,
-    splits: Splits,
-    settings: Settings,
-    initial_epoch: int,
-    steps: int,
-    *,
-    progress: bool,
+def batches_of_run(
+    task: _Task, encoder: keras.Model, initial_epoch: int, steps: int, *, progress: bool
 ) -> tuple[TrainingData, np.ndarray]:
-    """The batches of features that a head is trained on, and the features (N, F) of the validation tiles."""
-    backbone = backbone_part(encoder)
-    key = f"{settings.backbone} {settings.precision} {weights_digest(backbone.weights)}"
-
-    def features(indices: np.ndarray, views: int) -> FeatureViews:
-        return feature_views(
-            archive,
-            indices,
-            backbone.predict_on_batch,
-            backbone=key,
-            image_size=settings.image_size,
-            views=views,
-            crop_scale=(settings.crop_area, 1.0),
-            seed=settings.seed,
-            cache=cache_folder() / "features",
-            progress=progress,
-        )
-
+    """What a run is fitted to from an epoch on, and its validation tiles: pictures, or features for a head alone."""
+    settings, archive, splits = task.settings, task.archive, task.splits
     labels = archive.labels[splits.train]
     sampler = make_sampler(
         settings.sampler,
@@ -473,14 +423,33 @@ def head_data(
         power=settings.sampler_power,
         images_per_class=settings.images_per_class,
     )
-    data = feature_dataset(
-        features(splits.train, settings.feature_views if settings.augment else 0),
-        labels,
-        sampler,
+    drawn: dict[str, Any] = {"seed": settings.seed, "epochs": settings.epochs, "initial_epoch": initial_epoch}
+    drawn["views"] = settings.views
+    read: dict[str, Any] = {"image_size": settings.image_size, "crop_scale": (settings.crop_area, 1.0)}
+    read["progress"] = progress
+    if settings.trainable != HEAD:
+        data = training_dataset(
+            archive,
+            splits.train,
+            sampler=sampler,
+            batch_size=settings.batch_size,
+            augment=settings.augment,
+            cache_bytes=int(settings.cache_gib * 2**30),
+            **drawn,
+            **read,
+        )
+        return data, load_images(archive, splits.validation, settings.image_size, progress=progress)
+    backbone = backbone_part(encoder)
+    features = partial(
+        feature_views,
+        archive,
+        describe=backbone.predict_on_batch,
+        backbone=f"{settings.backbone} {settings.precision} {weights_digest(backbone.weights)}",
         seed=settings.seed,
-        epochs=settings.epochs,
-        initial_epoch=initial_epoch,
-        views=settings.views,
+        cache=cache_folder() / "features",
+        **read,
     )
+    of_training = features(indices=splits.train, views=settings.feature_views if settings.augment else 0)
     rows = np.arange(len(splits.validation))
-    return data, features(splits.validation, 0).read(np.zeros_like(rows), rows)
+    validation = features(indices=splits.validation, views=0).read(np.zeros_like(rows), rows)
+    return feature_dataset(of_training, labels, sampler, **drawn), validation
