@@ -41,11 +41,6 @@ class ExactSearcher:
         """
         check_cutoff(k, optional=False)
         left = unit_rows(queries, self.dim, "queries")
-        if allowed is not None:
-            allowed = np.asarray(allowed)
-            if allowed.shape != (self.size,) or allowed.dtype != bool:
-                got = f"{allowed.shape} {allowed.dtype}"
-                raise ValueError(f"allowed must be (N,) bool with N = {self.size}, got {got}.")
         depth = min(k, self.size if allowed is None else int(np.count_nonzero(allowed)))
         best = _Best(len(left), depth)
         if depth == 0 or not len(left):

@@ -142,10 +142,6 @@ class ScannSearcher:
         ("../vectors.npy"), to refer to instead of writing them once more. It must move with the folder.
         """
         folder = Path(folder)
-        if vectors is not None:
-            shape = np.load(folder / vectors, mmap_mode="r", allow_pickle=False).shape
-            if shape != (self.size, self.dim):
-                raise ValueError(f"{vectors} must hold the rows of the index, {(self.size, self.dim)}, got {shape}.")
         self._native.serialize(os.fspath(folder), relative_path=True)
         if vectors is not None and (folder / "dataset.npy").exists():
             text = (folder / _ASSETS).read_text(encoding="utf-8")
