@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from macl_tf.datasets.walk import shorten
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, Upsert, journal_path, read_changes
 from macl_tf.index.searchers.exact import ExactSearcher
+from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
 from macl_tf.metrics.ranked import check_cutoff
@@ -135,8 +137,8 @@ class Snapshot:
 
     @property
     def thumbnail_size(self) -> int:
-        """Longest side of the small pictures that the index keeps, in pixels; 0 for none."""
-        return self.stored.thumbnail_size
+        """Longest side of the index's small pictures, in pixels, 0 for none; 128 where it does not say."""
+        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def vectors_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """(n, D) unit vectors of items. A ValueError names an id that is not there, here and in what follows."""
@@ -172,10 +174,9 @@ class Snapshot:
             return name
         found = self.ids_ending(name)
         if len(found) > 1:
-            more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+            those = shorten([repr(id_) for id_ in found], 5)
             raise ValueError(
-                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: "
-                f"{', '.join(map(repr, found[:5]))}{more}. Write the whole id."
+                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: {those}. Write the whole id."
             )
         return found[0] if found else None
 

@@ -29,7 +29,7 @@ from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.parquet import read_items, write_parquet
 from macl_tf.index.searchers.exact import ExactSearcher
-from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_thumbnails
+from macl_tf.index.thumbnails import OFFSETS, Thumbnails, write_thumbnails
 from macl_tf.index.vectors import blocks_of, read_vectors, unit_rows, write_vectors
 
 if TYPE_CHECKING:
@@ -59,11 +59,6 @@ class Stored:
     def rows(self) -> dict[str, int]:
         """Row of each id. Made when first needed: a million ids take a quarter of a second."""
         return {id_: row for row, id_ in enumerate(self.items.ids)}
-
-    @property
-    def thumbnail_size(self) -> int:
-        """Longest side in pixels of the small pictures that it was made with, 0 for none; 128 where it does not say."""
-        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def is_newest(self, root: Path) -> bool:
         """Whether this is the newest version; its number does not tell, where a folder was removed and made anew."""
