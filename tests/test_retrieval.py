@@ -168,7 +168,7 @@ def test_nothing_relevant_anywhere():
     assert report.values["precision@10"] == report.values["acg@100"] == 0.0
     assert report.left_out["map_any"] == 1 and report.left_out["precision@10"] == 0
     assert math.isnan(report["map_any"])
-    assert "-" in compare_table({"": report})
+    assert "-" in report.table()
 
 
 def test_perfect_embedding_scores_one():
@@ -241,15 +241,16 @@ def test_report_survives_json():
 def test_table_names_every_metric():
     queries, query_labels, items, item_labels = generated(7)
     report = evaluate(queries, query_labels, items, item_labels, k=50, map_k=30, precision_k=(5,))
-    lines = compare_table({"mean": report}).partition("\n\n")[0].splitlines()
-    assert len(lines) == 2 + len(report.values)
+    lines = report.table().splitlines()
+    assert lines[0] == "21 queries, database of 83"
+    assert len(lines) == 3 + len(report.values)
     for key, value in report.values.items():
         assert describe(key) != key
         assert any(line.startswith(describe(key)) and f"{value:.4f}" in line for line in lines), key
     assert describe("ndcg@50_shared") == "NDCG@50, gain 2^shared - 1"
     assert describe("map@30_any") == "mAP@30, shares a label"
-    assert len({len(line) for line in lines}) == 1  # aligned
-    *by_label, mean = report.label_table().splitlines()[-8:]
+    assert len({len(line) for line in lines[1:]}) == 1  # aligned
+    *by_label, mean = report.table(per_label=True).splitlines()[-8:]
     defined = [[entry[key] for entry in report.per_label] for key in ("ap", "precision@5", "recall@5", "hit@5")]
     assert re.split(r"  +", mean)[3:] == [f"{np.mean([v for v in values if v is not None]):.4f}" for values in defined]
     counts = [int(re.split(r"  +", line)[1]) for line in by_label]

@@ -96,6 +96,14 @@ class RetrievalReport:
         left_out, per_label, queries, database = (values.pop(name) for name in rest)
         return cls(values, left_out, tuple(per_label), queries, database)
 
+    def table(self, per_label: bool = False) -> str:
+        """The report as text: metric, value, how many queries (or labels) the mean leaves out; and `label_table`."""
+        keys = _ordered(self.values)
+        rows = [(describe(key), _number(self.values[key]), str(self.left_out.get(key, 0))) for key in keys]
+        text = f"{self.num_queries} queries, database of {self.num_database}\n"
+        text += _text(("metric", "value", "left out"), rows)
+        return f"{text}\n\n{self.label_table()}" if per_label else text
+
     def label_table(self) -> str:
         """A line for each label, rarest first, and their mean: AP, P@k (precision), R@k (recall), hit@k."""
         entries = sorted(self.per_label, key=lambda entry: entry["train_count"])
