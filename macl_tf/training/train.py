@@ -34,7 +34,7 @@ from macl_tf.pipeline.samplers import SAMPLERS, make_sampler
 from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
-from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
 
@@ -108,45 +108,48 @@ def _train(
         encoder = build.make_encoder(dataclasses.replace(settings, weights="") if again else settings)
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
-            backbone = weights_digest(backbone_part(encoder).weights)
-            run_directory.describe_start(run, backbone)
+            # What tells the weights that the backbone began from: SHA-256 of their values as float32.
+            began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
+            write_json(run / VERSIONS, {**run_directory.read_run(run, VERSIONS), **began})
             searched = model if settings.classifies else encoder  # by the probabilities of labels too
-            untrained = task.reports(searched, test_images, progress=progress)
+            untrained = task.reports(searched, test_images)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         fitted = detached_head(model) if settings.trainable == HEAD else model
         fitted.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
         fitted.optimizer.build(fitted.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
-    data, validation = batches_of_run(task, encoder, done, steps, progress=progress)
+    data, validation = batches_of_run(task, encoder, done, steps)
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
         tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
     if done and progress:
         print(f"Going on after epoch {done} of {settings.epochs}.")
     if done < settings.epochs and not checkpoint.finished_early:
-        _fit(fitted, task, data, validation, checkpoint, run, done, progress=progress)
+        _fit(task, fitted, data, validation, checkpoint, done)
     best = without_optimizer(fitted)
     if checkpoint.best_epoch is not None:
         checkpoint.restore_best(best)
     if fitted is not model:
         take_head(model, best)
-    return _finish(model, task, checkpoint, run, test_images, data.weights, progress=progress)
+    return _finish(task, model, checkpoint, test_images, data.weights)
 
 
 class _Task(NamedTuple):
-    """What a run learns from, and how."""
+    """What a run learns from, how and where."""
 
+    run: Path
     settings: Settings
     archive: Archive
     splits: Splits
     statistics: LabelStatistics
     changes: tuple[str, ...]
+    progress: bool
 
-    def reports(self, encoder: keras.Model, images: np.ndarray, *, progress: bool) -> dict[str, RetrievalReport]:
+    def reports(self, encoder: keras.Model, images: np.ndarray) -> dict[str, RetrievalReport]:
         """Of the test tiles."""
         labels, turns = self.archive.labels[self.splits.test], self.settings.turns
-        return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=progress)
+        return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=self.progress)
 
 
 def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
@@ -178,19 +181,11 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
     settings = with_fitting_batches(asked, archive.labels[splits.train])
     check_learnable(settings, archive, splits)
     build.make_loss(settings, statistics)  # what it refuses is refused before anything is written
-    return _Task(settings, archive, splits, statistics, changes)
+    return _Task(run, settings, archive, splits, statistics, changes, progress)
 
 
 def _fit(
-    model: keras.Model,
-    task: _Task,
-    data: TrainingData,
-    validation: np.ndarray,
-    checkpoint: Checkpoint,
-    run: Path,
-    done: int,
-    *,
-    progress: bool,
+    task: _Task, model: keras.Model, data: TrainingData, validation: np.ndarray, checkpoint: Checkpoint, done: int
 ) -> None:
     """Trains from an epoch on, with what is logged and kept after each; `validation` as the model takes them."""
     settings = task.settings
@@ -209,26 +204,19 @@ def _fit(
             *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
             build.LearningRateLog(),
             evaluation,
-            keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
+            keras.callbacks.TensorBoard(task.run / "tensorboard", write_graph=False),
             checkpoint,
         ],
-        verbose=1 if progress else 0,
+        verbose=1 if task.progress else 0,
     )
 
 
 def _finish(
-    model: keras.Model,
-    task: _Task,
-    checkpoint: Checkpoint,
-    run: Path,
-    test_images: np.ndarray,
-    draw_weights: np.ndarray,
-    *,
-    progress: bool,
+    task: _Task, model: keras.Model, checkpoint: Checkpoint, test_images: np.ndarray, draw_weights: np.ndarray
 ) -> dict[str, Any]:
     """Saves the encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
-    encoder, settings = searchable(without_optimizer(model)), task.settings
-    trained = task.reports(encoder, test_images, progress=progress)
+    encoder, settings, run = searchable(without_optimizer(model)), task.settings, task.run
+    trained = task.reports(encoder, test_images)
     kept = run_directory.read_run(run, UNTRAINED)
     untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
     with written_whole(run / ENCODER) as path:
@@ -409,7 +397,7 @@ def training_devices() -> list[str]:
 
 
 def batches_of_run(
-    task: _Task, encoder: keras.Model, initial_epoch: int, steps: int, *, progress: bool
+    task: _Task, encoder: keras.Model, initial_epoch: int, steps: int
 ) -> tuple[TrainingData, np.ndarray]:
     """What a run is fitted to from an epoch on, and its validation tiles: pictures, or features for a head alone."""
     settings, archive, splits = task.settings, task.archive, task.splits
@@ -426,7 +414,7 @@ def batches_of_run(
     drawn: dict[str, Any] = {"seed": settings.seed, "epochs": settings.epochs, "initial_epoch": initial_epoch}
     drawn["views"] = settings.views
     read: dict[str, Any] = {"image_size": settings.image_size, "crop_scale": (settings.crop_area, 1.0)}
-    read["progress"] = progress
+    read["progress"] = task.progress
     if settings.trainable != HEAD:
         data = training_dataset(
             archive,
@@ -438,7 +426,7 @@ def batches_of_run(
             **drawn,
             **read,
         )
-        return data, load_images(archive, splits.validation, settings.image_size, progress=progress)
+        return data, load_images(archive, splits.validation, settings.image_size, progress=task.progress)
     backbone = backbone_part(encoder)
     features = partial(
         feature_views,
