@@ -29,15 +29,14 @@ from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.parquet import read_items, write_parquet
 from macl_tf.index.searchers.exact import ExactSearcher
+from macl_tf.index.searchers.scann import KINDS, TRAINABLE_FROM, OutOfReachError, ScannSearcher, kind_for
 from macl_tf.index.thumbnails import OFFSETS, Thumbnails, write_thumbnails
 from macl_tf.index.vectors import blocks_of, read_vectors, unit_rows, write_vectors
 
 if TYPE_CHECKING:
-    from macl_tf.index.searchers.scann import ScannSearcher
     from macl_tf.index.snapshot import Snapshot
 
 KIND = "index"
-KINDS = ("auto", "brute_force", "hashing", "tree")
 _VECTORS, _ITEMS, _SCANN = "vectors.npy", "items.parquet", "scann"
 _RECALL_K = 10
 
@@ -85,14 +84,12 @@ class Stored:
                 "count": {len(items), len(vectors), len(small)} == {info["count"]},
                 "dim": vectors.shape[1] == info["dim"],
                 "label_names": items.label_names == tuple(info["label_names"]),
-                "kind": info["kind"] in KINDS[1:] and info["recall"]["k"] >= 1,
+                "kind": info["kind"] in KINDS and info["recall"]["k"] >= 1,
             }
             if wrong := [name for name, fit in fits.items() if not fit]:
                 raise ValueError(f"{', '.join(wrong)} of the manifest does not fit the files")
             approximate = None
             if info["kind"] != "brute_force" and not exact:
-                from macl_tf.index.searchers.scann import ScannSearcher
-
                 approximate = ScannSearcher.load(path / _SCANN, info["parameters"])
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise ArtifactError(
@@ -210,8 +207,6 @@ def write_version(
     parameters: dict[str, Any] = {}
     kind = resolved(kind, count)
     if kind != "brute_force":
-        from macl_tf.index.searchers.scann import OutOfReachError, ScannSearcher
-
         vectors = read_vectors(staging.path / _VECTORS)
         try:
             searcher = ScannSearcher.build(
@@ -240,10 +235,8 @@ def write_version(
 
 def resolved(kind: str, count: int) -> str:
     """The kind that "auto" stands for; of so few vectors that ScaNN cannot be trained on them, brute force."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
-    from macl_tf.index.searchers.scann import TRAINABLE_FROM, kind_for
-
+    if kind not in ("auto", *KINDS):
+        raise ValueError(f"kind must be one of auto, {', '.join(KINDS)}, got {kind!r}.")
     if count < TRAINABLE_FROM:
         return "brute_force"
     return kind_for(count) if kind == "auto" else kind
