@@ -1,7 +1,7 @@
 """The pages that are made from the code, so that they cannot go stale: `python docs/pages.py` writes them.
 
-`settings.md` and `cli.md` are compared with the code by a test. `example.md` has the code of examples/rare_labels.py,
-its output and its figure; a test runs the example and compares the code.
+`settings.md`, `cli.md` and the table of `losses.md` are compared with the code by a test. `example.md` has the code of
+examples/rare_labels.py, its output and its figure; a test runs the example and compares the code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from macl_tf.cli import parser
 from macl_tf.files import write_text
+from macl_tf.losses.registry import LOSSES, OF_MACL
 from macl_tf.training.settings import Settings
 
 DOCS = Path(__file__).parent
@@ -43,6 +44,20 @@ def settings_page() -> str:
         cells = (f"`{field.name}`", f"`{default}`", rule(field), field.metadata["help"])
         lines.append(row(*cells))
     return "\n".join(lines) + "\n"
+
+
+def losses_table() -> str:
+    """All losses: name, class, what is positive, what weighs, which settings are read, source."""
+    lines = ["| `--set loss=` | class | positive | weights, or what is pushed | settings it reads | source |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, entry in LOSSES.items():
+        fixed = ", ".join(f"{key}={value!r}" for key, value in entry.fixed.items())
+        behind = {"proxies": " on `ProxyHead`", "classifier": " on `classified`"}.get(entry.ends_in, "")
+        read = ", ".join(f"`{key}`" for key in entry.reads if key not in ("label_statistics", *OF_MACL))
+        read += " and MACL's own" if set(OF_MACL) <= set(entry.reads) else ""
+        kind = f"`{entry.kind}({fixed})`" if fixed else f"`{entry.kind}`"
+        lines.append(f"| `{name}` | {kind}{behind} | {entry.positive} | {entry.how} | {read} | {entry.source} |")
+    return "\n".join(lines)
 
 
 def row(name: str, *cells: str) -> str:
@@ -163,6 +178,8 @@ def main() -> None:
     """Writes the pages."""
     write_text(DOCS / "settings.md", settings_page())
     write_text(DOCS / "cli.md", cli_page())
+    losses = (DOCS / "losses.md").read_text(encoding="utf-8")
+    write_text(DOCS / "losses.md", re.sub(r"(?m)(^\|.*\n)+", lambda _: losses_table() + "\n", losses, count=1))
     write_text(DOCS / "example.md", example_page(run_example()))
 
 

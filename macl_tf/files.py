@@ -105,9 +105,9 @@ def disk_full(error: BaseException) -> int | None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8 text whole."""
+    """Writes UTF-8 text whole. Whatever bytes a file name in it holds, it can be written and read back."""
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -137,7 +137,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
 
 
 @contextmanager

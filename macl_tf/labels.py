@@ -1,4 +1,4 @@
-"""Multi-hot labels: what a training set knows about them, and how two images' labels overlap.
+"""Multi-hot labels: what they must be, and what a training set knows about them.
 
 Letters: N images, C labels. A multi-hot array is (N, C) with values 0 and 1.
 """
@@ -31,19 +31,6 @@ def check_multi_hot(labels: ArrayLike, name: str = "labels") -> NDArray[Any]:
                 "Class indices must be turned into multi-hot rows first."
             )
     return array
-
-
-def shared_labels(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """(N, M) float32 number of labels that each row of two multi-hot arrays shares, |a_i and b_j|; exact up to 2^24."""
-    return np.asarray(a, np.float32) @ np.asarray(b, np.float32).T
-
-
-def jaccard(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """(N, M) float64 Jaccard overlap of multi-hot label sets, |a_i and b_j| / |a_i or b_j|; 0 of no labels."""
-    shared = shared_labels(a, b).astype(np.float64)
-    held_a, held_b = (np.asarray(rows, np.float64).sum(axis=1) for rows in (a, b))
-    union = held_a[:, None] + held_b - shared
-    return shared / np.maximum(union, 1.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,13 +48,13 @@ class Model:
     def delete(self, ids):
         return sum(self.rows.pop(id_, None) is not None for id_ in dict.fromkeys(ids))
 
-    def search(self, query, k, keep=lambda item: True, own=None):
+    def search(self, query, k, keep=lambda item: True):
         """Positions and cosines of the k best, ties by position: cosines closer than float32 tells apart are equal."""
         query = np.asarray(query, np.float64) / np.linalg.norm(query)
         scored = [
             (-round(float(vector @ query), 6), position, id_)
             for position, (id_, (item, vector, _)) in enumerate(self.rows.items())
-            if keep(item) and id_ != own
+            if keep(item)
         ]
         return [(id_, -score, position) for score, position, id_ in sorted(scored)[:k]]
 

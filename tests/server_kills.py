@@ -15,8 +15,8 @@ from urllib.parse import quote, urlsplit
 from macl_tf.index.index import Index
 from macl_tf.server.app import open_app
 from macl_tf.server.auth import Access
-from macl_tf.server.server import Server, listen
-from macl_tf.server.versions import Options
+from macl_tf.server.server import listen, server_of, url_of
+from macl_tf.server.settings import Options
 from tests.index_kills import Child, acknowledged, run
 from tests.serving_process import SMALL, TOKEN, load_stub, make_served, upload
 
@@ -24,8 +24,9 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def serve(say, served):
-    app = open_app(served, Access(TOKEN), SMALL, Options(), load=load_stub)
-    Server(app, listen("127.0.0.1", 0), SMALL, say).run()
+    listener = listen("127.0.0.1", 0)
+    app = open_app(served, Access(TOKEN), SMALL, Options(), load=load_stub, started=lambda: say(url_of(listener)))
+    server_of(app, SMALL).run([listener])
 
 
 def look(say, served):

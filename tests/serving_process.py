@@ -17,9 +17,9 @@ from macl_tf.index.items import Items
 from macl_tf.search.encoders import Encoder
 from macl_tf.server.app import open_app
 from macl_tf.server.auth import LOOPBACK, Access
-from macl_tf.server.server import Server, listen
-from macl_tf.server.settings import Limits
-from macl_tf.server.versions import Options, Versions
+from macl_tf.server.server import listen, server_of, url_of
+from macl_tf.server.settings import Limits, Options
+from macl_tf.server.versions import Versions
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder
 
@@ -125,15 +125,16 @@ def running(
 ):
     """A server in threads of this process; yields its URL."""
     access = access or Access(TOKEN, hosts=LOOPBACK)
-    said, urls = threading.Event(), []
+    started, listener = threading.Event(), listen("127.0.0.1", 0)
     app = open_app(Path(served), access, limits, options or Options(), refresh=refresh, root_path=root_path,
-                   base_map=base_map, load=load or (lambda *arguments: load_stub(*arguments, **how)))  # fmt: skip
-    server = Server(app, listen("127.0.0.1", 0), limits, lambda url: (urls.append(url), said.set()))
-    thread = threading.Thread(target=server.run)
+                   base_map=base_map, load=load or (lambda *arguments: load_stub(*arguments, **how)),
+                   started=started.set)  # fmt: skip
+    server = server_of(app, limits)
+    thread = threading.Thread(target=server.run, args=[[listener]])
     thread.start()
     try:
-        assert said.wait(20), "the server does not start"
-        yield urls[0]
+        assert started.wait(20), "the server does not start"
+        yield url_of(listener)
     finally:
         server.should_exit = True
         thread.join()
@@ -186,6 +187,7 @@ class Client(httpx.Client):
 
 def main():
     """Serves a folder of `make_served` in a process of its own, until it is ended; prints the URL."""
-    limits = SMALL
-    app = open_app(Path(sys.argv[1]), Access(TOKEN), limits, Options(), load=load_stub)
-    Server(app, listen("127.0.0.1", 0), limits, lambda url: print(url, flush=True)).run()
+    listener = listen("127.0.0.1", 0)
+    app = open_app(Path(sys.argv[1]), Access(TOKEN), SMALL, Options(), load=load_stub,
+                   started=lambda: print(url_of(listener), flush=True))  # fmt: skip
+    server_of(app, SMALL).run([listener])

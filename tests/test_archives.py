@@ -201,7 +201,7 @@ def test_rows_and_images_are_joined_and_the_rest_is_counted() -> None:
         "1 image has no row in t.csv and was left out: a.png",
         "2 rows of t.csv have no image: c, d",
     ]
-    assert count_note([str(n) for n in range(7)], "x", "things")[0] == "7 things: 0, 1, 2, 3, 4, ..."
+    assert count_note([str(n) for n in range(7)], "x", "things")[0] == "7 things: 0, 1, 2, 3, 4 and 2 more"
 
 
 def test_files_are_listed_in_order_and_without_clutter(tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def test_pages_made_from_the_code_are_fresh():
     pages, again = made_pages(), "run: python docs/pages.py"
     assert PAGES["docs/settings.md"] == pages.settings_page(), again
     assert PAGES["docs/cli.md"] == pages.cli_page(), again
+    assert pages.losses_table() in PAGES["docs/losses.md"], again
     assert all(f"`{name}`" in PAGES["docs/settings.md"] for name in Settings.__dataclass_fields__)
     code = [text for kind, text in pages.example_cells() if kind == "python"]
     assert [block.rstrip() for block in blocks(PAGES["docs/example.md"], "python")] == code and len(code) >= 5, again

@@ -118,17 +118,14 @@ def test_pictures_of_other_kinds_are_named_with_what_to_do(tmp_path: Path) -> No
     (tmp_path / "sentinel.JP2").write_bytes(encoded(Image.fromarray(photo(0)), "JPEG2000"))
     (tmp_path / "stray.nc").write_bytes(b"CDF\x01")
     write_table(tmp_path, "image,sea\ngood,1\ndeep,1\nsentinel,1\ngone,1\n")
-    for verify in (True, False):
-        archive = load_folder(tmp_path, verify=verify)
-        assert archive.file_names == (("good.png",) if verify else ("deep.tif", "good.png"))
-        expected = [
-            ("missing", "gone"),
-            ("unreadable", "deep.tif"),
-            ("unreadable", "sentinel.JP2"),
-            ("orphan", "stray.nc"),
-        ]
-        assert problems(archive) == [found for found in expected if verify or found[1] != "deep.tif"]
     archive = load_folder(tmp_path)
+    assert archive.file_names == ("good.png",)
+    assert problems(archive) == [
+        ("missing", "gone"),
+        ("unreadable", "deep.tif"),
+        ("unreadable", "sentinel.JP2"),
+        ("orphan", "stray.nc"),
+    ]
     details = {finding.name: finding.detail for finding in archive.report.findings}
     assert "got 3 bands of 16-bit integers, planar, RGB (TIFF). Convert it to 8-bit RGB: " in details["deep.tif"]
     assert "got 3 bands of 8-bit integers (JPEG 2000). Convert it to 8-bit RGB: " in details["sentinel.JP2"]
@@ -169,16 +166,6 @@ def test_files_that_an_older_reader_could_read_are_looked_at_again(
     assert read_all(tmp_path, ["a.tif"], cache_dir=tmp_path / "cache")[1] == {}
     monkeypatch.undo()
     assert list(read_all(tmp_path, ["a.tif"], cache_dir=tmp_path / "cache")[1]) == ["a.tif"]
-
-
-def test_without_verification_damaged_images_stay(tmp_path: Path) -> None:
-    draw(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no image")
-    write_table(tmp_path, "image,sea\na,1\nb,1\n")
-    archive = load_folder(tmp_path, verify=False)
-    assert archive.file_names == ("a.png", "b.png")
-    with pytest.raises(ValueError, match=r"b\.png cannot be read"):
-        archive.read_image(1)
 
 
 @pytest.mark.parametrize(

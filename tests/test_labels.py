@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from macl_tf.labels import LabelStatistics, check_multi_hot, jaccard, shared_labels
+from macl_tf.labels import LabelStatistics, check_multi_hot
 
 LABELS = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
 
@@ -60,12 +60,6 @@ def test_config_round_trip():
     again = LabelStatistics.from_config(stats.get_config())
     assert again == stats and again.label_names == ("a", "b", "c", "d")
     assert again != LabelStatistics.from_labels(LABELS[:3], ["a", "b", "c", "d"])
-
-
-def test_overlap_by_hand():
-    assert shared_labels(LABELS[:2], LABELS).tolist() == [[2, 1, 2, 0, 1], [1, 1, 1, 0, 1]]
-    np.testing.assert_allclose(jaccard(LABELS[:1], LABELS), [[1, 1 / 2, 2 / 3, 0, 1 / 2]])
-    assert jaccard(LABELS[3:4], LABELS[3:4]).tolist() == [[0]]  # two empty sets share nothing
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,9 @@ def image_numbers(images: np.ndarray) -> np.ndarray:
 ALL = np.arange(NUM_IMAGES)
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_load_images_resizes_in_order(workers):
+def test_load_images_resizes_in_order():
     archive = noisy_archive()
-    images = load_images(archive, np.array([5, 3, 41]), 6, workers=workers, progress=False)
+    images = load_images(archive, np.array([5, 3, 41]), 6, progress=False)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, [resize_image(archive.read_image(index), 6) for index in (5, 3, 41)])
 
@@ -115,8 +114,10 @@ def test_batches_of_classes_hold_alike_many_images_of_each_label_set():
     np.testing.assert_allclose(data.weights.sum(), 1)
     drawn = np.concatenate([image_numbers(images) for images, _ in batches(data)])
     np.testing.assert_allclose(np.bincount(drawn, minlength=NUM_IMAGES) / len(drawn), data.weights)
-    with pytest.raises(ValueError, match="images_per_class must divide batch_size=8, got 3"):
+    with pytest.raises(ValueError, match="images_per_class must be >= 2 and divide batch_size=8, got 3"):
         training_dataset(archive, ALL, **(COMMON | {"images_per_class": 3}), sampler="classes")
+    with pytest.raises(ValueError, match="images_per_class must be >= 2 and divide batch_size=8, got 1"):
+        training_dataset(archive, ALL, **(COMMON | {"images_per_class": 1}), sampler="classes")
     with pytest.raises(ValueError, match=r"must be >= 2 images_per_class, .* got 8 and 8"):
         training_dataset(archive, ALL, **(COMMON | {"images_per_class": 8}), sampler="classes")
     lonely = plain_archive(labels=np.eye(NUM_IMAGES), label_names=tuple(map(str, range(NUM_IMAGES))))
@@ -153,7 +154,7 @@ def test_draw_frequencies_match_the_weights(sampler):
         "image_size": 1,
         "augment": False,
         "sampler": sampler,
-        "sampler_power": 1.0,
+        "power": 1.0,
     }
     data = training_dataset(archive, ALL, **options)
     weights = label_aware_weights(archive.labels, 0.0 if sampler == "uniform" else 1.0)
@@ -199,7 +200,7 @@ def test_one_image_looks_different_at_every_epoch_and_step():
 def test_cached_or_not_and_whatever_the_parallelism():
     archive = noisy_archive()
     needed = 54 * 5 * 5 * 3  # labelled images at ceil(1.25 * 4) pixels
-    cached = training_dataset(archive, ALL, **COMMON, cache_bytes=needed, workers=3)
+    cached = training_dataset(archive, ALL, **COMMON, cache_bytes=needed)
     decoded = training_dataset(archive, ALL, **COMMON, cache_bytes=needed - 1)
     assert cached.cached and not decoded.cached
     expected = batches(cached)
@@ -277,10 +278,9 @@ def test_replicas_share_the_batches_of_one_device(tmp_path):
         ({"image_size": 0}, "image_size must be >= 1, got 0"),
         ({"initial_epoch": 5}, "initial_epoch must be between 0 and epochs=4, got 5"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be >= 1, got 0"),
-        ({"sampler_power": -1.0}, "power must be finite and >= 0, got -1.0"),
+        ({"power": -1.0}, "power must be finite and >= 0, got -1.0"),
         ({"crop_scale": (0.9, 0.5)}, "crop_scale must be"),
         ({"colour": 1.0}, "colour must be in"),
-        ({"workers": 0}, "workers must be >= 1, got 0"),
     ],
 )
 def test_bad_arguments(changes, message):

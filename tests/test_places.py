@@ -42,8 +42,15 @@ def test_a_box_comes_back_from_its_footprint(box):
 
 
 @pytest.mark.parametrize(
-    "box", [(0, 1, 1, 0), (0, 0, 181, 1), (0, 0, 180, 1), (10, 0, -10, 1), (0, 0, 1, float("nan"))]
+    ("box", "words"),
+    [
+        ((0, 1, 1, 0), "south <= north"),
+        ((0, 0, 181, 1), r"\[-180, 180\]"),
+        ((0, 0, 1, float("nan")), "in degrees"),
+        ((0, 0, 180, 1), "less than 180 degrees wide"),
+        ((10, 0, -10, 1), "less than 180 degrees wide"),
+    ],
 )
-def test_boxes_that_cannot_be_are_refused(box):
-    with pytest.raises(ValueError, match="less than 180 degrees wide"):
+def test_boxes_that_cannot_be_are_refused(box, words):
+    with pytest.raises(ValueError, match=words):
         footprint_of(box)

@@ -10,8 +10,8 @@ import pytest
 
 from macl_tf.evaluation.retrieval import nearest
 from macl_tf.index.searchers import exact, scann
-from macl_tf.index.searchers.exact import ExactSearcher, check_vectors
-from macl_tf.index.searchers.scann import ScannSearcher, kind_for, scann_module, search_module
+from macl_tf.index.searchers.exact import ExactSearcher
+from macl_tf.index.searchers.scann import OutOfReachError, ScannSearcher, kind_for, scann_module, search_module
 from macl_tf.index.searchers.tuning import Setting, sample_queries, tune
 
 
@@ -162,50 +162,17 @@ def test_tiles_that_are_nearly_equal_are_ranked_as_in_float64(size):
     np.testing.assert_array_equal(scores, expected)
 
 
-def test_bad_vectors_are_refused():
-    good = unit(70_000, 4)
-    for row, value, words in (
-        (3, np.nan, "norm nan in row 3"),
-        (69_999, 0, "norm 0 in row 69999"),
-        (5, 2, "norm 4 in row 5"),
-    ):
-        bad = good.copy()
-        bad[row] = value
-        with pytest.raises(ValueError, match=words):
-            ExactSearcher(bad)
-    for bad, words in (
-        (good.astype(np.float64), "float32 array, got .* float64"),
-        (good[0], "float32 array, got"),
-        ([[1.0]], "got list"),
-        (good[:, :0], "float32 array"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            check_vectors(bad)
-    with pytest.raises(ValueError, match=r"allowed must be \(N,\) bool with N = 70000"):
-        ExactSearcher(good, check=False).search(good[:1], 1, allowed=np.ones(3, bool))
-
-
 def test_kinds_by_size():
     assert [kind_for(n) for n in (0, 19_999, 20_000, 99_999, 100_000, 10**8)] == [
         *("brute_force", "brute_force", "hashing", "hashing", "tree", "tree")
     ]
 
 
-def test_scanns_brute_force_is_exact_search(rows):
-    searcher = ScannSearcher.build(rows, kind="brute_force", progress=False)
-    queries = unit(100, seed=1)
-    scores, positions = searcher.search(queries, 10)
-    expected, order = ExactSearcher(rows).search(queries, 10)
-    np.testing.assert_array_equal(positions, order)
-    np.testing.assert_allclose(scores, expected, atol=1e-6)
-    assert searcher.recall == 1.0 and searcher.search(queries[:2], 10_000)[1].shape == (2, 4000)
-
-
 @pytest.mark.parametrize("kind", ["hashing", "tree"])
 @pytest.mark.parametrize("target", [0.8, 0.95])
 def test_the_target_holds_for_queries_never_seen(rows, kind, target):
     searcher = ScannSearcher.build(rows, kind=kind, recall_target=target, num_queries=500, progress=False)
-    assert searcher.kind == kind and searcher.recall >= target
+    assert searcher.parameters["recall"] >= target
     queries = unit(1000, seed=5)
     scores, positions = searcher.search(queries, 10)
     true_scores, true = ExactSearcher(rows).search(queries, 10)
@@ -218,7 +185,7 @@ def test_the_target_holds_for_queries_never_seen(rows, kind, target):
 
 def test_tuning_takes_the_cheapest_setting_that_reaches_the_target(rows):
     """A search that finds, of the true neighbours, one for each leaf and two for each candidate: known answers."""
-    tuning, held_out = sample_queries(rows, 10, 50, seed=0)
+    tuning, held_out = sample_queries(rows, 10, 50)
     assert not set(tuning.rows) & set(held_out.rows) and len(tuning.rows) == len(held_out.rows) == 50
     truth = ExactSearcher(rows)
     tried = set()
@@ -242,7 +209,7 @@ def test_tuning_takes_the_cheapest_setting_that_reaches_the_target(rows):
 
 def test_recall_is_measured_on_queries_that_took_no_part_in_tuning(rows):
     """A search that does worse on them than on those it was tuned on, as tuning to a sample can."""
-    samples = tuning, held_out = sample_queries(rows, 10, 50, seed=0)
+    samples = tuning, held_out = sample_queries(rows, 10, 50)
     truth = ExactSearcher(rows)
 
     def search_finding(others):
@@ -261,7 +228,7 @@ def test_recall_is_measured_on_queries_that_took_no_part_in_tuning(rows):
 
 
 def test_own_neighbours_are_known_exactly(rows):
-    sample, _ = sample_queries(rows, 10, 30, seed=3)
+    sample, _ = sample_queries(rows, 10, 30)
     for row, query, kth in zip(sample.rows, sample.queries, sample.kth, strict=True):
         others = np.delete(rows.astype(np.float64) @ query, row)
         assert kth == pytest.approx(np.sort(others)[-10], abs=1e-6)
@@ -271,19 +238,15 @@ def test_equal_tiles_do_not_spoil_the_recall():
     vectors = unit(3000)
     vectors[:1500] = vectors[0]  # half of the archive is sea
     searcher = ScannSearcher.build(vectors, kind="tree", num_queries=300, progress=False)
-    assert searcher.kind == "tree" and searcher.recall >= 0.95
+    assert searcher.parameters["recall"] >= 0.95
 
 
-def test_out_of_reach_is_searched_exhaustively():
-    generator = np.random.default_rng(0)
-    vectors = generator.standard_normal((2500, 128)).astype(np.float32)  # no structure at all
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    tuned = "macl_tf.index.searchers.scann.tune"
-    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match=r"reaches recall@10 0\.95, so all of"):
-        patch.setattr(tuned, lambda *_: None)
-        searcher = ScannSearcher.build(vectors, kind="hashing", progress=False)
-    assert (searcher.kind, searcher.recall, searcher.parameters["instead_of"]) == ("brute_force", 1.0, "hashing")
-    np.testing.assert_array_equal(searcher.search(vectors[:9], 5)[1], ExactSearcher(vectors).search(vectors[:9], 5)[1])
+def test_a_target_out_of_reach_is_said(rows, monkeypatch):
+    monkeypatch.setattr("macl_tf.index.searchers.scann.tune", lambda *_: None)
+    with pytest.raises(
+        OutOfReachError, match=r"No setting of a hashing index of these 4,000 vectors reaches recall@10"
+    ):
+        ScannSearcher.build(rows, kind="hashing", progress=False)
 
 
 def test_a_saved_index_moves_and_holds_no_pickle(rows, tree, tmp_path):
@@ -295,7 +258,7 @@ def test_a_saved_index_moves_and_holds_no_pickle(rows, tree, tmp_path):
     queries = unit(300, seed=1)
     for found, expected in zip(loaded.search(queries, 10), tree.search(queries, 10), strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert (loaded.kind, loaded.recall, loaded.size) == ("tree", tree.recall, 4000)
+    assert loaded.parameters == tree.parameters and loaded.size == 4000
     for path in (tmp_path / "there").iterdir():
         assert path.suffix in (".npy", ".pb", ".pbtxt")
         assert str(tmp_path).encode() not in path.read_bytes()
@@ -311,9 +274,6 @@ def test_the_vectors_need_not_be_written_twice(rows, tree, tmp_path):
     os.rename(tmp_path / "one", tmp_path / "two")
     loaded = ScannSearcher.load(tmp_path / "two" / "scann", tree.parameters)
     np.testing.assert_array_equal(loaded.search(rows[:50], 10)[1], tree.search(rows[:50], 10)[1])
-    np.save(tmp_path / "two" / "other.npy", rows[:10])
-    with pytest.raises(ValueError, match=r"must hold the rows of the index, \(4000, 32\), got \(10, 32\)"):
-        tree.save(tmp_path / "two" / "scann", vectors="../other.npy")
 
 
 def test_what_cannot_be_loaded_says_so(tree, tmp_path):
@@ -343,38 +303,12 @@ def test_no_query_and_more_than_there_are(rows, tree):
     assert tree.search(rows[:3], 9999)[1].shape == (3, 4000)
 
 
-def test_builds_are_refused_before_work_begins(rows):
-    for arguments, words in (
-        ({"kind": "hnsw"}, "kind must be one of auto, brute_force, hashing, tree, got 'hnsw'"),
-        ({"recall_target": 0}, r"recall_target must be in \(0, 1\], got 0"),
-        ({"recall_target": 1.5}, "recall_target must be in"),
-        ({"k": 0}, "k must be a whole number >= 1"),
-        ({"num_queries": 0}, "num_queries must be >= 1"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            ScannSearcher.build(rows, progress=False, **arguments)
-    with pytest.raises(ValueError, match="norm 2 in row 0"):
-        ScannSearcher.build(2 * rows, progress=False)
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        ScannSearcher.build(rows[:1], progress=False)
-
-
-@pytest.mark.parametrize("size", [2, 3, 17])
-@pytest.mark.parametrize("kind", ["hashing", "tree"])
-@pytest.mark.filterwarnings("ignore:No setting of a:UserWarning")  # ScaNN trains without a seed: now and then it is so
-def test_very_small_indexes(size, kind):
-    vectors = unit(size, 6)
-    searcher = ScannSearcher.build(vectors, kind=kind, progress=False)
-    assert searcher.recall >= 0.95
-    assert (searcher.search(vectors, 1)[1][:, 0] == np.arange(size)).mean() >= 0.9
-
-
 @pytest.mark.parametrize("dim", [1, 3, 127])
 def test_any_number_of_dimensions_in_any_memory_order(dim):
     vectors = np.asfortranarray(unit(600, dim))
     for kind in ("hashing", "tree"):
         searcher = ScannSearcher.build(vectors, kind=kind, progress=False)
-        assert searcher.recall >= 0.95
+        assert searcher.parameters["recall"] >= 0.95
         scores, positions = searcher.search(vectors[:50], 5)
         assert positions.shape == (50, 5)
         assert (scores[:, 0] > 1 - 1e-5).mean() > 0.9  # nearly every row finds itself, or its equal
@@ -443,7 +377,9 @@ except ImportError as error:
 def test_the_same_index_in_tensorflow(rows, kind):
     import tensorflow as tf
 
-    parameters = ScannSearcher.build(rows, kind=kind, num_queries=300, progress=False).parameters
+    parameters = {"kind": kind, "size": len(rows), "k": 10}  # as export.retriever has them of an index without ScaNN
+    if kind == "tree":
+        parameters = ScannSearcher.build(rows, kind=kind, num_queries=300, progress=False).parameters
     module = scann_module(rows, parameters)
 
     @tf.function

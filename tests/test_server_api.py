@@ -273,7 +273,7 @@ VECTOR = {"vector": [1.0] * DIM}
         ({"positive": [VECTOR], "filter": {"since": "2020-13-01"}}, 422, "since must be a date like"),
         ({"positive": [VECTOR], "filter": {"since": "yesterday"}}, 422, "filter.since"),
         ({"positive": [VECTOR], "filter": {"since": "2020-02-01", "until": "2020-01-01"}}, 422, "not be after until"),
-        ({"positive": [VECTOR], "filter": {"bbox": [0, 2, 1, 1]}}, 422, "bbox must be"),
+        ({"positive": [VECTOR], "filter": {"bbox": [0, 2, 1, 1]}}, 422, "a box must be"),
         ({"positive": [VECTOR], "filter": {"bbox": [0, 1, 2]}}, 422, "filter.bbox"),
         ({"positive": [VECTOR], "filter": {"box": [0, 1, 2, 3]}}, 422, "filter.box: Extra inputs"),
         ({"positive": [VECTOR], "filter": {"split": [""]}}, 422, "filter.split"),

@@ -9,6 +9,7 @@ import pytest
 
 from macl_tf.server.batching import Batcher
 from macl_tf.server.errors import Refused
+from macl_tf.server.settings import Options
 from tests.serving_process import Client, make_served, name_of, running, upload, vectors_of
 from tests.stub_encoder import StubEncoder
 
@@ -38,7 +39,7 @@ def gate():
 
 
 def test_what_comes_while_the_encoder_works_is_the_next_batch(gate):
-    batcher = Batcher(gate, size=4)
+    batcher = Batcher(gate, Options(batch_size=4))
     first = batcher.submit(one(1))
     gate.entered.acquire(timeout=10)
     others = [batcher.submit(one(value)) for value in range(2, 8)]
@@ -49,7 +50,7 @@ def test_what_comes_while_the_encoder_works_is_the_next_batch(gate):
 
 
 def test_a_batch_waits_for_pictures_that_were_announced_and_not_for_ever(gate):
-    batcher = Batcher(gate, wait=30)
+    batcher = Batcher(gate, Options(batch_wait=30))
     with batcher.coming():
         first = batcher.submit(one(1))
         assert not gate.entered.acquire(timeout=0.1)
@@ -58,7 +59,7 @@ def test_a_batch_waits_for_pictures_that_were_announced_and_not_for_ever(gate):
     gate.open.release()
     assert (first.result(10)[0], second.result(10)[0]) == (1, 2) and gate.batches == [[1, 2]]
     batcher.close()
-    hurried = Batcher(gate, wait=0.01)
+    hurried = Batcher(gate, Options(batch_wait=0.01))
     gate.open.release()
     with hurried.coming():
         assert hurried.submit(one(3)).result(10)[0] == 3  # though another one is still coming
@@ -66,7 +67,7 @@ def test_a_batch_waits_for_pictures_that_were_announced_and_not_for_ever(gate):
 
 
 def test_a_single_client_does_not_wait():
-    batcher = Batcher(lambda pixels: pixels[:, 0, 0].astype(np.float32), wait=30)
+    batcher = Batcher(lambda pixels: pixels[:, 0, 0].astype(np.float32), Options(batch_wait=30))
     begin = time.monotonic()
     batcher.submit(one(1)).result(10)
     assert time.monotonic() - begin < 5
@@ -74,7 +75,7 @@ def test_a_single_client_does_not_wait():
 
 
 def test_a_failure_is_told_to_those_in_the_batch_only(gate):
-    batcher = Batcher(gate)
+    batcher = Batcher(gate, Options())
     gate.open.release(2)
     with pytest.raises(RuntimeError, match="white"):
         batcher.submit(one(255)).result(10)
@@ -86,14 +87,14 @@ def test_a_failure_is_told_to_those_in_the_batch_only(gate):
 
 
 def test_a_wrong_number_of_vectors_is_a_failure():
-    batcher = Batcher(lambda pixels: np.zeros((3, 2), np.float32))
+    batcher = Batcher(lambda pixels: np.zeros((3, 2), np.float32), Options())
     with pytest.raises(ValueError, match="1 vectors, got 3"):
         batcher.submit(one(1)).result(10)
     batcher.close()
 
 
 def test_a_full_queue_refuses_and_a_cancelled_picture_is_left_out(gate):
-    batcher = Batcher(gate, backlog=2)
+    batcher = Batcher(gate, Options(backlog=2))
     first = batcher.submit(one(1))
     gate.entered.acquire(timeout=10)
     waiting = [batcher.submit(one(2)), batcher.submit(one(3))]
@@ -110,8 +111,8 @@ def test_a_full_queue_refuses_and_a_cancelled_picture_is_left_out(gate):
 
 
 def test_settings_must_make_sense():
-    with pytest.raises(ValueError, match="size and backlog must be >= 1"):
-        Batcher(lambda pixels: pixels, size=0)
+    with pytest.raises(ValueError, match="batch_size and backlog must be >= 1"):
+        Options(batch_size=0)
 
 
 def test_concurrent_uploads_are_embedded_together_and_not_mixed_up(tmp_path):

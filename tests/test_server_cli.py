@@ -17,8 +17,7 @@ from macl_tf import cli
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
 from macl_tf.server.service import _IN_WORK
-from macl_tf.server.settings import Limits
-from macl_tf.server.versions import Options
+from macl_tf.server.settings import Limits, Options
 from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT

@@ -182,7 +182,7 @@ def test_one_client_has_so_many_requests_at_most(served):
     import httpx
 
     from macl_tf.server.app import open_app
-    from macl_tf.server.versions import Options
+    from macl_tf.server.settings import Options
     from tests.serving_process import load_stub
 
     app = open_app(served, Access(), replace(SMALL, per_client=2), Options(),
@@ -230,7 +230,7 @@ def test_one_client_announces_so_many_bytes_at_most(served):
 def test_more_work_than_can_be_done_is_refused_and_what_was_begun_is_done(served):
     from concurrent.futures import ThreadPoolExecutor
 
-    from macl_tf.server.versions import Options
+    from macl_tf.server.settings import Options
 
     with (
         running(served, options=Options(batch_size=1, backlog=3), pause=0.1) as url,

@@ -10,7 +10,8 @@ from PIL import Image
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
 from macl_tf.server.auth import Access
-from macl_tf.server.versions import Options, Versions
+from macl_tf.server.settings import Options
+from macl_tf.server.versions import Versions
 from tests.serving_process import (
     COUNT,
     TOKEN,

@@ -13,7 +13,7 @@ from PIL import Image
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.splits import Splits
-from macl_tf.datasets.tile_facts import footprint, read_tags
+from macl_tf.datasets.tile_facts import read_header
 from macl_tf.datasets.walk import list_images
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from tests.generated import photo, save
@@ -154,9 +154,8 @@ def test_what_a_tiff_says_is_read_whatever_its_bands_are(tmp_path: Path) -> None
             path.write_bytes(data)
             with rasterio.open(path, "r+") as file:
                 file.update_tags(TIFFTAG_DATETIME="2021:07:03 10:15:00")
-            assert read_tags(path) == (DAY, True), path.name
-            corners = footprint(path)
-            assert corners is not None and corners[0].tolist() == [8.5, 47.25]
+            day, corners = read_header(path)
+            assert day == DAY and corners[0].tolist() == [8.5, 47.25], path.name
 
 
 def test_a_label_table_brings_labels_splits_and_dates(tmp_path: Path) -> None:
@@ -235,9 +234,9 @@ def test_the_day_is_the_one_that_the_header_says(tmp_path: Path) -> None:
     image.save(tmp_path / "no_clock.jpg", exif=exif)
     (tmp_path / "text.jpg").write_text("no image")
     for name in ("taken.jpg", "taken.png", "scanned.tif", "iso.tif"):
-        assert read_tags(tmp_path / name)[0] == DAY, name
+        assert read_header(tmp_path / name).date == DAY, name
     for name in ("saved.jpg", "plain.jpg", "no_clock.jpg", "text.jpg", "missing.jpg"):
-        assert np.isnat(read_tags(tmp_path / name)[0]), name
+        assert np.isnat(read_header(tmp_path / name).date), name
 
 
 @pytest.mark.parametrize(

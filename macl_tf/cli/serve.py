@@ -55,9 +55,8 @@ def run_serve(options: argparse.Namespace) -> int:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
     from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
-    from macl_tf.server.server import Server, listen
-    from macl_tf.server.settings import BaseMap, Limits
-    from macl_tf.server.versions import Options
+    from macl_tf.server.server import listen, server_of, url_of
+    from macl_tf.server.settings import BaseMap, Limits, Options
 
     hosts = tuple(name.lower() for name in options.allow_host)
     if is_loopback(options.host):
@@ -70,10 +69,16 @@ def run_serve(options: argparse.Namespace) -> int:
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
     encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
     base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
-    said = f"Serving {options.served} at {{}} (Ctrl-C ends it)"
     with listen(options.host, options.port) as listener:
-        app = open_app(Path(options.served), access, limits, encoder, root_path=options.root_path, base_map=base_map)
-        server = Server(app, listener, limits, lambda url: print(said.format(url), flush=True))
+        app = open_app(
+            Path(options.served),
+            access,
+            limits,
+            encoder,
+            root_path=options.root_path,
+            base_map=base_map,
+            started=lambda: print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True),
+        )
         with suppress(KeyboardInterrupt):
-            server.run()
+            server_of(app, limits).run([listener])
     return 0

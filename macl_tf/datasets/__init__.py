@@ -25,7 +25,6 @@ def load_archive(
     num_tiles: int | None = None,
     table: str | os.PathLike[str] | None = None,
     min_area: float = 0.0,
-    verify: bool = True,
 ) -> Archive:
     """Open an archive by name. Only what that archive needs is imported.
 
@@ -38,7 +37,6 @@ def load_archive(
         num_tiles: of `synthetic`; None for its own default.
         table: label table of `folder`; None to look for it.
         min_area: of archives with masks: share of a tile's area in [0, 1] below which a label does not count.
-        verify: of `folder`: whether to decode every image once. The others always do, when they are prepared.
 
     Returns:
         The archive.
@@ -69,7 +67,7 @@ def load_archive(
             raise ValueError(
                 "folder needs data_dir, the folder with your images and their table, got None. Give it by --data-dir."
             )
-        return module.load_folder(data_dir, table, verify=verify, cache_dir=cache)
+        return module.load_folder(data_dir, table, cache_dir=cache)
     from macl_tf.datasets.preparing import load_prepared
 
     return load_prepared(getattr(module, name.capitalize()), data_dir, cache, min_area=min_area)

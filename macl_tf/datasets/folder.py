@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image, is_image_name
+from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, match_images
 from macl_tf.datasets.picture_kinds import READER, RULE
 from macl_tf.datasets.tables import read_label_table
 from macl_tf.datasets.walk import find_table, list_images, shorten
-from macl_tf.files import written_whole
+from macl_tf.files import read_json, write_json, written_whole
 
 PROBLEMS = {
     "missing": "rows without an image, left out",
@@ -77,20 +76,19 @@ def load_folder(
     data_dir: str | os.PathLike[str],
     table: str | os.PathLike[str] | None = None,
     *,
-    verify: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> FolderArchive:
     """Reads a folder of images and its label table; without `table` that is the only .csv, .tsv or .txt file there is.
 
     Images may lie at any depth and be of the kinds that `decode_image` reads; others, JPEG 2000 among them, are
-    reported as unreadable. `macl_tf.datasets.matching` says how rows and images are joined by name, and
+    reported as unreadable. Every image is decoded once, so that a damaged file is found now and not after an hour.
+    `macl_tf.datasets.matching` says how rows and images are joined by name, and
     `macl_tf.datasets.tables` what a table may look like. A column `split` becomes the official split, and then the
     default one; a column `scene` becomes the scenes.
 
     Args:
         data_dir: The folder.
         table: The label table, as a path from `data_dir` or from the working directory.
-        verify: Whether to decode every image once, so that a damaged file is found now and not after an hour.
         cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
 
     Returns:
@@ -114,8 +112,7 @@ def load_folder(
             f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
             "Names must agree, with or without extension and folders."
         )
-    to_check = sorted(name for name in matched if verify or not is_image_name(name, others=False))
-    contents, broken = read_all(root, to_check, cache_dir) if to_check else ({}, {})
+    contents, broken = read_all(root, sorted(matched), cache_dir)
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
     findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
     matched = {name: row for name, row in matched.items() if name not in broken}
@@ -148,7 +145,7 @@ def load_folder(
             *report.notes,
             *kinds,
         ),
-        contents=tuple(contents[name] for name in names) if verify else None,
+        contents=tuple(contents[name] for name in names),
         report=report,
     )
 
@@ -182,15 +179,14 @@ def read_all(
     finally:
         executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
     if memory is not None and found != known:
-        # A cache that cannot be written costs time in the next run, not this run.
-        with suppress(OSError), written_whole(memory) as temporary:
-            temporary.write_text(json.dumps(found), encoding="utf-8")
+        with suppress(OSError):  # a cache that cannot be written costs time in the next run, not this run
+            write_json(memory, found)
     return {name: str(row[2]) for name, row in found.items()}, dict(sorted(errors.items()))
 
 
 def _recall(memory: Path | None) -> dict[str, list[int | str]]:
     try:
-        known = json.loads(memory.read_text(encoding="utf-8")) if memory else {}
+        known = read_json(memory) if memory else {}
         return {name: row for name, row in known.items() if len(row) == 3}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}  # nothing remembered yet, or a damaged file: everything is decoded again

@@ -17,9 +17,8 @@ from macl_tf.datasets.archives import bare_name, normalise_stem
 from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.matching import match_rows
 from macl_tf.datasets.tables import LabelTable
-from macl_tf.datasets.walk import CACHE_TAG, find_tables, list_files, list_images, subfolders
+from macl_tf.datasets.walk import CACHE_TAG, find_tables, list_files, list_images, shorten, subfolders
 
-_NAMED_IN_NOTES = 5
 # Folders inside an archive: given one of these, the archive is the folder around it.
 _INNER_FOLDERS = ("images", "image", "imagespng", "labels", "imagestr", "imagestest")
 
@@ -122,8 +121,7 @@ def count_note(names: Sequence[str], one: str, many: str) -> list[str]:
     """A note that counts and names files, or none for no file: `2 images have no row: a.png, b.png`."""
     if not names:
         return []
-    listed = ", ".join(names[:_NAMED_IN_NOTES]) + (", ..." if len(names) > _NAMED_IN_NOTES else "")
-    return [f"{len(names)} {one if len(names) == 1 else many}: {listed}"]
+    return [f"{len(names)} {one if len(names) == 1 else many}: {shorten(names, 5)}"]
 
 
 def first_table(places: Iterable[Path], pattern: str) -> Path | None:

@@ -8,7 +8,6 @@ which was used.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 
 from macl_tf.datasets.archives import normalise_label
 from macl_tf.datasets.walk import shorten
-from macl_tf.files import written_whole
+from macl_tf.files import read_json, write_json
 
 if TYPE_CHECKING:
     from macl_tf.datasets.archives import Archive
@@ -56,10 +55,7 @@ class Splits:
             "digests": dict(zip(archive.file_names, _digests(archive), strict=True)),
         }
         path = Path(directory) / SPLITS
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        with written_whole(path) as temporary:
-            # Whatever bytes a file name holds, they can be written and read back.
-            temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        write_json(path, content)
         return path
 
     @classmethod
@@ -288,7 +284,7 @@ def _read(directory: str | os.PathLike[str]) -> dict[str, Any]:
             "another --run-dir."
         )
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+        content: dict[str, Any] = read_json(path)
         if not all(name in content["digests"] for part in PARTS for name in content[part]):
             raise ValueError("a tile without a digest")
     except (ValueError, KeyError, TypeError) as error:

@@ -6,8 +6,9 @@ For all ways in: `macl embed`, `macl upsert`, `SearchEngine.upsert` and `PUT /it
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -34,10 +35,19 @@ class HeaderFacts(NamedTuple):
 
 
 def read_header(picture: Path | bytes) -> HeaderFacts:
-    """The date and place of a picture: EXIF DateTimeOriginal or TIFF DateTime, and the footprint of a GeoTIFF."""
-    taken, placed = read_tags(picture)
-    corners = footprint(picture) if placed else None
-    return HeaderFacts(taken, NOWHERE if corners is None else corners)
+    """The date and place of a picture; a file that cannot be read says nothing.
+
+    The day is EXIF DateTimeOriginal, in a TIFF DateTime (tag 306). DateTime of other files is left out: there it is
+    when a program last saved the file. So is the file's own time, which is when it was copied. Of a TIFF only the tags
+    are looked at, whatever its bands are.
+
+    The place is the outer corners of a GeoTIFF's grid, from the upper left one clockwise (WGS 84). Only what stands in
+    the file counts, no world file or other file beside it. Of a tile that crosses the antimeridian some longitudes are
+    near 180 and some near -180. NaN without a grid or coordinate system, or where these lead nowhere on Earth.
+    """
+    taken, placed = _read_tags(picture)
+    # For rasterio a file without a grid has one, of a degree or a metre a pixel.
+    return HeaderFacts(taken, _footprint(picture) if placed else NOWHERE)
 
 
 def day_of(day: Any) -> np.datetime64:
@@ -53,61 +63,58 @@ def day_of(day: Any) -> np.datetime64:
         raise ValueError(f"a date must be like 2020-06-01, got {day!r}.") from None
 
 
-def footprint_of(box: Sequence[Any]) -> NDArray[np.float64]:
-    """The corners of a box that somebody gave: (4, 2) longitude and latitude, from the upper left one clockwise.
+def degrees_of(box: Iterable[Any]) -> tuple[float, float, float, float]:
+    """West, south, east, north of a box that somebody gave, in degrees (WGS 84); a ValueError where it is not on Earth.
 
-    The box is west, south, east, north in degrees (WGS 84), and crosses the antimeridian where west is greater than
-    east. An empty one gives NaN. A ValueError where it is not on Earth, or 180 degrees wide or more, which four corners
-    cannot say.
+    It crosses the antimeridian where west is greater than east.
+    """
+    given = tuple(box)
+    try:
+        west, south, east, north = map(float, given)
+    except (TypeError, ValueError):
+        west = south = east = north = math.nan
+    if not (abs(west) <= 180 and abs(east) <= 180 and -90 <= south <= north <= 90):
+        raise ValueError(
+            "a box must be west, south, east, north in degrees, with longitudes in [-180, 180] and "
+            f"-90 <= south <= north <= 90, got {','.join(map(str, given))}."
+        )
+    return west, south, east, north
+
+
+def footprint_of(box: Sequence[Any]) -> NDArray[np.float64]:
+    """The corners of a box (`degrees_of`): (4, 2) longitude and latitude, from the upper left one clockwise.
+
+    An empty one gives NaN. A ValueError where it is 180 degrees wide or more, which four corners cannot say.
     """
     if len(box) == 0:
         return NOWHERE
-    try:
-        west, south, east, north = (float(value) for value in box)
-        on_earth = abs(west) <= 180 and abs(east) <= 180 and -90 <= south <= north <= 90
-    except (TypeError, ValueError):
-        on_earth = False
-    if not on_earth or (east - west) % 360 >= 180:
-        raise ValueError(
-            "a box must be west, south, east, north in degrees, less than 180 degrees wide, with longitudes in "
-            f"[-180, 180] and -90 <= south <= north <= 90, got {','.join(map(str, box))}."
-        )
+    west, south, east, north = degrees_of(box)
+    if (east - west) % 360 >= 180:
+        raise ValueError(f"a tile's box must be less than 180 degrees wide, got {','.join(map(str, box))}.")
     return np.array([[west, north], [east, north], [east, south], [west, south]])
 
 
-def footprint(picture: Path | bytes) -> NDArray[np.float64] | None:
-    """The outer corners of a GeoTIFF: (4, 2) longitude and latitude (WGS 84), from the upper left one clockwise.
-
-    Only what stands in the file counts, no world file or other file beside it. Of a tile that crosses the antimeridian
-    some longitudes are near 180 and some near -180. None where there is no grid or no coordinate system, or these lead
-    nowhere on Earth.
-    """
-    if not read_tags(picture)[1]:  # for rasterio a file without a grid has one, of a degree or a metre a pixel
-        return None
+def _footprint(picture: Path | bytes) -> NDArray[np.float64]:
+    """(4, 2) corners of a GeoTIFF, NaN where they lead nowhere."""
     try:
         with open_tiff(picture) as dataset:
             if dataset.crs is None:
-                return None
+                return NOWHERE
             a, b, left, d, e, top = dataset.transform[:6]
             columns = np.array([0, dataset.width, dataset.width, 0], np.float64)
             rows = np.array([0, 0, dataset.height, dataset.height], np.float64)
             x, y = a * columns + b * rows + left, d * columns + e * rows + top
             corners = to_degrees(dataset.crs, x.tolist(), y.tolist())
     except Exception:  # GDAL's and PROJ's errors have no public class in common: no file, no such system, no such place
-        return None
+        return NOWHERE
     if not (np.isfinite(corners).all() and (np.abs(corners) <= (360, 90)).all()):
-        return None
+        return NOWHERE
     corners[:, 0] -= 360 * (corners[:, 0] > 180) - 360 * (corners[:, 0] < -180)  # a file in degrees may say 190
     return corners
 
 
-def read_tags(picture: Path | bytes) -> tuple[np.datetime64, bool]:
-    """The day, datetime64[D], that an image's header says it was taken, and whether it is a GeoTIFF with a grid.
-
-    That is EXIF DateTimeOriginal, in a TIFF DateTime (tag 306). DateTime of other files is left out: there it is when a
-    program last saved the file. So is the file's own time, which is when it was copied. Of a TIFF only the tags are
-    looked at, whatever its bands are. A file that cannot be read says nothing: NaT and False.
-    """
+def _read_tags(picture: Path | bytes) -> tuple[np.datetime64, bool]:
+    """The day that an image's header says it was taken, and whether it is a GeoTIFF with a grid."""
     try:
         with io.BytesIO(picture) if isinstance(picture, bytes) else open(picture, "rb") as file:
             head = file.read(16)

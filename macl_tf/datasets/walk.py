@@ -141,7 +141,7 @@ def shorten(names: Sequence[str], limit: int = 3) -> str:
     """The first names, for a message: `a.jpg, b.jpg, c.jpg and 12 more`."""
     # A file name that is no UTF-8 must not make the message unprintable.
     shown = [name.encode(errors="backslashreplace").decode() for name in names[:limit]]
-    return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return ", ".join(shown) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def _identity(folder: Path) -> Identity:

@@ -104,7 +104,7 @@ class RetrievalReport:
         text += _text(("metric", "value", "left out"), rows)
         return f"{text}\n\n{self.label_table()}" if per_label else text
 
-    def label_table(self, *, markdown: bool = False) -> str:
+    def label_table(self) -> str:
         """A line for each label, rarest first, and their mean: AP, P@k (precision), R@k (recall), hit@k."""
         entries = sorted(self.per_label, key=lambda entry: entry["train_count"])
         figures = ["ap", *(key for key in (entries[0] if entries else {}) if "@" in key and key != "hit@1")]
@@ -122,16 +122,16 @@ class RetrievalReport:
         sums = (str(sum(entry[column] for entry in entries)) for column in ("queries", "left_out"))
         words = [key.replace("ap", "AP").replace("precision", "P").replace("recall", "R") for key in figures]
         head = ("label", "images", "queries", "left out", *words)
-        return (_markdown if markdown else _text)(head, [*lines, ("mean", "", *sums, *means)])
+        return _text(head, [*lines, ("mean", "", *sums, *means)])
 
 
-def compare_table(reports: Mapping[str, RetrievalReport], *, markdown: bool = False) -> str:
+def compare_table(reports: Mapping[str, RetrievalReport]) -> str:
     """Reports side by side, by heading: a line for each metric, "-" where it is undefined; what means leave out."""
     if not reports:
         raise ValueError("reports must hold at least one report, got none.")
     keys = _ordered(dict.fromkeys(key for report in reports.values() for key in report.values))
     rows = [(describe(key), *(_number(report.values.get(key)) for report in reports.values())) for key in keys]
-    table = (_markdown if markdown else _text)(("metric", *reports), rows)
+    table = _text(("metric", *reports), rows)
     notes = {note: None for report in reports.values() if (note := _left_out(report))}
     return "\n".join([table, *(f"\n{note}" for note in notes)])
 
@@ -160,8 +160,3 @@ def _text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["-" * width for width in widths], *rows]
     forms = [f"{{:{'>' if place else '<'}{width}}}" for place, width in enumerate(widths)]
     return "\n".join("  ".join(forms).format(*line) for line in lines)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

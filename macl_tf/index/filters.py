@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from macl_tf.datasets.label_lists import separators, split_names
 from macl_tf.datasets.label_names import known_labels
+from macl_tf.datasets.tile_facts import degrees_of
 from macl_tf.index.items import Items
 
 _HELP = (
@@ -60,7 +60,7 @@ class Filter:
         for name in (*_OF_LABELS, "split"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
         if self.bbox is not None:
-            object.__setattr__(self, "bbox", _box(self.bbox))
+            object.__setattr__(self, "bbox", degrees_of(self.bbox))
         for name in ("since", "until"):
             object.__setattr__(self, name, _day(name, getattr(self, name)))
         if self.since is not None and self.until is not None and self.since > self.until:
@@ -139,20 +139,6 @@ def _names(field: str, names: Iterable[str]) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in found):
         raise ValueError(f"{field} must be non-empty names, got {found}.")
     return found
-
-
-def _box(box: Iterable[float]) -> tuple[float, float, float, float]:
-    try:
-        west, south, east, north = (float(value) for value in box)
-    except (TypeError, ValueError):
-        raise ValueError(f"bbox must be four numbers, west, south, east and north, got {box!r}.") from None
-    on_earth = abs(west) <= 180 and abs(east) <= 180 and -90 <= south <= north <= 90
-    if not on_earth or not all(map(math.isfinite, (west, south, east, north))):
-        raise ValueError(
-            "bbox must be west, south, east, north in degrees, with longitudes in [-180, 180] and "
-            f"-90 <= south <= north <= 90, got {west:g}, {south:g}, {east:g}, {north:g}."
-        )
-    return west, south, east, north
 
 
 def _day(field: str, day: Any) -> np.datetime64 | None:

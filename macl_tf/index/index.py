@@ -1,4 +1,4 @@
-"""The index: search by vector or id, with filters, beside upserts and deletes that survive a crash.
+"""The index: search by vector, with filters, beside upserts and deletes that survive a crash.
 
 A published version never changes. What is written since goes to its journal, on disk before it is acknowledged, and is
 held in memory beside it: added rows are searched exactly, replaced and deleted ones are masked. `compact` folds it all
@@ -47,8 +47,8 @@ class Index:
         >>> index = Index.open(root)
         >>> [(hit.id, round(hit.score, 2)) for hit in index.search([[0, 1]], k=2)[0]]
         [('b', 1.0), ('c', 0.8)]
-        >>> [hit.id for hit in index.search(ids=["a"], filter=Filter.parse("any_of=sea"))[0]]
-        ['c']
+        >>> [hit.id for hit in index.search([[1, 0]], filter=Filter.parse("any_of=sea"))[0]]
+        ['a', 'c']
         >>> index.delete(["c"]), len(index)
         (1, 2)
     """
@@ -137,9 +137,7 @@ class Index:
         self._write(change)
         return len(found)
 
-    def compact(
-        self, *, kind: str = "auto", recall_target: float = 0.95, keep: int = 2, seed: int = 0, progress: bool = True
-    ) -> Path:
+    def compact(self, *, kind: str = "auto", recall_target: float = 0.95, keep: int = 2, progress: bool = True) -> Path:
         """Publishes a new version with all changes folded in, while searches and writes go on; returns its folder.
 
         This index shows it from then on. The arguments are those of `build_index`.
@@ -151,7 +149,7 @@ class Index:
             now = self._snapshot
             info = now.info | {"folded_changes": now.info.get("folded_changes", 0) + now.num_changes}
             content = staging, now.items, now.blocks(), now.dim, info, map(now.thumbnail, range(len(now)))
-            write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
+            write_version(*content, kind=kind, recall_target=recall_target, progress=progress)
         self.refresh()
         return Path(staging.published or self._root)
 

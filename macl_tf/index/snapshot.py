@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from macl_tf.datasets.walk import shorten
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, Upsert, journal_path, read_changes
 from macl_tf.index.searchers.exact import ExactSearcher
+from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
 from macl_tf.metrics.ranked import check_cutoff
@@ -135,12 +137,14 @@ class Snapshot:
 
     @property
     def thumbnail_size(self) -> int:
-        """Longest side of the small pictures that the index keeps, in pixels; 0 for none."""
-        return self.stored.thumbnail_size
+        """Longest side of the index's small pictures, in pixels, 0 for none; 128 where it does not say."""
+        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def vectors_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """(n, D) unit vectors of items. A ValueError names an id that is not there, here and in what follows."""
-        return self._vectors(self._rows(ids))
+        homes = [self._home(id_) for id_ in ids]
+        found = [(self.added_vectors if table is self.added else self.stored.vectors)[row] for table, row in homes]
+        return np.array(found, np.float32).reshape(len(homes), self.dim)
 
     @cached_property
     def num_changes(self) -> int:
@@ -170,10 +174,9 @@ class Snapshot:
             return name
         found = self.ids_ending(name)
         if len(found) > 1:
-            more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+            those = shorten([repr(id_) for id_ in found], 5)
             raise ValueError(
-                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: "
-                f"{', '.join(map(repr, found[:5]))}{more}. Write the whole id."
+                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: {those}. Write the whole id."
             )
         return found[0] if found else None
 
@@ -213,48 +216,30 @@ class Snapshot:
         yield self.added_vectors[self.added_alive]
 
     def search(
-        self,
-        vectors: ArrayLike | None = None,
-        k: int = 10,
-        *,
-        ids: Sequence[str] | None = None,
-        filter: Filter | None = None,
-        exact: bool = False,
+        self, vectors: ArrayLike, k: int = 10, *, filter: Filter | None = None, exact: bool = False
     ) -> list[list[Hit]]:
         """The k nearest items of each query, best first, ties by position: k, or as many as there are.
 
-        Queries are either `vectors` (Q, D), finite, not zero, of any norm; or Q `ids`: then an item's own vector is the
-        query, and the item itself is not found. `filter` says which items may be found, and `exact` to compare with
-        every item this time. A ValueError says which rule is broken.
+        Queries are `vectors` (Q, D), finite, not zero, of any norm. `filter` says which items may be found, and `exact`
+        to compare with every item this time. A ValueError says which rule is broken.
         """
         check_cutoff(k, optional=False)
-        if (vectors is None) == (ids is None):
-            raise ValueError("search needs vectors or ids, one of them, got " + ("none." if ids is None else "both."))
-        own: NDArray[np.int64] | None = None
-        if ids is not None:
-            own = self._rows([ids] if isinstance(ids, str) else ids)
-            queries = self._vectors(own)
-        else:
-            given = np.asarray(vectors)
-            queries = unit_rows(given if given.size else np.empty((0, self.dim)), self.dim, "queries")
+        given = np.asarray(vectors)
+        queries = unit_rows(given if given.size else np.empty((0, self.dim)), self.dim, "queries")
         allowed: NDArray[np.bool_] | None = None if filter is None and self._all_alive else self.alive
         added_allowed = self.added_alive
         if filter is not None:
             allowed = self.alive & filter.mask(self.stored.items)
             added_allowed = added_allowed & filter.mask(self.added)
-        wanted = k if own is None else k + 1
-        scores, rows = self._search_version(queries, wanted, allowed, exact)
+        scores, rows = self._search_version(queries, k, allowed, exact)
         if added_allowed.any():
-            beside = ExactSearcher(self.added_vectors, check=False)
-            more_scores, more = beside.search(queries, wanted, allowed=added_allowed)
+            beside = ExactSearcher(self.added_vectors)
+            more_scores, more = beside.search(queries, k, allowed=added_allowed)
             scores = np.concatenate([scores, more_scores], axis=1)
             rows = np.concatenate([rows, more + len(self.alive)], axis=1)
-            order = np.argsort(-scores, axis=1, kind="stable")  # of equals, those of the version stand first
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, those of the version stand first
             scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        return [
-            self._hits(*pair, k, None if own is None else own[query])
-            for query, pair in enumerate(zip(scores, rows, strict=True))
-        ]
+        return [self._hits(*pair) for pair in zip(scores, rows, strict=True)]
 
     def _search_version(
         self, queries: NDArray[np.float32], wanted: int, allowed: NDArray[np.bool_] | None, exact: bool
@@ -284,13 +269,10 @@ class Snapshot:
             scores[short], rows[short] = stored.exact.search(queries[short], wanted, allowed=allowed)
         return scores, rows
 
-    def _hits(self, scores: NDArray[np.float32], rows: NDArray[np.int64], k: int, own: int | None) -> list[Hit]:
-        if own is not None:
-            scores, rows = scores[rows != own], rows[rows != own]
-        rows = rows[:k]
+    def _hits(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> list[Hit]:
         positions = rows if self._living is None else np.searchsorted(self._living, rows)
         size, ids, added = len(self.alive), self.stored.items.ids, self.added.ids
-        found = zip(rows.tolist(), scores.tolist(), positions.tolist(), strict=False)  # scores may be one longer
+        found = zip(rows.tolist(), scores.tolist(), positions.tolist(), strict=True)
         return [Hit(ids[row] if row < size else added[row - size], score, place) for row, score, place in found]
 
     @cached_property
@@ -304,29 +286,14 @@ class Snapshot:
             return None
         return np.flatnonzero(np.concatenate([self.alive, self.added_alive]))
 
-    def _row(self, item: int | str) -> int:
-        """Row of an id or a position."""
+    def _home(self, item: int | str) -> tuple[Items, int]:
+        """The table that the item of a position or an id stands in, and its row there."""
         if isinstance(item, str):
             if not self.holds(item):
                 raise ValueError(f"ids must be of items in the index, got {item!r}, which is not there.")
             row = self.added_rows.get(item)
-            return self.stored.rows[item] if row is None else len(self.alive) + row
+            return (self.stored.items, self.stored.rows[item]) if row is None else (self.added, row)
         if not 0 <= item < len(self):
             raise ValueError(f"position must be in [0, {len(self)}), got {item}.")
-        return int(item if self._living is None else self._living[item])
-
-    def _rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        return np.array([self._row(id_) for id_ in ids], np.int64)
-
-    def _home(self, item: int | str) -> tuple[Items, int]:
-        """The table that the item of a position or an id stands in, and its row there."""
-        row, size = self._row(item), len(self.alive)
+        row, size = int(item if self._living is None else self._living[item]), len(self.alive)
         return (self.stored.items, row) if row < size else (self.added, row - size)
-
-    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        size = len(self.alive)
-        vectors = np.empty((len(rows), self.dim), np.float32)
-        added = rows >= size
-        vectors[~added] = self.stored.vectors[rows[~added]]
-        vectors[added] = self.added_vectors[rows[added] - size]
-        return vectors

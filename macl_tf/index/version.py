@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,15 +29,14 @@ from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.parquet import read_items, write_parquet
 from macl_tf.index.searchers.exact import ExactSearcher
-from macl_tf.index.thumbnails import OFFSETS, THUMBNAIL_SIZE, Thumbnails, write_thumbnails
+from macl_tf.index.searchers.scann import KINDS, TRAINABLE_FROM, OutOfReachError, ScannSearcher, kind_for
+from macl_tf.index.thumbnails import OFFSETS, Thumbnails, write_thumbnails
 from macl_tf.index.vectors import blocks_of, read_vectors, unit_rows, write_vectors
 
 if TYPE_CHECKING:
-    from macl_tf.index.searchers.scann import ScannSearcher
     from macl_tf.index.snapshot import Snapshot
 
 KIND = "index"
-KINDS = ("auto", "brute_force", "hashing", "tree")
 _VECTORS, _ITEMS, _SCANN = "vectors.npy", "items.parquet", "scann"
 _RECALL_K = 10
 
@@ -58,11 +58,6 @@ class Stored:
     def rows(self) -> dict[str, int]:
         """Row of each id. Made when first needed: a million ids take a quarter of a second."""
         return {id_: row for row, id_ in enumerate(self.items.ids)}
-
-    @property
-    def thumbnail_size(self) -> int:
-        """Longest side in pixels of the small pictures that it was made with, 0 for none; 128 where it does not say."""
-        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def is_newest(self, root: Path) -> bool:
         """Whether this is the newest version; its number does not tell, where a folder was removed and made anew."""
@@ -89,22 +84,20 @@ class Stored:
                 "count": {len(items), len(vectors), len(small)} == {info["count"]},
                 "dim": vectors.shape[1] == info["dim"],
                 "label_names": items.label_names == tuple(info["label_names"]),
-                "kind": info["kind"] in KINDS[1:] and info["recall"]["k"] >= 1,
+                "kind": info["kind"] in KINDS and info["recall"]["k"] >= 1,
             }
             if wrong := [name for name, fit in fits.items() if not fit]:
                 raise ValueError(f"{', '.join(wrong)} of the manifest does not fit the files")
             approximate = None
             if info["kind"] != "brute_force" and not exact:
-                from macl_tf.index.searchers.scann import ScannSearcher
-
                 approximate = ScannSearcher.load(path / _SCANN, info["parameters"])
         except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
             raise ArtifactError(
                 f"'{path}' is not a whole index: {error}. Copy it anew from where it is whole, or remove the folder "
                 "and make it again with `macl export`."
             ) from error
-        searcher = ExactSearcher(vectors, check=False)  # they were checked when they were written
-        return cls(int(path.name), manifest["uuid"], info, items, vectors, searcher, approximate, thumbnails)
+        exactly = ExactSearcher(vectors)
+        return cls(int(path.name), manifest["uuid"], info, items, vectors, exactly, approximate, thumbnails)
 
 
 def build_index(
@@ -117,7 +110,6 @@ def build_index(
     kind: str = "auto",
     recall_target: float = 0.95,
     keep: int = 2,
-    seed: int = 0,
     progress: bool = True,
     check: Callable[[], None] | None = None,
 ) -> Path:
@@ -135,7 +127,6 @@ def build_index(
         kind: "brute_force", "hashing", "tree", or "auto" by size, after ScaNN's rules.
         recall_target: Recall@10 against exact search that hashing and tree are tuned to, in (0, 1].
         keep: How many versions to keep, the newest; 0 for all.
-        seed: Draws the queries for tuning.
         progress: Whether to show progress bars.
         check: Called when all is written, while nobody can write to the present version: what it raises keeps the new
             one from being published.
@@ -148,7 +139,7 @@ def build_index(
     unit_rows(vectors[:1])  # of the wrong type, they are refused before a folder is made
     with publishing(Path(root), keep, check=check) as staging:
         content = staging, items, blocks_of(vectors), vectors.shape[1], info, thumbnails
-        write_version(*content, kind=kind, recall_target=recall_target, seed=seed, progress=progress)
+        write_version(*content, kind=kind, recall_target=recall_target, progress=progress)
     assert staging.published is not None  # for the type checker: publish did not raise
     return staging.published
 
@@ -194,7 +185,6 @@ def write_version(
     *,
     kind: str,
     recall_target: float,
-    seed: int,
     progress: bool,
 ) -> None:
     """Writes all files of a version but the manifest, and the facts that go into it, beside those of `info`.
@@ -215,23 +205,24 @@ def write_version(
     if thumbnails is not None:
         write_thumbnails(staging.path, thumbnails, count)
     parameters: dict[str, Any] = {}
-    measured, queries = 1.0, 0
     kind = resolved(kind, count)
     if kind != "brute_force":
-        from macl_tf.index.searchers.scann import ScannSearcher
-
         vectors = read_vectors(staging.path / _VECTORS)
-        searcher = ScannSearcher.build(
-            vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, seed=seed, progress=progress
-        )
-        kind, parameters = searcher.kind, searcher.parameters  # brute force, where no setting reaches the target
-        if kind != "brute_force":
+        try:
+            searcher = ScannSearcher.build(
+                vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, progress=progress
+            )
+        except OutOfReachError as error:
+            warnings.warn(f"{error}, so all are searched. A lower recall_target is faster.", stacklevel=3)
+            kind, parameters = "brute_force", {"instead_of": kind}
+        else:
+            parameters = searcher.parameters
             (staging.path / _SCANN).mkdir()
             try:
                 searcher.save(staging.path / _SCANN, vectors=f"../{_VECTORS}")  # kept once, not twice
             except RuntimeError as error:  # all that ScaNN says of a full disk
                 raise OSError(errno.ENOSPC, f"ScaNN could not write its files ({error})", str(staging.path)) from error
-            measured, queries = float(searcher.recall or 0.0), int(parameters["queries"])
+    measured, queries = float(parameters.get("recall", 1.0)), int(parameters.get("queries", 0))
     staging.info |= info | {
         "dim": dim,
         "count": count,
@@ -243,13 +234,9 @@ def write_version(
 
 
 def resolved(kind: str, count: int) -> str:
-    """The kind that "auto" stands for; ScaNN has nothing to train on with less than two vectors."""
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}.")
-    if count < 2:
+    """The kind that "auto" stands for; of so few vectors that ScaNN cannot be trained on them, brute force."""
+    if kind not in ("auto", *KINDS):
+        raise ValueError(f"kind must be one of auto, {', '.join(KINDS)}, got {kind!r}.")
+    if count < TRAINABLE_FROM:
         return "brute_force"
-    if kind != "auto":
-        return kind
-    from macl_tf.index.searchers.scann import kind_for
-
-    return kind_for(count)
+    return kind_for(count) if kind == "auto" else kind

@@ -109,17 +109,3 @@ def make(name: str, **settings: Any) -> Any:
     entry = LOSSES[name]
     chosen = {key: settings[key] for key in entry.reads if key in settings and (key != "margin" or settings[key])}
     return entry.load()(**entry.fixed, **chosen)
-
-
-def table() -> str:
-    """The losses as the table of docs/losses.md."""
-    lines = ["| `--set loss=` | class | positive | weights, or what is pushed | settings it reads | source |"]
-    lines.append("|---|---|---|---|---|---|")
-    for name, entry in LOSSES.items():
-        fixed = ", ".join(f"{key}={value!r}" for key, value in entry.fixed.items())
-        behind = {"proxies": " on `ProxyHead`", "classifier": " on `classified`"}.get(entry.ends_in, "")
-        read = ", ".join(f"`{key}`" for key in entry.reads if key not in ("label_statistics", *OF_MACL))
-        read += " and MACL's own" if set(OF_MACL) <= set(entry.reads) else ""
-        kind = f"`{entry.kind}({fixed})`" if fixed else f"`{entry.kind}`"
-        lines.append(f"| `{name}` | {kind}{behind} | {entry.positive} | {entry.how} | {read} | {entry.source} |")
-    return "\n".join(lines)

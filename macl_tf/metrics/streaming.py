@@ -64,21 +64,11 @@ def score_queries(
     `ndcg@K_jaccard`, `ndcg@K_shared`, `ndcg@K_cosine`, `wap@K` and `acg@K` (shared labels as gains),
     `r_precision`, `precision@K`, `recall@K`. Relevant means "shares a label", for `map_jaccard50` Jaccard >= 0.5.
 
-    Args:
-        similarities: (Q, N) finite array, or a function (start, stop) that returns those rows, writable and called
-            from several threads. float32 ranks in float32, float64 in float64.
-        query_labels: (Q, C) multi-hot.
-        database_labels: (N, C) multi-hot.
-        exclude: (Q,) database position that is the query itself, or -1.
-        k: Cut-off of NDCG, WAP and ACG.
-        precision_k: Cut-offs of precision and recall.
-        map_k: Cut-off of the average precisions, None for the whole ranking.
-        block_size: Queries ranked at a time; a block needs about 24 bytes x block_size x N per worker.
-        workers: Threads, by default one for each core this process may use. Results do not depend on it.
-        on_block: Called with the number of queries done, for a progress bar.
-
-    Raises:
-        ValueError: For shapes that do not fit, labels other than 0 and 1, or a cut-off below 1.
+    `similarities` are a (Q, N) finite array, or a function (start, stop) that returns those rows, writable and called
+    from several threads; float32 ranks in float32, float64 in float64. Labels are (Q, C) and (N, C) multi-hot,
+    `exclude` (Q,) holds the database position that is the query itself, or -1, and `on_block` is called with the number
+    of queries done. All else is as for `evaluation.retrieval.evaluate`. A ValueError is for shapes that do not fit,
+    labels other than 0 and 1, or a cut-off below 1.
     """
     scorer = Scorer(query_labels, database_labels, exclude, k, precision_k, map_k)
     if block_size < 1 or (workers is not None and workers < 1):

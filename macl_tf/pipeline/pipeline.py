@@ -40,22 +40,20 @@ class TrainingData:
     num_not_drawn: int
 
 
-def load_images(
-    archive: Archive, indices: np.ndarray, size: int, *, workers: int = 2, progress: bool = True
-) -> np.ndarray:
+def load_images(archive: Archive, indices: np.ndarray, size: int, *, progress: bool = True) -> np.ndarray:
     """Decodes and resizes images, without augmentation: what evaluation sees, as (n, size, size, 3) uint8.
 
     `indices` are (n,) positions in the archive. A ValueError names an image that cannot be read, or says which argument
     breaks its rule.
     """
     indices = _check_indices(archive, indices)
-    _check_positive(size=size, workers=workers)
+    _check_positive(size=size)
     images = np.empty((len(indices), size, size, 3), np.uint8)
 
     def load(row: int) -> None:
         images[row] = read_tile(archive, int(indices[row]), size)[0]
 
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(2)
     done = pool.map(load, range(len(indices)))
     try:
         list(tqdm(done, f"read {archive.name}", len(indices), unit="img", disable=not progress))
@@ -74,16 +72,14 @@ def training_dataset(
     epochs: int,
     initial_epoch: int = 0,
     sampler: str | Sampler = "weighted",
-    sampler_power: float = 0.5,
-    images_per_class: int = 8,
     views: int = 1,
     augment: bool = True,
     crop_scale: tuple[float, float] = (0.5, 1.0),
     colour: float = 0.2,
     cache_bytes: int = 4 * 2**30,
     steps_per_epoch: int | None = None,
-    workers: int = 2,
     progress: bool = True,
+    **sampling: Any,
 ) -> TrainingData:
     """Builds the batches of a training run.
 
@@ -97,8 +93,6 @@ def training_dataset(
         initial_epoch: Epoch at which it starts, 0 <= initial_epoch <= epochs.
         sampler: A name in `samplers.SAMPLERS` ("weighted", "repeat", "uniform", "classes"), or a sampler of
             `archive.labels[indices]`, which then decides B and the steps.
-        sampler_power: `power` of "weighted" and "repeat", >= 0.
-        images_per_class: K >= 2 of "classes"; divides B.
         views: 1, or 2 for two augmentations of each image.
         augment: False gives the plain resize, and so two equal views.
         crop_scale: Smallest and largest share of the image's area that a random crop covers, in (0, 1].
@@ -107,8 +101,8 @@ def training_dataset(
         cache_bytes: Decoded images are kept in memory if they take no more than this, else decoded anew at
             every draw.
         steps_per_epoch: Batches in an epoch; by default labelled images // B.
-        workers: Threads that fill the cache.
         progress: Whether to show a bar meanwhile.
+        **sampling: `power` and `images_per_class` of a sampler that is named, as `make_sampler` takes them.
 
     Returns:
         The data set and its description.
@@ -134,20 +128,13 @@ def training_dataset(
     if not 0 <= initial_epoch <= epochs:
         raise ValueError(f"initial_epoch must be between 0 and epochs={epochs}, got {initial_epoch}.")
     if isinstance(sampler, str):
-        sampler = make_sampler(
-            sampler,
-            archive.labels[indices],
-            batch_size,
-            seed=seed,
-            steps=steps_per_epoch,
-            power=sampler_power,
-            images_per_class=images_per_class,
-        )
+        labels = archive.labels[indices]
+        sampler = make_sampler(sampler, labels, batch_size, seed=seed, steps=steps_per_epoch, **sampling)
     batch_size, drawable = sampler.batch_size, sampler.drawable
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(MARGIN * image_size) if augment else image_size
     cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
-    held = load_images(archive, pool, decoded_size, workers=workers, progress=progress) if cached else None
+    held = load_images(archive, pool, decoded_size, progress=progress) if cached else None
 
     def read(rows: np.ndarray) -> np.ndarray:
         if held is not None:

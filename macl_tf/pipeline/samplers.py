@@ -100,8 +100,10 @@ class Classes(Sampler):
     _EPOCHS_COUNTED = 20
 
     def __init__(self, labels: np.ndarray, batch_size: int, *, images_per_class: int = 8, **options: Any) -> None:
-        if batch_size % images_per_class:
-            raise ValueError(f"images_per_class must divide batch_size={batch_size}, got {images_per_class}.")
+        if images_per_class < 2 or batch_size % images_per_class:
+            raise ValueError(
+                f"images_per_class must be >= 2 and divide batch_size={batch_size}, got {images_per_class}."
+            )
         self.images_per_class = images_per_class
         super().__init__(labels, batch_size, **options)
         if batch_size < 2 * images_per_class:
@@ -179,7 +181,6 @@ def label_aware_weights(labels: np.ndarray, power: float = 0.5) -> np.ndarray:
 
 def repeat_factors(weights: np.ndarray) -> np.ndarray:
     """How often a pass emits each image, f_i = u_i / mean u, so that it stays about as long as the data set."""
-    weights = check_weights(weights)
     return weights / weights.mean()
 
 
@@ -189,9 +190,6 @@ def expected_frequencies(labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Equal weights give the frequencies before resampling. A multi-label image counts for each of its labels, so they do
     not sum to 1.
     """
-    labels, weights = check_multi_hot(labels), check_weights(weights)
-    if len(labels) != len(weights):
-        raise ValueError(f"labels and weights must have one row per image, got {len(labels)} and {len(weights)}.")
     return (weights / weights.sum()) @ labels.astype(np.float64)
 
 
@@ -207,7 +205,6 @@ def draw_epoch(weights: np.ndarray, num_draws: int, *, seed: int, epoch: int) ->
     Reference:
         Madow and Madow, "On the theory of systematic sampling", Annals of Mathematical Statistics, 1944.
     """
-    weights = check_weights(weights)
     random = _generator(seed, epoch)
     order = random.permutation(len(weights))
     ends = np.cumsum(weights[order])
@@ -221,8 +218,8 @@ def draw_epoch(weights: np.ndarray, num_draws: int, *, seed: int, epoch: int) ->
 def repeat_pass(factors: np.ndarray, *, seed: int, epoch: int, number: int = 0) -> np.ndarray:
     """One pass of repeat-factor sampling, shuffled: positions in the (N,) factors, about as many as their sum.
 
-    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `streams.repeat_by_factor` is the
-    same for a stream without random access. `number` is that of the pass within the epoch.
+    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `number` is that of the pass in
+    the epoch.
 
     Reference:
         Gupta, Dollar and Girshick, "LVIS", CVPR 2019.
@@ -264,17 +261,6 @@ def class_batches(
     Images of a negative class (`label_set_classes`) are not drawn, nor the only one of a class, which would have no
     positive. By default an epoch is one pass; more batches take further passes.
     """
-    classes = np.asarray(classes)
-    if classes.ndim != 1 or not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"classes must be a vector of integers, got shape {classes.shape} of {classes.dtype}.")
-    for name, value, least in (
-        ("classes_per_batch", classes_per_batch, 2),
-        ("images_per_class", images_per_class, 2),
-        ("epoch", epoch, 0),
-        ("num_batches", 1 if num_batches is None else num_batches, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be >= {least}, got {value}.")
     drawable = [np.flatnonzero(classes == value) for value in np.unique(classes[classes >= 0])]
     drawable = [members for members in drawable if len(members) > 1]
     if len(drawable) < classes_per_batch:
@@ -287,17 +273,6 @@ def class_batches(
         rng = _generator(seed, epoch, len(batches))
         batches += _one_pass(drawable, classes_per_batch, images_per_class, rng)
     return np.stack(batches[:num_batches])
-
-
-def check_weights(weights: np.ndarray) -> np.ndarray:
-    """(N,) weights as float64, or a ValueError: they must be finite, >= 0, and one above 0."""
-    weights = np.asarray(weights, np.float64)
-    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError(
-            "weights must be a vector of finite numbers >= 0 with at least one above 0, got "
-            f"shape {weights.shape}, minimum {weights.min(initial=0.0)}, sum {weights.sum()}."
-        )
-    return weights
 
 
 def _generator(*counters: int) -> np.random.Generator:

@@ -141,7 +141,6 @@ class SearchEngine:
         bboxes: Sequence[Sequence[float] | None] | None = None,
         splits: Sequence[str | None] | None = None,
         sources: Sequence[str | None] | None = None,
-        thumbnail_size: int | None = None,
     ) -> int:
         """Adds pictures to the index, or replaces those of the same id: all of them, durably, or none.
 
@@ -157,8 +156,6 @@ class SearchEngine:
             bboxes: West, south, east, north of each in degrees (WGS 84), less than 180 degrees wide.
             splits: Part of the archive that each is of.
             sources: What each comes from.
-            thumbnail_size: Longest side of the small picture that is kept, in pixels; 0 for none. By default as in the
-                index.
 
         Returns:
             How many of them replaced another.
@@ -177,7 +174,7 @@ class SearchEngine:
         )  # fmt: skip
         for _ in range(_TRIES):
             state, vectors = self._embedded(arrays)
-            size = state.thumbnail_size if thumbnail_size is None else thumbnail_size
+            size = state.thumbnail_size
             small = [thumbnail(array, size) if size else None for array in arrays]
             made_with = state.info.get("encoder")
             try:

@@ -40,33 +40,25 @@ def name_of(image: Picture, number: int) -> str:
 
 
 def items_of(
-    images: Sequence[Picture],
-    ids: Sequence[str],
-    label_names: tuple[str, ...],
-    *,
-    labels: Sequence[str | Sequence[str] | None] | None = None,
-    dates: Sequence[Any] | None = None,
-    bboxes: Sequence[Sequence[float] | None] | None = None,
-    splits: Sequence[str | None] | None = None,
-    sources: Sequence[str | None] | None = None,
+    images: Sequence[Picture], ids: Sequence[str], label_names: tuple[str, ...], **given: Sequence[Any] | None
 ) -> tuple[Items, dict[str, list[bool]]]:
     """The items of an upsert, and by name of a column for which nothing is known, as `Index.upsert` takes both.
 
-    The arguments are those of `SearchEngine.upsert`. The pictures are known to be whole: their headers tell date and
-    place where nothing is given.
+    `given` are labels, dates, bboxes, splits and sources, as far as given, as `SearchEngine.upsert` takes them. The
+    pictures are known to be whole: their headers tell date and place where nothing is given.
     """
     count = len(images)
-    given = {"labels": labels, "dates": dates, "bboxes": bboxes, "splits": splits, "sources": sources}
     for name, values in given.items():
         if values is not None and (isinstance(values, str) or len(values) != count):
             got = f"the text {values!r}" if isinstance(values, str) else len(values)
             raise ValueError(f"{name} must have one entry for each of the {count} pictures, got {got}.")
-    nothing: list[Any] = [None] * count
+    labels, dates, bboxes, parts, origins = (
+        list(given.get(name) or [None] * count) for name in ("labels", "dates", "bboxes", "splits", "sources")
+    )
     known = known_labels(label_names)
-    held = [None if names is None else known.choose(names) for names in labels or nothing]
-    days = [None if day is None else day_of(day) for day in dates or nothing]
-    corners = [None if box is None else footprint_of(box) for box in bboxes or nothing]
-    parts, origins = list(splits or nothing), list(sources or nothing)
+    held = [None if names is None else known.choose(names) for names in labels]
+    days = [None if day is None else day_of(day) for day in dates]
+    corners = [None if box is None else footprint_of(box) for box in bboxes]
     for place, image in enumerate(images):
         if (days[place] is None or corners[place] is None) and not isinstance(image, np.ndarray):
             said = read_header(image if isinstance(image, bytes) else Path(image))

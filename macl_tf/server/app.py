@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from threadpoolctl import threadpool_limits
 
 from macl_tf.search.encoders import load_encoder
 from macl_tf.server.auth import Access
@@ -23,8 +24,8 @@ from macl_tf.server.metrics import CONTENT_TYPE, Metrics
 from macl_tf.server.paths import Paths, check_prefix
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
-from macl_tf.server.settings import BaseMap, Limits
-from macl_tf.server.versions import Load, Options, Versions
+from macl_tf.server.settings import BaseMap, Limits, Options
+from macl_tf.server.versions import Load, Versions
 
 PAGE = Path(__file__).parent / "page"
 _log = logging.getLogger(__name__)
@@ -41,11 +42,13 @@ def open_app(
     load: Load = load_encoder,
     root_path: str = "",
     base_map: BaseMap | None = None,
+    started: Callable[[], object] = lambda: None,
 ) -> App:
     """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
     It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
     was made with. A proxy shows it under the prefix `root_path`, like /tiles.
+    `started` is called once it can be asked.
     """
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
@@ -59,7 +62,9 @@ def open_app(
     async def lifespan(_: Any) -> AsyncIterator[None]:
         jobs = [(refresh, versions.refresh), (_CHECK, check)]
         tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
-        yield
+        started()
+        with threadpool_limits(1, user_api="blas"):  # requests run side by side, and OpenBLAS's idle threads spin
+            yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

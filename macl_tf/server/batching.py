@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -14,28 +14,18 @@ from numpy.typing import NDArray
 
 from macl_tf.search.encoders import Embed
 from macl_tf.server.errors import overloaded
+from macl_tf.server.settings import Options
 
 
 class Batcher:
     """A thread that takes pictures from a queue, as many as there are, and embeds them in one call.
 
     While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced by
-    `coming` and are still being decoded, and never longer than `wait` seconds: a single client never waits. `observe`
-    is told the size of each batch and its seconds.
+    `coming` and are still being decoded, and never longer than `batch_wait` seconds: a single client never waits.
     """
 
-    def __init__(
-        self,
-        embed: Embed,
-        *,
-        size: int = 64,
-        wait: float = 0.005,
-        backlog: int = 256,
-        observe: Callable[[int, float], None] = lambda size, seconds: None,
-    ) -> None:
-        if size < 1 or backlog < 1 or wait < 0:
-            raise ValueError(f"size and backlog must be >= 1 and wait >= 0, got {size}, {backlog} and {wait}.")
-        self._embed, self._size, self._wait, self._backlog, self._observe = embed, size, wait, backlog, observe
+    def __init__(self, embed: Embed, options: Options) -> None:
+        self._embed, self._options = embed, options
         self._queue: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
         self._coming = 0
         self._closed = False
@@ -52,7 +42,7 @@ class Batcher:
     def coming(self) -> Iterator[None]:
         """Announces a picture for the time that it is being decoded; refused at once where the queue is full."""
         with self._changed:
-            if len(self._queue) + self._coming >= self._backlog:
+            if len(self._queue) + self._coming >= self._options.backlog:
                 raise overloaded()
             self._coming += 1
         try:
@@ -66,7 +56,7 @@ class Batcher:
         """The embedding (D,) of pixels (S, S, 3), when it is there; refused where the queue is full or closed."""
         future: Future[NDArray[np.float32]] = Future()
         with self._changed:
-            if self._closed or len(self._queue) >= self._backlog:
+            if self._closed or len(self._queue) >= self._options.backlog:
                 raise overloaded()
             self._queue.append((pixels, future))
             self._changed.notify()
@@ -82,10 +72,10 @@ class Batcher:
     def _take(self) -> list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
-            full = time.monotonic() + self._wait
-            while self._coming and len(self._queue) < self._size and (left := full - time.monotonic()) > 0:
+            size, full = self._options.batch_size, time.monotonic() + self._options.batch_wait
+            while self._coming and len(self._queue) < size and (left := full - time.monotonic()) > 0:
                 self._changed.wait(left)
-            return [self._queue.popleft() for _ in range(min(self._size, len(self._queue)))]
+            return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
 
     def _work(self) -> None:
         while batch := self._take():
@@ -101,6 +91,6 @@ class Batcher:
                 for _, future in batch:
                     future.set_exception(error)
                 continue
-            self._observe(len(batch), time.perf_counter() - begin)
+            self._options.observe(len(batch), time.perf_counter() - begin)
             for (_, future), vector in zip(batch, vectors, strict=True):
                 future.set_result(vector)

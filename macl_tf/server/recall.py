@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 import numpy as np
@@ -14,12 +13,14 @@ K = 10
 
 
 class RecallSample:
-    """The last `waiting` queries, which wait to be checked, and what the last `window` checks found."""
+    """The last `waiting` queries, which wait to be checked, and what the last `window` checks found.
+
+    Queries may come from any thread; one thread checks them.
+    """
 
     def __init__(self, waiting: int = 16, window: int = 256) -> None:
         self._waiting: deque[NDArray[np.float32]] = deque(maxlen=waiting)
         self._found: deque[float] = deque(maxlen=window)
-        self._mutex = threading.Lock()
 
     def add(self, vector: NDArray[np.float32]) -> None:
         """Takes a query in."""
@@ -36,7 +37,5 @@ class RecallSample:
                 {hit.id for hit in snapshot.search(vector[None], k=K, exact=exact)[0]} for exact in (False, True)
             )
             checked += 1
-            with self._mutex:
-                self._found.append(len(near & true) / len(true))
-        with self._mutex:
-            return (float(np.mean(self._found)) if self._found else float("nan")), checked
+            self._found.append(len(near & true) / len(true))
+        return (float(np.mean(self._found)) if self._found else float("nan")), checked

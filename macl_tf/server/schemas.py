@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from macl_tf.index.filters import Filter
 from macl_tf.server.errors import refusing
-from macl_tf.server.settings import DEPTH
+from macl_tf.server.settings import DEPTH, BaseMap
 
 Id = Annotated[str, Field(min_length=1, max_length=512, description="Of an item in the index.")]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
@@ -237,13 +237,6 @@ class LimitsInfo(BaseModel):
     formats: list[str]
 
 
-class BaseMapInfo(BaseModel):
-    """What lies below the footprints on the page's map."""
-
-    url: str
-    attribution: str
-
-
 class InfoAnswer(BaseModel):
     """What is served."""
 
@@ -253,5 +246,5 @@ class InfoAnswer(BaseModel):
     labels: int = Field(description="How many are held by a tile.")
     has_places: bool
     writable: bool
-    base_map: BaseMapInfo | None
+    base_map: BaseMap | None
     limits: LimitsInfo

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 import uvicorn
-from threadpoolctl import threadpool_limits
 
 from macl_tf.server.guard import App
 from macl_tf.server.settings import Limits
@@ -27,40 +25,25 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-class Server(uvicorn.Server):
-    """Answers at the socket that `listen` gave, and tells `said` the URL once it can be asked.
-
-    `run` does so until the process is told to end, and then ends what has begun.
-    """
-
-    def __init__(self, app: App, listener: socket.socket, limits: Limits, said: Callable[[str], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="h11",  # whose lines before a body end somewhere
-                h11_max_incomplete_event_size=_HEAD_BYTES,
-                limit_concurrency=limits.connections + 1,  # which uvicorn never reaches
-                ws="none",
-                lifespan="on",
-                access_log=False,
-                log_level="error",  # not what clients do wrong
-                server_header=False,
-                timeout_graceful_shutdown=10,
-            )
+def server_of(app: App, limits: Limits) -> uvicorn.Server:
+    """What answers for an application: `run([listener])` does, until the process is told to end, and ends in order."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",  # whose lines before a body end somewhere
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+            limit_concurrency=limits.connections + 1,  # which uvicorn never reaches
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_level="error",  # not what clients do wrong
+            server_header=False,
+            timeout_graceful_shutdown=10,
         )
-        self._listener, self._said = listener, said
+    )
 
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answers until the process is told to end.
 
-        BLAS gets one thread meanwhile: requests are what runs side by side, and OpenBLAS's idle threads spin.
-        """
-        with threadpool_limits(1, user_api="blas"):
-            super().run(sockets or [self._listener])
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Says where it listens, once it does."""
-        name, port = self._listener.getsockname()[:2]
-        await super().startup(sockets)
-        if self.started:
-            self._said(f"http://{f'[{name}]' if ':' in name else name}:{port}/")
+def url_of(listener: socket.socket) -> str:
+    """Where browsers find it."""
+    name, port = listener.getsockname()[:2]
+    return f"http://{f'[{name}]' if ':' in name else name}:{port}/"

@@ -1,8 +1,9 @@
-"""What somebody sets who starts a server: what a request may ask for at most, and what lies below the page's map."""
+"""What somebody sets who starts a server: limits of a request, how the encoder is asked, the page's map."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from macl_tf.datasets.images import MAX_PIXELS
@@ -29,6 +30,22 @@ class Limits:
                 raise ValueError(f"the limit {name} must be > 0, got {value}.")
         if self.pixels > MAX_PIXELS:
             raise ValueError(f"the limit pixels must be <= {MAX_PIXELS}, got {self.pixels}: more is never decoded.")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the encoder is asked."""
+
+    encoder_url: str | None = None  # of the model in a TensorFlow Serving; None for the encoder in this process
+    batch_size: int = 64  # pictures that go through the encoder together, at most
+    batch_wait: float = 0.005  # seconds that a batch waits for pictures that are being decoded
+    backlog: int = 256  # pictures that may wait
+    observe: Callable[[int, float], None] = lambda size, seconds: None  # told the size and seconds of each batch
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.backlog < 1 or self.batch_wait < 0:
+            given = f"{self.batch_size}, {self.backlog} and {self.batch_wait}"
+            raise ValueError(f"batch_size and backlog must be >= 1 and batch_wait >= 0, got {given}.")
 
 
 @dataclass(frozen=True)

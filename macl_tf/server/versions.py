@@ -18,6 +18,7 @@ from macl_tf.search.encoders import Encoder, load_encoder
 from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
 from macl_tf.server.errors import unavailable
+from macl_tf.server.settings import Options
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
 
@@ -49,17 +50,6 @@ class State:
     def versions(self) -> dict[str, int]:
         """The versions that stand in every answer."""
         return {"model_version": self.encoder.version, "index_version": self.index_version}
-
-
-@dataclass(frozen=True)
-class Options:
-    """How the encoder is asked."""
-
-    encoder_url: str | None = None  # of the model in a TensorFlow Serving; None for the encoder in this process
-    batch_size: int = 64  # pictures that go through the encoder together, at most
-    batch_wait: float = 0.005  # seconds that a batch waits for pictures that are being decoded
-    backlog: int = 256  # pictures that may wait
-    observe: Callable[[int, float], None] = lambda size, seconds: None  # told the size and seconds of each batch
 
 
 class Versions:
@@ -159,18 +149,10 @@ class Versions:
         if not made_with:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
         if made_with["uuid"] not in self._batchers:
-            options = self._options
-            encoder = self._load(self.served, made_with, options.encoder_url)
+            encoder = self._load(self.served, made_with, self._options.encoder_url)
             size = encoder.image_size
             encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody should wait
-            batcher = Batcher(
-                encoder.embed_pixels,
-                size=options.batch_size,
-                wait=options.batch_wait,
-                backlog=options.backlog,
-                observe=options.observe,
-            )
-            self._batchers[made_with["uuid"]] = encoder, batcher
+            self._batchers[made_with["uuid"]] = encoder, Batcher(encoder.embed_pixels, self._options)
         snapshot.holds("")  # makes the table of ids, for which no request should wait
         return State(snapshot, *self._batchers[made_with["uuid"]], newest)
 

@@ -119,11 +119,6 @@ def describe_run(settings: Settings, run: Path) -> None:
     write_json(run / VERSIONS, versions)
 
 
-def describe_start(run: Path, backbone_sha256: str) -> None:
-    """Adds to versions.json what tells the weights that the backbone began from: SHA-256 of their values as float32."""
-    write_json(run / VERSIONS, {**read_run(run, VERSIONS), "backbone_sha256": backbone_sha256})
-
-
 def installed_versions(*packages: str) -> dict[str, str]:
     """The versions of those packages that are installed."""
     found = {}

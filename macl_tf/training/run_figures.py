@@ -43,7 +43,7 @@ def draw_run(
         plot_label_frequencies(names, rows.mean(axis=0), expected_frequencies(rows, draw_weights), path, rarest=rarest)
 
     def per_labels(path: Path) -> None:
-        average_precision = {name: per_label(report) for name, report in reports.items()}
+        average_precision = {name: [row["ap"] for row in report.per_label] for name, report in reports.items()}
         plot_per_label(names, statistics.counts, average_precision, path, rarest=rarest)
 
     def neighbours(path: Path) -> None:
@@ -68,11 +68,6 @@ def draw_run(
             draw(run / name)
         except Exception as error:  # whatever it is: hours of training stand behind these pictures
             print(f"{name} was not drawn: {type(error).__name__}: {error}", file=sys.stderr)
-
-
-def per_label(report: RetrievalReport) -> np.ndarray:
-    """(C,) average precision by label, NaN for a label without a query."""
-    return np.array([np.nan if row["ap"] is None else row["ap"] for row in report.to_dict()["per_label"]])
 
 
 def varied_queries(labels: np.ndarray, statistics: LabelStatistics, count: int) -> np.ndarray:

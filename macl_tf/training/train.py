@@ -30,11 +30,11 @@ from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.pretrained import check_weights
 from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
-from macl_tf.pipeline.samplers import SAMPLERS, make_sampler
+from macl_tf.pipeline.samplers import SAMPLERS, Sampler, make_sampler
 from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
-from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED
+from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
 
@@ -108,10 +108,11 @@ def _train(
         encoder = build.make_encoder(dataclasses.replace(settings, weights="") if again else settings)
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
-            backbone = weights_digest(backbone_part(encoder).weights)
-            run_directory.describe_start(run, backbone)
+            # What tells the weights that the backbone began from: SHA-256 of their values as float32.
+            began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
+            write_json(run / VERSIONS, {**run_directory.read_run(run, VERSIONS), **began})
             searched = model if settings.classifies else encoder  # by the probabilities of labels too
-            untrained = task.reports(searched, test_images, progress=progress)
+            untrained = task.reports(searched, test_images)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trainable == HEAD else model
@@ -119,42 +120,37 @@ def _train(
         fitted.optimizer.build(fitted.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
-    if fitted is model:
-        data = training_data(task.archive, task.splits, settings, done, steps, progress=progress)
-        validation = load_images(task.archive, task.splits.validation, settings.image_size, progress=progress)
-    else:
-        features = backbone_features(encoder, task.archive, settings, progress=progress)
-        seen = features(task.splits.train, settings.feature_views if settings.augment else 0)
-        data = head_data(seen, task.archive.labels[task.splits.train], settings, done, steps)
-        validation = features(task.splits.validation, 0).unchanged()
+    data, validation = batches_of_run(task, encoder, done, steps)
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
         tell(f"{data.num_not_drawn} training tiles have {why} and are not drawn.")
     if done and progress:
         print(f"Going on after epoch {done} of {settings.epochs}.")
     if done < settings.epochs and not checkpoint.finished_early:
-        _fit(fitted, task, data, validation, checkpoint, run, done, progress=progress)
+        _fit(task, fitted, data, validation, checkpoint, done)
     best = without_optimizer(fitted)
     if checkpoint.best_epoch is not None:
         checkpoint.restore_best(best)
     if fitted is not model:
         take_head(model, best)
-    return _finish(model, pretrained, task, checkpoint, run, test_images, data.weights, progress=progress)
+    return _finish(task, model, pretrained, checkpoint, test_images, data.weights)
 
 
 class _Task(NamedTuple):
-    """What a run learns from, and how."""
+    """What a run learns from, how and where."""
 
+    run: Path
     settings: Settings
     archive: Archive
     splits: Splits
     statistics: LabelStatistics
     changes: tuple[str, ...]
+    progress: bool
 
-    def reports(self, encoder: keras.Model, images: np.ndarray, *, progress: bool) -> dict[str, RetrievalReport]:
+    def reports(self, encoder: keras.Model, images: np.ndarray) -> dict[str, RetrievalReport]:
         """Of the test tiles."""
         labels, turns = self.archive.labels[self.splits.test], self.settings.turns
-        return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=progress)
+        return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=self.progress)
 
 
 def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
@@ -186,19 +182,11 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
     settings = with_fitting_batches(asked, archive.labels[splits.train])
     check_learnable(settings, archive, splits)
     build.make_loss(settings, statistics)  # what it refuses is refused before anything is written
-    return _Task(settings, archive, splits, statistics, changes)
+    return _Task(run, settings, archive, splits, statistics, changes, progress)
 
 
 def _fit(
-    model: keras.Model,
-    task: _Task,
-    data: TrainingData,
-    validation: np.ndarray,
-    checkpoint: Checkpoint,
-    run: Path,
-    done: int,
-    *,
-    progress: bool,
+    task: _Task, model: keras.Model, data: TrainingData, validation: np.ndarray, checkpoint: Checkpoint, done: int
 ) -> None:
     """Trains from an epoch on, with what is logged and kept after each; `validation` as the model takes them."""
     settings = task.settings
@@ -217,29 +205,26 @@ def _fit(
             *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
             build.LearningRateLog(),
             evaluation,
-            keras.callbacks.TensorBoard(run / "tensorboard", write_graph=False),
+            keras.callbacks.TensorBoard(task.run / "tensorboard", write_graph=False),
             checkpoint,
         ],
-        verbose=1 if progress else 0,
+        verbose=1 if task.progress else 0,
     )
 
 
 def _finish(
+    task: _Task,
     model: keras.Model,
     pretrained: keras.Model | None,
-    task: _Task,
     checkpoint: Checkpoint,
-    run: Path,
     test_images: np.ndarray,
     draw_weights: np.ndarray,
-    *,
-    progress: bool,
 ) -> dict[str, Any]:
     """Saves the encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
-    encoder, settings = searchable(without_optimizer(model)), task.settings
+    encoder, settings, run = searchable(without_optimizer(model)), task.settings, task.run
     if pretrained is not None:
         encoder = beside_pretrained(encoder, pretrained)
-    trained = task.reports(encoder, test_images, progress=progress)
+    trained = task.reports(encoder, test_images)
     kept = run_directory.read_run(run, UNTRAINED)
     untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
     with written_whole(run / ENCODER) as path:
@@ -419,28 +404,32 @@ def training_devices() -> list[str]:
     return [device.name for device in devices]
 
 
-def training_data(
-    archive: Archive, splits: Splits, settings: Settings, initial_epoch: int, steps: int, *, progress: bool
-) -> TrainingData:
-    """The batches that the settings ask for, from an epoch on."""
-    return training_dataset(
+def batches_of_run(
+    task: _Task, encoder: keras.Model, initial_epoch: int, steps: int
+) -> tuple[TrainingData, np.ndarray]:
+    """What a run is fitted to from an epoch on, and its validation tiles: pictures, or features for a head alone."""
+    settings, archive, splits = task.settings, task.archive, task.splits
+    labels = archive.labels[splits.train]
+    if settings.trainable == HEAD:
+        features = backbone_features(encoder, archive, settings, progress=task.progress)
+        seen = features(splits.train, settings.feature_views if settings.augment else 0)
+        return head_data(seen, labels, settings, initial_epoch, steps), features(splits.validation, 0).unchanged()
+    data = training_dataset(
         archive,
         splits.train,
         image_size=settings.image_size,
+        sampler=sampler_of(labels, settings, steps),
         batch_size=settings.batch_size,
         seed=settings.seed,
         epochs=settings.epochs,
         initial_epoch=initial_epoch,
-        sampler=settings.sampler,
-        sampler_power=settings.sampler_power,
-        images_per_class=settings.images_per_class,
         views=settings.views,
         augment=settings.augment,
         crop_scale=(settings.crop_area, 1.0),
         cache_bytes=int(settings.cache_gib * 2**30),
-        steps_per_epoch=steps,
-        progress=progress,
+        progress=task.progress,
     )
+    return data, load_images(archive, splits.validation, settings.image_size, progress=task.progress)
 
 
 def backbone_features(
@@ -467,9 +456,24 @@ def backbone_features(
     return features
 
 
-def head_data(features: FeatureViews, labels: np.ndarray, settings: Settings, done: int, steps: int) -> TrainingData:
+def head_data(
+    features: FeatureViews, labels: np.ndarray, settings: Settings, initial_epoch: int, steps: int
+) -> TrainingData:
     """The batches of features that a head is trained on, from an epoch on."""
-    sampler = make_sampler(
+    return feature_dataset(
+        features,
+        labels,
+        sampler_of(labels, settings, steps),
+        seed=settings.seed,
+        epochs=settings.epochs,
+        initial_epoch=initial_epoch,
+        views=settings.views,
+    )
+
+
+def sampler_of(labels: np.ndarray, settings: Settings, steps: int) -> Sampler:
+    """The sampler that the settings ask for, of the labels (N, C) of the training tiles."""
+    return make_sampler(
         settings.sampler,
         labels,
         settings.batch_size,
@@ -478,5 +482,3 @@ def head_data(features: FeatureViews, labels: np.ndarray, settings: Settings, do
         power=settings.sampler_power,
         images_per_class=settings.images_per_class,
     )
-    given = {"seed": settings.seed, "epochs": settings.epochs, "initial_epoch": done, "views": settings.views}
-    return feature_dataset(features, labels, sampler, **given)

@@ -8,12 +8,10 @@ alone and in a batch, and equal vectors have equal scores, whatever order BLAS a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from macl_tf.index.vectors import BLOCK, cosines, unit_rows
+from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.metrics.ranked import check_cutoff
 
 # A block of scores stays in the cache between the product and the look for its best.
@@ -25,14 +23,11 @@ _MARGIN = np.float32(1e-5)
 class ExactSearcher:
     """Exhaustive search over (N, D) float32 vectors of unit norm, N >= 0; a memory map is read where it is.
 
-    Searching changes nothing, so any number of threads may search at once. `check` looks through all vectors once for
-    values that are not finite and norms that are not 1; False where that has been done and reading everything costs
-    time.
+    Searching changes nothing, so any number of threads may search at once. That the norms are 1 is the caller's to see
+    to: `vectors.unit_rows` makes such rows, and looking through all of an archive's would read everything from disk.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], *, check: bool = True) -> None:
-        if check:
-            check_vectors(vectors)
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
         self.vectors = vectors
         self.size, self.dim = vectors.shape
 
@@ -46,11 +41,6 @@ class ExactSearcher:
         """
         check_cutoff(k, optional=False)
         left = unit_rows(queries, self.dim, "queries")
-        if allowed is not None:
-            allowed = np.asarray(allowed)
-            if allowed.shape != (self.size,) or allowed.dtype != bool:
-                got = f"{allowed.shape} {allowed.dtype}"
-                raise ValueError(f"allowed must be (N,) bool with N = {self.size}, got {got}.")
         depth = min(k, self.size if allowed is None else int(np.count_nonzero(allowed)))
         best = _Best(len(left), depth)
         if depth == 0 or not len(left):
@@ -128,19 +118,3 @@ class _Best:
         order = np.argsort(-all_scores, axis=1, kind="stable")[:, : self.depth]
         self.scores[block][touched] = np.take_along_axis(all_scores, order, axis=1)
         self.positions[block][touched] = np.take_along_axis(all_positions, order, axis=1)
-
-
-def check_vectors(vectors: Any) -> None:
-    """Raises ValueError unless `vectors` are (N, D) float32 rows of unit norm, and says which one is not."""
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.shape[1]:
-        got = f"{vectors.shape} {vectors.dtype}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
-        raise ValueError(f"vectors must be an (N, D) float32 array, got {got}.")
-    for start in range(0, len(vectors), BLOCK):
-        rows = np.asarray(vectors[start : start + BLOCK], np.float64)
-        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-        bad = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
-        if bad.size:
-            raise ValueError(
-                f"vectors must be finite and of norm 1, got norm {norms[bad[0]]:.6g} in row {start + int(bad[0])}. "
-                "Divide each row by its norm; a zero vector has no direction and cannot be searched."
-            )

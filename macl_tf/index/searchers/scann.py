@@ -13,7 +13,6 @@ import math
 import os
 import sys
 import threading
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from macl_tf.index.searchers.exact import check_vectors
 from macl_tf.index.searchers.tuning import Setting, sample_queries, tune
 from macl_tf.index.vectors import unit_rows
 from macl_tf.metrics.ranked import check_cutoff
@@ -41,10 +39,14 @@ _ANISOTROPIC_THRESHOLD = 0.2
 # recall 0.95 to 0.99, for D / 4 bytes a vector more.
 _SOAR_LAMBDA = 1.5
 _TRAINING_SAMPLE = 250_000
-_TRAINABLE_FROM = 16  # vectors; a code book of hashing holds as many
+TRAINABLE_FROM = 16  # vectors; a code book of hashing holds as many
 _ASSETS = "scann_assets.pbtxt"
 _PARALLEL_FROM = 64  # queries; fewer are not worth waking threads for
 _lock = threading.Lock()
+
+
+class OutOfReachError(ValueError):
+    """No setting of an index of some kind reaches the recall that is wanted."""
 
 
 class ScannSearcher:
@@ -57,8 +59,6 @@ class ScannSearcher:
     def __init__(self, native: Any, parameters: dict[str, Any]) -> None:
         self._native = native
         self.parameters = parameters
-        self.kind: str = parameters["kind"]
-        self.recall: float | None = parameters["recall"]
         self.size: int = parameters["size"]
         self.dim: int = parameters["dim"]
 
@@ -67,67 +67,41 @@ class ScannSearcher:
         cls,
         vectors: NDArray[np.float32],
         *,
-        kind: str = "auto",
+        kind: str,
         recall_target: float = 0.95,
         k: int = 10,
         num_queries: int = 1000,
-        seed: int = 0,
         progress: bool = True,
     ) -> ScannSearcher:
-        """Trains an index of (N, D) float32 unit vectors, N >= 2, and tunes its search to the target recall@k.
+        """Trains an index of (N, D) float32 unit vectors, N >= `TRAINABLE_FROM`, and tunes it to the target recall@k.
 
         Rows of the index serve as queries, each without itself. On one sample of them, of `num_queries` but at most
         half of the rows, the cheapest setting is sought whose recall is above the target by two standard errors; the
-        recall that is written down comes from another sample. Where no setting reaches the target the index becomes one
-        of kind "brute_force", which always does; so it does under 16 vectors, which are nothing to train on. `seed`
-        draws the samples; ScaNN's own training has none, so two builds differ a little.
+        recall that is written down comes from another sample. ScaNN trains without a seed: two builds differ a little.
+        `kind` is "hashing" or "tree". An OutOfReachError where no setting reaches the target.
         """
-        if kind not in ("auto", *KINDS):
-            raise ValueError(f"kind must be one of auto, {', '.join(KINDS)}, got {kind!r}.")
-        if not 0 < recall_target <= 1:
-            raise ValueError(f"recall_target must be in (0, 1], got {recall_target}.")
-        if num_queries < 1:
-            raise ValueError(f"num_queries must be >= 1, got {num_queries}.")
-        check_cutoff(k, optional=False)
-        check_vectors(vectors)
-        if len(vectors) < 2:
-            raise ValueError(f"vectors must hold at least 2 rows for ScaNN, got {len(vectors)}. Use ExactSearcher.")
-        kind = kind_for(len(vectors)) if kind == "auto" else kind
-        if len(vectors) < _TRAINABLE_FROM:
-            kind = "brute_force"
-        with tqdm(total=4, desc="index", unit="step", disable=not progress, leave=False) as bar:
+        with tqdm(total=3, desc="index", unit="step", disable=not progress, leave=False) as bar:
             bar.set_description(f"building {kind} index")
             parameters = _parameters(kind, vectors, k, recall_target)
             searcher = cls(_train(scann_pybind(), vectors, parameters), parameters)
             bar.update()
-            if kind == "brute_force":
-                parameters["recall"] = searcher.recall = 1.0
-                return searcher
             bar.set_description("exact neighbours of the sampled queries")
-            tuning, held_out = sample_queries(vectors, k, num_queries, seed)
+            tuning, held_out = sample_queries(vectors, k, num_queries)
             bar.update()
             bar.set_description("tuning the search")
             leaves = parameters.get("num_leaves", 1)
             chosen = tune(searcher._at, tuning, held_out, recall_target, len(vectors), leaves)
-            bar.update()
-            if chosen is None:
-                bar.set_description("building brute_force index")
-                warnings.warn(
-                    f"No setting of a {kind} index of these {len(vectors):,} vectors reaches recall@{k} "
-                    f"{recall_target}, so all of them are searched. A lower recall_target is faster.",
-                    stacklevel=2,
-                )
-                instead = _parameters("brute_force", vectors, k, recall_target)
-                instead |= {"recall": 1.0, "instead_of": kind}
-                return cls(_train(scann_pybind(), vectors, instead), instead)
-            parameters |= {
-                "leaves_to_search": chosen.setting.leaves,
-                "reorder": chosen.setting.reorder,
-                "recall": chosen.recall,
-                "queries": len(held_out.rows),
-            }
-            searcher.recall = chosen.recall
-            return searcher
+        if chosen is None:
+            raise OutOfReachError(
+                f"No setting of a {kind} index of these {len(vectors):,} vectors reaches recall@{k} {recall_target}"
+            )
+        parameters |= {
+            "leaves_to_search": chosen.setting.leaves,
+            "reorder": chosen.setting.reorder,
+            "recall": chosen.recall,
+            "queries": len(held_out.rows),
+        }
+        return searcher
 
     def search(self, queries: ArrayLike, k: int, unit: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The K nearest rows of each query, as far as ScaNN finds them: cosines and positions (Q, K), best first.
@@ -139,7 +113,7 @@ class ScannSearcher:
         check_cutoff(k, optional=False)
         rows = np.asarray(queries) if unit else unit_rows(queries, self.dim, "queries")
         depth = min(k, self.size)
-        setting = Setting(self.parameters.get("leaves_to_search", 0), self.parameters.get("reorder", depth))
+        setting = Setting(self.parameters["leaves_to_search"], self.parameters["reorder"])
         return self._at(rows, depth, setting.scaled(depth / self.parameters["k"]))
 
     def _at(
@@ -148,11 +122,9 @@ class ScannSearcher:
         """Search at a setting of its own."""
         if not len(queries):
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        arguments: dict[str, int] = {"final_num_neighbors": k}
-        if self.kind != "brute_force":
-            # Twice the size, since a vector that lies in two leaves counts twice.
-            arguments["pre_reorder_num_neighbors"] = min(max(setting.reorder, k), 2 * self.size)
-        if self.kind == "tree":
+        # Twice the size, since a vector that lies in two leaves counts twice.
+        arguments = {"final_num_neighbors": k, "pre_reorder_num_neighbors": min(max(setting.reorder, k), 2 * self.size)}
+        if self.parameters["kind"] == "tree":
             arguments["leaves_to_search"] = min(setting.leaves, self.parameters["num_leaves"])
         parallel = len(queries) >= _PARALLEL_FROM
         search = self._native.search_batched_parallel if parallel else self._native.search_batched
@@ -170,10 +142,6 @@ class ScannSearcher:
         ("../vectors.npy"), to refer to instead of writing them once more. It must move with the folder.
         """
         folder = Path(folder)
-        if vectors is not None:
-            shape = np.load(folder / vectors, mmap_mode="r", allow_pickle=False).shape
-            if shape != (self.size, self.dim):
-                raise ValueError(f"{vectors} must hold the rows of the index, {(self.size, self.dim)}, got {shape}.")
         self._native.serialize(os.fspath(folder), relative_path=True)
         if vectors is not None and (folder / "dataset.npy").exists():
             text = (folder / _ASSETS).read_text(encoding="utf-8")
@@ -202,7 +170,7 @@ class ScannSearcher:
         return searcher
 
 
-def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, seed: int = 0) -> Any:
+def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any]) -> Any:
     """The same kind of index for TensorFlow's ops: a tf.Module to keep as an attribute of a SavedModel's module.
 
     They have no second leaf for each vector, so it is trained and tuned anew. `search_module` searches it.
@@ -222,7 +190,7 @@ def scann_module(vectors: NDArray[np.float32], parameters: dict[str, Any], *, se
             positions, scores = native.search_batched_parallel(queries, count, reorder, max(setting.leaves, 1))
             return scores.numpy(), positions.numpy().astype(np.int64)
 
-        samples = sample_queries(vectors, k, int(parameters["queries"]), seed)
+        samples = sample_queries(vectors, k, int(parameters["queries"]))
         chosen = tune(search, *samples, parameters["recall_target"], size, max(leaves, 1))
         setting = chosen.setting if chosen else Setting(leaves, size)
     module.setting = tf.Variable(setting, dtype=tf.float32, trainable=False, name="setting")
@@ -261,9 +229,8 @@ def kind_for(size: int) -> str:
 def _parameters(kind: str, vectors: NDArray[np.float32], k: int, recall_target: float) -> dict[str, Any]:
     """How an index of a kind is to be built; its recall is not known yet."""
     parameters: dict[str, Any] = {"kind": kind, "size": len(vectors), "dim": vectors.shape[1]}
-    parameters |= {"k": k, "recall_target": recall_target, "recall": None}
-    if kind != "brute_force":
-        parameters |= {"dims_per_block": _DIMS_PER_BLOCK, "anisotropic_threshold": _ANISOTROPIC_THRESHOLD}
+    parameters |= {"k": k, "recall_target": recall_target}
+    parameters |= {"dims_per_block": _DIMS_PER_BLOCK, "anisotropic_threshold": _ANISOTROPIC_THRESHOLD}
     if kind == "tree":
         parameters |= {"num_leaves": max(1, round(math.sqrt(len(vectors)))), "soar_lambda": _SOAR_LAMBDA}
     return parameters

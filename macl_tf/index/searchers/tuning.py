@@ -57,14 +57,14 @@ class Sample:
         return np.minimum(good.sum(axis=1), self.k) / self.k
 
 
-def sample_queries(vectors: NDArray[np.float32], k: int, num_queries: int, seed: int) -> tuple[Sample, Sample]:
-    """Two samples of rows, none in both, with their exact neighbours."""
+def sample_queries(vectors: NDArray[np.float32], k: int, num_queries: int) -> tuple[Sample, Sample]:
+    """Two samples of rows, the same each time and none in both, with their exact neighbours."""
     count = min(num_queries, len(vectors) // 2)
     depth = min(k, len(vectors) - 1)
-    rows = np.random.default_rng(seed).permutation(len(vectors))[: 2 * count]
+    rows = np.random.default_rng(0).permutation(len(vectors))[: 2 * count]
     rows = np.concatenate([np.sort(rows[:count]), np.sort(rows[count:])])
     queries = np.ascontiguousarray(vectors[rows])
-    scores, positions = ExactSearcher(vectors, check=False).search(queries, depth + 1)
+    scores, positions = ExactSearcher(vectors).search(queries, depth + 1)
     own = positions == rows[:, None]
     # Where the query is not among its own neighbours, equal rows fill the list: then the last one goes.
     own[~own.any(axis=1), -1] = True
