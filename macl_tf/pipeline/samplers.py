@@ -218,8 +218,8 @@ def draw_epoch(weights: np.ndarray, num_draws: int, *, seed: int, epoch: int) ->
 def repeat_pass(factors: np.ndarray, *, seed: int, epoch: int, number: int = 0) -> np.ndarray:
     """One pass of repeat-factor sampling, shuffled: positions in the (N,) factors, about as many as their sum.
 
-    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `number` is that of the pass in
-    the epoch.
+    Image i comes floor(f_i) times, plus once more with probability f_i - floor(f_i). `streams.repeat_by_factor` is the
+    same for a stream without random access. `number` is that of the pass within the epoch.
 
     Reference:
         Gupta, Dollar and Girshick, "LVIS", CVPR 2019.
