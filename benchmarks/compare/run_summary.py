@@ -1,6 +1,6 @@
-"""A finished run as a small JSON file, and as a table of the documents.
+"""Finished runs of one archive as a small JSON file, and as a table of the documents.
 
-python -m benchmarks.compare.run_summary RUN benchmarks/results/ucm.json
+python -m benchmarks.compare.run_summary RUN [RUN ...] benchmarks/results/ucm.json
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ from macl_tf.files import read_json, write_json
 
 FIGURES = {
     "ndcg@100_jaccard": "NDCG@100, Jaccard gain",
-    "map_rarest_third": "mAP per label, rarest third of labels",
-    "map_per_label": "mAP per label, mean over labels",
+    "map_rarest_third": "mAP, rarest third",
     "map_jaccard50": "mAP, Jaccard >= 0.5",
-    "map_any": "mAP, shares a label",
-    "wap@100": "WAP@100, shared labels",
 }
 
 
@@ -37,33 +34,35 @@ def summary(run: Path) -> dict[str, Any]:
         "settings": settings_without_places(settings),
         "split": metrics["split"],
         "best_epoch": metrics["best_epoch"],
-        "num_queries": metrics["trained"]["projection"]["num_queries"],
+        "num_queries": metrics["trained"]["backbone"]["num_queries"],
+        "descriptor": metrics["descriptor"],
         "figures": {
-            descriptor: {
-                state: {key: metrics[state][descriptor][key] for key in FIGURES} for state in ("untrained", "trained")
-            }
-            for descriptor in ("projection", "backbone")
+            state: {by: {key: found[key] for key in FIGURES} for by, found in metrics[state].items()}
+            for state in ("untrained", "trained")
         },
     }
 
 
 def table(result: dict[str, Any]) -> str:
-    """The documents' table of a summary."""
-    columns = [(state, descriptor) for descriptor in ("projection", "backbone") for state in ("untrained", "trained")]
-    rows = [
-        [title, *(f"{result['figures'][descriptor][state][key]:.3f}" for state, descriptor in columns)]
-        for key, title in FIGURES.items()
-    ]
-    return markdown(["metric", *(f"{descriptor}, {state}" for state, descriptor in columns)], rows)
+    """The documents' table: no training, then each run by the descriptor that its search uses and by the others."""
+    first = result["runs"][0]
+    rows = [["none", "backbone", first["figures"]["untrained"]["backbone"]]]
+    for run in result["runs"]:
+        chosen, found = run["descriptor"], run["figures"]["trained"]
+        kind = {"head": "the head, on features computed once"}.get(run["settings"]["trainable"], "everything")
+        for by in (chosen, *(name for name in found if name != chosen)):
+            rows.append([kind, f"**{by}**" if by == chosen else by, found[by]])
+    cells = [[kind, by, *(f"{found[key]:.3f}" for key in FIGURES)] for kind, by, found in rows]
+    return markdown(["training", "descriptor", *FIGURES.values()], cells, "ll")
 
 
 def main() -> None:
     """Writes the JSON file and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a finished run")
+    parser.add_argument("runs", type=Path, nargs="+", help="finished runs")
     parser.add_argument("output", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    result = summary(options.run)
+    result = {"runs": [summary(run) for run in options.runs]}
     write_json(options.output, result)
     print(table(result))
 
