@@ -43,6 +43,7 @@ ONLY = {
     "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
     "keras_hub": {"models/backbones.py"},
+    "openvino": {"models/runtimes.py"},
     "rasterio": {"datasets/tiff.py"},
     "pyarrow": {"index/parquet.py"},
     "scann": {"index/searchers/scann.py"},
@@ -66,7 +67,7 @@ LIGHT = (
     "search.showing",
 )
 PURE = {"labels.py", "metrics", "pipeline/samplers.py", "evaluation/report.py", "training/settings.py",
-        "models/descriptor_names.py", "files.py", "versions.py"}  # fmt: skip
+        "models/descriptor_names.py", "models/runtimes.py", "files.py", "versions.py"}  # fmt: skip
 
 
 def modules():

@@ -7,7 +7,17 @@ import pytest
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses.registry import LOSSES, OF_MACL
 from macl_tf.models.descriptors import descriptor_model
-from macl_tf.training.build import follows_schedule, make_loss, objective, own_number, targets, trained_model
+from macl_tf.training import build
+from macl_tf.training.build import (
+    chosen_precision,
+    follows_schedule,
+    has_bfloat16,
+    make_loss,
+    objective,
+    own_number,
+    targets,
+    trained_model,
+)
 from macl_tf.training.settings import Settings
 from tests.loss_checks import eagerly
 
@@ -103,3 +113,31 @@ def test_what_does_not_suit_the_loss_is_said():
         trained_model(small_encoder(), Settings(microbatch=100), LABELS)
     with pytest.raises(ValueError, match="loss must be one of"):
         Settings(loss="supcon")
+
+
+@pytest.mark.parametrize(
+    ("changes", "bfloat16", "expected"),
+    [
+        ({}, True, "mixed_bfloat16"),
+        ({}, False, "float32"),
+        ({"backbone": "efficientnet-lite0"}, True, "float32"),  # depthwise convolutions
+        ({"backbone": "keras:MobileNetV2"}, True, "float32"),
+        ({"backbone": "keras:VGG16", "head": "spoc", "descriptor": "spoc"}, True, "mixed_bfloat16"),
+        ({"trainable": "head"}, True, "float32"),
+        ({"precision": "mixed_float16"}, False, "mixed_float16"),
+        ({"precision": "float32"}, True, "float32"),
+    ],
+)
+def test_precision_auto_takes_what_trains_faster_on_this_processor(changes, bfloat16, expected, monkeypatch):
+    monkeypatch.setattr(build, "has_bfloat16", lambda: bfloat16)
+    settings = Settings(**{"precision": "auto", "image_size": 64, **changes})
+    assert chosen_precision(settings) == expected
+    assert keras.config.dtype_policy().name == "float32"  # deciding changes nothing
+
+
+def test_a_processor_with_bfloat16_is_told_by_its_flags(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not has_bfloat16(cpuinfo)
+    for flags, expected in (("avx2 avx512f", False), ("avx2 avx512_bf16 amx", True), ("amx_tile amx_bf16", True)):
+        cpuinfo.write_text(f"processor : 0\nflags : fpu {flags}\n\nprocessor : 1\nflags : fpu {flags}\n")
+        assert has_bfloat16(cpuinfo) is expected

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from macl_tf.cli import main
+from macl_tf.embedding.shards import read_shards
 from macl_tf.export.model_info import describe_backbone
 from macl_tf.export.saved_model import ExportedEncoder
 from macl_tf.models.descriptors import descriptor_model, turned
@@ -53,6 +54,14 @@ def test_it_is_indexed_searched_and_brought_up_to_date(tiles, tmp_path, capsys):
         assert main(["search", str(served), str(tiles / f"{kind}0.png"), "-k", "4"]) == 0
         found = [line.split()[2] for line in capsys.readouterr().out.splitlines()[2:] if line.strip()]
         assert found[0] == f"{kind}0.png" and all(name.startswith(kind) for name in found), found
+
+    pytest.importorskip("openvino")
+    assert main(["embed", str(served), "--input", str(tiles), "--output", str(tmp_path / "shards"), "--quiet"]) == 0
+    fast = ["--output", str(tmp_path / "fast"), "--quiet", "--runtime", "openvino"]
+    assert main(["embed", str(served), "--input", str(tiles), *fast]) == 0
+    by_tensorflow, by_openvino = (read_shards(tmp_path / name)[1] for name in ("shards", "fast"))
+    assert (by_tensorflow * by_openvino).sum(axis=1).min() > 0.999
+    capsys.readouterr()
 
     Image.fromarray(texture("fine", 7)).save(tiles / "fine7.png")
     (tiles / "coarse3.png").unlink()

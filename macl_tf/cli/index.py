@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES
 from macl_tf.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ def add_commands(commands: Any) -> None:
         option("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")
         option("--quiet", action="store_true", help="no progress")
 
+    def add_runtime(option: Callable[..., Any]) -> None:
+        option("--runtime", choices=RUNTIMES, default=RUNTIMES[0], help=RUNTIME_HELP)
+
     option = command("export", "turn a run into a SavedModel, an index and what serves them", EXPORT_HELP, run_export,
                      after_interrupt="What was published is whole; the same command goes on.")  # fmt: skip
     option("--run-dir", metavar="RUN", required=True, help="a finished run")
@@ -119,6 +123,7 @@ def add_commands(commands: Any) -> None:
     option("--thumbnail", type=int, default=128, help="longest side of the small pictures in the index (128); 0: none")
     option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
     add_build(option)
+    add_runtime(option)
 
     option = command("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
                      after_interrupt="The same command goes on after the last finished shard.")  # fmt: skip
@@ -129,6 +134,7 @@ def add_commands(commands: Any) -> None:
     option("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
     option("--workers", type=int, default=2, help="threads that read images (2)")
     option("--quiet", action="store_true", help="no progress")
+    add_runtime(option)
 
     option = command("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
                      after_interrupt="The index is as it was.")  # fmt: skip
@@ -141,6 +147,7 @@ def add_commands(commands: Any) -> None:
     option("--table", metavar="FILE", help="label table of the images, to show and filter by")
     option("--output", metavar="SERVED", default="served", help="with --backbone: folder to write to (served)")
     add_build(option)
+    add_runtime(option)
 
     option = command("search", "find the tiles most like a picture", SEARCH_HELP, run_search, more="images")
     option("images", metavar="IMAGE", nargs="*", help="pictures of any common kind")
@@ -187,6 +194,7 @@ def run_export(options: argparse.Namespace) -> int:
         keep=options.keep,
         thumbnail_size=options.thumbnail,
         discard_changes=options.discard_changes,
+        runtime=options.runtime,
         progress=not options.quiet,
     )
     return 0
@@ -200,7 +208,7 @@ def run_embed(options: argparse.Namespace) -> int:
 
     source = FolderSource(options.input, options.table or None)  # first, since a wrong path fails here
     report = embed_images(
-        ExportedEncoder.load(options.served),
+        ExportedEncoder.load(options.served, runtime=options.runtime),
         source,
         Path(options.output),
         shard_size=options.shard_size,
@@ -234,6 +242,7 @@ def run_index(options: argparse.Namespace) -> int:
             settings,
             table=options.table,
             discard_changes=options.discard_changes,
+            runtime=options.runtime,
             progress=not options.quiet,
             **build,
         )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES, check_runtime
 
 SERVE_HELP = """\
 Serves a folder that `macl export` wrote: an HTTP API, described at /api/v1/openapi.json, and a page. Listens on this
@@ -38,6 +41,7 @@ def add_commands(commands: Any) -> None:
     option("--allow-host", action="append", default=[], metavar="NAME", help=names)
     option("--root-path", default="", metavar="PREFIX", help="path under which a proxy shows it, like /tiles")
     option("--encoder-url", metavar="URL", help="the encoder in TensorFlow Serving: http://HOST:8501/v1/models/encoder")
+    option("--runtime", choices=RUNTIMES, default=RUNTIMES[0], help=RUNTIME_HELP)
     option(
         "--base-map", metavar="URL", help="pictures below the page's map: https://HOST/{z}/{x}/{y}.png; none by default"
     )
@@ -53,6 +57,8 @@ def run_serve(options: argparse.Namespace) -> int:
     """`macl serve`."""
     if missing := [module.replace("_", "-") for module in _MODULES if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
+    check_runtime(options.runtime)
+    from macl_tf.search.encoders import load_encoder
     from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
     from macl_tf.server.server import listen, server_of, url_of
@@ -77,6 +83,7 @@ def run_serve(options: argparse.Namespace) -> int:
             encoder,
             root_path=options.root_path,
             base_map=base_map,
+            load=partial(load_encoder, runtime=options.runtime),
             started=lambda: print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True),
         )
         with suppress(KeyboardInterrupt):

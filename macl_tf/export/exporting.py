@@ -27,6 +27,7 @@ from macl_tf.index.items import Items
 from macl_tf.index.journal import lock_path
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.index.version import Stored
+from macl_tf.models.runtimes import RUNTIMES, check_runtime
 from macl_tf.training.run_directory import archive_of, finished_run
 from macl_tf.training.settings import Settings
 
@@ -46,6 +47,7 @@ def export_run(
     keep: int = 2,
     thumbnail_size: int = 128,
     discard_changes: bool = False,
+    runtime: str = RUNTIMES[0],
     progress: bool = True,
 ) -> Path:
     """Writes everything that serves a run: `encoder/`, `index/`, `retriever/` and `deploy/`.
@@ -66,6 +68,7 @@ def export_run(
         keep: Versions to keep of each part, 0 for all.
         thumbnail_size: Longest side in pixels of the small pictures that the index holds; 0 for none.
         discard_changes: Whether a new index may leave out upserts and deletes made on the old one.
+        runtime: What computes the embeddings, "tensorflow" or "openvino".
         progress: Whether to show bars and what was written.
 
     Returns:
@@ -77,6 +80,7 @@ def export_run(
             this works, or a setting is out of range.
         BlockingIOError: If another process exports to `served` or indexes there. Then nothing was written.
     """
+    check_runtime(runtime)
     run, served = finished_run(run_dir), Path(served).expanduser()
     say: Callable[[str], None] = print if progress else lambda *_: None
     archive = archive_of(run, data_dir, table)[0] if with_index else None
@@ -89,7 +93,7 @@ def export_run(
             check_changes(served / "index", discard_changes)  # the index will be new: before a new encoder shows
         # Old ones go at the end, when it is known who needs them.
         path = export_encoder(run, served, descriptor=descriptor)
-        encoder = ExportedEncoder.load(served, int(path.name))
+        encoder = ExportedEncoder.load(served, int(path.name), runtime)
         say(f"encoder    {path}: {encoder.dim} dimensions, {encoder.image_size} px, {encoder.info['descriptor']}")
         if archive is not None:
             info = {
@@ -129,6 +133,7 @@ def index_untrained(
     keep: int = 2,
     thumbnail_size: int = 128,
     discard_changes: bool = False,
+    runtime: str = RUNTIMES[0],
     progress: bool = True,
 ) -> Path:
     """Makes a folder of images searchable by a pretrained backbone, without a label or any training.
@@ -139,6 +144,7 @@ def index_untrained(
     """
     from macl_tf.models.backbones import check_backbone
 
+    check_runtime(runtime)
     check_backbone(settings.backbone, imagenet=settings.weights == "imagenet")
     served, source = Path(served).expanduser(), FolderSource(folder, table)
     say: Callable[[str], None] = print if progress else lambda *_: None
@@ -147,7 +153,7 @@ def index_untrained(
         root = served / "index"
         check_changes(root, discard_changes)
         path = export_backbone(settings, served)
-        encoder = ExportedEncoder.load(served, int(path.name))
+        encoder = ExportedEncoder.load(served, int(path.name), runtime)
         say(f"encoder    {path}: {settings.backbone}, {encoder.dim} dimensions, {encoder.image_size} px")
         shards = served / f"shards-{encoder.info['sha256'][:8]}-{thumbnail_size}"
         print(embed_images(encoder, source, shards, thumbnail_size=thumbnail_size, progress=progress))

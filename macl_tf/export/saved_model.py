@@ -1,7 +1,7 @@
 """The encoder as a SavedModel that TensorFlow alone serves: bytes or pixels in, unit-norm embeddings out.
 
-The weights are constants of the graph, not variables: the runtime then folds batch normalisation into the
-convolutions, which takes a third off the time of a batch of one.
+The weights are constants of the graph, not variables, and batch normalisation is folded into the convolutions
+(`models/inference.py`). OpenVINO can compute the same graph in TensorFlow's place (`models/runtimes.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from macl_tf.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.datasets.images import resize_image
 from macl_tf.export.image_graph import decode_batch, resize_batch
 from macl_tf.export.warmup import write_warmup
+from macl_tf.models.runtimes import RUNTIMES, check_runtime, openvino_function
 
 KIND = "encoder"
 Tensor = Any
@@ -101,6 +102,8 @@ def _holding(served: str | os.PathLike[str], info: dict[str, Any]) -> Path | Non
 
 def save_encoder(model: Any, info: dict[str, Any], path: Path) -> None:
     """Writes a Keras model from pixels (B, S, S, 3) to (B, D) as a SavedModel with the signatures above."""
+    from macl_tf.models.inference import graph_encoder
+
     size, dim = info["image_size"], info["dim"]
     encode = graph_encoder(model, size)
 
@@ -126,21 +129,8 @@ def save_encoder(model: Any, info: dict[str, Any], path: Path) -> None:
     signatures = {"serving_default": serving_default, "embed_pixels": embed_pixels, "model_info": model_info}
     module = tf.Module(name="encoder")
     module.signatures_ = list(signatures.values())
+    module.encode = encode  # what another runtime takes: pixels of its size in, without decoding and resizing
     tf.saved_model.save(module, os.fspath(path), signatures=signatures)
-
-
-def graph_encoder(model: Any, size: int) -> Any:
-    """A function from pixels (B, S, S, 3) float32, B >= 1, to (B, D) that holds the weights as constants."""
-    trained = [variable.numpy() for variable in model.trainable_variables]
-    others = [variable.numpy() for variable in model.non_trainable_variables]
-
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)])
-    def encode(pixels: Tensor) -> Tensor:
-        values = [[tf.constant(value) for value in group] for group in (trained, others)]
-        embedding, _ = model.stateless_call(*values, pixels, training=False)
-        return embedding
-
-    return encode
 
 
 def embed_bytes(encode: Any, image_bytes: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +147,7 @@ class ExportedEncoder:
     side in pixels at which it sees an image, `label_names` are those that it was trained with.
     """
 
-    def __init__(self, loaded: Any, version: int) -> None:
+    def __init__(self, loaded: Any, version: int, runtime: str = RUNTIMES[0]) -> None:
         self._loaded = loaded  # the functions live as long as it does
         self._signatures = loaded.signatures
         self.version = version
@@ -166,18 +156,30 @@ class ExportedEncoder:
         self.dim: int = self.info["dim"]
         self.image_size: int = self.info["image_size"]
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
+        self._run = openvino_function(loaded.encode.concrete_functions[0]) if runtime == "openvino" else None
 
     @classmethod
-    def load(cls, served: str | os.PathLike[str], version: int | None = None) -> ExportedEncoder:
-        """Loads a version of SERVED/encoder, the newest by default; an ArtifactError if it is missing or damaged."""
+    def load(
+        cls, served: str | os.PathLike[str], version: int | None = None, runtime: str = RUNTIMES[0]
+    ) -> ExportedEncoder:
+        """Loads a version of SERVED/encoder, the newest by default, into a runtime: "tensorflow" or "openvino".
+
+        Raises:
+            ArtifactError: If it is missing or damaged.
+            ImportError: If OpenVINO is not installed.
+            ValueError: For another runtime, or an encoder that OpenVINO cannot run.
+        """
+        check_runtime(runtime)
         path, _ = open_version(Path(served) / KIND, KIND, version)
-        return cls(tf.saved_model.load(os.fspath(path)), int(path.name))
+        return cls(tf.saved_model.load(os.fspath(path)), int(path.name), runtime)
 
     def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Images of one size, (B, H, W, 3) uint8 RGB, resized in the graph, to (B, D) float32 of unit norm."""
         pixels = np.asarray(pixels)
         if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape[1:]:
             raise ValueError(f"pixels must be (B, H, W, 3) uint8, got {pixels.shape} {pixels.dtype}.")
+        if self._run is not None:
+            return self._run(resize_batch(tf.constant(pixels), self.image_size).numpy())
         return self._signatures["embed_pixels"](pixels=tf.constant(pixels))["embedding"].numpy()
 
     def embed_bytes(
@@ -192,9 +194,14 @@ class ExportedEncoder:
         embeddings, valid = [np.empty((0, self.dim), np.float32)], [np.empty(0, bool)]
         for start in _starts(len(images), batch_size):
             part = tf.constant(list(images[start : start + batch_size]), tf.string)
-            output = self._signatures["serving_default"](image_bytes=part)
-            embeddings.append(output["embedding"].numpy())
-            valid.append(output["valid"].numpy())
+            if self._run is None:
+                output = self._signatures["serving_default"](image_bytes=part)
+                found, decoded = output["embedding"].numpy(), output["valid"].numpy()
+            else:
+                pixels, decoded = (tensor.numpy() for tensor in decode_batch(part, self.image_size))
+                found = np.where(decoded[:, None], self._run(pixels), np.float32(0))
+            embeddings.append(found)
+            valid.append(decoded)
         return np.concatenate(embeddings), np.concatenate(valid)
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 64) -> NDArray[np.float32]:

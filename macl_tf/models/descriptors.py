@@ -125,8 +125,9 @@ def turned(model: keras.Model, turns: int) -> keras.Model:
 
 def _quarter_turns(pixels: Tensor, quarters: int) -> Tensor:
     turned = keras.ops.transpose(pixels, (0, 2, 1, 3)) if quarters % 2 else pixels
-    flipped = {0: (), 1: (1,), 2: (1, 2), 3: (2,)}[quarters]
-    return keras.ops.flip(turned, axis=flipped) if flipped else turned
+    for axis in {0: (), 1: (1,), 2: (1, 2), 3: (2,)}[quarters]:  # one by one, as OpenVINO knows it
+        turned = keras.ops.flip(turned, axis=axis)
+    return turned
 
 
 def searchable(model: keras.Model) -> keras.Model:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from macl_tf.artifacts import open_encoder
 from macl_tf.datasets.images import resize_image
+from macl_tf.models.runtimes import RUNTIMES
 
 _BATCH = 64  # pictures that are embedded together
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -50,10 +51,17 @@ class Encoder:
         return np.concatenate(rows)
 
 
-def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = None, *, verify: bool = True) -> Encoder:
+def load_encoder(
+    served: Path,
+    made_with: Mapping[str, Any],
+    url: str | None = None,
+    *,
+    verify: bool = True,
+    runtime: str = RUNTIMES[0],
+) -> Encoder:
     """The encoder that an index was made with, whose manifest says of it what `made_with` is.
 
-    It is loaded here, or asked in a TensorFlow Serving at `url`, the model's "http://HOST:8501/v1/models/encoder".
+    It is loaded here, into a runtime, or asked in a TensorFlow Serving at `url`, the model's "http://HOST:8501/v1/models/encoder".
     `verify` compares the SHA-256 of every file first. Raises ArtifactError if it is missing, damaged, or another one
     under the same number, ConnectionError if the server does not answer, and ValueError if that holds another one.
     """
@@ -62,7 +70,7 @@ def load_encoder(served: Path, made_with: Mapping[str, Any], url: str | None = N
     if url is None:
         from macl_tf.export.saved_model import ExportedEncoder
 
-        return Encoder(version, facts, ExportedEncoder.load(served, version).embed_pixels)
+        return Encoder(version, facts, ExportedEncoder.load(served, version, runtime).embed_pixels)
     remote = RemoteEncoder(url, version)
     if (held := remote.info().get("sha256")) != facts["sha256"]:
         raise ValueError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, ROBUST, last_stages
+from macl_tf.models.runtimes import RUNTIMES
 
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
 # do, and batches of several tiles a class; our ResNet-18 has no published weights of its own, and small tiles suit it;
@@ -110,6 +111,11 @@ class Settings:
     feature_views: int = setting(
         8, "augmented views of each tile whose features are kept for trainable=head, 0: none", at_least=0
     )
+    runtime: str = setting(
+        RUNTIMES[0],
+        "what computes features for trainable=head; openvino (extra openvino) is faster on processors",
+        one_of=RUNTIMES,
+    )
     freeze_norms: bool = setting(False, "keep the backbone's batch normalisation as it began")
     # The loss
     loss: str = setting(
@@ -149,7 +155,12 @@ class Settings:
     weight_decay: float = setting(1e-4, "AdamW's weight decay", at_least=0)
     warmup_epochs: float = setting(2.0, "epochs of linear warm-up before the cosine decay", at_least=0)
     early_stopping: int = setting(0, "stop after this many epochs without a better validation; 0 never", at_least=0)
-    precision: str = setting("float32", "of layers", one_of=("float32", "mixed_float16", "mixed_bfloat16"))
+    precision: str = setting(
+        "float32",
+        "of layers in training; auto: mixed_bfloat16 where the processor has AVX512_BF16 or AMX and the network no "
+        "depthwise convolutions, else float32",
+        one_of=("float32", "mixed_float16", "mixed_bfloat16", "auto"),
+    )
     seed: int = setting(0, "of the archive, split, weights, draws and augmentation", at_least=0)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,9 @@ from macl_tf.models.descriptor_names import HEAD, ROBUST
 from macl_tf.models.descriptors import all_descriptors, beside_pretrained, descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
+from macl_tf.models.inference import embedding_function
 from macl_tf.models.pretrained import check_weights
+from macl_tf.models.runtimes import check_runtime
 from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS, Sampler, make_sampler
@@ -77,11 +80,10 @@ def _train(
     if not begun and asked.weights not in ("", "imagenet"):
         check_weights(Path(asked.weights))  # before an archive is prepared
     check_backbone(asked.backbone, imagenet=asked.weights == "imagenet")
+    check_runtime(asked.runtime)
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(asked.seed)
-    keras.config.set_dtype_policy(asked.precision)
-
     task = _read_task(asked, run, begun=begun, progress=progress)
     stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
     if run_directory.has_progress(run) != begun:
@@ -97,6 +99,7 @@ def _train(
     settings, devices = task.settings, training_devices()
     test_images = load_images(task.archive, task.splits.test, settings.image_size, progress=progress)
 
+    keras.config.set_dtype_policy(build.chosen_precision(settings))
     # Again: preparing an archive, which only its first run does, draws random numbers too.
     keras.utils.set_random_seed(settings.seed)
     labelled = task.archive.labels[task.splits.train].any(axis=1)
@@ -437,13 +440,17 @@ def backbone_features(
 ) -> Callable[[np.ndarray, int], FeatureViews]:
     """From positions in an archive and a number of augmented views to their features, computed once."""
     backbone = backbone_part(encoder)
-    key = f"{settings.backbone} {settings.precision} {weights_digest(backbone.weights)}"
+    key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}"
+
+    @cache
+    def function() -> Callable[[np.ndarray], np.ndarray]:  # only where there is something to compute
+        return embedding_function(backbone, settings.image_size, settings.runtime)
 
     def features(indices: np.ndarray, views: int) -> FeatureViews:
         return feature_views(
             archive,
             indices,
-            backbone.predict_on_batch,
+            lambda pixels: function()(pixels),
             backbone=key,
             image_size=settings.image_size,
             views=views,
