@@ -68,7 +68,7 @@ def export_run(
         keep: Versions to keep of each part, 0 for all.
         thumbnail_size: Longest side in pixels of the small pictures that the index holds; 0 for none.
         discard_changes: Whether a new index may leave out upserts and deletes made on the old one.
-        runtime: What computes the embeddings, "tensorflow" or "openvino".
+        runtime: What computes the embeddings, one of `models.runtimes.RUNTIMES`.
         progress: Whether to show bars and what was written.
 
     Returns:

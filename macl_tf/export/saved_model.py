@@ -156,13 +156,13 @@ class ExportedEncoder:
         self.dim: int = self.info["dim"]
         self.image_size: int = self.info["image_size"]
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
-        self._run = openvino_function(loaded.encode.concrete_functions[0]) if runtime == "openvino" else None
+        self._run = None if runtime == "tensorflow" else openvino_function(loaded.encode.concrete_functions[0], runtime)
 
     @classmethod
     def load(
         cls, served: str | os.PathLike[str], version: int | None = None, runtime: str = RUNTIMES[0]
     ) -> ExportedEncoder:
-        """Loads a version of SERVED/encoder, the newest by default, into a runtime: "tensorflow" or "openvino".
+        """Loads a version of SERVED/encoder, the newest by default, into one of `runtimes.RUNTIMES`.
 
         Raises:
             ArtifactError: If it is missing or damaged.

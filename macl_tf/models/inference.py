@@ -21,8 +21,8 @@ def embedding_function(model: keras.Model, size: int, runtime: str) -> Callable[
     """A model from pixels (B, S, S, 3) to (B, D), B >= 1, as a function on arrays that a runtime computes."""
     check_runtime(runtime)
     encode = graph_encoder(model, size)
-    if runtime == "openvino":
-        return openvino_function(encode.get_concrete_function())
+    if runtime != "tensorflow":
+        return openvino_function(encode.get_concrete_function(), runtime)
     return lambda pixels: encode(tf.cast(pixels, tf.float32)).numpy()
 
 

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-RUNTIMES = ("tensorflow", "openvino")
-RUNTIME_HELP = "what computes embeddings: tensorflow (default) or openvino, faster on processors (extra openvino)"
+RUNTIMES = ("tensorflow", "openvino", "openvino-bf16")
+RUNTIME_HELP = (
+    "what computes embeddings: tensorflow (default); openvino, faster on processors (extra openvino); or "
+    "openvino-bf16, faster and less exact with AVX512_BF16 or AMX"
+)
 Pixels = NDArray[Any]  # (B, S, S, 3) in 0 to 255
 _PART = 8  # pictures that a core takes at a time: their maps stay in its caches
 
@@ -22,18 +25,19 @@ def check_runtime(runtime: str) -> None:
     """Raises a ValueError for a name that is none of `RUNTIMES`, an ImportError for one that is not installed."""
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got '{runtime}'.")
-    if runtime == "openvino" and find_spec("openvino") is None:
-        raise ImportError("runtime=openvino needs OpenVINO: pip install 'macl_tf[openvino]', or take tensorflow.")
+    if runtime != "tensorflow" and find_spec("openvino") is None:
+        raise ImportError(f"runtime={runtime} needs OpenVINO: pip install 'macl_tf[openvino]', or take tensorflow.")
 
 
-def openvino_function(graph: Any) -> Callable[[Pixels], NDArray[np.float32]]:
+def openvino_function(graph: Any, runtime: str) -> Callable[[Pixels], NDArray[np.float32]]:
     """A TensorFlow graph without variables, compiled by OpenVINO for this processor.
 
-    OpenVINO computes in bfloat16 where the processor has instructions for it (AVX512_BF16, AMX), else in float32.
     Several pictures go to the cores in small parts, each core by itself; a single one is shared by all cores.
 
     Args:
         graph: A concrete tf.function from pixels (B, S, S, 3) float32 to (B, D).
+        runtime: "openvino" computes in float32, "openvino-bf16" in bfloat16 where the processor has instructions for it
+            (AVX512_BF16, AMX), else in float32 too.
 
     Returns:
         Function from pixels of any numeric type to (B, D) float32. Any number of threads may call it, one at a time
@@ -45,6 +49,7 @@ def openvino_function(graph: Any) -> Callable[[Pixels], NDArray[np.float32]]:
     import openvino
 
     core = openvino.Core()
+    precision = {"INFERENCE_PRECISION_HINT": "bf16" if runtime == "openvino-bf16" else "f32"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "graph.pb"
         file.write_bytes(graph.graph.as_graph_def().SerializeToString())
@@ -52,8 +57,8 @@ def openvino_function(graph: Any) -> Callable[[Pixels], NDArray[np.float32]]:
             model = core.read_model(file)
             # By name: what nothing uses, such as the number of a batch's rows, is an output of a plain graph too.
             model = openvino.Model([model.output(graph.outputs[0].name)], model.get_parameters())
-            alone = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-            by_core = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+            alone = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY", **precision})
+            by_core = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", **precision})
         except RuntimeError as error:
             lines = [line.removeprefix("-- ") for line in str(error).splitlines() if line.startswith("-- ")]
             said = lines[-1] if lines else error

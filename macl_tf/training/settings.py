@@ -113,7 +113,8 @@ class Settings:
     )
     runtime: str = setting(
         RUNTIMES[0],
-        "what computes features for trainable=head; openvino (extra openvino) is faster on processors",
+        "what computes features for trainable=head; openvino (extra openvino) is faster on processors, openvino-bf16 "
+        "faster still and less exact with AVX512_BF16 or AMX",
         one_of=RUNTIMES,
     )
     freeze_norms: bool = setting(False, "keep the backbone's batch normalisation as it began")
