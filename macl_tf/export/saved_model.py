@@ -156,6 +156,11 @@ class ExportedEncoder:
         self.dim: int = self.info["dim"]
         self.image_size: int = self.info["image_size"]
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
+        if runtime != "tensorflow" and not hasattr(loaded, "encode"):
+            raise ValueError(
+                f"runtime={runtime} needs an encoder that this macl_tf exported, but this one is older. Export it again, "
+                "with another --output, or take runtime=tensorflow."
+            )
         self._run = None if runtime == "tensorflow" else openvino_function(loaded.encode.concrete_functions[0], runtime)
 
     @classmethod
