@@ -158,8 +158,8 @@ class ExportedEncoder:
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
         if runtime != "tensorflow" and not hasattr(loaded, "encode"):
             raise ValueError(
-                f"runtime={runtime} needs an encoder that this macl_tf exported, but this one is older. Export it again, "
-                "with another --output, or take runtime=tensorflow."
+                f"runtime={runtime} needs an encoder that this macl_tf exported, but this one is older. Export it "
+                "again, with another --output, or take runtime=tensorflow."
             )
         self._run = None if runtime == "tensorflow" else openvino_function(loaded.encode.concrete_functions[0], runtime)
 
