@@ -488,7 +488,7 @@ def test_only_macl_reads_its_own_settings():
     [
         (["ucm"], "needs|starts from an encoder: name it with --encoder. Make it by: python train.py"),
         (["ucm_random_start"], "needs the tiles of 'ucm': name their folder with --data-dir"),
-        (["ucm_random_start", "--encoder", "x"], "starts from random weights: leave --encoder out"),
+        (["ucm_random_start", "--encoder", "x"], "starts from what its settings say: leave --encoder out"),
         (["synthetic", "--encoder", "no.keras"], "--encoder must be a file, 'no.keras' is none"),
         (["ucm_random_start", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["ucm_random_start", "--out", "x.json"], "--out must be a .parquet file"),

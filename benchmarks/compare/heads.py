@@ -254,7 +254,7 @@ def work(turn: tuple[Any, list[str], float, bool]) -> tuple[Any, dict[str, Any]]
 
 def train(experiment: Experiment, options: argparse.Namespace) -> None:
     """Tunes, trains and evaluates what is missing."""
-    shared = [*settings_of_all(experiment, options), "trainable=head"]
+    shared = settings_of_all(experiment, options)
     made = made_by("benchmarks.compare", ["tensorflow", "tensorflow-cpu", "keras", "numpy", "scikit-learn"])
     head = {"command": made["command"], "versions": made["versions"]}
     wanted, known, missing = trials_asked(experiment, options, shared)

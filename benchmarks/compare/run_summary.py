@@ -27,6 +27,7 @@ def summary(run: Path) -> dict[str, Any]:
     command = versions.pop("command")
     words = command[1:] if command[:1] == ["train"] else command
     words = [word for before, word in zip(["", *words], words, strict=False) if "--run-dir" not in (before, word)]
+    words = [word for word in words if word != "--quiet"]
     settings = tomllib.loads((run / "settings.toml").read_text(encoding="utf-8"))
     return {
         "command": "python train.py " + " ".join(without_places(words, {"--data-dir": "DIR"})),
@@ -62,7 +63,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="finished runs")
     parser.add_argument("output", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    result = {"runs": [summary(run) for run in options.runs]}
+    runs = [summary(run) for run in options.runs]
+    result = {"command": runs[0]["command"], "num_queries": runs[0].pop("num_queries"), "runs": runs}
     write_json(options.output, result)
     print(table(result))
 
