@@ -33,7 +33,7 @@ PREPROCESSING = (
     "triangle filter (Pillow's BILINEAR), whatever the aspect ratio. Pixels 0 to 255; scaling is in the graph."
 )
 # Settings that are paths: a file's name is kept, the folders of the machine are nobody's business.
-_PATHS = ("data_dir", "table", "weights", "backbone")
+_PATHS = ("data_dir", "table", "weights", "backbone", "features")
 _PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras")
 
 

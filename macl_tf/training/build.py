@@ -11,8 +11,7 @@ import keras
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses import ProxyHead, registry
 from macl_tf.models.cached_gradients import CachedGradients
-from macl_tf.models.descriptor_names import HEAD
-from macl_tf.models.encoders import build_encoder, classified, spoc_encoder
+from macl_tf.models.encoders import build_encoder, classified, spoc_encoder, vector_encoder
 from macl_tf.models.fast_layers import fast
 from macl_tf.models.fine_tuning import set_trainable
 from macl_tf.training.optimizer import BackboneAdamW
@@ -61,6 +60,12 @@ def make_encoder(settings: Settings) -> keras.Model:
     return encoder
 
 
+def make_head(settings: Settings, width: int) -> keras.Model:
+    """What stands in place of an encoder for vectors from elsewhere, (B, width): a head, from weights of another."""
+    weights = settings.weights if settings.weights != "imagenet" else None
+    return vector_encoder(width, embedding_dim=settings.embedding_dim, weights=weights or None)
+
+
 def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> keras.Model:
     """The model that `fit` sees: the encoder, with the loss's proxies or a classifier behind it, or by microbatches."""
     check_microbatch(settings)
@@ -70,7 +75,7 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
         model = keras.Model(encoder.inputs, proxies, name="encoder")
     if settings.classifies:
         model = classified(encoder, num_labels, head=proxies)
-    whole = not settings.microbatch or settings.trainable == HEAD  # features of a batch take no memory
+    whole = not settings.microbatch or settings.trains_head  # features of a batch take no memory
     return model if whole else CachedGradients(model, settings.microbatch)
 
 

@@ -50,6 +50,11 @@ class Settings:
         "all labels of a tile, or its scene class alone, which brings head=spoc and sampler=classes",
         one_of=("all", "scene"),
     )
+    features: str = setting(
+        "",
+        "vectors of the tiles from elsewhere, to train a head on in place of pictures: a Parquet, NPZ or STAC file, or "
+        "a folder of them",
+    )
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
@@ -148,11 +153,22 @@ class Settings:
             check_value(field, getattr(self, field.name))
         if last_stages(self.trainable) is None and self.trainable == HEAD and self.head != "projection":
             raise ValueError(f"trainable=head needs head=projection, which has a head to train, got head={self.head}.")
+        if self.features:
+            for name, needed in (("head", "projection"), ("turns", 1)):
+                if (value := getattr(self, name)) != needed:
+                    raise ValueError(f"{name} must be {needed} with features={self.features}, got {value}.")
+            if last_stages(self.trainable) is not None:
+                raise ValueError(f"trainable must be head or all with features, got {self.trainable}.")
         if self.turns not in (1, 2, 4):
             raise ValueError(f"turns must be 1, 2 or 4, got {self.turns}.")
         if self.descriptor not in self.descriptors:
             known = ", ".join(self.descriptors)
             raise ValueError(f"descriptor must be one of {known} with head={self.head}, got '{self.descriptor}'.")
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether a head alone is trained, on features."""
+        return self.trainable == HEAD or bool(self.features)
 
     @property
     def classifies(self) -> bool:
