@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.datasets.vector_rows import BATCH, IDS, VECTORS, Said, VectorFile, VectorRows, refuse
+from macl_tf.datasets.walk import list_images
 from macl_tf.files import read_json
 
 _PARQUET, _NPZ, _STAC = (".parquet", ".geoparquet", ".gpq", ".pq"), (".npz",), (".json", ".geojson")
@@ -76,9 +77,11 @@ class VectorFiles:
 
 
 def holds_vectors(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a file, or a folder with files of vectors right in it: no served folder is."""
+    """Whether a path is meant as vectors: a file or its name, or a folder that holds files of them and no image."""
     found = Path(path).expanduser()
-    return found.is_file() or (found.is_dir() and bool(_listed(found)))
+    if not found.is_dir():
+        return found.is_file() or found.suffix.lower() in _PARQUET + _NPZ + _STAC
+    return bool(_listed(found)) and next(list_images(found), None) is None
 
 
 def _listed(folder: Path) -> list[Path]:

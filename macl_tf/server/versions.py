@@ -161,8 +161,8 @@ class Versions:
         if made_with["uuid"] not in self._batchers:
             options = self._options
             encoder = self._load(self.served, made_with, options.encoder_url)
-            size = encoder.image_size
-            encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody should wait
+            if size := encoder.image_size:
+                encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody waits
             batcher = Batcher(
                 encoder.embed_pixels,
                 size=options.batch_size,

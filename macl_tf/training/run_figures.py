@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -60,8 +59,8 @@ def draw_run(
         distinct, place = np.unique(np.concatenate([queries, found.reshape(-1)]), return_inverse=True)
         tiles = pictures(distinct)[place.reshape(-1)]
         near = tiles[len(queries) :].reshape(*found.shape, *tiles.shape[1:])
-        shown: tuple[Any, ...] = (tiles[: len(queries)], labels[queries], near, labels[found], scores)
-        contact_sheet(*shown, path, label_names=names, rare=rarest)
+        asked = [*tiles[: len(queries)]]
+        contact_sheet(asked, labels[queries], near, labels[found], scores, path, label_names=names, rare=rarest)
 
     figures: dict[str, Callable[[Path], object]] = {
         "history.png": lambda path: plot_history(history, path, monitor=monitor),
