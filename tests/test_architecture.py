@@ -44,7 +44,7 @@ ONLY = {
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
     "keras_hub": {"models/backbones.py"},
     "rasterio": {"datasets/tiff.py"},
-    "pyarrow": {"index/parquet.py"},
+    "pyarrow": {"index/parquet.py", "datasets/vector_parquet.py"},
     "scann": {"index/searchers/scann.py"},
     "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
     "starlette": {"server/errors.py", "server/guard.py"},

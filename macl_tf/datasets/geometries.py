@@ -80,9 +80,7 @@ def projection_of(column: Mapping[str, Any]) -> Projection | None:
         return None
 
     def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        from rasterio.crs import CRS
-
-        return to_degrees(CRS.from_string(json.dumps(system)), points[:, 0].tolist(), points[:, 1].tolist())
+        return to_degrees(json.dumps(system), points[:, 0].tolist(), points[:, 1].tolist())
 
     return project
 

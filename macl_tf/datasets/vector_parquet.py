@@ -150,7 +150,7 @@ def _said_in(emb: Mapping[str, Any]) -> Said:
     model, sets = emb.get("model"), emb.get("datasets") or emb.get("source_datasets")
     known = model if isinstance(model, dict) else {"name": model}
     source = sets[0].get("name") if isinstance(sets, list) and len(sets) == 1 and isinstance(sets[0], dict) else ""
-    return Said(str(known.get("name") or known.get("id") or ""), str(emb.get("datetime") or ""), str(source or ""))
+    return Said(str(known.get("id") or known.get("name") or ""), str(emb.get("datetime") or ""), str(source or ""))
 
 
 def _storage(type_: Any) -> Any:

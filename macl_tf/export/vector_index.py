@@ -121,16 +121,13 @@ def _encoder(
     source: VectorFiles, head: str | os.PathLike[str] | None, backbone: Settings | None
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Models from vectors (B, F), and from pictures where there is a backbone, to (B, D), and the facts about them."""
-    import keras
-
     from macl_tf.models.backbones import check_backbone, weights_digest
     from macl_tf.models.descriptors import descriptor_model, turned
-    from macl_tf.models.encoders import build_encoder
-    from macl_tf.models.fine_tuning import backbone_part
+    from macl_tf.models.encoders import build_encoder, unit_vectors
+    from macl_tf.models.fine_tuning import backbone_part, with_head
 
     settings = backbone or Settings(dataset="folder", features=os.fspath(source.path), descriptor="backbone")
-    given = keras.Input((source.dim,), name="vectors")
-    of_vectors, run = keras.Model(given, keras.layers.UnitNormalization(dtype="float32")(given)), None
+    of_vectors, run = unit_vectors(source.dim), None
     if head is not None:
         run = finished_run(head)
         its = run_settings(run)
@@ -148,7 +145,7 @@ def _encoder(
         part = backbone_part(build_encoder(backbone.image_size, backbone=backbone.backbone, weights=weights))
         _check_width(source, part.output_shape[1], f"{backbone.backbone} makes")
         digest = weights_digest(part.weights)
-        of_pictures = turned(keras.Model(part.input, of_vectors(part.output)), backbone.turns)
+        of_pictures = turned(with_head(part, of_vectors), backbone.turns)
     made_by = source.model or source.path.name
     return of_vectors, of_pictures, describe_vectors(settings, source.dim, made_by, run=run, backbone_sha256=digest)
 

@@ -88,6 +88,12 @@ def vector_encoder(
     return with_weights(keras.Model(vectors, _projected(vectors, embedding_dim, hidden_dim), name="encoder"), weights)
 
 
+def unit_vectors(width: int) -> keras.Model:
+    """A model from vectors (B, width) to the same of unit norm: what stands for a head where there is none."""
+    vectors = keras.Input((width,), name="vectors")
+    return keras.Model(vectors, layers.UnitNormalization(dtype="float32")(vectors), name="encoder")
+
+
 def _projected(x: Tensor, embedding_dim: int, hidden_dim: int) -> Tensor:
     """Vectors (B, F), which the layer `features` holds as they are, to an embedding (B, D)."""
     x = layers.Activation("linear", dtype="float32", name="features")(x)  # what descriptor_model looks for
