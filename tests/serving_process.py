@@ -72,9 +72,9 @@ def items_of(numbers):
     )
 
 
-def publish_encoder(served, key):
-    """A version of the encoder that is only known by its key."""
-    facts = {"descriptor": "projection", "dim": DIM, "image_size": SIZE, "sha256": key * 64,
+def publish_encoder(served, key, image_size=SIZE):
+    """A version of the encoder that is only known by its key; without an image size, of vectors from elsewhere."""
+    facts = {"descriptor": "projection", "dim": DIM, "image_size": image_size, "sha256": key * 64,
              "dataset": {"name": "stub", "licence": "Of the stub."}, "figures": {}}  # fmt: skip
     with publish(served / "encoder", "encoder") as staging:
         staging.info.update(facts)

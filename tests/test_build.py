@@ -118,8 +118,9 @@ def test_what_does_not_suit_the_loss_is_said():
 @pytest.mark.parametrize(
     ("changes", "bfloat16", "expected"),
     [
-        ({}, True, "mixed_bfloat16"),
-        ({}, False, "float32"),
+        ({"backbone": "resnet18", "weights": ""}, True, "mixed_bfloat16"),
+        ({"backbone": "resnet18", "weights": ""}, False, "float32"),
+        ({"backbone": "resnet18", "features": "v.npz"}, True, "float32"),  # a head
         ({"backbone": "efficientnet-lite0"}, True, "float32"),  # depthwise convolutions
         ({"backbone": "keras:MobileNetV2"}, True, "float32"),
         ({"backbone": "keras:VGG16", "head": "spoc", "descriptor": "spoc"}, True, "mixed_bfloat16"),

@@ -93,9 +93,10 @@ def test_a_tile_finds_itself_first_as_picture_bytes_and_pixels(served, archive, 
 def test_scores_are_those_of_the_keras_model(served, small_run, archive):
     import keras
 
-    encoder = keras.saving.load_model(small_run / "encoder.keras", compile=False)
+    from macl_tf.models.descriptors import descriptor_model
     from macl_tf.pipeline.pipeline import load_images
 
+    encoder = descriptor_model(keras.saving.load_model(small_run / "encoder.keras", compile=False), "robust")
     embeddings = encoder.predict(load_images(archive, np.arange(TILES), 32, progress=False), verbose=0)
     expected = embeddings @ embeddings[3]
     found = SearchEngine.open(served).search(archive.read_image(3), k=TILES)[0].results

@@ -249,8 +249,8 @@ VECTOR = {"vector": [1.0] * DIM}
     [
         ({}, 422, "at least one positive example"),
         ({"positive": [], "negative": [VECTOR]}, 422, "at least one positive example"),
-        ({"positive": [{}]}, 422, "an id or a vector"),
-        ({"positive": [{"id": "a", **VECTOR}]}, 422, "an id or a vector"),
+        ({"positive": [{}]}, 422, "an id, a vector or features"),
+        ({"positive": [{"id": "a", **VECTOR}]}, 422, "an id, a vector or features"),
         ({"positive": [{"id": "nobody"}]}, 404, "a tile in the index"),
         ({"positive": [VECTOR], "negative": [{"id": "nobody"}]}, 404, "a tile in the index"),
         ({"positive": [{"vector": [1.0] * (DIM + 1)}]}, 422, f"a vector has {DIM} numbers"),

@@ -195,6 +195,17 @@ def test_a_picture_can_be_dropped_or_pasted(open_page, api):
         assert shown(page) == ids(api.search_image(upload(number), k=24))
 
 
+def test_without_an_encoder_of_pictures_there_is_no_upload(open_page, tmp_path):
+    publish_index(tmp_path, publish_encoder(tmp_path, "a", image_size=None), "a")
+    with running(tmp_path) as url, Client(url, tmp_path, trust_env=False) as client:
+        page = open_page(at=client)
+        assert page.locator("#drop").is_hidden() and page.locator("#id").is_visible()
+        page.set_input_files("#file", picture(3))
+        page.get_by_text("no picture can be searched for").wait_for()
+        moved(page, page.locator(".tile a").first.click)
+        assert page.locator(".tile").count() > 1
+
+
 def test_a_tiff_is_searched_with_and_drawn_by_the_server(open_page, api):
     data = io.BytesIO()
     Image.fromarray(tile(50)).save(data, "TIFF")

@@ -44,8 +44,14 @@ with its upserts and deletes folded in. One `macl index` or `macl export` works 
 With --backbone it makes a folder of images searchable by a pretrained network, without a label or any training; the
 same command again adds what came since.
 
+Vectors that another program computed are searchable too: a Parquet (GeoParquet with places, as Earth Index and Major
+TOM publish it), NPZ or STAC file, or a folder of them. With --head through the head of a run that was trained on such
+vectors. By picture only where --backbone names the network that made them.
+
 examples:
   macl index TILES --backbone efficientnet-lite0 --output served && macl serve served
+  macl index VECTORS.parquet --output served
+  macl index VECTORS.parquet --head RUN --table labels.csv --output served
   macl index served --from shards
 """
 
@@ -96,7 +102,7 @@ def add_commands(commands: Any) -> None:
         added = commands.add_parser(name, help=words, description=description)
         added.set_defaults(run=run, **defaults)
         if name != "export":
-            folder = "; with --backbone, the folder of images" if name == "index" else ""
+            folder = "; with --backbone, the folder of images; or a file of vectors" if name == "index" else ""
             added.add_argument("served", metavar="SERVED", help=f"what `macl export` wrote{folder}")
         return added.add_argument
 
@@ -140,12 +146,15 @@ def add_commands(commands: Any) -> None:
                      after_interrupt="The index is as it was.")  # fmt: skip
     option("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
     option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
+    option("--head", metavar="RUN", help="with vectors: a run that was trained on such, whose descriptor is compared")
     option("--backbone", help="index a folder of images by this network: as of `macl train --set backbone=...`")
     option("--weights", default="imagenet", help="its weights: imagenet (default), encoder.keras of a run, or a file")
     option("--image-size", type=int, default=224, help="side at which it sees an image, pixels (224)")
     option("--turns", type=int, default=1, help="quarter turns to average over (1); 4 costs four times the time")
     option("--table", metavar="FILE", help="label table of the images, to show and filter by")
-    option("--output", metavar="SERVED", default="served", help="with --backbone: folder to write to (served)")
+    option(
+        "--output", metavar="SERVED", default="served", help="with --backbone or vectors: folder to write to (served)"
+    )
     add_build(option)
     add_runtime(option)
 
@@ -207,8 +216,14 @@ def run_embed(options: argparse.Namespace) -> int:
     from macl_tf.export.saved_model import ExportedEncoder
 
     source = FolderSource(options.input, options.table or None)  # first, since a wrong path fails here
+    encoder = ExportedEncoder.load(options.served, runtime=options.runtime)
+    if not encoder.image_size:
+        raise ValueError(
+            f"'{options.served}' must hold an encoder of pictures, but takes vectors from elsewhere. Compute those "
+            "of the new tiles as you did the others, and run `macl index VECTORS` again."
+        )
     report = embed_images(
-        ExportedEncoder.load(options.served, runtime=options.runtime),
+        encoder,
         source,
         Path(options.output),
         shard_size=options.shard_size,
@@ -222,30 +237,33 @@ def run_embed(options: argparse.Namespace) -> int:
 
 def run_index(options: argparse.Namespace) -> int:
     """`macl index`."""
+    from macl_tf.datasets.vectors import holds_vectors
     from macl_tf.export.exporting import compact_index, index_shards, index_untrained
+    from macl_tf.export.vector_index import index_vectors
 
     build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
-    if options.backbone:
-        if options.shards:
-            raise ValueError("--backbone embeds a folder of images, --from takes shards: give one of them.")
-        settings = Settings(
-            dataset="folder",
-            backbone=options.backbone,
-            weights=options.weights,
-            image_size=options.image_size,
-            turns=options.turns,
-            descriptor="backbone",
+    made = {"table": options.table, "discard_changes": options.discard_changes, "progress": not options.quiet, **build}
+    settings = options.backbone and Settings(
+        dataset="folder",
+        backbone=options.backbone,
+        weights=options.weights,
+        image_size=options.image_size,
+        turns=options.turns,
+        descriptor="backbone",
+    )
+    vectors = holds_vectors(options.served)
+    if options.shards and (settings or vectors):
+        raise ValueError(
+            "--backbone embeds a folder of images, --from takes shards, a file holds vectors: give one of them."
         )
-        index_untrained(
-            options.served,
-            options.output,
-            settings,
-            table=options.table,
-            discard_changes=options.discard_changes,
-            runtime=options.runtime,
-            progress=not options.quiet,
-            **build,
+    if options.head and not vectors:
+        raise ValueError(
+            f"--head is for vectors, but '{options.served}' is no file of them, nor a folder of such files."
         )
+    if vectors:
+        index_vectors(options.served, options.output, head=options.head, backbone=settings or None, **made)
+    elif settings:
+        index_untrained(options.served, options.output, settings, runtime=options.runtime, **made)
     elif options.shards:
         index_shards(
             options.served, options.shards, discard_changes=options.discard_changes, progress=not options.quiet, **build

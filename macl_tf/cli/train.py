@@ -18,6 +18,7 @@ examples:
   macl train --dataset folder --data-dir TILES --table labels.csv
   macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=224
   macl train --set trainable=head                          # the head alone, in seconds, on features computed once
+  macl train --dataset folder --data-dir TILES --set features=VECTORS.parquet   # a head on vectors of another model
   macl train --config configs/pretraining.toml --run-dir PRE         # an encoder to start from, of synthetic tiles
   macl train --dataset ucm --data-dir UCMerced_LandUse --set backbone=resnet18 --set weights=PRE/encoder.keras
 """
@@ -57,6 +58,7 @@ def add_commands(commands: Any) -> None:
         help="where the run's archive lies now, or another with the same labels",
     )
     option("--table", metavar="FILE", default="", help="its label table, if it is a folder")
+    option("--features", metavar="FILE", default="", help="vectors of its tiles, if the run was trained on vectors")
     option("--json", metavar="FILE", help="also write the figures to a file")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -94,7 +96,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from macl_tf.files import write_json
     from macl_tf.training.train import evaluate_run
 
-    found = evaluate_run(options.run_dir, data_dir=options.data_dir, table=options.table)
+    where = {"data_dir": options.data_dir, "table": options.table, "features": options.features}
+    found = evaluate_run(options.run_dir, **where)
     print(f"\nRetrieval among {found.tiles}, each a query against the others, by each descriptor:\n")
     print(compare_table(found.reports))
     if options.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ def load_archive(
     num_tiles: int | None = None,
     table: str | os.PathLike[str] | None = None,
     min_area: float = 0.0,
+    names: Iterable[str] = (),
 ) -> Archive:
     """Open an archive by name. Only what that archive needs is imported.
 
@@ -37,6 +39,7 @@ def load_archive(
         num_tiles: of `synthetic`; None for its own default.
         table: label table of `folder`; None to look for it.
         min_area: of archives with masks: share of a tile's area in [0, 1] below which a label does not count.
+        names: of `folder`: tiles of which there are no pictures, where it holds none at all.
 
     Returns:
         The archive.
@@ -67,7 +70,7 @@ def load_archive(
             raise ValueError(
                 "folder needs data_dir, the folder with your images and their table, got None. Give it by --data-dir."
             )
-        return module.load_folder(data_dir, table, cache_dir=cache)
+        return module.load_folder(data_dir, table, cache_dir=cache, names=names)
     from macl_tf.datasets.preparing import load_prepared
 
     return load_prepared(getattr(module, name.capitalize()), data_dir, cache, min_area=min_area)

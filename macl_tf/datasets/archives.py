@@ -38,6 +38,7 @@ class Archive:
         notes: what a user should know about this copy: rows without image, unreadable images and the like.
         contents: N digests of the pixels, the same for exact copies and for no other two; None where they are not
             known. What `content_digest` gives.
+        features: (N, F) float32 vectors from elsewhere that stand for the pictures, where there are such.
 
     Raises:
         ValueError: if a length does not fit, a file name occurs twice or out of order, or a label is not 0 or 1.
@@ -62,6 +63,7 @@ class Archive:
     default_split: str = "random"
     notes: tuple[str, ...] = ()
     contents: tuple[str, ...] | None = None
+    features: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.file_names), len(self.label_names))
@@ -89,7 +91,7 @@ class Archive:
             object.__setattr__(self, "label_areas", areas)
         if self.numbers is not None:
             object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
-        for field in ("scenes", "numbers", "official_split", "contents"):
+        for field in ("scenes", "numbers", "official_split", "contents", "features"):
             value = getattr(self, field)
             if value is not None and len(value) != shape[0]:
                 raise ValueError(f"{field} of {self.name} must have one entry an image ({shape[0]}), got {len(value)}.")

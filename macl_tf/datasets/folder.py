@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image
 from macl_tf.datasets.label_notes import describe_labels
-from macl_tf.datasets.matching import Finding, match_images
+from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import READER, RULE
 from macl_tf.datasets.tables import read_label_table
 from macl_tf.datasets.walk import find_table, list_images, shorten
@@ -77,6 +77,7 @@ def load_folder(
     table: str | os.PathLike[str] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
+    names: Iterable[str] = (),
 ) -> FolderArchive:
     """Reads a folder of images and its label table; without `table` that is the only .csv, .tsv or .txt file there is.
 
@@ -90,6 +91,7 @@ def load_folder(
         data_dir: The folder.
         table: The label table, as a path from `data_dir` or from the working directory.
         cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
+        names: Tiles that have no pictures here, where the folder holds none at all.
 
     Returns:
         The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
@@ -100,19 +102,20 @@ def load_folder(
         raise FileNotFoundError(f"the folder of an own archive must exist, but {root} is none. Give it by --data-dir.")
     listed = list(list_images(root))
     images = [name for name, error in listed if error is None]
+    pictures, images = bool(images), images or list(names)
     if not images:
         raise FileNotFoundError(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
     label_table = read_label_table(find_table(root, table))
-    label_table, matched, findings = match_images(label_table, images)
+    label_table, matched, findings = (match_images if pictures else match_rows)(label_table, images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
         raise ValueError(
             f"no row of {label_table.path} names an image in {root}. The table names "
             f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
             "Names must agree, with or without extension and folders."
         )
-    contents, broken = read_all(root, sorted(matched), cache_dir)
+    contents, broken = read_all(root, sorted(matched), cache_dir) if pictures else ({}, {})
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
     findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
     matched = {name: row for name, row in matched.items() if name not in broken}
@@ -145,7 +148,7 @@ def load_folder(
             *report.notes,
             *kinds,
         ),
-        contents=tuple(contents[name] for name in names),
+        contents=tuple(contents[name] for name in names) if pictures else None,
         report=report,
     )
 

@@ -114,6 +114,11 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, di
     return replace(table, labels=united, dates=None if dates is None else tuple(dates)), matched, findings
 
 
+def stem_of(name: str) -> str:
+    """What two names must have in common to be joined."""
+    return _key(name).stem
+
+
 def _key(name: str) -> _Key:
     text = unicodedata.normalize("NFC", name).casefold().replace("\\", "/")
     *folders, last = [part for part in text.split("/") if part not in ("", ".")] or [""]

@@ -251,7 +251,9 @@ class ShardFolder:
         path = self.folder / f"part-{self._next:05}.parquet"
         texts = {"stamp": stamps or [""] * len(items), "facts": facts or [""] * len(items)}
         with written_whole(path) as temporary:
-            write_parquet(temporary, items, vectors, thumbnails, texts)
+            digest, how = self.origin.encoder, f"descriptor {self.origin.descriptor}"
+            model = {"id": f"{digest} {how}", "name": "macl_tf", "source": f"urn:sha256:{digest}", "config": how}
+            write_parquet(temporary, items, vectors, thumbnails, texts, model)
             record = Record(self.origin, len(items), thumbnails is not None, tuple(bad), tuple(gone))
             write_record(path, record, temporary)
         self._next += 1

@@ -19,8 +19,15 @@ from macl_tf.embedding.embedding import embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from macl_tf.export.deployment import stable_version, write_deployment
+from macl_tf.export.model_info import describe_encoder
 from macl_tf.export.retriever import EmptyIndexError, build_retriever
-from macl_tf.export.saved_model import ExportedEncoder, export_backbone, export_encoder, exported_version
+from macl_tf.export.saved_model import (
+    ExportedEncoder,
+    check_sees_pictures,
+    export_backbone,
+    export_encoder,
+    exported_version,
+)
 from macl_tf.files import PARTIAL, locked
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
@@ -82,6 +89,7 @@ def export_run(
     """
     check_runtime(runtime)
     run, served = finished_run(run_dir), Path(served).expanduser()
+    check_sees_pictures(run, describe_encoder(run, descriptor))
     say: Callable[[str], None] = print if progress else lambda *_: None
     archive = archive_of(run, data_dir, table)[0] if with_index else None
     splits = None if archive is None else Splits.read(run, archive)
@@ -167,9 +175,10 @@ def index_untrained(
     return served
 
 
-def finish(served: Path, keep: int, say: Callable[[str], None]) -> None:
-    """Writes the files of a server, and removes encoders that nobody needs."""
-    say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
+def finish(served: Path, keep: int, say: Callable[[str], None], *, pictures: bool = True) -> None:
+    """Writes the files of a server, where it takes pictures, and removes encoders that nobody needs."""
+    if pictures:
+        say(f"deploy     {write_deployment(served)}: compose file, server configurations, client")
     used = {open_version(served / "index", "index", version, verify=False)[1]["info"]["encoder"]["version"]
             for version in versions(served / "index")}  # fmt: skip
     prune(served / "encoder", keep, {*used, stable_version(served)})

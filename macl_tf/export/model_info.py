@@ -32,8 +32,9 @@ PREPROCESSING = (
     "16 bits and CMYK are refused; EXIF orientation ignored. Resized to {size} x {size} pixels with an antialiased "
     "triangle filter (Pillow's BILINEAR), whatever the aspect ratio. Pixels 0 to 255; scaling is in the graph."
 )
+OF_VECTORS = "Vectors that another program computed, as it gives them; scaling is in the graph."
 # Settings that are paths: a file's name is kept, the folders of the machine are nobody's business.
-_PATHS = ("data_dir", "table", "weights", "backbone")
+_PATHS = ("data_dir", "table", "weights", "backbone", "features")
 _PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras")
 
 
@@ -77,6 +78,30 @@ def describe_backbone(settings: Settings, weights_sha256: str) -> dict[str, Any]
     return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest())
 
 
+def describe_vectors(
+    settings: Settings, width: int, made_by: str, *, run: Path | None = None, backbone_sha256: str = ""
+) -> dict[str, Any]:
+    """The facts about what makes vectors of an index of vectors from elsewhere, as `describe_encoder` gives them.
+
+    That is the head of `run`, or nothing but their norm. They are of `width` numbers, made by the model or file
+    `made_by`. With the digest of a backbone's weights, that of `settings` makes such vectors of pictures.
+    """
+    if run is not None:
+        info = describe_encoder(run, None)
+    else:
+        digest = hashlib.sha256(f"vectors of {width} by {made_by}".encode()).hexdigest()
+        info = _described(settings, settings.descriptor, digest)
+    info["features"] = width
+    if backbone_sha256:
+        deciding = f"{info['sha256']} {describe_backbone(settings, backbone_sha256)['sha256']}"
+        info |= {
+            "image_size": settings.image_size,
+            "preprocessing": PREPROCESSING.format(size=settings.image_size),
+            "sha256": hashlib.sha256(deciding.encode()).hexdigest(),
+        }
+    return info
+
+
 def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
     values |= {key: Path(values[key]).name for key in _PATHS}
@@ -85,9 +110,10 @@ def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict
         "format": FORMAT,
         "descriptor": descriptor,
         "dim": None,
-        "image_size": settings.image_size,
+        "image_size": None if settings.features else settings.image_size,
+        "features": None,  # width of the vectors from elsewhere that it takes, in place of pictures or beside them
         "labels": [],
-        "preprocessing": PREPROCESSING.format(size=settings.image_size),
+        "preprocessing": OF_VECTORS if settings.features else PREPROCESSING.format(size=settings.image_size),
         "dataset": {"name": None, "split": None, "licence": None},
         "figures": {},
         "versions": {"training": {}, "export": installed_versions(*_PACKAGES)},

@@ -39,6 +39,9 @@ def export_encoder(
     - `embed_pixels`: `pixels` (B, H, W, 3) uint8, resized where H or W is not S, to `embedding`.
     - `model_info`: `request` (B,) string, ignored, to `json` (B,) string, the same for all.
 
+    One that takes vectors from elsewhere has `embed_features`, `features` (B, F) float32 to `embedding`; in place of
+    the two for pictures, whose `serving_default` it then is, or beside them.
+
     The descriptor is one that the run reported, None for what its settings say; `keep` is 0 for all versions.
     """
     from macl_tf.export.model_info import describe_encoder
@@ -50,6 +53,7 @@ def export_encoder(
         return there
     run = Path(run_dir)
     info = describe_encoder(run, descriptor)
+    check_sees_pictures(run, info)
     model = turned(descriptor_model(read_encoder(run), info["descriptor"]), info["settings"]["turns"])
     return publish_encoder(model, info, served, keep=keep)
 
@@ -66,18 +70,30 @@ def export_backbone(settings: Any, served: str | os.PathLike[str]) -> Path:
     )
     features = descriptor_model(encoder, settings.descriptor)
     info = describe_backbone(settings, weights_digest(features.weights))
-    there = _holding(served, info)
+    there = holding(served, info)
     return there or publish_encoder(turned(features, settings.turns), info, served)
 
 
-def publish_encoder(model: Any, info: dict[str, Any], served: str | os.PathLike[str], *, keep: int = 0) -> Path:
-    """Writes a model from pixels (B, S, S, 3) to (B, D) as the next version of SERVED/encoder."""
+def check_sees_pictures(run: str | os.PathLike[str], info: dict[str, Any]) -> None:
+    """Raises a ValueError for a run on vectors from elsewhere, whose tiles no encoder can embed."""
+    if not info["image_size"]:
+        raise ValueError(
+            f"'{run}' must see pictures, but was trained on vectors ({info['settings']['features']}). Index these with "
+            f"its head: macl index VECTORS --head {run}"
+        )
+
+
+def publish_encoder(
+    model: Any, info: dict[str, Any], served: str | os.PathLike[str], *, vectors: Any = None, keep: int = 0
+) -> Path:
+    """Writes a model as the next version of SERVED/encoder; arguments as of `save_encoder`."""
     root = Path(served) / KIND
     info["dim"] = int(model.output_shape[-1])
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(info)
-        save_encoder(model, info, staging.path)
-        write_warmup(staging.path, info["image_size"])
+        save_encoder(model, info, staging.path, vectors)
+        if info["image_size"]:
+            write_warmup(staging.path, info["image_size"])
     return Path(staging.published or root)
 
 
@@ -87,10 +103,11 @@ def exported_version(
     """Folder of the newest version of SERVED/encoder if it holds a run's encoder already; arguments as above."""
     from macl_tf.export.model_info import describe_encoder
 
-    return _holding(served, describe_encoder(Path(run_dir), descriptor))
+    return holding(served, describe_encoder(Path(run_dir), descriptor))
 
 
-def _holding(served: str | os.PathLike[str], info: dict[str, Any]) -> Path | None:
+def holding(served: str | os.PathLike[str], info: dict[str, Any]) -> Path | None:
+    """Folder of the newest version of SERVED/encoder if it is the one that `info` describes."""
     root = Path(served) / KIND
     if versions(root):
         with suppress(ArtifactError):  # one that is damaged is no reason not to write a whole one
@@ -100,36 +117,52 @@ def _holding(served: str | os.PathLike[str], info: dict[str, Any]) -> Path | Non
     return None
 
 
-def save_encoder(model: Any, info: dict[str, Any], path: Path) -> None:
-    """Writes a Keras model from pixels (B, S, S, 3) to (B, D) as a SavedModel with the signatures above."""
+def save_encoder(model: Any, info: dict[str, Any], path: Path, vectors: Any = None) -> None:
+    """Writes Keras models as a SavedModel with the signatures above.
+
+    `model` is from pixels (B, S, S, 3) to (B, D), `vectors` from vectors (B, F) to (B, D); the former is not looked at
+    where `info` tells no image size.
+    """
     from macl_tf.models.inference import graph_encoder
 
     size, dim = info["image_size"], info["dim"]
-    encode = graph_encoder(model, size)
+    module, signatures = tf.Module(name="encoder"), dict[str, Any]()
+    if size:
+        encode = graph_encoder(model, (size, size, 3))
+        module.encode = encode  # what another runtime takes: pixels of its size in, without decoding and resizing
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
-    def serving_default(image_bytes: Tensor) -> dict[str, Tensor]:
-        embedding, valid = embed_bytes(encode, image_bytes, size)
-        return {"embedding": tf.ensure_shape(embedding, (None, dim)), "valid": valid}
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+        def serving_default(image_bytes: Tensor) -> dict[str, Tensor]:
+            embedding, valid = embed_bytes(encode, image_bytes, size)
+            return {"embedding": tf.ensure_shape(embedding, (None, dim)), "valid": valid}
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="pixels")])
-    def embed_pixels(pixels: Tensor) -> dict[str, Tensor]:
-        count = tf.shape(pixels)[0]
-        # At least one row: convolutions of none crash under oneDNN.
-        black = tf.zeros((tf.maximum(1 - count, 0), size, size, 3))
-        embedding = encode(tf.concat([tf.cast(resize_batch(pixels, size), tf.float32), black], axis=0))[:count]
-        return {"embedding": tf.ensure_shape(embedding, (None, dim))}
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="pixels")])
+        def embed_pixels(pixels: Tensor) -> dict[str, Tensor]:
+            count = tf.shape(pixels)[0]
+            # At least one row: convolutions of none crash under oneDNN.
+            black = tf.zeros((tf.maximum(1 - count, 0), size, size, 3))
+            embedding = encode(tf.concat([tf.cast(resize_batch(pixels, size), tf.float32), black], axis=0))[:count]
+            return {"embedding": tf.ensure_shape(embedding, (None, dim))}
 
+        signatures |= {"serving_default": serving_default, "embed_pixels": embed_pixels}
+    if vectors is not None:
+        width = vectors.input_shape[1]
+        encode_vectors = graph_encoder(vectors, (width,))
+
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, width), tf.float32, name="features")])
+        def embed_features(features: Tensor) -> dict[str, Tensor]:
+            return {"embedding": tf.ensure_shape(encode_vectors(features), (None, dim))}
+
+        signatures |= {"embed_features": embed_features}
+        signatures.setdefault("serving_default", embed_features)
     text = json.dumps(info, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="request")])
     def model_info(request: Tensor) -> dict[str, Tensor]:
         return {"json": tf.fill(tf.shape(request), tf.constant(text))}
 
-    signatures = {"serving_default": serving_default, "embed_pixels": embed_pixels, "model_info": model_info}
-    module = tf.Module(name="encoder")
+    signatures["model_info"] = model_info
     module.signatures_ = list(signatures.values())
-    module.encode = encode  # what another runtime takes: pixels of its size in, without decoding and resizing
     tf.saved_model.save(module, os.fspath(path), signatures=signatures)
 
 
@@ -144,7 +177,8 @@ class ExportedEncoder:
     """An encoder that `export_encoder` wrote. Needs TensorFlow, not Keras; any number of threads may use it at once.
 
     `info` is what `model_info` says: labels, preprocessing, data set, figures, versions and more; `image_size` is the
-    side in pixels at which it sees an image, `label_names` are those that it was trained with.
+    side in pixels at which it sees an image, 0 where it takes vectors only, `label_names` are those that it was trained
+    with.
     """
 
     def __init__(self, loaded: Any, version: int, runtime: str = RUNTIMES[0]) -> None:
@@ -154,8 +188,10 @@ class ExportedEncoder:
         said = self._signatures["model_info"](request=tf.constant([""]))
         self.info: dict[str, Any] = json.loads(said["json"].numpy()[0])
         self.dim: int = self.info["dim"]
-        self.image_size: int = self.info["image_size"]
+        self.image_size: int = self.info["image_size"] or 0
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
+        if not self.image_size:
+            runtime = "tensorflow"  # others are for pictures: a head alone takes no time
         if runtime != "tensorflow" and not hasattr(loaded, "encode"):
             raise ValueError(
                 f"runtime={runtime} needs an encoder that this macl_tf exported, but this one is older. Export it "
@@ -186,6 +222,11 @@ class ExportedEncoder:
         if self._run is not None:
             return self._run(resize_batch(tf.constant(pixels), self.image_size).numpy())
         return self._signatures["embed_pixels"](pixels=tf.constant(pixels))["embedding"].numpy()
+
+    def embed_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors from elsewhere (B, F), where it takes such, to (B, D) float32 of unit norm."""
+        rows = np.asarray(features, np.float32)
+        return self._signatures["embed_features"](features=tf.constant(rows))["embedding"].numpy()
 
     def embed_bytes(
         self, images: Sequence[bytes], batch_size: int = 64

@@ -1,9 +1,9 @@
-"""Items, embeddings and thumbnails as Parquet files that other programs open too. The one file that meets pyarrow.
+"""Items, embeddings and thumbnails as Parquet files that other programs open too. Reads no others.
 
 Columns: id, path, labels (list of names), split, source, date, geometry (WKB polygon), and where they are given
 embedding (fixed-size list of float32), thumbnail (JPEG bytes) and columns of text. The label names, with their order,
 stand in the file's metadata under "macl_tf"; where a footprint is known, the "geo" metadata makes the file GeoParquet
-1.1.
+1.1. Where the maker of the embeddings is told, the "emb" metadata tells it as Earth Index does.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from macl_tf.files import written_whole
 from macl_tf.index.items import Items, unrolled
 
 _ROW_GROUP = 65_536
+_NAMED = 20  # sources that "emb" lists
 # A polygon of one closed ring of five points in well-known binary, little-endian: as wide as C would lay it out packed.
 _POLYGON = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", (5, 2))])
 
@@ -42,11 +43,13 @@ def write_parquet(
     vectors: NDArray[np.float32] | None = None,
     thumbnails: Sequence[bytes | None] | None = None,
     texts: Mapping[str, Sequence[str]] | None = None,
+    model: Mapping[str, str] | None = None,
 ) -> None:
     """Writes N items, and what is given with them, as one Parquet file; whole or not at all.
 
     `vectors` are (N, D) embeddings, `thumbnails` N JPEG files (None or b"" where there is none), and `texts` more
-    columns of N str each, by name, which `read_texts` reads.
+    columns of N str each, by name, which `read_texts` reads. `model` tells what made the embeddings: its id and
+    source (a URI), at least.
     """
     columns: dict[str, Any] = {
         "id": pa.array(items.ids, pa.string()),
@@ -76,6 +79,8 @@ def write_parquet(
         geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": box}
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
         metadata["geo"] = json.dumps(geo)
+    if vectors is not None and model is not None:
+        metadata["emb"] = json.dumps(_emb(items, vectors.shape[1], model), ensure_ascii=False)
     table = pa.table(columns).replace_schema_metadata(metadata)
     # Neither a dictionary nor compression makes JPEGs and embeddings smaller.
     heavy = {"embedding.list.element", "thumbnail"}
@@ -129,6 +134,19 @@ def read_texts(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArr
         return [_strings(table[name]) for name in names]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damaged(Path(path), error) from error
+
+
+def _emb(items: Items, dim: int, model: Mapping[str, str]) -> dict[str, Any]:
+    """What is told of embeddings, after earthindex.ai/spec/emb.schema.json; without days where none is known."""
+    facts: dict[str, Any] = {"version": "0.0.1", "model": dict(model), "providers": []}
+    days = items.dates[~np.isnat(items.dates)]
+    if days.size:
+        first, last = f"{days.min()}T00:00:00Z", f"{days.max()}T23:59:59Z"
+        one = days.min() == days.max()
+        facts |= {"datetime": first if one else None, "start_datetime": first, "end_datetime": last}
+    names = [name for name in dict.fromkeys(items.sources.tolist()) if name]
+    datasets = [{"id": name, "name": name, "source": name} for name in names[:_NAMED]]
+    return facts | {"datasets": datasets, "embedding": {"dim": dim, "quantization": "None"}}
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -63,6 +63,39 @@ def build_encoder(
     network, weights = chosen_backbone(image_size, image_size, backbone, width, weights)
     pixels = keras.Input((image_size, image_size, 3), name="pixels")
     x = pooled(network(pixels))
+    return with_weights(keras.Model(pixels, _projected(x, embedding_dim, hidden_dim), name="encoder"), weights)
+
+
+def vector_encoder(
+    width: int, *, embedding_dim: int = 128, weights: str | Path | None = None, hidden_dim: int = 512
+) -> keras.Model:
+    """The head of `build_encoder` alone, for vectors that another program computed.
+
+    Args:
+        width: F, of the vectors.
+        embedding_dim: As in `build_encoder`.
+        weights: None for random ones, or the encoder of an earlier run on vectors of this width.
+        hidden_dim: As in `build_encoder`.
+
+    Returns:
+        Model from vectors (B, F) to (B, D) unit-norm float32 embeddings, with the descriptors of `build_encoder`.
+
+    Raises:
+        ValueError: For weights that do not fit.
+        FileNotFoundError: For a file that is not there.
+    """
+    vectors = keras.Input((width,), name="vectors")
+    return with_weights(keras.Model(vectors, _projected(vectors, embedding_dim, hidden_dim), name="encoder"), weights)
+
+
+def unit_vectors(width: int) -> keras.Model:
+    """A model from vectors (B, width) to the same of unit norm: what stands for a head where there is none."""
+    vectors = keras.Input((width,), name="vectors")
+    return keras.Model(vectors, layers.UnitNormalization(dtype="float32")(vectors), name="encoder")
+
+
+def _projected(x: Tensor, embedding_dim: int, hidden_dim: int) -> Tensor:
+    """Vectors (B, F), which the layer `features` holds as they are, to an embedding (B, D)."""
     x = layers.Activation("linear", dtype="float32", name="features")(x)  # what descriptor_model looks for
     x = layers.Dense(hidden_dim, use_bias=False, name="projection_1")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="projection_norm")(x)
@@ -70,8 +103,7 @@ def build_encoder(
     x = layers.Dense(embedding_dim, name="projection_2")(x)
     # Norms in float32: under mixed precision a half-precision norm would be off by a thousandth.
     x = layers.Activation("linear", dtype="float32")(x)
-    embedding = layers.UnitNormalization(dtype="float32", name="embedding")(x)
-    return with_weights(keras.Model(pixels, embedding, name="encoder"), weights)
+    return layers.UnitNormalization(dtype="float32", name="embedding")(x)
 
 
 def classified(encoder: keras.Model, num_labels: int, *, head: Tensor = None) -> keras.Model:

@@ -13,6 +13,11 @@ def backbone_part(encoder: keras.Model) -> keras.Model:
     return keras.Model(encoder.input, encoder.get_layer("features").output, name="backbone")
 
 
+def with_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
+    """The model from pixels to what a head makes of a backbone's features."""
+    return keras.Model(backbone.input, head(backbone.output), name="encoder")
+
+
 def set_trainable(encoder: keras.Model, trainable: str, *, freeze_norms: bool = False) -> None:
     """Freezes what is not to be trained of the backbone.
 

@@ -20,22 +20,22 @@ _LINEAR = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 def embedding_function(model: keras.Model, size: int, runtime: str) -> Callable[[Any], NDArray[np.float32]]:
     """A model from pixels (B, S, S, 3) to (B, D), B >= 1, as a function on arrays that a runtime computes."""
     check_runtime(runtime)
-    encode = graph_encoder(model, size)
+    encode = graph_encoder(model, (size, size, 3))
     if runtime != "tensorflow":
         return openvino_function(encode.get_concrete_function(), runtime)
     return lambda pixels: encode(tf.cast(pixels, tf.float32)).numpy()
 
 
-def graph_encoder(model: keras.Model, size: int) -> Any:
-    """A function from pixels (B, S, S, 3) float32, B >= 1, to (B, D) that holds the weights as constants."""
+def graph_encoder(model: keras.Model, shape: tuple[int, ...]) -> Any:
+    """A function from pixels or vectors (B, *shape) float32, B >= 1, to (B, D) that holds the weights as constants."""
     model = folded(model)
     trained = [variable.numpy() for variable in model.trainable_variables]
     others = [variable.numpy() for variable in model.non_trainable_variables]
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32)])
-    def encode(pixels: Tensor) -> Tensor:
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    def encode(inputs: Tensor) -> Tensor:
         values = [[tf.constant(value) for value in group] for group in (trained, others)]
-        embedding, _ = model.stateless_call(*values, pixels, training=False)
+        embedding, _ = model.stateless_call(*values, inputs, training=False)
         return embedding
 
     return encode

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -34,9 +35,14 @@ Describe = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class FeatureViews:
-    """Features (V, N, F) float16 of N tiles in V views, as parts of rows; the first view is the tile as it is."""
+    """Features (V, N, F) of N tiles in V views, as parts of rows; the first view is the tile as it is."""
 
-    parts: tuple[NDArray[np.float16], ...]
+    parts: tuple[NDArray[np.floating[Any]], ...]
+
+    @classmethod
+    def of(cls, features: NDArray[np.float32]) -> FeatureViews:
+        """Of features (N, F) in one view, which came from elsewhere."""
+        return cls(tuple(features[None, start : start + _PART] for start in range(0, len(features), _PART)))
 
     @property
     def views(self) -> int:

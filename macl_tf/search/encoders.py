@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from macl_tf.artifacts import open_encoder
 from macl_tf.datasets.images import resize_image
 from macl_tf.models.runtimes import RUNTIMES
+from macl_tf.search.query import QueryError
 
 _BATCH = 64  # pictures that are embedded together
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Encoder:
 
     version: int  # of SERVED/encoder
     info: dict[str, Any]  # what its manifest says: descriptor, dim, image_size, dataset, figures, sha256
-    embed_pixels: Embed  # from pixels (B, S, S, 3) uint8 to (B, D) of unit norm
+    embed_pixels: Embed  # from pixels (B, S, S, 3) uint8 to (B, D) of unit norm; fails where it takes vectors only
+    embed_features: Embed | None = None  # from vectors from elsewhere (B, F), where it takes such, to the same
 
     @property
     def dim(self) -> int:
@@ -39,11 +41,34 @@ class Encoder:
 
     @property
     def image_size(self) -> int:
-        """S."""
-        return int(self.info["image_size"])
+        """S; 0 where it takes vectors only."""
+        return int(self.info["image_size"] or 0)
+
+    def check_sees_pictures(self) -> None:
+        """Raises a QueryError where it takes vectors only."""
+        if not self.image_size:
+            raise QueryError(
+                "a picture needs an encoder of pictures, and this index was made of vectors from elsewhere without one",
+                remedy="Search by id, by vector or by features; or name the network that made the vectors: macl index "
+                "VECTORS --backbone NAME.",
+            )
+
+    def of_features(self, features: ArrayLike) -> NDArray[np.float32]:
+        """The vector (D,) of the index of one (F,) from elsewhere; a QueryError where it takes none, or it is bad."""
+        width, row = self.info.get("features"), np.asarray(features, np.float32)
+        if width is None or self.embed_features is None:
+            rule = "features are for an index of vectors from elsewhere, and this one was made of pictures"
+            raise QueryError(rule, remedy="Give a picture, or a vector of an answer of this index.")
+        largest = float(np.abs(row).max(initial=0))
+        if row.shape != (width,) or not 1e-30 < largest < 1e30:
+            rule = f"features are {width} numbers, finite and not all zero, as the vectors that the index was made of"
+            got = len(row) if row.shape != (width,) and row.ndim == 1 else largest
+            raise QueryError(rule, got, "Compute them by the same model.")
+        return self.embed_features(row[None])[0]
 
     def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embeddings (B, D) of pictures (H, W, 3) uint8 of any sizes, resized as in training."""
+        self.check_sees_pictures()
         rows = [np.empty((0, self.dim), np.float32)]
         for start in range(0, len(images), _BATCH):
             part = [resize_image(image, self.image_size) for image in images[start : start + _BATCH]]
@@ -70,14 +95,15 @@ def load_encoder(
     if url is None:
         from macl_tf.export.saved_model import ExportedEncoder
 
-        return Encoder(version, facts, ExportedEncoder.load(served, version, runtime).embed_pixels)
+        loaded = ExportedEncoder.load(served, version, runtime)
+        return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features)
     remote = RemoteEncoder(url, version)
     if (held := remote.info().get("sha256")) != facts["sha256"]:
         raise ValueError(
             f"the encoder at {url} must be version {version} of this export, got another (sha256 {held}). Give "
             "the server the same folder."
         )
-    return Encoder(version, facts, remote.embed_pixels)
+    return Encoder(version, facts, remote.embed_pixels, remote.embed_features)
 
 
 class RemoteEncoder:
@@ -103,6 +129,11 @@ class RemoteEncoder:
         if len(rows) != len(pixels) or not all(row["valid"] for row in rows):
             raise ConnectionError(f"The encoder's server must answer {len(pixels)} valid rows, got others.")
         return np.array([row["embedding"] for row in rows], np.float32)
+
+    def embed_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embeddings (B, D) of vectors from elsewhere (B, F)."""
+        rows = self._predict({"signature_name": "embed_features", "instances": features.tolist()})
+        return np.array(rows, np.float32)
 
     def _predict(self, request: dict[str, Any]) -> list[Any]:
         body = json.dumps(request)

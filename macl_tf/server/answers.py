@@ -15,7 +15,7 @@ from macl_tf.search.query import Answer, describe
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
-_FIGURES = ("sha256", "dim", "image_size", "descriptor", "dataset", "figures")
+_FIGURES = ("sha256", "dim", "image_size", "features", "descriptor", "dataset", "figures")
 _LIMITS = ("bytes", "pixels", "k", "batch")
 
 
@@ -25,7 +25,7 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
     facts, snapshot = state.encoder.info, state.snapshot
     archive = snapshot.info.get("archive")
     return {
-        "model": {"version": state.encoder.version, **{name: facts[name] for name in _FIGURES}},
+        "model": {"version": state.encoder.version, **{name: facts.get(name) for name in _FIGURES}},
         "index": {
             "version": state.index_version,
             "count": len(snapshot),

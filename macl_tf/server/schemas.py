@@ -32,20 +32,25 @@ class Strict(BaseModel):
 
 
 class Example(Strict):
-    """What results should, or should not, be like: an item by its id, or a vector of the encoder."""
+    """What results should be like, or not: an item by its id, a vector of the encoder, or one from elsewhere."""
 
     id: Id | None = None
     vector: list[Number] | None = Field(None, min_length=1, max_length=8192, description="D numbers, of any norm.")
 
+    features: list[Number] | None = Field(
+        None, min_length=1, max_length=8192, description="Of an index of vectors from elsewhere: such a vector, which "
+        "goes through its head where it has one.",
+    )  # fmt: skip
+
     @model_validator(mode="after")
     def _one(self) -> Example:
-        if (self.id is None) == (self.vector is None):
-            raise ValueError("an example has an id or a vector, one of them")
+        if (self.id, self.vector, self.features).count(None) != 2:
+            raise ValueError("an example has an id, a vector or features, one of them")
         return self
 
     @property
     def value(self) -> str | list[float]:
-        """Which of them was given."""
+        """The id or the vector, whichever was given."""
         return self.id if self.id is not None else self.vector or []
 
 
@@ -194,7 +199,8 @@ class ModelInfo(BaseModel):
     version: int
     sha256: str
     dim: int
-    image_size: int
+    image_size: int | None = Field(description="null where no picture can be searched for.")
+    features: int | None = Field(description="How many numbers the `features` of an example have; null: it has none.")
     descriptor: str
     dataset: dict[str, Any] = Field(description="What it was trained on, with its licence: not what is searched.")
     figures: dict[str, Any] = Field(description="On the test tiles of what it was trained on.")

@@ -26,7 +26,7 @@ from macl_tf.server import answers
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.recall import RecallSample
-from macl_tf.server.schemas import Query
+from macl_tf.server.schemas import Example, Query
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 
@@ -164,6 +164,7 @@ class Service:
     async def _embed(
         self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, small: int = 0
     ) -> tuple[NDArray[np.float32], bytes]:
+        state.encoder.check_sees_pictures()
         size = state.encoder.image_size
         begin = time.perf_counter()
         with state.batcher.coming():
@@ -191,8 +192,8 @@ class Service:
         begin = time.perf_counter()
         (answer,) = find(
             state.snapshot,
-            [("", [*vectors, *(example.value for example in query.positive)])],
-            negative=[example.value for example in query.negative],
+            [("", [*vectors, *(_value(state, example) for example in query.positive)])],
+            negative=[_value(state, example) for example in query.negative],
             k=query.k,
             offset=query.offset,
             filter=query.filter.to_filter(),
@@ -215,3 +216,8 @@ class Service:
         for stage, value in seconds.items():
             ms[stage] = round(1000 * value, 3)
             self.metrics.stage.labels(stage).observe(value)
+
+
+def _value(state: State, example: Example) -> str | Any:
+    """The id or the vector of the index that an example stands for."""
+    return example.value if example.features is None else state.encoder.of_features(example.features)

@@ -150,8 +150,8 @@ class Versions:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
         if made_with["uuid"] not in self._batchers:
             encoder = self._load(self.served, made_with, self._options.encoder_url)
-            size = encoder.image_size
-            encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody should wait
+            if size := encoder.image_size:
+                encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody waits
             self._batchers[made_with["uuid"]] = encoder, Batcher(encoder.embed_pixels, self._options)
         snapshot.holds("")  # makes the table of ids, for which no request should wait
         return State(snapshot, *self._batchers[made_with["uuid"]], newest)

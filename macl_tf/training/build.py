@@ -13,8 +13,7 @@ import tensorflow as tf
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses import ProxyHead, registry
 from macl_tf.models.cached_gradients import CachedGradients
-from macl_tf.models.descriptor_names import HEAD
-from macl_tf.models.encoders import build_encoder, classified, spoc_encoder
+from macl_tf.models.encoders import build_encoder, classified, spoc_encoder, vector_encoder
 from macl_tf.models.fast_layers import fast
 from macl_tf.models.fine_tuning import set_trainable
 from macl_tf.training.optimizer import BackboneAdamW
@@ -65,6 +64,12 @@ def make_encoder(settings: Settings) -> keras.Model:
     return encoder
 
 
+def make_head(settings: Settings, width: int) -> keras.Model:
+    """What stands in place of an encoder for vectors from elsewhere, (B, width): a head, from weights of another."""
+    weights = settings.weights if settings.weights != "imagenet" else None
+    return vector_encoder(width, embedding_dim=settings.embedding_dim, weights=weights or None)
+
+
 def chosen_precision(settings: Settings) -> str:
     """The dtype policy of `settings.precision`; for "auto" the one that trains faster on this machine.
 
@@ -74,7 +79,7 @@ def chosen_precision(settings: Settings) -> str:
     """
     if settings.precision != "auto":
         return settings.precision
-    if settings.trainable == HEAD or tf.config.list_physical_devices("GPU") or not has_bfloat16():
+    if settings.trains_head or tf.config.list_physical_devices("GPU") or not has_bfloat16():
         return "float32"
     found = make_encoder(dataclasses.replace(settings, weights=""))._flatten_layers()
     return "float32" if any(isinstance(layer, _DEPTHWISE) for layer in found) else "mixed_bfloat16"
@@ -94,7 +99,7 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
         model = keras.Model(encoder.inputs, proxies, name="encoder")
     if settings.classifies:
         model = classified(encoder, num_labels, head=proxies)
-    whole = not settings.microbatch or settings.trainable == HEAD  # features of a batch take no memory
+    whole = not settings.microbatch or settings.trains_head  # features of a batch take no memory
     return model if whole else CachedGradients(model, settings.microbatch)
 
 

@@ -20,6 +20,8 @@ from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive, by_scene
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.datasets.vector_tiles import with_features
+from macl_tf.datasets.vectors import VectorFiles
 from macl_tf.evaluation.report import RetrievalReport
 from macl_tf.files import is_partial, locked, read_json, sha256_of, write_json, write_text
 from macl_tf.labels import LabelStatistics
@@ -29,7 +31,7 @@ from macl_tf.training.settings import Settings, load_settings
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
 VERSIONS, UNTRAINED, LOCK = "versions.json", "untrained.json", ".lock"
 # Where the archive lies, which is not what it is: splits.json tells whether it is the run's.
-PLACES = ("data_dir", "table")
+PLACES = ("data_dir", "table", "features")
 _PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
 
 
@@ -49,7 +51,10 @@ def placed(settings: Settings) -> Settings:
         table = Path(table).relative_to(root).as_posix()
     weights = settings.weights if settings.weights == "imagenet" else _absolute(settings.weights)
     backbone = _absolute(settings.backbone) if settings.backbone.endswith(".keras") else settings.backbone
-    return dataclasses.replace(settings, data_dir=data_dir, table=table, weights=weights, backbone=backbone)
+    features = _absolute(settings.features)
+    return dataclasses.replace(
+        settings, data_dir=data_dir, table=table, weights=weights, backbone=backbone, features=features
+    )
 
 
 def moved(settings: Settings, data_dir: str | os.PathLike[str], table: str | os.PathLike[str] = "") -> Settings:
@@ -176,7 +181,11 @@ def read_encoder(run: Path) -> Any:
 
 
 def open_archive(settings: Settings) -> Archive:
-    """The archive that the settings name, with the labels that they ask for."""
+    """The archive that the settings name, with the labels that they ask for, and the vectors of its tiles if they do.
+
+    Of a folder with vectors the pictures need not be there, only the label table.
+    """
+    source = VectorFiles(settings.features) if settings.features else None
     archive = load_archive(
         settings.dataset,
         settings.data_dir or None,
@@ -184,7 +193,9 @@ def open_archive(settings: Settings) -> Archive:
         num_tiles=settings.num_tiles if settings.dataset == "synthetic" else None,
         table=settings.table or None,
         min_area=settings.min_area,
+        names=source.ids() if source and settings.dataset == "folder" else (),
     )
+    archive = with_features(archive, source) if source else archive
     return by_scene(archive) if settings.labels == "scene" else archive
 
 
@@ -199,16 +210,23 @@ def finished_run(run_dir: str | os.PathLike[str]) -> Path:
 
 
 def archive_of(
-    run: Path, data_dir: str | os.PathLike[str] = "", table: str | os.PathLike[str] = ""
+    run: Path,
+    data_dir: str | os.PathLike[str] = "",
+    table: str | os.PathLike[str] = "",
+    features: str | os.PathLike[str] = "",
 ) -> tuple[Archive, Settings]:
     """The archive of a run, where it lay at the training or lies now, and the run's settings with its place."""
     settings = moved(run_settings(run), data_dir, table)
+    if features:
+        if not settings.features:
+            raise ValueError(f"'{run}' sees pictures, so vectors cannot be given to it: leave out {features}.")
+        settings = placed(dataclasses.replace(settings, features=os.fspath(features)))
     try:
         return open_archive(settings), settings
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}\nIf the archive of '{run}' lies elsewhere now, say --data-dir DIR; if its label table does, "
-            "--table FILE."
+            "--table FILE; if the vectors that it was trained on do, --features FILE."
         ) from error
 
 

@@ -30,10 +30,12 @@ def draw_run(
     monitor: str,
     descriptor: keras.Model,
     test_images: np.ndarray,
+    pictures: Callable[[np.ndarray], np.ndarray],
     reports: Mapping[str, RetrievalReport],
 ) -> None:
     """Draws history.png, label_frequencies.png, per_label.png and neighbours.png into a run directory.
 
+    `test_images` are what `descriptor` sees of the test tiles, `pictures` gives their pixels by positions among them.
     A picture that cannot be drawn is said on standard error: it does not cost the run.
     """
     names, rarest = archive.label_names, statistics.rarest()
@@ -54,16 +56,19 @@ def draw_run(
         embeddings = embed(descriptor, test_images, progress=False)
         k, ids = min(NEIGHBOURS, len(labels) - 1), np.arange(len(labels))
         scores, found = nearest(embeddings[queries], embeddings, k, query_ids=queries, database_ids=ids)
-        shown = (test_images[queries], labels[queries], test_images[found], labels[found], scores)
-        contact_sheet(*shown, path, label_names=names, rare=rarest)
+        distinct, place = np.unique(np.concatenate([queries, found.reshape(-1)]), return_inverse=True)
+        tiles = pictures(distinct)[place.reshape(-1)]
+        near = tiles[len(queries) :].reshape(*found.shape, *tiles.shape[1:])
+        asked = [*tiles[: len(queries)]]
+        contact_sheet(asked, labels[queries], near, labels[found], scores, path, label_names=names, rare=rarest)
 
-    pictures: dict[str, Callable[[Path], object]] = {
+    figures: dict[str, Callable[[Path], object]] = {
         "history.png": lambda path: plot_history(history, path, monitor=monitor),
         "label_frequencies.png": label_frequencies,
         "per_label.png": per_labels,
         "neighbours.png": neighbours,
     }
-    for name, draw in pictures.items():
+    for name, draw in figures.items():
         try:
             draw(run / name)
         except Exception as error:  # whatever it is: hours of training stand behind these pictures

@@ -19,8 +19,10 @@ from macl_tf.models.runtimes import RUNTIMES
 
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
 # do, and batches of several tiles a class; our ResNet-18 has no published weights of its own, and small tiles suit it;
-# a file of one's own brings weights; a head takes seconds. Whatever is said explicitly wins.
+# a file of one's own brings weights; vectors from elsewhere need none, and a head; a head takes seconds. Whatever is
+# said explicitly wins.
 BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("features", "?*", {"head": "projection", "weights": "", "epochs": 60}),
     ("backbone", "*.keras", {"weights": ""}),
     ("trainable", HEAD, {"epochs": 60}),
     ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
@@ -55,6 +57,11 @@ class Settings:
         "all",
         "all labels of a tile, or its scene class alone, which brings head=spoc and sampler=classes",
         one_of=("all", "scene"),
+    )
+    features: str = setting(
+        "",
+        "vectors of the tiles from elsewhere, to train a head on in place of pictures: a Parquet, NPZ or STAC file, or "
+        "a folder of them; brings weights='' and epochs=60",
     )
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
@@ -169,11 +176,22 @@ class Settings:
             check_value(field, getattr(self, field.name))
         if last_stages(self.trainable) is None and self.trainable == HEAD and self.head != "projection":
             raise ValueError(f"trainable=head needs head=projection, which has a head to train, got head={self.head}.")
+        if self.features:
+            for name, needed in (("head", "projection"), ("turns", 1)):
+                if (value := getattr(self, name)) != needed:
+                    raise ValueError(f"{name} must be {needed} with features={self.features}, got {value}.")
+            if last_stages(self.trainable) is not None:
+                raise ValueError(f"trainable must be head or all with features, got {self.trainable}.")
         if self.turns not in (1, 2, 4):
             raise ValueError(f"turns must be 1, 2 or 4, got {self.turns}.")
         if self.descriptor not in self.descriptors:
             known = ", ".join(self.descriptors)
             raise ValueError(f"descriptor must be one of {known} with head={self.head}, got '{self.descriptor}'.")
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether a head alone is trained, on features."""
+        return self.trainable == HEAD or bool(self.features)
 
     @property
     def classifies(self) -> bool:
@@ -194,7 +212,7 @@ class Settings:
     def keeps_pretrained(self) -> bool:
         """Whether the backbone as it began lies beside the trained one, for `robust`."""
         began = self.weights == "imagenet" or self.backbone.endswith(".keras")
-        return began and self.head == "projection" and self.trainable != HEAD
+        return began and self.head == "projection" and not self.trains_head
 
     def to_toml(self) -> str:
         """All settings as a TOML file that `load_settings` reads back."""
@@ -243,9 +261,9 @@ def config_file(dataset: str) -> Path | None:
 def load_settings(file: str | Path | None = None, assignments: Iterable[str] = (), **given: str) -> Settings:
     """Settings from defaults, then a TOML file, then `key=value` texts, then named values; the later wins.
 
-    `backbone=resnet18`, `trainable=head`, `labels=scene` and others change some defaults (`BRINGS`); what is said in
-    any of these places wins. Without a file it is the one that comes for the archive asked for; `given` is what the
-    flags of the command line give.
+    `backbone=resnet18`, `trainable=head`, `features=FILE`, `labels=scene` and others change some defaults (`BRINGS`);
+    what is said in any of these places wins. Without a file it is the one that comes for the archive asked for; `given`
+    is what the flags of the command line give.
     """
     overrides: dict[str, Any] = {}
     for text in assignments:

@@ -24,7 +24,7 @@ from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.files import cache_folder, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
-from macl_tf.models.descriptor_names import HEAD, ROBUST
+from macl_tf.models.descriptor_names import ROBUST
 from macl_tf.models.descriptors import all_descriptors, beside_pretrained, descriptor_model, searchable, turned
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
@@ -79,7 +79,8 @@ def _train(
     begun = run_directory.has_progress(run)
     if not begun and asked.weights not in ("", "imagenet"):
         check_weights(Path(asked.weights))  # before an archive is prepared
-    check_backbone(asked.backbone, imagenet=asked.weights == "imagenet")
+    if not asked.features:
+        check_backbone(asked.backbone, imagenet=asked.weights == "imagenet")
     check_runtime(asked.runtime)
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()
@@ -97,7 +98,7 @@ def _train(
     if isinstance(task.archive, FolderArchive):
         task.archive.report.write(run / "archive_report.csv")
     settings, devices = task.settings, training_devices()
-    test_images = load_images(task.archive, task.splits.test, settings.image_size, progress=progress)
+    test_images = tile_inputs(task.archive, task.splits.test, settings, progress=progress)
 
     keras.config.set_dtype_policy(build.chosen_precision(settings))
     # Again: preparing an archive, which only its first run does, draws random numbers too.
@@ -107,18 +108,23 @@ def _train(
     with nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
         # A run that goes on takes its weights from its checkpoint, since those it began from may be gone; but for a
         # frozen backbone, which no checkpoint holds, and published weights, whose network may be another.
-        again = begun and settings.weights != "imagenet" and settings.trainable != HEAD
-        encoder = build.make_encoder(dataclasses.replace(settings, weights="") if again else settings)
+        again = begun and settings.weights != "imagenet" and (settings.features or not settings.trains_head)
+        start = dataclasses.replace(settings, weights="") if again else settings
+        vectors = task.archive.features
+        encoder = build.make_encoder(start) if vectors is None else build.make_head(start, vectors.shape[1])
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
-            # What tells the weights that the backbone began from: SHA-256 of their values as float32.
-            began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
+            # What tells the weights that the backbone began from, or the vectors: SHA-256 of their values as float32.
+            if vectors is None:
+                began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
+            else:
+                began = {"features_sha256": weights_digest([vectors])}
             write_json(run / VERSIONS, {**run_directory.read_run(run, VERSIONS), **began})
             searched = model if settings.classifies else encoder  # by the probabilities of labels too
             untrained = task.reports(searched, test_images)
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
-        fitted = detached_head(model) if settings.trainable == HEAD else model
+        fitted = detached_head(model) if settings.trains_head else model
         fitted.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
         fitted.optimizer.build(fitted.trainable_variables)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
@@ -242,6 +248,7 @@ def _finish(
         monitor=MONITOR,
         descriptor=turned(descriptor_model(encoder, settings.descriptor), settings.turns),
         test_images=test_images,
+        pictures=lambda rows: load_images(task.archive, task.splits.test[rows], settings.image_size, progress=False),
         reports={"untrained": untrained[settings.floor], "trained": trained[settings.descriptor]},
     )
     best = checkpoint.best_epoch
@@ -266,7 +273,9 @@ class Evaluation(NamedTuple):
     reports: dict[str, RetrievalReport]
 
 
-def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", progress: bool = True) -> Evaluation:
+def evaluate_run(
+    run_dir: str | Path, *, data_dir: str = "", table: str = "", features: str = "", progress: bool = True
+) -> Evaluation:
     """Evaluates the encoder of a finished run again, on its own test tiles or on another archive.
 
     What is not as it was at the training, tiles gone, new or with other labels, is counted and named on standard
@@ -278,6 +287,7 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
             and with the same labels: all its tiles are used, but for exact copies of tiles that the run trained on.
             Empty for where the archive lay at the training.
         table: Label table of that archive, if it is a folder.
+        features: Where the vectors of its tiles lie, if the run was trained on vectors and they lie elsewhere.
         progress: Whether to show bars.
 
     Returns:
@@ -289,7 +299,7 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
     """
     run = run_directory.finished_run(run_dir)
     statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
-    archive, settings = run_directory.archive_of(run, data_dir, table)
+    archive, settings = run_directory.archive_of(run, data_dir, table, features)
     try:
         splits = Splits.read(run, archive)
     except ValueError:
@@ -313,7 +323,12 @@ def evaluate_run(run_dir: str | Path, *, data_dir: str = "", table: str = "", pr
             f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
         )
     encoder = run_directory.read_encoder(run)
-    images = load_images(archive, indices, settings.image_size, progress=progress)
+    images = tile_inputs(archive, indices, settings, progress=progress)
+    if images.shape[1:] != encoder.input_shape[1:]:
+        raise ValueError(
+            f"vectors must be of the {encoder.input_shape[1]} numbers that the run was trained on, got "
+            f"{images.shape[1]}. Compute them by the same model."
+        )
     labels = archive.labels[indices]
     found = evaluate_encoder(encoder, images, labels, statistics, turns=settings.turns, progress=progress)
     return Evaluation(tiles, found)
@@ -401,6 +416,13 @@ def evaluate_encoder(
     return reports
 
 
+def tile_inputs(archive: Archive, indices: np.ndarray, settings: Settings, *, progress: bool) -> np.ndarray:
+    """What an encoder sees of tiles: pixels (n, S, S, 3), or their vectors (n, F) where these stand for pictures."""
+    if archive.features is not None:
+        return archive.features[indices]
+    return load_images(archive, indices, settings.image_size, progress=progress)
+
+
 def training_devices() -> list[str]:
     """Names of all devices of the best kind."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -413,7 +435,7 @@ def batches_of_run(
     """What a run is fitted to from an epoch on, and its validation tiles: pictures, or features for a head alone."""
     settings, archive, splits = task.settings, task.archive, task.splits
     labels = archive.labels[splits.train]
-    if settings.trainable == HEAD:
+    if settings.trains_head:
         features = backbone_features(encoder, archive, settings, progress=task.progress)
         seen = features(splits.train, settings.feature_views if settings.augment else 0)
         return head_data(seen, labels, settings, initial_epoch, steps), features(splits.validation, 0).unchanged()
@@ -438,8 +460,8 @@ def batches_of_run(
 def backbone_features(
     encoder: keras.Model, archive: Archive, settings: Settings, *, progress: bool
 ) -> Callable[[np.ndarray, int], FeatureViews]:
-    """From positions in an archive and a number of augmented views to their features, computed once."""
-    backbone = backbone_part(encoder)
+    """From positions in an archive and a number of augmented views to their features, given or computed once."""
+    given, backbone = archive.features, backbone_part(encoder)
     key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}"
 
     @cache
@@ -447,6 +469,8 @@ def backbone_features(
         return embedding_function(backbone, settings.image_size, settings.runtime)
 
     def features(indices: np.ndarray, views: int) -> FeatureViews:
+        if given is not None:
+            return FeatureViews.of(given[indices])
         return feature_views(
             archive,
             indices,

@@ -9,7 +9,7 @@ import { listenForKeys } from "./keys.js";
 import { EMPTY, fromFragment, hasFilter, keyOf, only, refined, toFragment } from "./link.js";
 import { clearMarks, listenForMarks } from "./marks.js";
 import { clearFailure, say, showFailure } from "./notices.js";
-import { checkFile, receivePictures, tinyPicture } from "./pictures.js";
+import { checkFile, checkSeen, receivePictures, tinyPicture } from "./pictures.js";
 import { showQuery } from "./query.js";
 import { embed, keepFile, searchFor, tilesToBegin } from "./searching.js";
 import { showViews } from "./views.js";
@@ -78,6 +78,8 @@ function frame() {
   showViews(search, archive, change);
   const { info } = archive;
   const name = info.index.archive?.name;
+  find("drop").hidden = !info.model.image_size;
+  find("id").placeholder = info.model.image_size ? "or the id of a tile" : "The id of a tile";
   find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""} · encoder ${
     info.model.version
   } · index ${info.index.version}`;
@@ -153,6 +155,7 @@ async function take(files, more) {
   document.body.classList.add("embedding");
   try {
     if (!archive.info) await learn();
+    checkSeen(archive.info.model);
     const examples = [];
     for (const file of files) {
       checkFile(file, archive.info.limits);
@@ -208,7 +211,7 @@ find("skip").addEventListener("click", (event) => {
 listenForKeys({
   "?": () => openHelp(archive.info && archive),
   "/": () => ((find("filters").open = true), (find("label-search") ?? find("id")).focus()),
-  u: () => find("choose").click(),
+  u: () => find("drop").hidden || find("choose").click(),
   g: () => (find("lists").querySelector('.tile a[tabindex="0"]') ?? find("found")).focus(),
   y: (tile) => tile?.querySelector(".right").click(),
   n: (tile) => tile?.querySelector(".wrong").click(),

@@ -44,7 +44,9 @@ function facts({ model, index, limits }) {
     ["Index", `version ${index.version}, ${index.kind.replace("_", " ")}`],
     [
       "Encoder",
-      `version ${model.version}, ${model.descriptor}, ${model.dim} numbers, pictures of ${model.image_size} pixels`,
+      `version ${model.version}, ${model.descriptor}, ${model.dim} numbers, ${
+        model.image_size ? `pictures of ${model.image_size} pixels` : "no pictures"
+      }`,
     ],
     ["SHA-256", model.sha256],
     ["Trained on", [model.dataset?.name ?? "not stated", model.dataset?.licence].filter(Boolean).join(". ")],

@@ -44,6 +44,17 @@ export function receivePictures(take, follow) {
   });
 }
 
+/** Refuses every picture where the index has no encoder of pictures. */
+export function checkSeen(model) {
+  if (!model.image_size) {
+    throw new Failure({
+      rule: "This index was made of vectors from elsewhere: no picture can be searched for.",
+      value: "",
+      remedy: "Search from a tile: click it, or type its id.",
+    });
+  }
+}
+
 /** Refuses what the server would refuse, before it is sent. What the file holds, only the server judges. */
 export function checkFile(file, limits) {
   if (!file.size) {
