@@ -111,7 +111,14 @@ train = "heads"
 losses = ["macl", "bce", "logistic-regression"]
 labelled = [1, 0.5]
 tune = 1
-set = {{trainable = "head", backbone = "{tmp_path / "mine.keras"}", image_size = 32, batch_size = 8, embedding_dim = 4, epochs = 1}}
+
+[set]
+trainable = "head"
+backbone = "{tmp_path / "mine.keras"}"
+image_size = 32
+batch_size = 8
+embedding_dim = 4
+epochs = 1
 """)
     words = [str(path), "--data-dir", str(tmp_path / "ucm"), "--elsewhere", str(tmp_path / "ucm")]
     words += ["--work", str(tmp_path / "work"), "--out", str(out), "--jobs", "1"]

@@ -30,10 +30,9 @@ def main() -> None:
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, got {options.jobs}.")
     if bool(asked.encoder) != bool(options.encoder):
-        start = f"an encoder: name it with --encoder. Make it by: {asked.encoder}"
-        parser.error(
-            f"{asked.name} starts from {start if asked.encoder else 'what its settings say: leave --encoder out.'}"
-        )
+        named = f"an encoder: name it with --encoder. Make it by: {asked.encoder}"
+        start = named if asked.encoder else "what its settings say: leave --encoder out."
+        parser.error(f"{asked.name} starts from {start}")
     if options.encoder and not options.encoder.is_file():
         parser.error(f"--encoder must be a file, '{options.encoder}' is none. Make it by: {asked.encoder}")
     if asked.dataset != "synthetic" and not options.data_dir:

@@ -247,7 +247,7 @@ def tables(summary: dict[str, Any], wanted: Sequence[str] = ()) -> str:
 
     Args:
         summary: A comparison's.
-        wanted: Of `PARTS`, or "shares": the leads' figures by share of labelled tiles. None for all of `PARTS`.
+        wanted: Of `PARTS`, or "shares": the descriptors' figures by share of labelled tiles. None for all of `PARTS`.
     """
     if "tables" not in summary:
         return of_validation(summary["rows"]) if "rows" in summary else scenes.tables(summary)
@@ -261,20 +261,24 @@ def tables(summary: dict[str, Any], wanted: Sequence[str] = ()) -> str:
         "elsewhere": [of_descriptors(elsewhere, ", elsewhere")] if elsewhere else [],
         "labels": of_labels(summary),
         "trials": of_trials(summary["trials"]),
-        "shares": [of_shares(summary["tables"][0]["rows"])],
+        "shares": [of_shares(summary["descriptors"])],
     }
     return "\n\n".join(table for part in wanted or PARTS for table in found[part])
 
 
-def of_shares(rows: Sequence[dict[str, Any]]) -> str:
-    """Means of each loss, named before the share of labelled tiles in a row's name, by that share."""
-    named = {tuple(row["name"].rsplit(" ", 1)): row for row in rows if row["name"].endswith("%")}
+def of_shares(descriptors: dict[str, dict[str, list[float]]]) -> str:
+    """Each loss, named before the share of labelled tiles in a run's name, by that share and by its default descriptor.
+
+    Few validation tiles choose none well.
+    """
+    named = {tuple(name.rsplit(" ", 1)): found for name, found in descriptors.items() if name.endswith("%")}
     shares = sorted({share for _, share in named}, key=lambda share: float(share[:-1]))
     lines = []
     for loss in dict.fromkeys(loss for loss, _ in named):
-        found = [named.get((loss, share)) for share in shares]
-        cells = ["/".join(number(float(np.mean(row[key]))) for key in FIGURES) if row else "" for row in found]
-        lines.append([loss, ", ".join(dict.fromkeys(row["descriptor"] for row in found if row)), *cells])
+        found = [named.get((loss, share), {}) for share in shares]
+        asked = "backbone+probabilities" if loss == "bce" else "robust"
+        by = asked if asked in found[0] else next(iter(found[0]))
+        lines.append([loss, by, *("/".join(map(number, one.get(by, []))) for one in found)])
     columns = [f"{share} of the labels" for share in shares]
     return markdown([f"{'/'.join(FIGURES.values())}", "descriptor", *columns], lines, "l" * (2 + len(columns)))
 
