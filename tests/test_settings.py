@@ -56,6 +56,15 @@ def test_bad_settings_name_the_valid_ones(assignment, message):
         load_settings(None, [assignment])
 
 
+def test_vectors_from_elsewhere_bring_a_head_and_no_weights():
+    for assignments in (["features=v.npz"], ["features=v.npz", "backbone=efficientnet-lite2", "labels=scene"]):
+        settings = load_settings(None, assignments, dataset="ucm")
+        assert (settings.weights, settings.head, settings.descriptor) == ("", "projection", "robust")
+        assert (settings.epochs, settings.floor, settings.trains_head) == (60, "backbone", True)
+    assert load_settings(None, ["features=v.npz", "weights=run/encoder.keras"]).weights == "run/encoder.keras"
+    assert Settings().keeps_pretrained and not Settings(features="v.npz").keeps_pretrained
+
+
 def test_scenes_bring_the_defaults_of_single_label_retrieval_and_what_is_said_wins(tmp_path):
     def parts(*assignments):
         settings = load_settings(None, assignments)

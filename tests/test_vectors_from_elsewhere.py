@@ -2,6 +2,7 @@
 
 import json
 import struct
+from importlib.util import find_spec
 
 import httpx
 import numpy as np
@@ -19,6 +20,7 @@ from macl_tf.embedding.shards import Origin, ShardFolder
 from macl_tf.export.saved_model import ExportedEncoder
 from macl_tf.files import read_json
 from macl_tf.index.items import Items
+from macl_tf.models import efficientnet_lite
 from macl_tf.models.descriptors import descriptor_model
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
@@ -330,14 +332,15 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(table, tmp_path_factory):
-    """A run on vectors, of tiles of which there is only the table."""
+    """A run on vectors, of tiles of which there is only the table, by the defaults and without the extra imagenet."""
     folder = tmp_path_factory.mktemp("trained")
     vectors = write_npz(folder / "v.npz", [*ids_of()[:-1], "stranger"])
     settings = Settings(
-        dataset="folder", data_dir=str(table), features=str(vectors), embedding_dim=8, batch_size=16, epochs=2,
-        descriptor="robust", weights="imagenet",
-    )  # fmt: skip
-    train(settings, folder / "run", progress=False)
+        dataset="folder", data_dir=str(table), features=str(vectors), embedding_dim=8, batch_size=16, epochs=2
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(efficientnet_lite, "find_spec", lambda name: None)
+        train(settings, folder / "run", progress=False)
     return folder / "run"
 
 
@@ -346,6 +349,7 @@ def test_a_head_is_trained_evaluated_and_resumed_without_a_picture(run, table, c
     assert encoder.input_shape == (None, WIDTH) and encoder.output_shape == (None, 8)
     assert "features_sha256" in read_json(run / "versions.json")
     metrics = read_json(run / "metrics.json")
+    assert metrics["descriptor"] == "robust"  # the vectors beside the projection
     assert set(metrics["trained"]) == {"projection", "backbone", "robust"} == set(metrics["untrained"])
     again = evaluate_run(run, progress=False)
     assert again.reports["robust"].to_dict() == metrics["trained"]["robust"]
@@ -446,6 +450,9 @@ def test_a_head_makes_the_vectors_of_the_index_and_of_queries(run, table, tmp_pa
     encoder = ExportedEncoder.load(served)
     assert (encoder.info["descriptor"], encoder.info["features"], encoder.dim) == ("robust", WIDTH, WIDTH + 8)
     np.testing.assert_allclose(encoder.embed_features(vectors), expected, atol=1e-5)
+    if find_spec("openvino"):  # which is for pictures, and refuses nothing here
+        other = ExportedEncoder.load(served, runtime="openvino")
+        np.testing.assert_array_equal(other.embed_features(vectors), encoder.embed_features(vectors))
     assert main([*command, "--quiet"]) == 0
     assert [path.name for path in (served / "encoder").iterdir() if path.name.isdigit()] == ["1"]  # the same one
     with serve(served) as url:
