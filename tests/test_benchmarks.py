@@ -159,11 +159,16 @@ def test_the_committed_results_are_those_that_the_experiment_asks_for(name):
     wanted = encoders.trials_of(one)
     chosen = {loss: encoders.best_trial({text: tried[loss][text] for text in texts}) for loss, texts in wanted.items()}
     found = {(row["name"], row["seed"]): row["settings"] for row in rows if row["kind"] == results_file.RUN}
-    shared = [f"dataset={'folder' if one.held_out else one.dataset}", *experiment.texts(one.set)]
-    turns = [(run, seed) for run in one.runs(chosen) for seed in one.seeds]
-    for turn in turns:
-        settings = {key: value for key, value in found.pop(turn).items() if key != "weights"}
-        encoders.refuse_others(turn, settings, [*shared, *one.runs(chosen)[turn[0]]])
+    shared = [f"dataset={'folder' if one.held_out else one.dataset}", "data_dir=D", *experiment.texts(one.set)]
+    turns = [(run, seed, share) for run in one.runs(chosen) for seed in one.seeds for share in one.labelled or (1,)]
+    for run, seed, share in turns:
+        settings = found.pop((run if share == 1 else f"{run} {share:.0%}", seed))
+        settings = {key: value for key, value in settings.items() if key != "weights"}
+        asked = [*shared, *one.runs(chosen)[run]]
+        if share < 1:  # batches that fewer tiles can fill
+            settings.pop("batch_size")
+        if f"loss={encoders.LOGISTIC}" not in asked:
+            encoders.refuse_others((run, seed), settings, asked)
     assert turns and (not found or "heads" in name)  # which share a file
 
 

@@ -144,7 +144,8 @@ def test_an_exported_encoder_answers_alike_in_both(tmp_path, turns):
 
 @openvino
 def test_a_network_with_loose_ends_and_one_that_openvino_cannot_run():
-    loose = trained(fast(build_encoder(64, backbone="keras:EfficientNetV2B0")))
+    # As it begins: with statistics at random this network makes a cosine of .94 of 1e-4 of noise in the pixels.
+    loose = fast(build_encoder(64, backbone="keras:EfficientNetV2B0"))
     expected = loose.predict_on_batch(pixels(3))
     assert cosines(embedding_function(loose, 64, "openvino")(pixels(3)), expected).min() > ALIKE
     scales = descriptor_model(spoc_encoder(64, width=8), "multi-scale")

@@ -23,7 +23,7 @@ NEAR = 1 - 1e-5  # cosine, as the issue asks
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved_model")
-    run = make_run(folder / "run", backbone=residual, data_dir="/home/somebody/tiles")
+    run = make_run(folder / "run", backbone=residual, data_dir="/home/somebody/tiles", descriptor="projection")
     # Statistics of batch normalisation as after training: folding them into the convolutions must change nothing.
     random = np.random.default_rng(0)
     encoder = keras.saving.load_model(run / ENCODER, compile=False)

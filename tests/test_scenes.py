@@ -57,7 +57,16 @@ def folder(tmp_path_factory):
 
 def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("macl_tf.models.backbones.resnet18", lambda scaled, **_: residual(scaled))
-    words = ["width=16", "labels=scene", "loss=dcl", "batch_size=12", "images_per_class=4", "epochs=2", "test=0.3"]
+    words = [
+        "backbone=resnet18",
+        "width=16",
+        "labels=scene",
+        "loss=dcl",
+        "batch_size=12",
+        "images_per_class=4",
+        "epochs=2",
+        "test=0.3",
+    ]
     settings = [part for word in words for part in ("--set", word)]
     run = tmp_path / "run"
     arguments = ["train", "--dataset", "folder", "--data-dir", str(folder), "--run-dir", str(run), "--quiet", *settings]

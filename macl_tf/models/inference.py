@@ -68,6 +68,8 @@ def folded(model: keras.Model) -> keras.Model:
     def call(layer: layers.Layer, *inputs: Any, **options: Any) -> Any:
         return inputs[0] if layer in dropped else layer(*inputs, **options)
 
+    if isinstance(model, keras.Sequential):  # whose layers are not called before it is built
+        model = keras.Model(model.inputs, model.outputs)
     made = keras.models.clone_model(model, clone_function=copy, call_function=call, recursive=True)
     for layer, copied in copies.items():
         if layer not in norms and isinstance(layer, layers.Layer):  # not an operation of keras.ops
