@@ -36,7 +36,7 @@ def served_folder(work: Path, size: int, data: Data) -> Path:
     served = work / "served" / f"{data.name}-{size}px"
     if not (served / "index").exists():
         run = work / f"run-{size}px"
-        few = ["num_tiles=40", "batch_size=16", "epochs=1", f"image_size={size}"]
+        few = ["num_tiles=40", "batch_size=16", "epochs=1", "backbone=resnet18", f"image_size={size}"]
         train(run, few)
         version = int(export_encoder(run, served).name)
         ids = [f"{number:06d}" for number in range(len(data.vectors))]

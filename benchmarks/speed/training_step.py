@@ -54,7 +54,12 @@ def keras_step(size: int, name: str) -> Callable[[], Any]:
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(0)
     settings = Settings(
-        loss="supcon-any", image_size=size, batch_size=parts * BATCH, microbatch=BATCH if parts > 1 else 0
+        backbone="resnet18",
+        weights="",
+        loss="supcon-any",
+        image_size=size,
+        batch_size=parts * BATCH,
+        microbatch=BATCH if parts > 1 else 0,
     )
     encoder = make_encoder(settings)
     model = trained_model(plain(encoder) if name == PLAIN else encoder, settings, LABELS)
@@ -140,7 +145,7 @@ def floor(size: int) -> dict[str, float]:
     from macl_tf.training.settings import Settings
 
     products = 0
-    for layer in make_encoder(Settings(image_size=size)).layers:
+    for layer in make_encoder(Settings(backbone="resnet18", weights="", image_size=size)).layers:
         if isinstance(layer, keras.layers.Conv2D):
             products += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
         elif isinstance(layer, keras.layers.Dense):
