@@ -48,7 +48,10 @@ def lite():
     return fast(build_encoder(64, backbone="efficientnet-lite0", weights="imagenet"))
 
 
-@pytest.mark.parametrize("kind", ["resnet18", "efficientnet-lite0", "four turns, robust", "spoc"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("resnet18", "four turns, robust")]
+
+
+@pytest.mark.parametrize("kind", ["efficientnet-lite0", "spoc", *SLOW])
 def test_folding_leaves_no_normalisation_and_the_same_embeddings(kind, lite):
     if kind == "spoc":
         model = trained(spoc_encoder(64, width=8))
@@ -125,7 +128,7 @@ def test_many_threads_get_their_own_pictures_back(by_openvino):
 
 
 @openvino
-@pytest.mark.parametrize("turns", [1, 4])
+@pytest.mark.parametrize("turns", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_an_exported_encoder_answers_alike_in_both(tmp_path, turns):
     model = turned(trained(build_encoder(64, width=8)), turns)
     save_encoder(model, {"image_size": 64, "dim": 128, "labels": ["a"]}, tmp_path / "1")
@@ -143,6 +146,7 @@ def test_an_exported_encoder_answers_alike_in_both(tmp_path, turns):
 
 
 @openvino
+@pytest.mark.slow
 def test_a_network_with_loose_ends_and_one_that_openvino_cannot_run():
     # As it begins: with statistics at random this network makes a cosine of .94 of 1e-4 of noise in the pixels.
     loose = fast(build_encoder(64, backbone="keras:EfficientNetV2B0"))
