@@ -15,6 +15,7 @@ from macl_tf.training.settings import Settings
 from macl_tf.training.train import evaluate_encoder
 
 TILES, SIZE, DIM = 60, 32, 16
+ROBUST_DIM = DIM + 8  # the features of `one_layer` beside the projection
 
 
 def one_layer(scaled):

@@ -453,7 +453,7 @@ dataset = "synthetic"
 losses = ["macl"]
 samplers = ["weighted"]
 tune = {keys["tune"]}
-set = {{num_tiles = 60, image_size = 32, batch_size = 16, width = 8, {sets}}}
+set = {{num_tiles = 60, image_size = 32, batch_size = 16, backbone = "resnet18", width = 8, {sets}}}
 """)
         compare.main()
         return {row["kind"]: row for row in results_file.read(out)}

@@ -19,7 +19,7 @@ from macl_tf.export.saved_model import ExportedEncoder, export_encoder
 from macl_tf.export.warmup import BATCH_SIZES, prediction_log
 from tests.loopback import loopback_server
 from tests.pictures import good_pictures
-from tests.runs import DIM
+from tests.runs import ROBUST_DIM
 from tests.serving_messages import MESSAGES
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_warmup_requests_are_read_and_answered(served, encoder):
         seen.append((request.model_spec.signature_name, *outputs["embedding"].shape))
         assert outputs.get("valid", tf.constant(True)).numpy().all()
         np.testing.assert_allclose(np.linalg.norm(outputs["embedding"], axis=1), 1, rtol=1e-5)
-    assert seen == [*(("serving_default", size, DIM) for size in BATCH_SIZES), ("embed_pixels", 1, DIM)]
+    assert seen == [*(("serving_default", size, ROBUST_DIM) for size in BATCH_SIZES), ("embed_pixels", 1, ROBUST_DIM)]
 
 
 @pytest.mark.peers
@@ -264,12 +264,12 @@ for arguments in json.loads(sys.argv.pop()):
     assert found == {
         "serving_default": {
             ("inputs", "image_bytes"): ("DT_STRING", "-1"),
-            ("outputs", "embedding"): ("DT_FLOAT", f"-1, {DIM}"),
+            ("outputs", "embedding"): ("DT_FLOAT", f"-1, {ROBUST_DIM}"),
             ("outputs", "valid"): ("DT_BOOL", "-1"),
         },
         "embed_pixels": {
             ("inputs", "pixels"): ("DT_UINT8", "-1, -1, -1, 3"),
-            ("outputs", "embedding"): ("DT_FLOAT", f"-1, {DIM}"),
+            ("outputs", "embedding"): ("DT_FLOAT", f"-1, {ROBUST_DIM}"),
         },
         "model_info": {("inputs", "request"): ("DT_STRING", "-1"), ("outputs", "json"): ("DT_STRING", "-1")},
     }

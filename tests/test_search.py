@@ -21,7 +21,7 @@ from macl_tf.training.run_directory import open_archive
 from macl_tf.training.settings import load_settings
 from tests.conftest import ROOT
 from tests.generated import photo, save
-from tests.runs import DIM, TILES, make_run
+from tests.runs import ROBUST_DIM, TILES, make_run
 
 
 @pytest.fixture
@@ -453,7 +453,7 @@ def test_the_door_is_the_command(small_run, tmp_path):
         timeout=240,
     )
     assert result.returncode == 0, result.stderr
-    assert f"encoder    {tmp_path / 'served' / 'encoder' / '1'}: {DIM} dimensions" in result.stdout
+    assert f"encoder    {tmp_path / 'served' / 'encoder' / '1'}: {ROBUST_DIM} dimensions" in result.stdout
     assert {path.name for path in (tmp_path / "served").iterdir()} == {"encoder", "deploy"}
 
 

@@ -104,7 +104,9 @@ def figure(found: Variant, key: str, by_seed: Floats, by_query: Floats) -> Float
         return weighted_mean(getattr(found, key), by_seed, by_query)
     rare_ap = np.where(found.rare[:, None], found.label_ap, np.nan)
     labels = [weighted_mean(rare_ap[:, :, c], by_seed, by_query) for c in np.flatnonzero(found.rare.any(axis=0))]
-    return np.nanmean(labels, axis=0)
+    known = np.array(labels)
+    count = (~np.isnan(known)).sum(axis=0)
+    return np.where(count > 0, np.nansum(known, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def by_seed(found: Variant, key: str) -> Floats:
