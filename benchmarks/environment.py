@@ -20,6 +20,7 @@ PLACES = {
     "--work": "DIR",
     "--run-dir": "RUN",
     "--data-dir": "UCM",
+    "--elsewhere": "DUBAI",
     "--served": "SERVED",
     "--pictures": "FOLDER",
     "--encoder": "PRE/encoder.keras",
