@@ -60,7 +60,6 @@ def test_images_are_read_from_many_threads(tmp_path: Path) -> None:
 
 def test_a_transposed_matrix_serves_where_there_is_no_table(tmp_path: Path) -> None:
     labels = write_ucm(tmp_path, table=False)
-    (tmp_path / "LandUse_Multilabeled.xlsx").write_bytes(b"PK")  # not read
     for number, matrix in enumerate((ucm_matrix(UCM_STEMS, labels), ucm_matrix(UCM_STEMS, labels).T)):
         scipy.io.savemat(tmp_path / "LandUse_multilabels.mat", {"labels": matrix})
         archive = load_archive("ucm", tmp_path, cache_dir=tmp_path / f"cache{number}")

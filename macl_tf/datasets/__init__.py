@@ -59,8 +59,8 @@ def load_archive(
     for option, value, owner in (("num_tiles", num_tiles, "synthetic"), ("table", table, "folder")):
         if value is not None and name != owner:
             raise ValueError(f"{option} is an option of {owner!r}, got {value!r} for {name!r}. Leave it out.")
-    if min_area and name in ("synthetic", "folder"):
-        raise ValueError(f"min_area must be 0 for {name!r}: it is an option of dlrsd and whdld, got {min_area}.")
+    if min_area and name == "synthetic":
+        raise ValueError(f"min_area must be 0 for {name!r}: it is an option of archives with masks, got {min_area}.")
     module = import_module(f"macl_tf.datasets.{name}")
     if name == "synthetic":
         return module.make_synthetic(seed=seed, **({} if num_tiles is None else {"num_tiles": num_tiles}))
@@ -70,7 +70,7 @@ def load_archive(
             raise ValueError(
                 "folder needs data_dir, the folder with your images and their table, got None. Give it by --data-dir."
             )
-        return module.load_folder(data_dir, table, cache_dir=cache, names=names)
+        return module.load_folder(data_dir, table, cache_dir=cache, names=names, min_area=min_area)
     from macl_tf.datasets.preparing import load_prepared
 
     return load_prepared(getattr(module, name.capitalize()), data_dir, cache, min_area=min_area)

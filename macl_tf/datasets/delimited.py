@@ -10,6 +10,7 @@ from pathlib import Path
 # What a cell of a column that says yes or no may hold.
 BINARY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _SAMPLE = 100  # rows by which the delimiter is found
+_NUMBER = re.compile(r"[-+.\deE]*")
 
 
 def read_delimited(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -18,13 +19,7 @@ def read_delimited(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     Each row has as many cells as the header. A cell that holds several texts in quotes, "a, b","c", keeps these quotes.
     A ValueError, where it is no table, names the line.
     """
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8 text, but is not ({error}). Save the table as 'CSV UTF-8'.") from error
-    lines = text.splitlines(keepends=True)
+    lines = text_lines(path)
     first = next((line for line in lines if line.strip()), "").rstrip("\r\n")
     delimiter = _delimiter(lines)
     rows = [(line, [cell.strip() for cell in cells]) for line, cells in _rows(path, lines, delimiter)]
@@ -41,6 +36,33 @@ def read_delimited(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             "Put a header such as 'image,<label>,<label>' above it."
         )
     return header, [(line, _fit(path, line, cells, header)) for line, cells in rows[1:]]
+
+
+def text_lines(path: Path, most: int = -1) -> list[str]:
+    """The lines of a text, with their ends, or of its first `most` bytes; UTF-8, or UTF-16 with a byte order mark.
+
+    A ValueError where it is no such text.
+    """
+    with open(path, "rb") as file:
+        content = file.read(most)
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        # What was read in part may end within a character.
+        return content.decode(encoding, "strict" if most < 0 else "ignore").splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text, but is not ({error}). Save the table as 'CSV UTF-8'.") from error
+
+
+def has_columns(path: Path) -> bool:
+    """Whether the beginning of a text looks like a table's: not prose, not a list of names, nothing but numbers."""
+    lines = [line for line in text_lines(path, 1 << 16) if line.strip()][: _SAMPLE + 1]
+    if len(lines) < 2:
+        return False
+    mark = _delimiter(lines)
+    header, *rows = (_cells(line, mark) if mark else _words(line) for line in lines)
+    fitting = sum(len(cells) >= len(header) and not any(cells[len(header) :]) for cells in rows)
+    needed = len(rows) / 2 if mark else len(rows)  # words of a text may be as many in some lines
+    return len(header) > 1 and fitting >= needed and not all(_NUMBER.fullmatch(cell) for cell in header)
 
 
 def _delimiter(lines: Sequence[str]) -> str:

@@ -74,7 +74,7 @@ class Dlrsd(ArchiveBuilder):
             roots,
             COLOURS,
             by_index=True,
-            table=r"multi_?labels?\.(txt|csv|tsv)",
+            table=r"multi_?labels?\.(txt|csv|tsv|xlsx)",
             without_pictures="; put UCMerced_LandUse beside or inside it",
             without_masks="mask of 17 labels and no multilabels.csv",
         )

@@ -1,4 +1,4 @@
-"""Your own archive: a folder of images and a label table.
+"""Your own archive: a folder of images with a label table, masks, or a folder for each class; or without labels.
 
 Everything that can be wrong with it is found while it is loaded, before anything is trained. Such images are left out,
 counted in `Archive.notes` and named one by one in the report.
@@ -7,25 +7,22 @@ counted in `Archive.notes` and named one by one in the report.
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.folder_labels import find_labels, published_parts
 from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, match_images, match_rows
-from macl_tf.datasets.picture_kinds import READER, RULE
-from macl_tf.datasets.tables import read_label_table
-from macl_tf.datasets.walk import find_table, list_images, shorten
-from macl_tf.files import read_json, write_json, written_whole
+from macl_tf.datasets.picture_kinds import RULE
+from macl_tf.datasets.remembering import remembered
+from macl_tf.datasets.walk import list_images, shorten
+from macl_tf.files import written_whole
 
 PROBLEMS = {
     "missing": "rows without an image, left out",
@@ -34,6 +31,9 @@ PROBLEMS = {
     "unreadable": "unreadable images, left out",
     "unlisted": "folders that cannot be listed, left out",
     "orphan": "images without a row, left out",
+    "unmasked": "images without a mask, left out",
+    "loose": "images beside the class folders, left out",
+    "unassigned": "images in none of the split lists, left out",
     "duplicate": "images with several rows, all the same, kept once",
     "unlabelled": "images without a label, kept",
 }
@@ -78,20 +78,30 @@ def load_folder(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     names: Iterable[str] = (),
+    min_area: float = 0.0,
 ) -> FolderArchive:
-    """Reads a folder of images and its label table; without `table` that is the only .csv, .tsv or .txt file there is.
+    """Reads a folder of images and its labels.
+
+    Where the labels come from is the first of these that is there:
+
+    * a label table (`macl_tf.datasets.table_files` finds it, `macl_tf.datasets.tables` says what it may look like), or
+      one for each part, train.csv and test.csv;
+    * masks beside the images and a class table (`class_tables`): labels by area;
+    * a folder for each class (`class_folders`), which become the scenes too;
+    * else there are none, which is fine for an index.
 
     Images may lie at any depth and be of the kinds that `decode_image` reads; others, JPEG 2000 among them, are
     reported as unreadable. Every image is decoded once, so that a damaged file is found now and not after an hour.
-    `macl_tf.datasets.matching` says how rows and images are joined by name, and
-    `macl_tf.datasets.tables` what a table may look like. A column `split` becomes the official split, and then the
-    default one; a column `scene` becomes the scenes.
+    `macl_tf.datasets.matching` says how rows and images are joined by name. A column `split`, published lists
+    (train.txt and test.txt, see `split_lists`), or folders train/ and test/ of an archive without a table become the
+    official split, and then the default one; a column `scene` becomes the scenes.
 
     Args:
         data_dir: The folder.
-        table: The label table, as a path from `data_dir` or from the working directory.
+        table: The label table, or the class table of masks, as a path from `data_dir` or from the working directory.
         cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
         names: Tiles that have no pictures here, where the folder holds none at all.
+        min_area: Share of a tile in [0, 1] below which a label of a mask does not count; 0 takes any pixel.
 
     Returns:
         The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
@@ -100,6 +110,8 @@ def load_folder(
     root = Path(data_dir).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"the folder of an own archive must exist, but {root} is none. Give it by --data-dir.")
+    if not 0 <= min_area <= 1:
+        raise ValueError(f"min_area must be in [0, 1], got {min_area}.")
     listed = list(list_images(root))
     images = [name for name, error in listed if error is None]
     pictures, images = bool(images), images or list(names)
@@ -107,43 +119,51 @@ def load_folder(
         raise FileNotFoundError(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
-    label_table = read_label_table(find_table(root, table))
-    label_table, matched, findings = (match_images if pictures else match_rows)(label_table, images)
+    given = find_labels(root, table, images, cache_dir, min_area)
+    label_table = given.table
+    label_table, matched, findings = (match_images if pictures else match_rows)(label_table, given.images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
         raise ValueError(
             f"no row of {label_table.path} names an image in {root}. The table names "
             f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
             "Names must agree, with or without extension and folders."
         )
-    contents, broken = read_all(root, sorted(matched), cache_dir) if pictures else ({}, {})
+    findings += given.findings
+    assigned, told, astray = published_parts(root, label_table, matched)
+    findings += astray
+    contents, broken = read_all(root, sorted(assigned), cache_dir) if pictures else ({}, {})
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
     findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
-    matched = {name: row for name, row in matched.items() if name not in broken}
+    matched = {name: row for name, row in matched.items() if name in assigned and name not in broken}
     other_kinds = [error for error in broken.values() if RULE in error]
     kinds = (f"of a kind that is not read: {len(other_kinds)}; {other_kinds[0]}",) if other_kinds else ()
     names = tuple(sorted(matched))
     rows = [matched[name] for name in names]
     labels = label_table.labels[rows]
-    empty = np.flatnonzero(labels.sum(axis=1) == 0)
+    empty = np.flatnonzero(labels.sum(axis=1) == 0) if label_table.label_names else np.zeros(0, np.int64)
     findings += [Finding("unlabelled", names[index], "") for index in empty]
-    splits = None if label_table.splits is None else tuple(label_table.splits[row] for row in rows)
+    splits = tuple(assigned[name] for name in names) if any(assigned.values()) else None
     order = list(PROBLEMS).index
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
     if len(empty) == len(names):
         first = f" The first: {next(iter(broken.values()))}" if broken else ""
-        raise ValueError(f"{root} must hold a readable image with a label, but: {'; '.join(report.notes)}.{first}")
+        with_label = " with a label" if label_table.label_names else ""
+        raise ValueError(f"{root} must hold a readable image{with_label}, but: {'; '.join(report.notes)}.{first}")
+    count = f"{len(names)} images with {len(label_table.label_names)} labels"
     return FolderArchive(
         name="folder",
         label_names=label_table.label_names,
         file_names=names,
         labels=labels,
         read_image=lambda index: decode_image(root / names[index], names[index]),
+        label_areas=None if given.areas is None else given.areas[rows],
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
         default_split="official" if splits else "random",
         notes=(
-            f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}",
+            f"{count}, table {label_table.path.name}" if given.has_table else count,
             *label_table.notes,
+            *told,
             *describe_labels(label_table.label_names, labels),
             *report.notes,
             *kinds,
@@ -160,36 +180,9 @@ def read_all(
 
     They are decoded in threads; with `cache_dir`, only those whose size or time of change differ from when they were.
     """
-    digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
-    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-contents{READER}.json"
-    known = _recall(memory)
-    errors: dict[str, str] = {}
-    found: dict[str, list[int | str]] = {}
 
-    def check(name: str) -> None:
-        try:
-            status = (root / name).stat()
-            stamp = [status.st_size, status.st_mtime_ns]
-            before = known.get(name, [])
-            content = before[2] if before[:2] == stamp else content_digest(decode_image(root / name, name))
-            found[name] = [*stamp, content]
-        except (OSError, ValueError) as error:
-            errors[name] = str(error)
+    def digest(path: Path, name: str) -> str:
+        return content_digest(decode_image(path, name))
 
-    executor = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        list(tqdm(executor.map(check, names), "checking images", len(names), unit="image", leave=False, delay=1))
-    finally:
-        executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
-    if memory is not None and found != known:
-        with suppress(OSError):  # a cache that cannot be written costs time in the next run, not this run
-            write_json(memory, found)
-    return {name: str(row[2]) for name, row in found.items()}, dict(sorted(errors.items()))
-
-
-def _recall(memory: Path | None) -> dict[str, list[int | str]]:
-    try:
-        known = read_json(memory) if memory else {}
-        return {name: row for name, row in known.items() if len(row) == 3}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}  # nothing remembered yet, or a damaged file: everything is decoded again
+    found, errors = remembered(root, names, cache_dir, digest, "contents", "checking images")
+    return {name: str(content) for name, content in found.items()}, errors

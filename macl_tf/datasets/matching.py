@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from macl_tf.datasets.images import is_image_name
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.tables import LabelTable
 from macl_tf.datasets.walk import shorten
+
+# What Label Studio calls a file that was uploaded to it, around the name that it had.
+_UPLOADED = re.compile(r"/?data/upload/(?:\d+/)?[0-9a-f]{8}-(.+)")
 
 
 class Finding(NamedTuple):
@@ -56,7 +60,8 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, di
     """Joins rows and images (paths relative to the archive's folder, with forward slashes) by name.
 
     Names are compared without case, extension and Unicode form. Where several images or rows share a stem, the folders
-    that row and image both name must agree, and after that the extension decides; what is still open is left out.
+    that row and image both name must agree, and after that the extension decides; what is still open is left out. What
+    Label Studio puts before the name of an uploaded file counts only where an image has it too.
 
     Returns:
         The table; the row in it of each image that has one; and what was found wrong: rows that are `missing` their
@@ -74,7 +79,11 @@ def match_rows(table: LabelTable, images: Sequence[str]) -> tuple[LabelTable, di
     rows_of: dict[str, list[int]] = defaultdict(list)
     claimed: set[str] = set()
     for row, (name, key) in enumerate(zip(table.image_names, row_keys, strict=True)):
-        fitting = _fitting(name, key, by_stem.get(key.stem, []), distinct[key.stem] == 1)
+        candidates = by_stem.get(key.stem, [])
+        if not candidates and (uploaded := _UPLOADED.fullmatch(name)):
+            key = _key(uploaded[1])
+            candidates = by_stem.get(key.stem, [])
+        fitting = _fitting(name, key, candidates, distinct[key.stem] == 1)
         claimed.update(fitting)
         where = f"line {table.lines[row]} of {table.path.name}"
         if not fitting:

@@ -49,7 +49,7 @@ class Mlaid(ArchiveBuilder):
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
         """Return the folder of the images and the label table."""
         # multilabel.mat is of no use here: it names no image, and its rows follow no rule that is written down.
-        pattern = r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv)"
+        pattern = r"mult(i[-_ ]?)?labels?\.(txt|csv|tsv|xlsx)"
         return SOURCE.locate_table(data_dir, [pattern], "multilabel.csv or multlabel.csv")
 
     @classmethod

@@ -1,6 +1,7 @@
-r"""Reads label tables: CSV or TSV, from a spreadsheet, a script or a published archive.
+r"""Reads label tables: from a spreadsheet, a script, an annotation tool or a published archive.
 
-The first row names the columns. Delimiter (tab, comma, semicolon, bar; else runs of spaces), byte order
+They are CSV, TSV, Excel (.xlsx), Parquet or JSON (`table_files`, `annotations`), and all the same from here on. The
+first row names the columns. Delimiter (tab, comma, semicolon, bar; else runs of spaces), byte order
 mark, line ends and quoting are found out. The image, by name or path, with or without extension, is the column called
 `image`, `filename`, `file`, `path`, `image_id` and the like; without one, the first column that is none of those below
 (nor a row index without a name). Of the others:
@@ -34,16 +35,14 @@ from typing import Any
 
 import numpy as np
 
+from macl_tf.datasets.annotations import TableRows
 from macl_tf.datasets.archives import bare_name, normalise_label
-from macl_tf.datasets.delimited import BINARY, read_delimited
+from macl_tf.datasets.delimited import BINARY
 from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.split_lists import SPLIT_VALUES
 from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, read_cells, repeats
+from macl_tf.datasets.table_files import read_rows
 
-SPLIT_VALUES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _NAMED = 10  # joined spellings that notes name
 
 
@@ -96,12 +95,42 @@ class LabelTable:
 
 
 def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
-    """Reads a label table, UTF-8 or UTF-16 with a byte order mark; the module's description says what it may look like.
+    """Reads a label table of any kind of `macl_tf.datasets.table_files`; the module's text says what it may look like.
 
     Rows are neither matched with images nor checked for duplicates. A ValueError names the line and the column.
     """
     path = Path(path)
-    header, rows = read_delimited(path)
+    return _label_table(path, read_rows(path))
+
+
+def read_label_tables(parts: Mapping[Path, str]) -> LabelTable:
+    """The tables of the parts of an archive, train.csv and test.csv, or train/_classes.csv and test/_classes.csv.
+
+    Their columns must be the same. A table in a folder of its part names the images of that folder.
+    """
+    tables = {path: read_rows(path) for path in parts}
+    header = next(iter(tables.values())).header
+    if other := next((path for path, found in tables.items() if found.header != header), None):
+        raise ValueError(
+            f"the tables of the parts must have the same columns, but those of {next(iter(tables))} are "
+            f"{', '.join(header)}, and those of {other} {', '.join(tables[other].header)}. Name one by --table."
+        )
+    values = [[cells[column] for found in tables.values() for _, cells in found.rows] for column in range(len(header))]
+    image = find_columns(next(iter(parts)), header, values).image
+    inside = len({path.parent for path in parts}) == len(parts) > 1
+
+    def cells_of(path: Path, cells: Sequence[str]) -> list[str]:
+        own = [f"{path.parent.name}/{cell}" if inside and place == image else cell for place, cell in enumerate(cells)]
+        return [*own, parts[path]]
+
+    rows = [(line, cells_of(path, cells)) for path, found in tables.items() for line, cells in found.rows]
+    names = [f"{path.parent.name}/{path.name}" if inside else path.name for path in parts]
+    notes = tuple(note for found in tables.values() for note in found.notes)
+    return _label_table(Path(" and ".join(names)), TableRows([*header, SPLIT_COLUMN], rows, notes))
+
+
+def _label_table(path: Path, found: TableRows) -> LabelTable:
+    header, rows, told = found
     values = [[cells[column] for _, cells in rows] for column in range(len(header))]
     lines = tuple(line for line, _ in rows)
     columns = find_columns(path, header, values)
@@ -121,7 +150,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         labels=np.zeros((len(rows), 0), np.uint8),
         scenes=cells_of(columns.scene),
         splits=None if columns.split is None else _read_splits(path, lines, values[columns.split]),
-        notes=(),
+        notes=told,
         dates=cells_of(columns.date),
     )
     column = columns.label if columns.listed is None else columns.listed
@@ -132,7 +161,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
         presence = next((place for place in ignored if _is_presence(header[place], values[place])), None)
         note = f"column {header[column]!r} read as {'the label' if single else 'lists of labels'}{how}"
         absent = [presence is not None and _share(values[presence][row]) == 0 for row in range(len(rows))]
-        table = _with_lists(replace(table, notes=(note,)), values[column], given, absent)
+        table = _with_lists(replace(table, notes=(*told, note)), values[column], given, absent)
         if presence is not None:
             ignored.remove(presence)
             table = replace(table, notes=(*table.notes, _presence_note(header[presence], values[presence])))

@@ -37,7 +37,10 @@ LABELS_URL = (
 SOURCE = Source(
     title="UC Merced with 17 labels",
     folders=("ucm", "landuse"),
-    layout="UCMerced_LandUse/Images/<scene>/<scene>NN.tif\nUCMerced_LandUse/LandUse_Multilabeled.txt (or .csv, .mat)",
+    layout=(
+        "UCMerced_LandUse/Images/<scene>/<scene>NN.tif\n"
+        "UCMerced_LandUse/LandUse_Multilabeled.txt (or .csv, .xlsx, .mat)"
+    ),
     origin=f"{IMAGES_URL} (images) and {LABELS_URL} (labels).",
     homepage="https://bigearth.eu/datasets.html",
     description="""\
@@ -59,6 +62,7 @@ scenes, with 17 labels, 3.3 an image. Neighbouring numbers are crops of one pict
 )
 
 _TEXT_TABLE = r"landuse_?multi.*\.(txt|csv|tsv)"
+_EXCEL_TABLE = r"landuse_?multi.*\.xlsx"
 _MAT_TABLE = r"landuse_?multi.*\.mat"
 
 
@@ -82,8 +86,8 @@ class Ucm(ArchiveBuilder):
     @classmethod
     def source_paths(cls, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ...]:
         """Return the folder of the images and the label table."""
-        called = "LandUse_Multilabeled.txt, .csv or .tsv, nor .mat (an .xlsx is not read: save it as CSV)"
-        return SOURCE.locate_table(data_dir, [_TEXT_TABLE, _MAT_TABLE], called)
+        called = "LandUse_Multilabeled.txt, .csv, .tsv, .xlsx or .mat"
+        return SOURCE.locate_table(data_dir, [_TEXT_TABLE, _EXCEL_TABLE, _MAT_TABLE], called)
 
     def download(self, dl_manager: tfds.download.DownloadManager) -> tuple[Path, ...]:
         """Fetch both files and return the folder of the images and the table."""

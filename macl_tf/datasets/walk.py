@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -106,35 +105,6 @@ def find_tables(root: Path, pattern: str = r"(?!readme|licen[cs]e).*\.(csv|tsv|t
     found = [name for name in list_files(root) if re.fullmatch(pattern, PurePosixPath(name).name.lower())]
     depth = min((name.count("/") for name in found), default=0)
     return [name for name in found if name.count("/") == depth]
-
-
-def find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
-    """The label table: the one that is named, by its path from `root` or from the working directory, or the only one.
-
-    Of several the one named labels is meant, which lies beside areas.csv, groups.csv or a text about the source.
-    A FileNotFoundError where there is none, a ValueError where several files may be it.
-    """
-    if table is not None:
-        tried = [root / table, Path(table).expanduser()]
-        found = next((path for path in tried if path.is_file()), None)
-        if found is None:
-            places = " or ".join(dict.fromkeys(str(path) for path in tried))
-            raise FileNotFoundError(f"the label table must be a file, but there is none at {places}.")
-        return found
-    candidates = find_tables(root)
-    named = [name for name in candidates if PurePosixPath(name).stem.lower() == "labels"]
-    candidates = named if len(named) == 1 else candidates
-    if not candidates:
-        raise FileNotFoundError(
-            f"an own archive needs a label table (.csv, .tsv or .txt), but none was found in {root} or below. Put one "
-            "there (a spreadsheet: save it as CSV), or name it by --table FILE."
-        )
-    if len(candidates) > 1:
-        raise ValueError(
-            f"{root} must hold one label table, got {len(candidates)}: {shorten(candidates, 5)}. "
-            f"Name the right one, for example --table {shlex.quote(candidates[0])}"
-        )
-    return root / candidates[0]
 
 
 def shorten(names: Sequence[str], limit: int = 3) -> str:

@@ -52,7 +52,7 @@ class Whdld(ArchiveBuilder):
             paths,
             COLOURS,
             by_index=False,
-            table=r".*label.*\.(txt|csv|tsv)",
+            table=r"(?!~\$).*label.*\.(txt|csv|tsv|xlsx)",
             without_pictures="",
             without_masks="mask in the six colours (grey ones do not say which is which)",
         )

@@ -19,9 +19,10 @@ from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
+from macl_tf.datasets.table_files import find_table
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.datasets.tile_facts import UNKNOWN_DAY
-from macl_tf.datasets.walk import find_table, list_images
+from macl_tf.datasets.walk import list_images
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class FolderSource:
         self._table: LabelTable | None = None
         self._rows: dict[str, int] = {}
         self._dates: dict[int, np.datetime64] = {}
-        if table is not None:
-            label_table = read_label_table(find_table(self.folder, table))
+        if table is not None and (path := find_table(self.folder, table)) is not None:
+            label_table = read_label_table(path)
             self.label_names = label_table.label_names
             images = [name for name, error in list_images(self.folder) if error is None]
             self._table, self._rows, findings = match_images(label_table, images)

@@ -167,6 +167,12 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
     archive = run_directory.open_archive(asked)
     for note in archive.notes:
         tell(note)
+    if not archive.label_names:  # a folder of images alone
+        raise ValueError(
+            f"training needs labels, but the images of {asked.data_dir} have none. Put a label table beside them, or "
+            "name it by --table, or put the images of each class into a folder. To search them without labels: macl "
+            f"index {asked.data_dir} --backbone efficientnet-lite0 --output SERVED."
+        )
     changes: tuple[str, ...] = ()
     if begun:  # the parts and the labels are what they were
         splits = Splits.read(run, archive)
