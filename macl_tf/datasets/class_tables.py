@@ -49,7 +49,7 @@ def read_class_table(path: Path) -> tuple[MaskClass, ...]:
             or TOML with a list of tables of the same keys, [[classes]], or name = value-or-colour pairs.
 
     Returns:
-        The classes; either all have a value or all have a colour.
+        The classes; all have a value, or all have a colour, or both.
 
     Raises:
         ValueError: If it is no such table; it says what is missing.
@@ -82,18 +82,17 @@ def _checked(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[MaskClass, 
     classes = [_class_of(path, row) for row in rows]
     if not classes:
         _refuse(path, "a class")
-    by_value = all(one.value is not None for one in classes)
-    if not by_value and not all(one.colour is not None for one in classes):
+    for marks in ([one.value for one in classes], [one.colour for one in classes]):
+        if None not in marks and len(set(marks)) < len(marks):
+            _refuse(path, "each value or colour once")
+    if any(one.value is None for one in classes) and any(one.colour is None for one in classes):
         _refuse(path, "a value for each class, or a colour for each")
-    marks = [one.value if by_value else one.colour for one in classes]
-    if len(set(marks)) < len(marks):
-        _refuse(path, "each value or colour once")
     names = {normalise_label(one.name) for one in classes}
     if "id" in keys and len(names) < len(classes):  # a label table of the images 1, 2, 3
         _refuse(path, "each name once, since its values are in a column 'id'")
     if len(names) == 1 < len(classes):
         _refuse(path, "classes of different names")
-    return tuple(one if by_value else one._replace(value=None) for one in classes)
+    return tuple(classes)
 
 
 def _class_of(path: Path, row: Mapping[str, Any]) -> MaskClass:

@@ -55,6 +55,14 @@ def find_labels(
         return FoundLabels(read_label_table(found), images, [])
     if parts is not None:
         return FoundLabels(read_label_tables(parts), images, [])
+    pairs, _, strays = pair_masks(images)
+    if len(pairs) * 4 >= len(images):
+        note = (
+            f"{len(pairs)} masks and no class table: the images have no labels. Write one with a row name,value or "
+            "name,color for each class, for example as classes.csv"
+        )
+        others = sorted(set(images) - set(pairs.values()) - set(strays))
+        return FoundLabels(_own_table(root, others, (), np.zeros((len(others), 0)), (note,)), others, [], None, False)
     classes, note = class_folders(images)
     names = tuple(sorted(set(classes) - {""}))
     kept = [place for place, name in enumerate(classes) if name] if classes else range(len(images))

@@ -44,19 +44,33 @@ def pair_masks(images: Sequence[str]) -> tuple[dict[str, str], list[str], list[s
     Returns:
         The mask of each picture; pictures without one; masks without a picture.
     """
-    masks: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    pictures: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for name in images:
-        words = [word for part in PurePosixPath(name).parts for word in _words(normalise_stem(part))]
-        key = tuple(word for word in words if word not in MASK_WORDS | _PICTURE_WORDS | _FORMATS)
-        (masks if MASK_WORDS & set(words) else pictures)[key].append(name)
-    pairs = {found[0]: masks[key][0] for key, found in pictures.items() if len(found) == len(masks.get(key, ())) == 1}
-    taken = set(pairs.values())
+    masks = {
+        name for name in images if MASK_WORDS & {word for part in PurePosixPath(name).parts for word in _words(part)}
+    }
+    pairs: dict[str, str] = {}
+    for folders in (
+        True,
+        False,
+    ):  # 2_Ortho_RGB/top_1_RGB.tif and 5_Labels/top_1_label.tif agree in their own names alone
+        keyed: dict[tuple[str, ...], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        taken = {*pairs, *pairs.values()}
+        for name in images:
+            if name not in taken:
+                keyed[_pair_key(name, folders)][name in masks].append(name)
+        pairs |= {of[0]: by[0] for of, by in keyed.values() if len(of) == len(by) == 1}
+    taken = {*pairs, *pairs.values()}
     return (
         pairs,
-        [name for found in pictures.values() for name in found if name not in pairs],
-        [name for found in masks.values() for name in found if name not in taken],
+        [name for name in images if name not in taken and name not in masks],
+        [name for name in images if name not in taken and name in masks],
     )
+
+
+def _pair_key(name: str, folders: bool) -> tuple[str, ...]:
+    """What a picture and its mask have in common: the words of their names but those for pictures and masks."""
+    parts = PurePosixPath(name).parts if folders else (PurePosixPath(name).name,)
+    words = [word for part in parts for word in _words(normalise_stem(part))]
+    return tuple(word for word in words if word not in MASK_WORDS | _PICTURE_WORDS | _FORMATS)
 
 
 def mask_histogram(path: Path, name: str) -> Histogram:
@@ -98,46 +112,48 @@ def areas_by_class(
     Returns:
         C label names; (N, C) float32 shares of all pixels of a tile, ignored ones and unknown ones included; notes.
     """
-    by_value = all(one.value is not None for one in classes)
     kept = [one for one in classes if not one.ignore]
-    names = tuple({normalise_label(one.name): one.name for one in reversed(kept)}[key]
-                  for key in dict.fromkeys(normalise_label(one.name) for one in kept))  # fmt: skip
+    spelled = {normalise_label(one.name): one.name for one in reversed(kept)}
+    names = tuple(spelled[key] for key in dict.fromkeys(normalise_label(one.name) for one in kept))
     column = {normalise_label(name): place for place, name in enumerate(names)}
-    places = {
-        str(one.value) if by_value else _hex(one.colour or ()): None
-        if one.ignore
-        else column[normalise_label(one.name)]
-        for one in classes
-    }
-    areas = np.zeros((len(histograms), len(names)), np.float64)
-    unknown: Counter[str] = Counter()
-    total = 0
-    for row, histogram in zip(areas, histograms.values(), strict=True):
-        # A mask with a palette has each pixel twice, as a value and as a colour.
-        seen = {mark: count for mark, count in histogram.items() if mark.startswith("#") != by_value}
-        pixels = sum(seen.values())
-        total += pixels
-        for mark, count in seen.items():
-            place = places.get(mark, -1)
-            if place is None:
-                continue
-            if place < 0:
-                unknown[mark] += count
-            else:
-                row[place] += count
-        row /= max(pixels, 1)
-    notes = []
-    if unknown:
-        share = sum(unknown.values()) / total
-        marks = shorten([mark for mark, _ in unknown.most_common()], 5)
-        if share > 0.5:
-            kind = "values" if by_value else "colours"
-            raise ValueError(
-                f"the class table must name the {kind} of the masks, but {share:.0%} of their pixels have others: "
-                f"{marks}. Add them to it, with ignore=true where they are no label."
-            )
-        notes.append(f"in the masks, but not in the class table: {marks} ({share:.2%} of all pixels), no label")
-    return names, areas.astype(np.float32), tuple(notes)
+
+    def decoded(marks: Sequence[str]) -> tuple[int, np.ndarray, Counter[str]]:
+        """Pixels of no class, the shares, and the values or colours that the table does not name."""
+        of_mark = dict(zip(marks, classes, strict=True))
+        areas = np.zeros((len(histograms), len(names)), np.float64)
+        unknown: Counter[str] = Counter()
+        lost = 0
+        for row, histogram in zip(areas, histograms.values(), strict=True):
+            # A mask with a palette has each pixel twice, as a value and as a colour.
+            seen = {mark: count for mark, count in histogram.items() if (mark[0] == "#") == (marks[0][0] == "#")}
+            pixels = _pixels(histogram)
+            lost += pixels - sum(count for mark, count in seen.items() if mark in of_mark)
+            for mark, count in seen.items():
+                if mark not in of_mark:
+                    unknown[mark] += count
+                elif not of_mark[mark].ignore:
+                    row[column[normalise_label(of_mark[mark].name)]] += count
+            row /= max(pixels, 1)
+        return lost, areas, unknown
+
+    # A table may say both; what the masks hold decides.
+    ways = [[str(one.value) for one in classes]] if all(one.value is not None for one in classes) else []
+    ways += [[_hex(one.colour or ()) for one in classes]] if all(one.colour is not None for one in classes) else []
+    lost, areas, unknown = min((decoded(marks) for marks in ways), key=lambda found: found[0])
+    share = lost / max(sum(map(_pixels, histograms.values())), 1)
+    marks = shorten([mark for mark, _ in unknown.most_common()], 5) or "colours alone"
+    if share > 0.5:
+        raise ValueError(
+            f"the class table must name the values or colours of the masks, but {share:.0%} of their pixels have "
+            f"others: {marks}. Add them to it, with ignore=true where they are no label."
+        )
+    notes = (f"in the masks, but not in the class table: {marks} ({share:.2%} of all pixels), no label",)
+    return names, areas.astype(np.float32), notes if lost else ()
+
+
+def _pixels(histogram: Histogram) -> int:
+    colours = sum(count for mark, count in histogram.items() if not mark.isdigit())
+    return max(colours, sum(histogram.values()) - colours)
 
 
 def _words(text: str) -> list[str]:
