@@ -277,3 +277,13 @@ def test_an_index_without_tiles_is_whole_without_a_retriever(tmp_path):
     write_retriever(tmp_path, 2, said.append)
     assert len(said) == 1 and "retriever  left out" in said[0] and "Add tiles with `macl upsert`" in said[0]
     assert versions(tmp_path / "retriever") == []
+
+
+def test_tiles_without_labels_are_refused_with_what_to_do(tmp_path, capsys):
+    (tmp_path / "tiles").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "tiles/a.png")
+    run = tmp_path / "run"
+    assert cli.main(["train", "--dataset", "folder", "--data-dir", str(tmp_path / "tiles"), "--run-dir", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "training needs labels" in error and f"macl index {tmp_path / 'tiles'} --backbone" in error
+    assert not run.exists()

@@ -171,16 +171,6 @@ def test_bad_input_costs_one_message_and_leaves_nothing(arguments, message, tmp_
     assert message in error and "Traceback" not in error
 
 
-def test_tiles_without_labels_are_refused_with_what_to_do(tmp_path, capsys):
-    (tmp_path / "tiles").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "tiles/a.png")
-    run = tmp_path / "run"
-    assert cli.main(["train", "--dataset", "folder", "--data-dir", str(tmp_path / "tiles"), "--run-dir", str(run)]) == 2
-    error = capsys.readouterr().err
-    assert "training needs labels" in error and f"macl index {tmp_path / 'tiles'} --backbone" in error
-    assert not run.exists()
-
-
 def test_a_run_starts_from_the_encoder_of_another(finished, tmp_path):
     before = json.loads((finished[0] / "metrics.json").read_text())["trained"]
     more = ["--set", f"weights={finished[0] / 'encoder.keras'}", "--set", "epochs=1", "--quiet"]

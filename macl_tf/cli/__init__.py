@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from macl_tf.cli import index, serve, train
+from macl_tf.cli import index, inspect, serve, train
 from macl_tf.versions import need
 
 _MORE = "Close other programs, or use a machine with more of it."
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser.set_defaults(after_interrupt="")
     as_written: Any = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=as_written)
+    inspect.add_commands(commands)
     train.add_commands(commands)
     index.add_commands(commands)
     serve.add_commands(commands)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # oneDNN's regret, once in each process, that it has no kernel for uint8 on this processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        need("train" if options.command in ("train", "evaluate") else "index")
+        need("train" if options.command in ("inspect", "train", "evaluate") else "index")
         return options.run(options)
     except KeyboardInterrupt:
         print(f"\nInterrupted. {options.after_interrupt}".rstrip(), file=sys.stderr)
