@@ -150,3 +150,31 @@ def write_mlaid(folder: Path, *, delimiter: str = ",", table: str = "multilabel.
     labels = ucm_labels(stems)
     (folder / table).write_bytes(label_rows(stems, labels, delimiter, "IMAGE\\LABEL", UCM_LABELS, "\r\n"))
     return labels
+
+
+MLRSNET_LABELS = (
+    "airplane", "airport", "bare soil", "baseball diamond", "basketball court", "beach", "bridge", "buildings", "cars",
+    "chaparral", "cloud", "containers", "crosswalk", "dense residential area", "desert", "dock", "factory", "field",
+    "football field", "forest", "freeway", "golf course", "grass", "greenhouse", "gully", "habor", "intersection",
+    "island", "lake", "mobile home", "mountain", "overpass", "park", "parking lot", "parkway", "pavement", "railway",
+    "railway station", "river", "road", "roundabout", "runway", "sand", "sea", "ships", "snow", "snowberg",
+    "sparse residential area", "stadium", "swimming pool", "tanks", "tennis court", "terrace", "track", "trail",
+    "transmission tower", "trees", "water", "wetland", "wind turbine",
+)  # fmt: skip
+# Categories as they are spelled, and what each of their tiles holds.
+MLRSNET_TILES: Mapping[str, Sequence[Sequence[str]]] = {
+    "airplane": (("airplane", "pavement"), ("airplane", "airport", "bare soil")),  # three in a row of the alphabet
+    "harbor&port": (("habor", "ships", "water"), ()),
+    "swimmimg_pool": (("swimming pool", "trees"), ("swimming pool",)),
+}
+
+
+def write_mlrsnet(folder: Path, *, header: Sequence[str] = MLRSNET_LABELS) -> None:
+    """A folder of JPEGs and a table for each category, its columns in the order of `header`."""
+    for category, tiles in MLRSNET_TILES.items():
+        stems = [f"{category}_{number:05}.jpg" for number in range(1, len(tiles) + 1)]
+        for seed, stem in enumerate(stems):
+            save(folder / "Images" / category / stem, photo(seed), quality=95)
+        labels = np.array([[int(name in held) for name in header] for held in tiles])
+        (folder / "Labels").mkdir(exist_ok=True)
+        (folder / f"Labels/{category}.csv").write_bytes(label_rows(stems, labels, ",", "image", header, "\r\n"))

@@ -264,7 +264,7 @@ def test_a_missing_archive_says_what_where_and_whence(tmp_path: Path) -> None:
         assert "made/Images/*.tif" in text and text.endswith("Get it from nowhere.")
 
 
-@pytest.mark.parametrize("name", ["ucm", "dlrsd", "whdld", "mlaid"])
+@pytest.mark.parametrize("name", ["ucm", "dlrsd", "whdld", "mlaid", "mlrsnet"])
 def test_every_archive_says_that_it_is_missing_before_anything_is_prepared(name: str, tmp_path: Path) -> None:
     given = tmp_path / "data"
     given.mkdir()
@@ -273,7 +273,7 @@ def test_every_archive_says_that_it_is_missing_before_anything_is_prepared(name:
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("name", ["dlrsd", "whdld", "mlaid"])
+@pytest.mark.parametrize("name", ["dlrsd", "whdld", "mlaid", "mlrsnet"])
 def test_archives_that_cannot_be_downloaded_ask_for_a_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="its folder has to be given"):
         load_archive(name, cache_dir=tmp_path / "cache")

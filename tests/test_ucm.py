@@ -230,7 +230,7 @@ def test_a_builder_survives_pickling_with_its_folder(tmp_path: Path) -> None:
 def test_names_do_not_clash_with_those_of_tfds() -> None:
     from tensorflow_datasets.core import registered
 
-    names = ("ucm", "dlrsd", "whdld", "mlaid")
+    names = ("ucm", "dlrsd", "whdld", "mlaid", "mlrsnet")
     for name in names:
         import_module(f"macl_tf.datasets.{name}")
     # Importing registers: of two builders with one name TFDS would have raised here, or in its own modules.

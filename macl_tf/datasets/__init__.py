@@ -14,7 +14,7 @@ from macl_tf.versions import need
 if TYPE_CHECKING:
     from macl_tf.datasets.archives import Archive
 
-NAMES = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "folder")
+NAMES = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "folder")
 
 
 def load_archive(
@@ -33,7 +33,7 @@ def load_archive(
     Args:
         name: one of `NAMES`.
         data_dir: the archive's folder, or one that contains it. `synthetic` needs none; `ucm` downloads without one.
-        cache_dir: where ucm, dlrsd, whdld and mlaid are prepared, about as large as the archive, and where `folder`
+        cache_dir: where all but synthetic and folder are prepared, about as large as the archive, and where `folder`
             remembers which images it has decoded; by default `$XDG_CACHE_HOME/macl_tf` or `~/.cache/macl_tf`.
         seed: of `synthetic`.
         num_tiles: of `synthetic`; None for its own default.

@@ -100,7 +100,7 @@ def read_label_table(path: str | os.PathLike[str]) -> LabelTable:
     Rows are neither matched with images nor checked for duplicates. A ValueError names the line and the column.
     """
     path = Path(path)
-    return _label_table(path, read_rows(path))
+    return label_table_of(path, read_rows(path))
 
 
 def read_label_tables(parts: Mapping[Path, str]) -> LabelTable:
@@ -126,10 +126,11 @@ def read_label_tables(parts: Mapping[Path, str]) -> LabelTable:
     rows = [(line, cells_of(path, cells)) for path, found in tables.items() for line, cells in found.rows]
     names = [f"{path.parent.name}/{path.name}" if inside else path.name for path in parts]
     notes = tuple(note for found in tables.values() for note in found.notes)
-    return _label_table(Path(" and ".join(names)), TableRows([*header, SPLIT_COLUMN], rows, notes))
+    return label_table_of(Path(" and ".join(names)), TableRows([*header, SPLIT_COLUMN], rows, notes))
 
 
-def _label_table(path: Path, found: TableRows) -> LabelTable:
+def label_table_of(path: Path, found: TableRows) -> LabelTable:
+    """The label table in rows of text; `path` is for messages."""
     header, rows, told = found
     values = [[cells[column] for _, cells in rows] for column in range(len(header))]
     lines = tuple(line for line, _ in rows)

@@ -49,7 +49,9 @@ class Settings:
     """
 
     # The archive and its parts
-    dataset: str = setting("synthetic", "the archive", one_of=("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "folder"))
+    dataset: str = setting(
+        "synthetic", "the archive", one_of=("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "folder")
+    )
     data_dir: str = setting("", "folder of the archive; synthetic needs none")
     table: str = setting("", "label table of a folder archive; found by itself if there is only one")
     num_tiles: int = setting(1200, "tiles of the synthetic archive", at_least=20)
