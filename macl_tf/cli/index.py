@@ -215,8 +215,10 @@ def run_embed(options: argparse.Namespace) -> int:
     from macl_tf.embedding.sources import FolderSource
     from macl_tf.export.saved_model import ExportedEncoder
 
-    source = FolderSource(options.input, options.table or None)  # first, since a wrong path fails here
+    if not Path(options.input).expanduser().is_dir():  # first, since an encoder takes seconds
+        raise FileNotFoundError(f"what is embedded must be a folder of images, but '{options.input}' is none.")
     encoder = ExportedEncoder.load(options.served, runtime=options.runtime)
+    source = FolderSource(options.input, options.table or None, reader=encoder.reader)
     if not encoder.image_size:
         raise ValueError(
             f"'{options.served}' must hold an encoder of pictures, but takes vectors from elsewhere. Compute those "

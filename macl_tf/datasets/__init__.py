@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ def load_archive(
     table: str | os.PathLike[str] | None = None,
     min_area: float = 0.0,
     names: Iterable[str] = (),
+    bands: Mapping[str, str] | None = None,
 ) -> Archive:
     """Open an archive by name. Only what that archive needs is imported.
 
@@ -39,6 +40,7 @@ def load_archive(
         num_tiles: of `synthetic`; None for its own default.
         table: label table of `folder`; None to look for it.
         min_area: of archives with masks: share of a tile's area in [0, 1] below which a label does not count.
+        bands: of `folder`: `asked`, `rgb` and `scaling` of `bands.choose_bands`; None for pictures of 8-bit RGB.
         names: of `folder`: tiles of which there are no pictures, where it holds none at all.
 
     Returns:
@@ -56,7 +58,11 @@ def load_archive(
     need("train")
     if name not in NAMES:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}.")
-    for option, value, owner in (("num_tiles", num_tiles, "synthetic"), ("table", table, "folder")):
+    for option, value, owner in (
+        ("num_tiles", num_tiles, "synthetic"),
+        ("table", table, "folder"),
+        ("bands", bands, "folder"),
+    ):
         if value is not None and name != owner:
             raise ValueError(f"{option} is an option of {owner!r}, got {value!r} for {name!r}. Leave it out.")
     if min_area and name in ("synthetic", "folder"):
@@ -70,7 +76,7 @@ def load_archive(
             raise ValueError(
                 "folder needs data_dir, the folder with your images and their table, got None. Give it by --data-dir."
             )
-        return module.load_folder(data_dir, table, cache_dir=cache, names=names)
+        return module.load_folder(data_dir, table, cache_dir=cache, names=names, bands=bands)
     from macl_tf.datasets.preparing import load_prepared
 
     return load_prepared(getattr(module, name.capitalize()), data_dir, cache, min_area=min_area)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image
+from macl_tf.datasets.archives import Archive, bare_name
+from macl_tf.datasets.bands import Reader, choose_bands, tiles_listed
+from macl_tf.datasets.images import IMAGE_SUFFIXES, RGB, Rgb, content_digest
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import READER, RULE
@@ -78,6 +79,7 @@ def load_folder(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     names: Iterable[str] = (),
+    bands: Mapping[str, str] | None = None,
 ) -> FolderArchive:
     """Reads a folder of images and its label table; without `table` that is the only .csv, .tsv or .txt file there is.
 
@@ -92,6 +94,7 @@ def load_folder(
         table: The label table, as a path from `data_dir` or from the working directory.
         cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
         names: Tiles that have no pictures here, where the folder holds none at all.
+        bands: `asked`, `rgb` and `scaling` of `choose_bands`; None for pictures of 8-bit RGB.
 
     Returns:
         The archive of the usable images, sorted by name. `notes` holds the counts, of labels too, which spellings were
@@ -107,6 +110,10 @@ def load_folder(
         raise FileNotFoundError(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
+    chosen = choose_bands(files=(root / name for name in images), **bands) if bands and pictures else None
+    reader = chosen or RGB
+    if chosen:
+        images = [name for name, _ in tiles_listed(((name, None) for name in images), chosen)]
     label_table = read_label_table(find_table(root, table))
     label_table, matched, findings = (match_images if pictures else match_rows)(label_table, images)
     if sum(finding.problem == "missing" for finding in findings) == len(label_table.image_names):
@@ -115,7 +122,7 @@ def load_folder(
             f"{shorten(label_table.image_names)}; the images are {shorten(images)}. "
             "Names must agree, with or without extension and folders."
         )
-    contents, broken = read_all(root, sorted(matched), cache_dir) if pictures else ({}, {})
+    contents, broken = read_all(root, sorted(matched), cache_dir, reader) if pictures else ({}, {})
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
     findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
     matched = {name: row for name, row in matched.items() if name not in broken}
@@ -137,7 +144,8 @@ def load_folder(
         label_names=label_table.label_names,
         file_names=names,
         labels=labels,
-        read_image=lambda index: decode_image(root / names[index], names[index]),
+        read_image=lambda index: reader.read(root / names[index], names[index]),
+        bands=chosen,
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
         default_split="official" if splits else "random",
@@ -154,24 +162,25 @@ def load_folder(
 
 
 def read_all(
-    root: Path, names: Sequence[str], cache_dir: str | os.PathLike[str] | None = None
+    root: Path, names: Sequence[str], cache_dir: str | os.PathLike[str] | None = None, reader: Reader = RGB
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The digest of each image's pixels below `root` (`images.content_digest`), and the error of each that is not read.
 
     They are decoded in threads; with `cache_dir`, only those whose size or time of change differ from when they were.
     """
     digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
-    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-contents{READER}.json"
+    of_bands = "" if isinstance(reader, Rgb) else f"-bands-{'-'.join(map(bare_name, reader.names))}"
+    memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}{of_bands}-contents{READER}.json"
     known = _recall(memory)
     errors: dict[str, str] = {}
     found: dict[str, list[int | str]] = {}
 
     def check(name: str) -> None:
         try:
-            status = (root / name).stat()
-            stamp = [status.st_size, status.st_mtime_ns]
+            status = [file.stat() for file in reader.files(root / name)]
+            stamp = [sum(one.st_size for one in status), max(one.st_mtime_ns for one in status)]
             before = known.get(name, [])
-            content = before[2] if before[:2] == stamp else content_digest(decode_image(root / name, name))
+            content = before[2] if before[:2] == stamp else content_digest(reader.read(root / name, name))
             found[name] = [*stamp, content]
         except (OSError, ValueError) as error:
             errors[name] = str(error)

@@ -14,6 +14,7 @@ from macl_tf.training.run_directory import (
     METRICS,
     SETTINGS,
     VERSIONS,
+    bands_of,
     installed_versions,
     read_run,
     run_settings,
@@ -31,6 +32,10 @@ PREPROCESSING = (
     "JPEG, PNG, BMP or GIF to 8-bit RGB: palettes expanded, grey repeated, transparency dropped, the first frame; "
     "16 bits and CMYK are refused; EXIF orientation ignored. Resized to {size} x {size} pixels with an antialiased "
     "triangle filter (Pillow's BILINEAR), whatever the aspect ratio. Pixels 0 to 255; scaling is in the graph."
+)
+OF_BANDS = (
+    "Bands {names} in the units of their files, float32, NaN where there is no data. Resized to {size} x {size} pixels "
+    "with an antialiased triangle filter in which NaN takes no part; scaling is in the graph."
 )
 OF_VECTORS = "Vectors that another program computed, as it gives them; scaling is in the graph."
 # Settings that are paths: a file's name is kept, the folders of the machine are nobody's business.
@@ -61,12 +66,25 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
     except FileNotFoundError:
         training = {}
     training.pop("command", None)  # it may name folders of the machine
-    return _described(settings, descriptor, sha256_of(run / ENCODER)) | {
-        "labels": read_run(run, LABELS)["label_names"],
-        "dataset": {"name": settings.dataset, "split": metrics.get("split"), "licence": LICENCES.get(settings.dataset)},
-        "figures": {key: figures[key] for key in FIGURES if key in figures},
-        "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
-    }
+    bands = bands_of(run)
+    seen: dict[str, Any] = {}
+    if bands is not None:
+        seen["bands"] = bands.to_dict()
+        seen["preprocessing"] = OF_BANDS.format(names=", ".join(bands.names), size=settings.image_size)
+    return (
+        _described(settings, descriptor, sha256_of(run / ENCODER))
+        | seen
+        | {
+            "labels": read_run(run, LABELS)["label_names"],
+            "dataset": {
+                "name": settings.dataset,
+                "split": metrics.get("split"),
+                "licence": LICENCES.get(settings.dataset),
+            },
+            "figures": {key: figures[key] for key in FIGURES if key in figures},
+            "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
+        }
+    )
 
 
 def describe_backbone(settings: Settings, weights_sha256: str) -> dict[str, Any]:
@@ -111,6 +129,7 @@ def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict
         "descriptor": descriptor,
         "dim": None,
         "image_size": None if settings.features else settings.image_size,
+        "bands": None,  # of tiles that are no 8-bit RGB, as `Bands.to_dict` says them
         "features": None,  # width of the vectors from elsewhere that it takes, in place of pictures or beside them
         "labels": [],
         "preprocessing": OF_VECTORS if settings.features else PREPROCESSING.format(size=settings.image_size),

@@ -82,7 +82,9 @@ def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.P
         return decode_image(data, id_) if data else np.full((8, 8, 3), 235, np.uint8)
 
     def query(name: str) -> np.ndarray:
-        return read_picture(name) if Path(name).is_file() else small(name)
+        reader = engine.encoder.reader
+        there = all(file.is_file() for file in reader.files(Path(name)))
+        return reader.show(read_picture(name, reader=reader)) if there else small(name)
 
     shown = [answer.results[:depth] for answer in answers]
     return contact_sheet(

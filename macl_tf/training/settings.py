@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from macl_tf.datasets.band_names import SCALINGS
 from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, ROBUST, last_stages
 from macl_tf.models.runtimes import RUNTIMES
@@ -62,6 +63,18 @@ class Settings:
         "",
         "vectors of the tiles from elsewhere, to train a head on in place of pictures: a Parquet, NPZ or STAC file, or "
         "a folder of them; brings weights='' and epochs=60",
+    )
+    bands: str = setting(
+        "",
+        "bands of the tiles of a folder, in place of pictures of 8-bit RGB: all, or numbers or names such as 4,3,2 or "
+        "B02,B03,B04,B08 (one file for each band is read too)",
+    )
+    rgb: str = setting("", "which of the bands are red, green and blue; found by name where it can be")
+    scaling: str = setting(
+        SCALINGS[0],
+        "of bands, by the training tiles: to the mean and deviation that pretrained networks expect, or percentiles 2 "
+        "to 98 to 0 to 255",
+        one_of=SCALINGS,
     )
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
@@ -182,6 +195,11 @@ class Settings:
                     raise ValueError(f"{name} must be {needed} with features={self.features}, got {value}.")
             if last_stages(self.trainable) is not None:
                 raise ValueError(f"trainable must be head or all with features, got {self.trainable}.")
+        if self.bands and (self.dataset != "folder" or self.features):
+            where = "features" if self.features else f"dataset={self.dataset}"
+            raise ValueError(f"bands are of a folder of tiles, dataset=folder, got bands={self.bands} with {where}.")
+        if self.rgb and not self.bands:
+            raise ValueError(f"rgb says which of the bands are red, green and blue: set bands, got rgb={self.rgb}.")
         if self.turns not in (1, 2, 4):
             raise ValueError(f"turns must be 1, 2 or 4, got {self.turns}.")
         if self.descriptor not in self.descriptors:
