@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Bands:
             return _read(data, name, self.names, max_pixels)
         if isinstance(data, bytes):
             rule = f"{name} must be one file of the bands {', '.join(self.names)}"
-            raise PictureError(f"{rule}. Stack them: gdalbuildvrt -separate, then gdal_translate.", "kind")
+            raise PictureError(f"{rule}. {_remedy(self.names)}", "bands", "a file alone", _remedy(self.names))
         files = self.files(data)
         if absent := [file.name for file in files if not file.is_file()]:
             raise broken(name, f"{len(absent)} of its {len(files)} bands are not there ({absent[0]})")
@@ -130,7 +131,7 @@ class Bands:
     def measured(
         self, read: Callable[[int], Floats], rows: Sequence[int] | NDArray[Any], *, progress: bool = True
     ) -> Bands:
-        """The same with the statistics of tiles, of 2,000 of them at most, evenly spread.
+        """The same with the statistics of tiles, of 2,000 of them at most, evenly spread; unreadable ones are left out.
 
         Raises:
             ValueError: If a band holds no data, or the same value everywhere.
@@ -138,8 +139,9 @@ class Bands:
         chosen = np.asarray(rows)[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_TILES)).astype(int)]
         rng, samples = np.random.default_rng(0), []
         for row in tqdm(chosen, "statistics of bands", unit="tile", disable=not progress, delay=1):
-            pixels = read(int(row)).reshape(-1, self.channels)
-            samples.append(pixels[rng.integers(0, len(pixels), min(len(pixels), _SAMPLED_PIXELS))])
+            with suppress(PictureError):
+                pixels = read(int(row)).reshape(-1, self.channels)
+                samples.append(pixels[rng.integers(0, len(pixels), min(len(pixels), _SAMPLED_PIXELS))])
         values = np.concatenate(samples).astype(np.float64)
         for name, column in zip(self.names, values.T, strict=True):
             known = column[~np.isnan(column)]
@@ -293,7 +295,7 @@ def _read(data: bytes | Path, name: str, names: Sequence[str], max_pixels: int) 
                 got = f"{dataset.count} band{'s' * (dataset.count != 1)} of {dataset.dtypes[0]}"
                 told = f" ({', '.join(filter(None, described))})" if any(described) else ""
                 rule = f"{name} must have the bands {', '.join(names)}, real numbers"
-                raise PictureError(f"{rule}, got {got}{told}.", "kind", got)
+                raise PictureError(f"{rule}, got {got}{told}.", "bands", f"{got}{told}", _remedy(names))
             values = dataset.read(chosen).astype(np.float32)
             for place, number in enumerate(chosen):
                 values[place][_without_data(dataset, number, values[place])] = np.nan
@@ -303,6 +305,11 @@ def _read(data: bytes | Path, name: str, names: Sequence[str], max_pixels: int) 
     except Exception as error:  # as above
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is damaged or cut off"
         raise broken(name, reason) from error
+
+
+def _remedy(names: Sequence[str]) -> str:
+    """What a tile must be."""
+    return f"Give one raster of the bands {', '.join(names)}: gdalbuildvrt -separate, then gdal_translate, stacks them."
 
 
 def _without_data(dataset: Any, number: int, values: Floats) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from macl_tf.datasets.bands import Bands
 from macl_tf.files import sha256_of
 from macl_tf.training.run_directory import (
     ENCODER,
@@ -66,34 +67,23 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
     except FileNotFoundError:
         training = {}
     training.pop("command", None)  # it may name folders of the machine
-    bands = bands_of(run)
-    seen: dict[str, Any] = {}
-    if bands is not None:
-        seen["bands"] = bands.to_dict()
-        seen["preprocessing"] = OF_BANDS.format(names=", ".join(bands.names), size=settings.image_size)
-    return (
-        _described(settings, descriptor, sha256_of(run / ENCODER))
-        | seen
-        | {
-            "labels": read_run(run, LABELS)["label_names"],
-            "dataset": {
-                "name": settings.dataset,
-                "split": metrics.get("split"),
-                "licence": LICENCES.get(settings.dataset),
-            },
-            "figures": {key: figures[key] for key in FIGURES if key in figures},
-            "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
-        }
-    )
+    return _described(settings, descriptor, sha256_of(run / ENCODER), bands_of(run)) | {
+        "labels": read_run(run, LABELS)["label_names"],
+        "dataset": {"name": settings.dataset, "split": metrics.get("split"), "licence": LICENCES.get(settings.dataset)},
+        "figures": {key: figures[key] for key in FIGURES if key in figures},
+        "versions": {"training": training, "export": installed_versions(*_PACKAGES)},
+    }
 
 
-def describe_backbone(settings: Settings, weights_sha256: str) -> dict[str, Any]:
+def describe_backbone(settings: Settings, weights_sha256: str, bands: Bands | None = None) -> dict[str, Any]:
     """The facts about a backbone that was not trained on any archive, as `describe_encoder` gives them.
 
     `encoder_sha256`, by which shards know their encoder, tells size and turns too: no file of a run holds them.
     """
-    deciding = f"{weights_sha256} {settings.backbone} {settings.image_size} {settings.turns}"
-    return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest())
+    deciding = (
+        f"{weights_sha256} {settings.backbone} {settings.image_size} {settings.turns}{f' {bands}' if bands else ''}"
+    )
+    return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest(), bands)
 
 
 def describe_vectors(
@@ -120,7 +110,13 @@ def describe_vectors(
     return info
 
 
-def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict[str, Any]:
+def _preprocessing(settings: Settings, bands: Bands | None) -> str:
+    if bands is not None:
+        return OF_BANDS.format(names=", ".join(bands.names), size=settings.image_size)
+    return OF_VECTORS if settings.features else PREPROCESSING.format(size=settings.image_size)
+
+
+def _described(settings: Settings, descriptor: str, encoder_sha256: str, bands: Bands | None = None) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
     values |= {key: Path(values[key]).name for key in _PATHS}
     deciding = f"{encoder_sha256} {descriptor} {settings.image_size} {settings.turns} {FORMAT}"
@@ -129,10 +125,10 @@ def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict
         "descriptor": descriptor,
         "dim": None,
         "image_size": None if settings.features else settings.image_size,
-        "bands": None,  # of tiles that are no 8-bit RGB, as `Bands.to_dict` says them
+        "bands": bands.to_dict() if bands else None,  # of tiles that are no 8-bit RGB, as `Bands.to_dict` says them
         "features": None,  # width of the vectors from elsewhere that it takes, in place of pictures or beside them
         "labels": [],
-        "preprocessing": OF_VECTORS if settings.features else PREPROCESSING.format(size=settings.image_size),
+        "preprocessing": _preprocessing(settings, bands),
         "dataset": {"name": None, "split": None, "licence": None},
         "figures": {},
         "versions": {"training": {}, "export": installed_versions(*_PACKAGES)},

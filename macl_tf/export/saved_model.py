@@ -60,18 +60,17 @@ def export_encoder(
     return publish_encoder(model, info, served, keep=keep)
 
 
-def export_backbone(settings: Any, served: str | os.PathLike[str]) -> Path:
+def export_backbone(settings: Any, served: str | os.PathLike[str], bands: Bands | None = None) -> Path:
     """As `export_encoder`, of a backbone with the weights that `settings` name and no training: its pooled features."""
     from macl_tf.export.model_info import describe_backbone
     from macl_tf.models.backbones import weights_digest
     from macl_tf.models.descriptors import descriptor_model, turned
     from macl_tf.models.encoders import build_encoder
 
-    encoder = build_encoder(
-        settings.image_size, backbone=settings.backbone, width=settings.width, weights=settings.weights or None
-    )
+    network = {"backbone": settings.backbone, "width": settings.width, "weights": settings.weights or None}
+    encoder = build_encoder(settings.image_size, bands=bands, **network)
     features = descriptor_model(encoder, settings.descriptor)
-    info = describe_backbone(settings, weights_digest(features.weights))
+    info = describe_backbone(settings, weights_digest(features.weights), bands)
     there = holding(served, info)
     return there or publish_encoder(turned(features, settings.turns), info, served)
 

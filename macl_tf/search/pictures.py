@@ -19,7 +19,7 @@ Picture = str | os.PathLike[str] | bytes | np.ndarray
 
 
 def read_picture(image: Picture, name: str = "", *, reader: Reader = RGB, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """What `reader` reads of a path or encoded bytes, or pixels as they are; errors call it `name`, or else by its path.
+    """What `reader` reads of a path or encoded bytes, or pixels as they are; errors call it `name`, else by its path.
 
     More than `max_pixels` are refused, by the header, before anything is decoded. Raises FileNotFoundError for a path
     that is not there, ValueError for pixels of another shape, PictureError for what is no picture or not read.
