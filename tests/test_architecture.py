@@ -45,7 +45,7 @@ ONLY = {
     "keras_hub": {"models/backbones.py"},
     "openvino": {"models/runtimes.py"},
     "rasterio": {"datasets/tiff.py"},
-    "pyarrow": {"index/parquet.py", "datasets/vector_parquet.py"},
+    "pyarrow": {"index/parquet.py", "datasets/bigearthnet.py", "datasets/vector_parquet.py"},
     "scann": {"index/searchers/scann.py"},
     "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
     "starlette": {"server/errors.py", "server/guard.py"},

@@ -295,7 +295,10 @@ def test_bands_are_augmented_alike_and_stay_in_their_units():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bands": "all"}, "bands are of a folder of tiles, dataset=folder, got bands=all with dataset=synthetic"),
+        (
+            {"bands": "all"},
+            "bands are of dataset=folder or bigearthnet, got bands=all with dataset=synthetic",
+        ),
         ({"dataset": "folder", "rgb": "1,2,3"}, "set bands, got rgb=1,2,3"),
         ({"dataset": "folder", "scaling": "log"}, "scaling must be one of deviation, percentiles"),
     ],

@@ -195,13 +195,27 @@ def choose_bands(asked: str, rgb: str, files: Iterable[Path], *, scaling: str = 
     files = list(files)
     wanted = [word.strip() for word in asked.split(",") if word.strip()]
     if template := _template(wanted, files):
-        names, known, colours = tuple(wanted), tuple(wanted), [""] * len(wanted)
-    else:
-        known, colours = _header(files)
-        names = known if asked.strip() == "all" else tuple(_named(word, known, "bands") for word in wanted)
+        return chosen_by_name(asked, rgb, known=wanted, template=template, scaling=scaling)
+    known, colours = _header(files)
+    return chosen_by_name(asked, rgb, known=known, colours=colours, scaling=scaling)
+
+
+def chosen_by_name(
+    asked: str,
+    rgb: str,
+    *,
+    known: Sequence[str],
+    colours: Sequence[str] = (),
+    template: str = "",
+    scaling: str = SCALINGS[0],
+) -> Bands:
+    """As `choose_bands`, of bands with known names, of which files declare those colours."""
+    wanted = [word.strip() for word in asked.split(",") if word.strip()]
+    names = tuple(known) if asked.strip() == "all" else tuple(_named(word, known, "bands") for word in wanted)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"bands must be 'all' or different bands of {', '.join(known)}, got '{asked}'.")
-    return Bands(names, _rgb_of(rgb, names, dict(zip(known, colours, strict=True))), template, scaling=scaling)
+    declared = dict(zip(known, colours or [""] * len(known), strict=True))
+    return Bands(names, _rgb_of(rgb, names, declared), template, scaling=scaling)
 
 
 def tiles_listed(listed: Iterable[tuple[str, OSError | None]], bands: Bands) -> Iterator[tuple[str, OSError | None]]:

@@ -196,6 +196,7 @@ def open_archive(settings: Settings) -> Archive:
         min_area=settings.min_area,
         names=source.ids() if source and settings.dataset == "folder" else (),
         bands={"asked": settings.bands, "rgb": settings.rgb, "scaling": settings.scaling} if settings.bands else None,
+        classes=int(settings.classes),
     )
     archive = with_features(archive, source) if source else archive
     return by_scene(archive) if settings.labels == "scene" else archive
@@ -247,7 +248,7 @@ def with_bands_of(run: Path, archive: Archive) -> Archive:
 
 def bands_of(run: Path) -> Bands | None:
     """The bands of a run's tiles; None where they are pictures of 8-bit RGB."""
-    return Bands.from_dict(read_run(run, BANDS)) if run_settings(run).bands else None
+    return Bands.from_dict(read_run(run, BANDS)) if (run / BANDS).is_file() else None
 
 
 def compared_labels(statistics: LabelStatistics, archive: Archive) -> tuple[list[int | None], list[str], list[str]]:
