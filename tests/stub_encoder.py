@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from macl_tf.datasets.images import RGB
+
 DIM, SIZE = 6, 8
 
 
 class StubEncoder:
     """Means and deviations of the colours, as a unit vector; what `ExportedEncoder` has besides."""
 
-    dim, image_size, version = DIM, SIZE, 1
+    dim, image_size, version, reader = DIM, SIZE, 1, RGB
 
     def __init__(self, key: str = "a", label_names: Sequence[str] = ("sea", "sand"), pause: float = 0.0) -> None:
         self.info: dict[str, Any] = {"encoder_sha256": key * 64, "descriptor": "projection"}

@@ -46,7 +46,12 @@ ONLY = {
     "openvino": {"models/runtimes.py"},
     "rasterio": {"datasets/tiff.py"},
     "openpyxl": {"datasets/table_files.py"},
-    "pyarrow": {"index/parquet.py", "datasets/vector_parquet.py", "datasets/table_files.py"},
+    "pyarrow": {
+        "index/parquet.py",
+        "datasets/bigearthnet.py",
+        "datasets/vector_parquet.py",
+        "datasets/table_files.py",
+    },
     "scann": {"index/searchers/scann.py"},
     "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
     "starlette": {"server/errors.py", "server/guard.py"},

@@ -82,6 +82,7 @@ def test_weights_are_shared_and_saved(encoder, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_dcl_trains_it_end_to_end(encoder):
     y = np.eye(3, dtype="float32")[[0, 0, 0, 1, 1, 1, 2, 2, 2]]
     x = (images(9) * 0.3 + np.array([[150, 0, 0], [0, 150, 0], [0, 0, 150]])[y.argmax(1)][:, None, None]).astype(

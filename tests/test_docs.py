@@ -82,9 +82,21 @@ def test_every_command_is_one_that_macl_takes():
             options, rest = parser().parse_known_args(with_boxes(arguments))
             assert not [word for word in rest if word.startswith("-")], (page, words)
             if getattr(options, "set", None):
-                load_settings(None, [each for each in options.set if "N" not in each.partition("=")[2]])
+                sets = [each for each in options.set if "N" not in each.partition("=")[2]]
+                load_settings(None, sets, **({"dataset": options.dataset} if options.dataset else {}))
             checked.add(options.command)
-    assert checked == {"train", "evaluate", "export", "embed", "index", "search", "upsert", "delete", "serve"}
+    assert checked == {
+        "inspect",
+        "train",
+        "evaluate",
+        "export",
+        "embed",
+        "index",
+        "search",
+        "upsert",
+        "delete",
+        "serve",
+    }
 
 
 def test_every_other_command_names_what_exists():

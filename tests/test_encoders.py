@@ -47,7 +47,7 @@ def test_a_narrower_encoder_has_a_quarter_of_the_weights(head):
             build(64, width=32, weights="imagenet")
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_embeddings_are_unit_norm_float32(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -82,7 +82,7 @@ def test_weights_come_from_a_file(tmp_path):
         build_encoder(32, embedding_dim=9, width=8, weights=tmp_path / "w.weights.h5")
 
 
-@pytest.mark.parametrize("build", [build_encoder, spoc_encoder])
+@pytest.mark.parametrize("build", [build_encoder, pytest.param(spoc_encoder, marks=pytest.mark.slow)])
 def test_weights_come_from_the_encoder_of_another_run(build, tmp_path):
     source = classified(build(32, width=8), 5)
     searchable(source).save(tmp_path / "encoder.keras")

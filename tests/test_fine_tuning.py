@@ -147,7 +147,7 @@ def test_the_backbone_moves_by_its_share():
     assert kept.backbone_factor == 0.1
 
 
-@pytest.mark.parametrize("turns", [2, 4])
+@pytest.mark.parametrize("turns", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_turned_tile_has_the_same_descriptor(turns):
     encoder = build_encoder(32, backbone=residual, embedding_dim=4)
     model = turned(encoder, turns)
@@ -251,6 +251,7 @@ def test_an_encoder_from_a_file_has_all_its_descriptors_in_a_new_process(tmp_pat
             np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_robust_keeps_the_backbone_as_it_began_beside_the_trained_one(backbone, tmp_path):
     settings = settings_of(backbone, trainable="all", learning_rate=0.05, epochs=2, classification_weight=1.0)
     result = train(settings, tmp_path / "run", progress=False)

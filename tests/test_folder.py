@@ -13,6 +13,7 @@ from PIL import Image
 from macl_tf.datasets import folder as folder_module
 from macl_tf.datasets import remembering
 from macl_tf.datasets.folder import load_folder, read_all
+from macl_tf.datasets.images import RGB
 from macl_tf.datasets.splits import split_archive
 from tests.generated import photo
 from tests.pictures import encoded
@@ -162,7 +163,7 @@ def test_files_that_an_older_reader_could_read_are_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.tif").write_bytes(refused_tiffs()["16 bits"][0])
-    monkeypatch.setattr(folder_module, "decode_image", lambda data, name: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(RGB, "read", lambda data, name: np.zeros((1, 1, 3), np.uint8))
     monkeypatch.setattr(remembering, "READER", remembering.READER - 1)
     assert read_all(tmp_path, ["a.tif"], cache_dir=tmp_path / "cache")[1] == {}
     monkeypatch.undo()
@@ -300,13 +301,13 @@ def test_verified_files_are_remembered_until_they_change(tmp_path: Path, monkeyp
         draw(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"no image")
     decoded: list[str] = []
-    decode = folder_module.decode_image
+    decode = RGB.read
 
     def counted(data: Path, name: str) -> np.ndarray:
         decoded.append(name)
         return decode(data, name)
 
-    monkeypatch.setattr(folder_module, "decode_image", counted)
+    monkeypatch.setattr(RGB, "read", counted)
     cache = tmp_path / "cache"
 
     def check() -> tuple[list[str], list[str]]:

@@ -45,17 +45,17 @@ def test_a_share_of_the_labels_is_kept_in_training_and_validation_and_not_in_the
     assert heads.labelled(tiles, 1.0, seed=1) is tiles
 
 
+@pytest.mark.slow
 def test_a_head_has_every_descriptor_and_other_shares_of_robust(tiles):
     settings = Settings(loss="macl", classification_weight=1.0, batch_size=16, epochs=2, embedding_dim=4)
-    found, again, other = (
-        heads.trained(Settings(**vars(settings) | {"seed": seed}), tiles, encoder(), 3, test=True) for seed in (0, 0, 1)
-    )
-    assert found["results"] == again["results"] != other["results"]
+    found, again = (heads.trained(settings, tiles, encoder(), 3, test=True) for _ in range(2))
+    assert found["results"] == again["results"]
     assert set(found["results"]) >= {"projection", "backbone", "robust", "robust 0.25", "robust 0.75", "probabilities"}
     assert len(found["results"]["robust"]["test"]["per_query"]["ndcg"]) == 20
     assert 1 <= found["best_epoch"] <= 2 and len(found["history"].split()) == 2
-    left = heads.trained(settings, tiles, encoder(), 3, test=False)
-    assert all(set(parts) == {"validation"} for parts in left["results"].values())
+    other = heads.trained(Settings(**vars(settings) | {"seed": 1}), tiles, encoder(), 3, test=False)["results"]
+    assert all(set(parts) == {"validation"} for parts in other.values())
+    assert other["projection"]["validation"] != found["results"]["projection"]["validation"]
 
 
 def test_robust_of_a_half_is_the_product_s(tiles):

@@ -23,6 +23,8 @@ TABLES = {
     "classes.toml": "[[classes]]\nname = 'sea'\nvalue = 1\n[[classes]]\nname = 'sand'\nvalue = 2\n"
     "[[classes]]\nname = 'nothing'\nvalue = 0\nignore = true\n",
     "colours.toml": "sea = '#0000FF'\nsand = '255, 192, 0'\n",
+    "lists.toml": "ignore = [0, 255]\n[classes]\nsea = 1\nsand = [2, 3]\n",
+    "named.csv": "name,value\nignore,0\nsea,1\nsand,2\n",
     "both.csv": "name,value,color\nnothing,7,#010101\nsea,8,#0000ff\nsand,9,#ffc000\n",  # the masks hold these colours
 }
 

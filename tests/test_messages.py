@@ -220,6 +220,7 @@ def small_files():
     signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.slow
 def test_a_full_disk_in_export_is_one_message_and_what_was_published_is_whole(small_run, tmp_path, small_files):
     run, served = small_run, tmp_path / "served"
     export_encoder(run, served)

@@ -128,7 +128,8 @@ def test_many_threads_get_their_own_pictures_back(by_openvino):
 
 
 @openvino
-@pytest.mark.parametrize("turns", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("turns", [1, 4])
 def test_an_exported_encoder_answers_alike_in_both(tmp_path, turns):
     model = turned(trained(build_encoder(64, width=8)), turns)
     save_encoder(model, {"image_size": 64, "dim": 128, "labels": ["a"]}, tmp_path / "1")

@@ -55,6 +55,7 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_the_system_trains_reports_by_scene_and_is_exported(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("macl_tf.models.backbones.resnet18", lambda scaled, **_: residual(scaled))
     words = [

@@ -81,6 +81,7 @@ def test_the_command_serves_searches_and_writes_and_ends_in_order(served, tiles)
     assert SearchEngine.open(served).index.delete(["mine"]) == 1
 
 
+@pytest.mark.slow
 def test_an_encoder_elsewhere_gives_the_same_vectors(served, tiles):
     with loopback_server(served / "encoder", {}) as url:
         made_with = SearchEngine.open(served).index.info["encoder"]

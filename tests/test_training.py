@@ -239,9 +239,8 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 import macl_tf.training.train as training
 from macl_tf.training.settings import Settings
-from tests.runs import make_small_encoder
-training.make_encoder = make_small_encoder
-settings = Settings(num_tiles=60, image_size=32, batch_size=16, epochs=1, embedding_dim=8)
+settings = Settings(num_tiles=60, image_size=32, batch_size=16, epochs=1, embedding_dim=8, backbone="resnet18",
+                    width=8, weights="", descriptor="projection")
 result = training.train(settings, sys.argv[1], progress=False)
 print("replicas", tf.distribute.get_strategy().num_replicas_in_sync, result["best_epoch"])
 """

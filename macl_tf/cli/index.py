@@ -50,6 +50,7 @@ vectors. By picture only where --backbone names the network that made them.
 
 examples:
   macl index TILES --backbone efficientnet-lite0 --output served && macl serve served
+  macl index SENTINEL --backbone efficientnet-lite0 --bands B02,B03,B04,B08 --output served
   macl index VECTORS.parquet --output served
   macl index VECTORS.parquet --head RUN --table labels.csv --output served
   macl index served --from shards
@@ -151,6 +152,8 @@ def add_commands(commands: Any) -> None:
     option("--weights", default="imagenet", help="its weights: imagenet (default), encoder.keras of a run, or a file")
     option("--image-size", type=int, default=224, help="side at which it sees an image, pixels (224)")
     option("--turns", type=int, default=1, help="quarter turns to average over (1); 4 costs four times the time")
+    option("--bands", default="", help="with --backbone: bands of the tiles, as of `macl train --set bands=...`: all")
+    option("--rgb", default="", help="which of them are red, green and blue; found by name where it can be")
     option("--table", metavar="FILE", help="label table of the images, to show and filter by")
     option(
         "--output", metavar="SERVED", default="served", help="with --backbone or vectors: folder to write to (served)"
@@ -215,8 +218,10 @@ def run_embed(options: argparse.Namespace) -> int:
     from macl_tf.embedding.sources import FolderSource
     from macl_tf.export.saved_model import ExportedEncoder
 
-    source = FolderSource(options.input, options.table or None)  # first, since a wrong path fails here
+    if not Path(options.input).expanduser().is_dir():  # first, since an encoder takes seconds
+        raise FileNotFoundError(f"what is embedded must be a folder of images, but '{options.input}' is none.")
     encoder = ExportedEncoder.load(options.served, runtime=options.runtime)
+    source = FolderSource(options.input, options.table or None, reader=encoder.reader)
     if not encoder.image_size:
         raise ValueError(
             f"'{options.served}' must hold an encoder of pictures, but takes vectors from elsewhere. Compute those "
@@ -249,6 +254,8 @@ def run_index(options: argparse.Namespace) -> int:
         weights=options.weights,
         image_size=options.image_size,
         turns=options.turns,
+        bands=options.bands,
+        rgb=options.rgb,
         descriptor="backbone",
     )
     vectors = holds_vectors(options.served)

@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
     inspect = commands.add_parser("inspect", help="report what an archive holds", description=INSPECT_HELP)
     option = inspect.add_argument
     option("archive", metavar="ARCHIVE", help="folder of the archive; or synthetic, which needs none")
-    option("--dataset", help="synthetic, ucm, dlrsd, whdld, mlaid, mlrsnet or folder (default)")
+    option("--dataset", help="synthetic, ucm, dlrsd, whdld, mlaid, mlrsnet, bigearthnet or folder (default)")
     option(
         "--table", metavar="FILE", help="its label table, or class table of masks, if it is a folder that holds several"
     )
@@ -56,6 +56,8 @@ def run_inspect(options: argparse.Namespace) -> int:
         num_tiles=settings.num_tiles if built_in else None,
         table=settings.table or None,
         min_area=settings.min_area,
+        bands={"asked": settings.bands, "rgb": settings.rgb, "scaling": settings.scaling} if settings.bands else None,
+        classes=int(settings.classes),
     )
     if settings.labels == "scene":
         archive = by_scene(archive)

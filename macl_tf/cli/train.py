@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
         epilog=f"settings (configs/<dataset>.toml may say otherwise):\n{settings_help()}",
     )
     option = train.add_argument
-    option("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid, mlrsnet or folder")
+    option("--dataset", help="synthetic (default), ucm, dlrsd, whdld, mlaid, mlrsnet, bigearthnet or folder")
     option("--data-dir", metavar="DIR", help="folder of the archive")
     option("--table", metavar="FILE", help="its label table, if it is a folder that holds several or none")
     option("--run-dir", metavar="RUN", help="directory of the run; default runs/<dataset>-<hash of settings>")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from macl_tf.versions import need
 if TYPE_CHECKING:
     from macl_tf.datasets.archives import Archive
 
-NAMES = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "folder")
+NAMES = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "bigearthnet", "folder")
 
 
 def load_archive(
@@ -27,6 +27,8 @@ def load_archive(
     table: str | os.PathLike[str] | None = None,
     min_area: float = 0.0,
     names: Iterable[str] = (),
+    bands: Mapping[str, str] | None = None,
+    classes: int = 19,
 ) -> Archive:
     """Open an archive by name. Only what that archive needs is imported.
 
@@ -39,6 +41,9 @@ def load_archive(
         num_tiles: of `synthetic`; None for its own default.
         table: label table of `folder`; None to look for it.
         min_area: of archives with masks: share of a tile's area in [0, 1] below which a label does not count.
+        classes: of `bigearthnet`: 19 or 43 labels.
+        bands: of `folder` and `bigearthnet`: `asked`, `rgb` and `scaling` of `bands.choose_bands`; None for pictures of
+            8-bit RGB, or all of bigearthnet's twelve.
         names: of `folder`: tiles of which there are no pictures, where it holds none at all.
 
     Returns:
@@ -56,10 +61,16 @@ def load_archive(
     need("train")
     if name not in NAMES:
         raise ValueError(f"name must be one of {', '.join(NAMES)}, got {name!r}.")
-    for option, value, owner in (("num_tiles", num_tiles, "synthetic"), ("table", table, "folder")):
-        if value is not None and name != owner:
-            raise ValueError(f"{option} is an option of {owner!r}, got {value!r} for {name!r}. Leave it out.")
-    if min_area and name == "synthetic":
+    for option, value, owners in (
+        ("num_tiles", num_tiles, ("synthetic",)),
+        ("table", table, ("folder",)),
+        ("bands", bands, ("folder", "bigearthnet")),
+    ):
+        if value is not None and name not in owners:
+            raise ValueError(
+                f"{option} is an option of {' and '.join(map(repr, owners))}, got {value!r} for {name!r}. Leave it out."
+            )
+    if min_area and name in ("synthetic", "bigearthnet"):
         raise ValueError(f"min_area must be 0 for {name!r}: it is an option of archives with masks, got {min_area}.")
     module = import_module(f"macl_tf.datasets.{name}")
     if name == "synthetic":
@@ -70,7 +81,9 @@ def load_archive(
             raise ValueError(
                 "folder needs data_dir, the folder with your images and their table, got None. Give it by --data-dir."
             )
-        return module.load_folder(data_dir, table, cache_dir=cache, names=names, min_area=min_area)
+        return module.load_folder(data_dir, table, cache_dir=cache, names=names, bands=bands, min_area=min_area)
+    if name == "bigearthnet":
+        return module.load_bigearthnet(data_dir, cache_dir=cache, classes=classes, bands=bands)
     from macl_tf.datasets.preparing import load_prepared
 
     return load_prepared(getattr(module, name.capitalize()), data_dir, cache, min_area=min_area)

@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from macl_tf.datasets.images import is_image_name
+from macl_tf.datasets.bands import Bands, Reader
+from macl_tf.datasets.images import RGB, is_image_name
 
 # Blanks (the invisible ones too), hyphens (minus and dashes too) and underscores.
 _HYPHENS = r"\-\u00ad\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -29,7 +30,8 @@ class Archive:
         label_names: the C label names.
         file_names: N unique names relative to the archive, sorted ("agricultural/agricultural00.tif").
         labels: (N, C) array of 0 and 1; kept as uint8.
-        read_image: index -> (H, W, 3) uint8 RGB image of any size. It may be called from many threads at once.
+        read_image: index -> (H, W, 3) uint8 RGB image of any size, or (H, W, N) float32 of `bands`. It may be called
+            from many threads at once.
         label_areas: (N, C) float32 share of the tile that each label covers, in [0, 1], where there are masks.
         scenes: N scene names ("agricultural"), where the archive has scenes.
         numbers: (N,) running number within the scene, for archives whose neighbouring numbers show the same place.
@@ -38,6 +40,7 @@ class Archive:
         notes: what a user should know about this copy: rows without image, unreadable images and the like.
         contents: N digests of the pixels, the same for exact copies and for no other two; None where they are not
             known. What `content_digest` gives.
+        bands: of the tiles; None for pictures of 8-bit RGB.
         features: (N, F) float32 vectors from elsewhere that stand for the pictures, where there are such.
 
     Raises:
@@ -64,6 +67,7 @@ class Archive:
     notes: tuple[str, ...] = ()
     contents: tuple[str, ...] | None = None
     features: np.ndarray | None = None
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.file_names), len(self.label_names))
@@ -103,6 +107,11 @@ class Archive:
     def __len__(self) -> int:
         return len(self.file_names)
 
+    @property
+    def reader(self) -> Reader:
+        """What has read the tiles, and so resizes and shows them."""
+        return self.bands or RGB
+
 
 def by_scene(archive: Archive) -> Archive:
     """The same tiles with one label each, the scene, for single-label retrieval; scenes in alphabetical order.
@@ -114,8 +123,9 @@ def by_scene(archive: Archive) -> Archive:
         if (archive.labels.sum(axis=1) == 1).all():
             return archive
         raise ValueError(
-            f"labels=scene needs the scene of each tile, which {archive.name} does not have: ucm, dlrsd and mlaid do, "
-            "and a folder whose table has a column 'scene' or whose tiles have one label each."
+            f"labels=scene needs the scene of each tile, which {archive.name} does not have: ucm, dlrsd, mlaid and "
+            "mlrsnet do, and a folder with class folders, with a column 'scene' in its table, or with one label "
+            "for each tile."
         )
     spellings: dict[str, dict[str, None]] = {}
     for scene in archive.scenes:

@@ -17,6 +17,7 @@ _VALUES = ("value", "index", "id", "classid", "labelid", "pixelvalue", "code")
 _COLOURS = ("color", "colour", "rgb", "hex")
 _CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 _KNOWN = {*_NAMES, *_VALUES, *_COLOURS, *(channel for three in _CHANNELS for channel in three), "ignore"}
+_IGNORE = "ignore"
 _HEX = re.compile(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 _HOW = (
     "Give each class a row name,value or name,color (#rrggbb or r,g,b), or name,r,g,b; ignore=true for what is no label"
@@ -46,7 +47,8 @@ def read_class_table(path: Path) -> tuple[MaskClass, ...]:
 
     Args:
         path: CSV (any delimiter) with the columns `name`, `value` or `color` (also `r,g,b`) and, if wanted, `ignore`;
-            or TOML with a list of tables of the same keys, [[classes]], or name = value-or-colour pairs.
+            or TOML with a list of tables of the same keys, [[classes]], or with name = value, colour or list of them,
+            perhaps below [classes]. A class called ignore is ignored.
 
     Returns:
         The classes; all have a value, or all have a colour, or both.
@@ -72,8 +74,14 @@ def _toml_rows(path: Path) -> Iterable[Mapping[str, Any]]:
     lists = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
     if lists:
         return [{bare_name(key): value for key, value in row.items()} for row in lists[0]]
-    pairs = next((value for value in content.values() if isinstance(value, dict)), content)
-    return [{"name": name, "value" if isinstance(value, int) else "color": value} for name, value in pairs.items()]
+    pairs = {**next((value for value in content.values() if isinstance(value, dict)), content)}
+    if _IGNORE in content:
+        pairs[_IGNORE] = content[_IGNORE]
+    return [
+        {"name": name, "value" if isinstance(mark, int) else "color": mark, _IGNORE: name == _IGNORE}
+        for name, marks in pairs.items()
+        for mark in (marks if isinstance(marks, list) else [marks])
+    ]
 
 
 def _checked(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[MaskClass, ...]:
@@ -107,9 +115,9 @@ def _class_of(path: Path, row: Mapping[str, Any]) -> MaskClass:
         _refuse(path, "a name and a value or colour for each class")
     if value is not None and not re.fullmatch(r"\d+(\.0)?", str(value)):
         _refuse(path, f"values that are whole numbers from 0, got {value!r}")
-    ignore = BINARY.get(str(row.get("ignore", "") or "false").casefold())
+    ignore = BINARY.get(str(row.get(_IGNORE) or str(name).strip().casefold() == _IGNORE).casefold())
     if ignore is None:
-        _refuse(path, f"true or false for ignore, got {row['ignore']!r}")
+        _refuse(path, f"true or false for ignore, got {row[_IGNORE]!r}")
     return MaskClass(
         str(name).strip(),
         None if value is None else int(float(value)),

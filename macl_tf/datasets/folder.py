@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.archives import Archive, bare_name
+from macl_tf.datasets.bands import Reader, choose_bands, tiles_listed
 from macl_tf.datasets.folder_labels import find_labels, published_parts
-from macl_tf.datasets.images import IMAGE_SUFFIXES, content_digest, decode_image
+from macl_tf.datasets.images import IMAGE_SUFFIXES, RGB, Rgb, content_digest
 from macl_tf.datasets.label_notes import describe_labels
+from macl_tf.datasets.mask_labels import is_mask_name
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import RULE
 from macl_tf.datasets.remembering import remembered
@@ -78,6 +80,7 @@ def load_folder(
     *,
     cache_dir: str | os.PathLike[str] | None = None,
     names: Iterable[str] = (),
+    bands: Mapping[str, str] | None = None,
     min_area: float = 0.0,
 ) -> FolderArchive:
     """Reads a folder of images and its labels.
@@ -101,6 +104,7 @@ def load_folder(
         table: The label table, or the class table of masks, as a path from `data_dir` or from the working directory.
         cache_dir: Where to remember which files were decoded (by path, size and time of change), for the next run.
         names: Tiles that have no pictures here, where the folder holds none at all.
+        bands: `asked`, `rgb` and `scaling` of `choose_bands`; None for pictures of 8-bit RGB.
         min_area: Share of a tile in [0, 1] below which a label of a mask does not count; 0 takes any pixel.
 
     Returns:
@@ -119,6 +123,12 @@ def load_folder(
         raise FileNotFoundError(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
+    # The header of a mask is not a tile's.
+    shown = [name for name in images if not is_mask_name(name)] or images
+    chosen = choose_bands(files=(root / name for name in shown), **bands) if bands and pictures else None
+    reader = chosen or RGB
+    if chosen:
+        images = [name for name, _ in tiles_listed(((name, None) for name in images), chosen)]
     given = find_labels(root, table, images, cache_dir, min_area)
     label_table = given.table
     label_table, matched, findings = (match_images if pictures else match_rows)(label_table, given.images)
@@ -131,7 +141,7 @@ def load_folder(
     findings += given.findings
     assigned, told, astray = published_parts(root, label_table, matched)
     findings += astray
-    contents, broken = read_all(root, sorted(assigned), cache_dir) if pictures else ({}, {})
+    contents, broken = read_all(root, sorted(assigned), cache_dir, reader) if pictures else ({}, {})
     findings += [Finding("unreadable", name, error) for name, error in broken.items()]
     findings += [Finding("unlisted", name, str(error)) for name, error in listed if error is not None]
     matched = {name: row for name, row in matched.items() if name in assigned and name not in broken}
@@ -155,7 +165,8 @@ def load_folder(
         label_names=label_table.label_names,
         file_names=names,
         labels=labels,
-        read_image=lambda index: decode_image(root / names[index], names[index]),
+        read_image=lambda index: reader.read(root / names[index], names[index]),
+        bands=chosen,
         label_areas=None if given.areas is None else given.areas[rows],
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
@@ -174,7 +185,7 @@ def load_folder(
 
 
 def read_all(
-    root: Path, names: Sequence[str], cache_dir: str | os.PathLike[str] | None = None
+    root: Path, names: Sequence[str], cache_dir: str | os.PathLike[str] | None = None, reader: Reader = RGB
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The digest of each image's pixels below `root` (`images.content_digest`), and the error of each that is not read.
 
@@ -182,7 +193,11 @@ def read_all(
     """
 
     def digest(path: Path, name: str) -> str:
-        return content_digest(decode_image(path, name))
+        return content_digest(reader.read(path, name))
 
-    found, errors = remembered(root, names, cache_dir, digest, "contents", "checking images")
+    of_bands = "" if isinstance(reader, Rgb) else f"bands-{'-'.join(map(bare_name, reader.names))}-"
+
+    found, errors = remembered(
+        root, names, cache_dir, digest, f"{of_bands}contents", "checking images", files=reader.files
+    )
     return {name: str(content) for name, content in found.items()}, errors

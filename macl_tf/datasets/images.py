@@ -106,6 +106,36 @@ def rgb_array(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
+class Rgb:
+    """Reads tiles that are pictures of 8-bit RGB; `bands.Bands` reads those of other bands in the same words."""
+
+    channels = 3
+    dtype = np.uint8
+
+    def files(self, tile: Path) -> list[Path]:
+        """Of a tile."""
+        return [tile]
+
+    def read(self, data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """A tile (H, W, 3) uint8; see `decode_image`."""
+        return rgb_array(open_image(data, name, max_pixels=max_pixels))
+
+    def resize(self, tile: np.ndarray, size: int) -> np.ndarray:
+        """See `resize_image`."""
+        return resize_image(tile, size)
+
+    def show(self, tile: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) uint8 that people see: the tile."""
+        return tile
+
+    def blank(self, size: int) -> np.ndarray:
+        """A tile without content."""
+        return np.zeros((size, size, 3), np.uint8)
+
+
+RGB = Rgb()
+
+
 def content_digest(image: np.ndarray) -> str:
     """32 hexadecimal digits that tell an (H, W, 3) picture from all that differ in any pixel, whatever their files."""
     digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)

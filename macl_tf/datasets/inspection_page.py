@@ -136,6 +136,8 @@ def _copy_cells(found: Inspection, group: Copies, number: int) -> list[tuple[NDA
 def _shown(found: Inspection, tile: int) -> NDArray[np.uint8]:
     """A tile as people can see it: three bands of 8 bits."""
     image = found.archive.read_image(tile)
+    if found.archive.bands is not None:
+        image = image[:, :, list(found.archive.bands.rgb)]
     if image.shape[2] < 3:
         image = image[:, :, :1].repeat(3, axis=2)
     step = max(max(image.shape[:2]) // _SHOWN_PIXELS, 1)

@@ -38,6 +38,11 @@ def find_class_table(root: Path) -> Path | None:
     return None
 
 
+def is_mask_name(name: str) -> bool:
+    """Whether a path says that its image is a mask: masks/1.png, 1_mask.png."""
+    return not MASK_WORDS.isdisjoint(_words(name))
+
+
 def pair_masks(images: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Pairs pictures and masks by their names: masks say so (masks/1.png, 1_mask.png, labels/1.tif), and agree else.
 

@@ -42,9 +42,10 @@ _PHOTOGRAPHS = ("JPEG XL", "HEIF", "AVIF")  # formats that GDAL often cannot ope
 class PictureError(ValueError):
     """Why a picture is not read. Its text names the picture.
 
-    `problem` is "kind" for one of another kind than those read, "format" for what is no picture of a known format,
-    "pixels" for too many, "broken" for one that is damaged or not there. `got` says what it is, `remedy` what to do,
-    where that is known, and `format` its format, where its kind is the problem.
+    `problem` is "kind" for one of another kind than those read, "bands" for one without the bands that are asked for,
+    "format" for what is no picture of a known format, "pixels" for too many, "broken" for one that is damaged or not
+    there. `got` says what it is, `remedy` what to do, where that is known, and `format` its format, where its kind is
+    the problem.
     """
 
     def __init__(self, text: str, problem: str, got: str = "", remedy: str = "", format: str = "") -> None:

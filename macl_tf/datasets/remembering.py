@@ -23,10 +23,13 @@ def remembered(
     read: Callable[[Path, str], Any],
     kind: str,
     what: str,
+    *,
+    files: Callable[[Path], Sequence[Path]] = lambda path: (path,),
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What `read` says of each file below `root`, as JSON can hold it, and the error of each that cannot be read.
 
-    In threads; with `cache_dir`, only of those whose size or time of change differ from when they were read.
+    In threads; with `cache_dir`, only of those whose size or time of change differ from when they were read. `kind`
+    tells what is remembered from other things, `what` is for the bar, and `files` gives the files of a name.
     """
     digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()[:12]
     memory = None if cache_dir is None else Path(cache_dir) / f"folder-{digest}-{kind}{READER}.json"
@@ -36,8 +39,8 @@ def remembered(
 
     def check(name: str) -> None:
         try:
-            status = (root / name).stat()
-            stamp = [status.st_size, status.st_mtime_ns]
+            status = [file.stat() for file in files(root / name)]
+            stamp = [sum(one.st_size for one in status), max(one.st_mtime_ns for one in status)]
             before = known.get(name, [])
             found[name] = [*stamp, before[2] if before[:2] == stamp else read(root / name, name)]
         except (OSError, ValueError) as error:

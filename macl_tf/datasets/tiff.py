@@ -1,4 +1,4 @@
-"""TIFFs, read through rasterio. The one file that imports it, and only when a TIFF is met."""
+"""TIFFs and other rasters, opened through rasterio. The one file that imports it, and only when one is met."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,13 @@ from macl_tf.datasets.picture_kinds import (
 _PHOTOMETRIC = 262
 _WHITE_IS_ZERO, _PALETTE, _COLOURED = 0, 3, (1, 2, 6)  # the last are: not declared, RGB, YCbCr
 _MODELS = {5: "CMYK", 8: "CIELAB", 9: "CIELAB", 10: "CIELAB", 32803: "colour filter array", 34892: "raw"}
+# How rasters that are no TIFF begin, and what reads them.
+_BEGINNINGS = {
+    b"\x00\x00\x00\x0cjP  ": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
 _SIDE_BY_SIDE = 16  # more bands than that are counted, but not looked at
 
 
@@ -36,8 +43,16 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+def open_raster(data: bytes | Path) -> AbstractContextManager[Any]:
+    """As `open_tiff`, of JPEG 2000, PNG and JPEG too, told by how they begin."""
+    with io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
+        head = file.read(12)
+    driver = next((driver for begin, driver in _BEGINNINGS.items() if head.startswith(begin)), "GTiff")
+    return open_tiff(data, driver)
+
+
 @contextmanager
-def open_tiff(data: bytes | Path) -> Iterator[Any]:
+def open_tiff(data: bytes | Path, driver: str = "GTiff") -> Iterator[Any]:
     """The rasterio dataset of a TIFF, its encoded bytes or a file. Only what stands in it counts, no file beside it.
 
     To be used in one thread; GDAL's messages become exceptions or are lost, never a line on the terminal.
@@ -54,10 +69,10 @@ def open_tiff(data: bytes | Path) -> Iterator[Any]:
         # Else GDAL lists the whole folder for every file that it opens: a million names, a million times.
         stack.enter_context(rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO"))
         if isinstance(data, Path):  # absolute, and no str: those may be URLs
-            yield stack.enter_context(rasterio.open(data.absolute(), driver="GTiff", sharing=False))
+            yield stack.enter_context(rasterio.open(data.absolute(), driver=driver, sharing=False))
         else:
             memory = stack.enter_context(rasterio.MemoryFile(data))
-            yield stack.enter_context(memory.open(driver="GTiff", sharing=False))
+            yield stack.enter_context(memory.open(driver=driver, sharing=False))
 
 
 def to_degrees(system: Any, x: Sequence[float], y: Sequence[float]) -> NDArray[np.float64]:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.datasets.images import resize_image, thumbnail
+from macl_tf.datasets.bands import Reader
+from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.label_lists import listed, quoted
 from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
@@ -37,9 +38,10 @@ class Encoder(Protocol):
     dim: int
     image_size: int
     label_names: tuple[str, ...]
+    reader: Reader  # of the tiles that it takes
 
-    def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(B, S, S, 3) pixels to (B, D) embeddings."""
+    def embed_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """(B, S, S, N) pixels to (B, D) embeddings."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class _Prepared(NamedTuple):
     """A tile, ready for the encoder; its full-size picture is gone."""
 
     tile: Tile
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     thumbnail: bytes | None
     date: np.datetime64
     footprint: NDArray[np.float64]
@@ -170,7 +172,7 @@ def embed_images(
                     else:
                         yield tile
 
-            with closing(_prepared(todo(), encoder.image_size, thumbnail_size, workers, 2 * batch_size)) as stream:
+            with closing(_prepared(todo(), encoder, thumbnail_size, workers, 2 * batch_size)) as stream:
                 for prepared in stream:
                     if isinstance(prepared, _Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
                         kept += 1
@@ -303,14 +305,14 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 def _prepared(
-    tiles: Iterable[Tile], image_size: int, thumbnail_size: int, workers: int, ahead: int
+    tiles: Iterable[Tile], encoder: Encoder, thumbnail_size: int, workers: int, ahead: int
 ) -> Generator[_Prepared | _Failed, None, None]:
     """Reads tiles in threads, in order, at most `ahead` of them before they are asked for."""
     executor = ThreadPoolExecutor(workers)
     under_way: deque[Future[_Prepared | _Failed]] = deque()
     try:
         for tile in tiles:
-            under_way.append(executor.submit(_prepare, tile, image_size, thumbnail_size))
+            under_way.append(executor.submit(_prepare, tile, encoder.reader, encoder.image_size, thumbnail_size))
             if len(under_way) > ahead:
                 yield under_way.popleft().result()
         while under_way:
@@ -319,7 +321,7 @@ def _prepared(
         executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
 
 
-def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | _Failed:
+def _prepare(tile: Tile, reader: Reader, image_size: int, thumbnail_size: int) -> _Prepared | _Failed:
     stamp = _stamp(tile)  # first: what is written while the file is read is a change
     try:
         image = tile.read()
@@ -328,8 +330,8 @@ def _prepare(tile: Tile, image_size: int, thumbnail_size: int) -> _Prepared | _F
         out_of_reach = _is_out_of_reach(tile, error)
         bad = BadFile(tile.path, reason.removeprefix(f"{tile.path} "), "" if out_of_reach else stamp)
         return _Failed(tile, bad, out_of_reach)
-    small = thumbnail(image, thumbnail_size) if thumbnail_size else None
-    pixels = resize_image(image, image_size)
+    small = thumbnail(reader.show(image), thumbnail_size) if thumbnail_size else None
+    pixels = reader.resize(image, image_size)
     said = HeaderFacts(UNKNOWN_DAY, NOWHERE) if tile.file is None else read_header(tile.file)
     date = said.date if np.isnat(tile.date) else tile.date
     return _Prepared(tile, pixels, small, date, said.footprint, stamp)

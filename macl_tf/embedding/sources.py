@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.bands import Bands, Reader, tiles_listed
 from macl_tf.datasets.folder import FolderReport
-from macl_tf.datasets.images import decode_image
+from macl_tf.datasets.images import RGB
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
@@ -31,8 +32,9 @@ class Tile:
 
     id: str  # unique within the source
     path: str  # of its file, relative to the source
-    # Gives the (H, W, 3) picture; a ValueError or OSError says why there is none. It may be called from any thread.
-    read: Callable[[], NDArray[np.uint8]]
+    # Gives the (H, W, 3) picture, or the (H, W, N) bands; a ValueError or OSError says why there is none. It may be
+    # called from any thread.
+    read: Callable[[], NDArray[Any]]
     labels: tuple[str, ...] = ()
     split: str = ""  # "train", "validation", "test" or "", unknown
     source: str = ""  # what it comes from
@@ -68,7 +70,10 @@ class FolderSource:
     date; `notes` tell how it was read. With a table all names are held in memory.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], table: str | os.PathLike[str] | None = None, *, reader: Reader = RGB
+    ) -> None:
+        self.reader = reader
         self.folder = Path(folder).expanduser()
         if not self.folder.is_dir():
             raise FileNotFoundError(f"what is embedded must be a folder of images, but '{self.folder}' is none.")
@@ -81,7 +86,7 @@ class FolderSource:
         if table is not None and (path := find_table(self.folder, table)) is not None:
             label_table = read_label_table(path)
             self.label_names = label_table.label_names
-            images = [name for name, error in list_images(self.folder) if error is None]
+            images = [name for name, error in self._listed() if error is None]
             self._table, self._rows, findings = match_images(label_table, images)
             if not self._rows:
                 raise ValueError(
@@ -101,11 +106,12 @@ class FolderSource:
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""
-        for name, error in list_images(self.folder):
+        for name, error in self._listed():
             if error is not None and name == ".":
                 raise error  # all of it: nothing is known of what is there
-            file = self.folder / name
-            read = partial(_read, file, name, error)
+            tile_at = self.folder / name
+            file = self.reader.files(tile_at)[0] if error is None else tile_at
+            read = partial(_read, self.reader, tile_at, name, error)
             tile = Tile(name, name, read, source=self.name, file=file, unlisted=error is not None)
             if self._table is not None and (row := self._rows.get(name)) is not None:
                 tile = replace(
@@ -118,7 +124,11 @@ class FolderSource:
 
     def count(self) -> int:
         """The number of images there are now."""
-        return sum(1 for _ in list_images(self.folder))
+        return sum(1 for _ in self._listed())
+
+    def _listed(self) -> Iterator[tuple[str, OSError | None]]:
+        listed = list_images(self.folder)
+        return tiles_listed(listed, self.reader) if isinstance(self.reader, Bands) else listed
 
 
 class ArchiveSource:
@@ -153,7 +163,7 @@ class ArchiveSource:
         return len(self.archive)
 
 
-def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:
+def _read(reader: Reader, file: Path, name: str, error: OSError | None) -> NDArray[Any]:
     if error is not None:
         raise error
     try:
@@ -161,7 +171,7 @@ def _read(file: Path, name: str, error: OSError | None) -> NDArray[np.uint8]:
     except UnicodeEncodeError:
         raise ValueError("its name is not UTF-8 and cannot be written down: rename it.") from None
     try:
-        return decode_image(file, name)
+        return reader.read(file, name)
     except ValueError as problem:
         text = str(problem).replace(f": '{file}'", "")  # what is kept tells nobody where the folder lay
         raise ValueError(text) from problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -11,10 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from macl_tf.artifacts import open_version, prune, versions
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.bands import Bands, choose_bands, tiles_listed
+from macl_tf.datasets.images import RGB
 from macl_tf.datasets.splits import Splits
-from macl_tf.datasets.walk import shorten
+from macl_tf.datasets.walk import list_images, shorten
 from macl_tf.embedding.embedding import embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
@@ -154,13 +159,15 @@ def index_untrained(
 
     check_runtime(runtime)
     check_backbone(settings.backbone, imagenet=settings.weights == "imagenet")
-    served, source = Path(served).expanduser(), FolderSource(folder, table)
+    served = Path(served).expanduser()
+    bands = bands_of_folder(Path(folder).expanduser(), settings, served, progress=progress)
+    source = FolderSource(folder, table, reader=bands or RGB)
     say: Callable[[str], None] = print if progress else lambda *_: None
     (served / "encoder").mkdir(parents=True, exist_ok=True)
     with publishing_alone(served):
         root = served / "index"
         check_changes(root, discard_changes)
-        path = export_backbone(settings, served)
+        path = export_backbone(settings, served, bands)
         encoder = ExportedEncoder.load(served, int(path.name), runtime)
         say(f"encoder    {path}: {settings.backbone}, {encoder.dim} dimensions, {encoder.image_size} px")
         shards = served / f"shards-{encoder.info['sha256'][:8]}-{thumbnail_size}"
@@ -173,6 +180,28 @@ def index_untrained(
         write_retriever(served, keep, say)
         finish(served, keep, say)
     return served
+
+
+def bands_of_folder(folder: Path, settings: Settings, served: Path, *, progress: bool) -> Bands | None:
+    """The bands that the settings ask for of a folder, with the statistics of its tiles; None for 8-bit RGB.
+
+    Statistics that the newest encoder there has of the same bands stay, so that tiles that came since change nothing.
+    """
+    if not settings.bands:
+        return None
+    names = [name for name, error in list_images(folder) if error is None]
+    chosen = choose_bands(settings.bands, settings.rgb, (folder / name for name in names), scaling=settings.scaling)
+    for version in versions(served / "encoder")[-1:]:
+        held = open_version(served / "encoder", "encoder", version, verify=False)[1]["info"].get("bands")
+        known = Bands.from_dict(held) if held else chosen
+        if held and (known.names, known.rgb, known.scaling) == (chosen.names, chosen.rgb, chosen.scaling):
+            return dataclasses.replace(known, template=chosen.template)
+    tiles = [name for name, _ in tiles_listed(((name, None) for name in names), chosen)]
+
+    def read(row: int) -> Any:
+        return chosen.read(folder / tiles[row], tiles[row])
+
+    return chosen.measured(read, np.arange(len(tiles)), progress=progress)
 
 
 def finish(served: Path, keep: int, say: Callable[[str], None], *, pictures: bool = True) -> None:
@@ -271,6 +300,11 @@ def after_build(served: Path, path: Path, keep: int, progress: bool) -> Path:
 
 def write_retriever(served: Path, keep: int, say: Callable[[str], None]) -> None:
     """Brings the retriever up to the newest index, where there is ScaNN to do it with and a tile in it."""
+    _, manifest = open_version(served / "index", "index", verify=False)
+    made_with = manifest["info"]["encoder"]["version"]
+    if open_version(served / "encoder", "encoder", made_with, verify=False)[1]["info"].get("bands"):
+        say("retriever  left out: no operation of TensorFlow decodes tiles of bands")
+        return
     try:
         say(f"retriever  {build_retriever(served, keep=keep)}: pictures in, ids and scores out")
     except (ImportError, EmptyIndexError) as error:  # the index is whole without it

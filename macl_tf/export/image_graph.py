@@ -13,6 +13,7 @@ queries: one picture would find other tiles over TensorFlow Serving than by `mac
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -136,6 +137,22 @@ def resize_batch(pixels: Tensor, size: int) -> Tensor:
         same, lambda: pixels, lambda: tf.map_fn(lambda one: resize(one, size), pixels, fn_output_signature=small)
     )
     return tf.ensure_shape(resized, (None, size, size, 3))
+
+
+def resize_bands(tiles: Tensor, size: int) -> Tensor:
+    """Resizes tiles of one size, (B, H, W, N) float32 with NaN for no data, to (B, S, S, N), as `Bands.resize` does."""
+
+    def triangle(values: Tensor) -> Tensor:
+        return tf.image.resize(values, (size, size), tf.image.ResizeMethod.BILINEAR, antialias=True)
+
+    def resized() -> Tensor:
+        known = tf.logical_not(tf.math.is_nan(tiles))
+        weight = triangle(tf.cast(known, tf.float32))
+        values = triangle(tf.where(known, tiles, 0.0)) / tf.maximum(weight, 0.5)
+        return tf.where(weight >= 0.5, values, math.nan)
+
+    same = tf.reduce_all(tf.shape(tiles)[1:3] == size)
+    return tf.ensure_shape(tf.cond(same, lambda: tiles, resized), (None, size, size, tiles.shape[3]))
 
 
 def resize(pixels: Tensor, size: int) -> Tensor:

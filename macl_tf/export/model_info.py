@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from macl_tf.datasets.bands import Bands
 from macl_tf.files import sha256_of
 from macl_tf.training.run_directory import (
     ENCODER,
@@ -14,6 +15,7 @@ from macl_tf.training.run_directory import (
     METRICS,
     SETTINGS,
     VERSIONS,
+    bands_of,
     installed_versions,
     read_run,
     run_settings,
@@ -31,6 +33,10 @@ PREPROCESSING = (
     "JPEG, PNG, BMP or GIF to 8-bit RGB: palettes expanded, grey repeated, transparency dropped, the first frame; "
     "16 bits and CMYK are refused; EXIF orientation ignored. Resized to {size} x {size} pixels with an antialiased "
     "triangle filter (Pillow's BILINEAR), whatever the aspect ratio. Pixels 0 to 255; scaling is in the graph."
+)
+OF_BANDS = (
+    "Bands {names} in the units of their files, float32, NaN where there is no data. Resized to {size} x {size} pixels "
+    "with an antialiased triangle filter in which NaN takes no part; scaling is in the graph."
 )
 OF_VECTORS = "Vectors that another program computed, as it gives them; scaling is in the graph."
 # Settings that are paths: a file's name is kept, the folders of the machine are nobody's business.
@@ -61,7 +67,7 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
     except FileNotFoundError:
         training = {}
     training.pop("command", None)  # it may name folders of the machine
-    return _described(settings, descriptor, sha256_of(run / ENCODER)) | {
+    return _described(settings, descriptor, sha256_of(run / ENCODER), bands_of(run)) | {
         "labels": read_run(run, LABELS)["label_names"],
         "dataset": {"name": settings.dataset, "split": metrics.get("split"), "licence": LICENCES.get(settings.dataset)},
         "figures": {key: figures[key] for key in FIGURES if key in figures},
@@ -69,13 +75,15 @@ def describe_encoder(run: Path, descriptor: str | None) -> dict[str, Any]:
     }
 
 
-def describe_backbone(settings: Settings, weights_sha256: str) -> dict[str, Any]:
+def describe_backbone(settings: Settings, weights_sha256: str, bands: Bands | None = None) -> dict[str, Any]:
     """The facts about a backbone that was not trained on any archive, as `describe_encoder` gives them.
 
     `encoder_sha256`, by which shards know their encoder, tells size and turns too: no file of a run holds them.
     """
-    deciding = f"{weights_sha256} {settings.backbone} {settings.image_size} {settings.turns}"
-    return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest())
+    deciding = (
+        f"{weights_sha256} {settings.backbone} {settings.image_size} {settings.turns}{f' {bands}' if bands else ''}"
+    )
+    return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest(), bands)
 
 
 def describe_vectors(
@@ -102,7 +110,13 @@ def describe_vectors(
     return info
 
 
-def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict[str, Any]:
+def _preprocessing(settings: Settings, bands: Bands | None) -> str:
+    if bands is not None:
+        return OF_BANDS.format(names=", ".join(bands.names), size=settings.image_size)
+    return OF_VECTORS if settings.features else PREPROCESSING.format(size=settings.image_size)
+
+
+def _described(settings: Settings, descriptor: str, encoder_sha256: str, bands: Bands | None = None) -> dict[str, Any]:
     values = dataclasses.asdict(settings)
     values |= {key: Path(values[key]).name for key in _PATHS}
     deciding = f"{encoder_sha256} {descriptor} {settings.image_size} {settings.turns} {FORMAT}"
@@ -111,9 +125,10 @@ def _described(settings: Settings, descriptor: str, encoder_sha256: str) -> dict
         "descriptor": descriptor,
         "dim": None,
         "image_size": None if settings.features else settings.image_size,
+        "bands": bands.to_dict() if bands else None,  # of tiles that are no 8-bit RGB, as `Bands.to_dict` says them
         "features": None,  # width of the vectors from elsewhere that it takes, in place of pictures or beside them
         "labels": [],
-        "preprocessing": OF_VECTORS if settings.features else PREPROCESSING.format(size=settings.image_size),
+        "preprocessing": _preprocessing(settings, bands),
         "dataset": {"name": None, "split": None, "licence": None},
         "figures": {},
         "versions": {"training": {}, "export": installed_versions(*_PACKAGES)},

@@ -18,8 +18,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from macl_tf.artifacts import ArtifactError, open_version, publish, versions
-from macl_tf.datasets.images import resize_image
-from macl_tf.export.image_graph import decode_batch, resize_batch
+from macl_tf.datasets.bands import Bands, Reader, reader_of
+from macl_tf.export.image_graph import decode_batch, resize_bands, resize_batch
 from macl_tf.export.warmup import write_warmup
 from macl_tf.models.runtimes import RUNTIMES, check_runtime, openvino_function
 
@@ -36,7 +36,9 @@ def export_encoder(
 
     - `serving_default`: `image_bytes` (B,) string to `embedding` (B, D) float32 and `valid` (B,) bool. An image that
       cannot be decoded has `valid` False and an embedding of zeros, whose cosine with everything is 0.
-    - `embed_pixels`: `pixels` (B, H, W, 3) uint8, resized where H or W is not S, to `embedding`.
+    - `embed_pixels`: `pixels` (B, H, W, 3) uint8, resized where H or W is not S, to `embedding`. Of tiles of N bands
+      (B, H, W, N) float32 in the units of their files, NaN where there is no data; it is the `serving_default` then,
+      since no operation of TensorFlow decodes a GeoTIFF.
     - `model_info`: `request` (B,) string, ignored, to `json` (B,) string, the same for all.
 
     One that takes vectors from elsewhere has `embed_features`, `features` (B, F) float32 to `embedding`; in place of
@@ -58,18 +60,17 @@ def export_encoder(
     return publish_encoder(model, info, served, keep=keep)
 
 
-def export_backbone(settings: Any, served: str | os.PathLike[str]) -> Path:
+def export_backbone(settings: Any, served: str | os.PathLike[str], bands: Bands | None = None) -> Path:
     """As `export_encoder`, of a backbone with the weights that `settings` name and no training: its pooled features."""
     from macl_tf.export.model_info import describe_backbone
     from macl_tf.models.backbones import weights_digest
     from macl_tf.models.descriptors import descriptor_model, turned
     from macl_tf.models.encoders import build_encoder
 
-    encoder = build_encoder(
-        settings.image_size, backbone=settings.backbone, width=settings.width, weights=settings.weights or None
-    )
+    network = {"backbone": settings.backbone, "width": settings.width, "weights": settings.weights or None}
+    encoder = build_encoder(settings.image_size, bands=bands, **network)
     features = descriptor_model(encoder, settings.descriptor)
-    info = describe_backbone(settings, weights_digest(features.weights))
+    info = describe_backbone(settings, weights_digest(features.weights), bands)
     there = holding(served, info)
     return there or publish_encoder(turned(features, settings.turns), info, served)
 
@@ -92,7 +93,7 @@ def publish_encoder(
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(info)
         save_encoder(model, info, staging.path, vectors)
-        if info["image_size"]:
+        if info["image_size"] and not info["bands"]:
             write_warmup(staging.path, info["image_size"])
     return Path(staging.published or root)
 
@@ -128,7 +129,9 @@ def save_encoder(model: Any, info: dict[str, Any], path: Path, vectors: Any = No
     size, dim = info["image_size"], info["dim"]
     module, signatures = tf.Module(name="encoder"), dict[str, Any]()
     if size:
-        encode = graph_encoder(model, (size, size, 3))
+        bands = info.get("bands")
+        channels, kind = (len(bands["names"]), tf.float32) if bands else (3, tf.uint8)
+        encode = graph_encoder(model, (size, size, channels))
         module.encode = encode  # what another runtime takes: pixels of its size in, without decoding and resizing
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
@@ -136,15 +139,18 @@ def save_encoder(model: Any, info: dict[str, Any], path: Path, vectors: Any = No
             embedding, valid = embed_bytes(encode, image_bytes, size)
             return {"embedding": tf.ensure_shape(embedding, (None, dim)), "valid": valid}
 
-        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, name="pixels")])
+        @tf.function(
+            autograph=False, input_signature=[tf.TensorSpec((None, None, None, channels), kind, name="pixels")]
+        )
         def embed_pixels(pixels: Tensor) -> dict[str, Tensor]:
             count = tf.shape(pixels)[0]
             # At least one row: convolutions of none crash under oneDNN.
-            black = tf.zeros((tf.maximum(1 - count, 0), size, size, 3))
-            embedding = encode(tf.concat([tf.cast(resize_batch(pixels, size), tf.float32), black], axis=0))[:count]
+            black = tf.zeros((tf.maximum(1 - count, 0), size, size, channels))
+            resized = resize_bands(pixels, size) if bands else tf.cast(resize_batch(pixels, size), tf.float32)
+            embedding = encode(tf.concat([resized, black], axis=0))[:count]
             return {"embedding": tf.ensure_shape(embedding, (None, dim))}
 
-        signatures |= {"serving_default": serving_default, "embed_pixels": embed_pixels}
+        signatures |= {"serving_default": embed_pixels if bands else serving_default, "embed_pixels": embed_pixels}
     if vectors is not None:
         width = vectors.input_shape[1]
         encode_vectors = graph_encoder(vectors, (width,))
@@ -189,6 +195,7 @@ class ExportedEncoder:
         self.info: dict[str, Any] = json.loads(said["json"].numpy()[0])
         self.dim: int = self.info["dim"]
         self.image_size: int = self.info["image_size"] or 0
+        self.reader: Reader = reader_of(self.info.get("bands"))
         self.label_names: tuple[str, ...] = tuple(self.info["labels"] or ())
         if not self.image_size:
             runtime = "tensorflow"  # others are for pictures: a head alone takes no time
@@ -214,13 +221,17 @@ class ExportedEncoder:
         path, _ = open_version(Path(served) / KIND, KIND, version)
         return cls(tf.saved_model.load(os.fspath(path)), int(path.name), runtime)
 
-    def embed_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images of one size, (B, H, W, 3) uint8 RGB, resized in the graph, to (B, D) float32 of unit norm."""
-        pixels = np.asarray(pixels)
-        if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape[1:]:
-            raise ValueError(f"pixels must be (B, H, W, 3) uint8, got {pixels.shape} {pixels.dtype}.")
+    def embed_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Images of one size, (B, H, W, 3) uint8 RGB, resized in the graph, to (B, D) float32 of unit norm.
+
+        Or tiles of N bands, (B, H, W, N) float32 in the units of their files.
+        """
+        pixels, (channels, kind) = np.asarray(pixels), (self.reader.channels, np.dtype(self.reader.dtype))
+        if pixels.ndim != 4 or pixels.shape[3] != channels or pixels.dtype != kind or 0 in pixels.shape[1:]:
+            raise ValueError(f"pixels must be (B, H, W, {channels}) {kind}, got {pixels.shape} {pixels.dtype}.")
         if self._run is not None:
-            return self._run(resize_batch(tf.constant(pixels), self.image_size).numpy())
+            resize = resize_bands if isinstance(self.reader, Bands) else resize_batch
+            return self._run(resize(tf.constant(pixels), self.image_size).numpy())
         return self._signatures["embed_pixels"](pixels=tf.constant(pixels))["embedding"].numpy()
 
     def embed_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -237,6 +248,10 @@ class ExportedEncoder:
         """
         if isinstance(images, bytes | str):
             raise ValueError("images must be a sequence of bytes, got one image. Put it into a list.")
+        if isinstance(self.reader, Bands):  # no operation of TensorFlow decodes them
+            return self.embed_images([self.reader.read(data, "the tile") for data in images]), np.ones(
+                len(images), bool
+            )
         embeddings, valid = [np.empty((0, self.dim), np.float32)], [np.empty(0, bool)]
         for start in _starts(len(images), batch_size):
             part = tf.constant(list(images[start : start + batch_size]), tf.string)
@@ -250,11 +265,11 @@ class ExportedEncoder:
             valid.append(decoded)
         return np.concatenate(embeddings), np.concatenate(valid)
 
-    def embed_images(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 64) -> NDArray[np.float32]:
-        """Images (H, W, 3) uint8 RGB of any sizes, resized as in training, to (N, D) float32 of unit norm."""
+    def embed_images(self, images: Sequence[NDArray[Any]], batch_size: int = 64) -> NDArray[np.float32]:
+        """Images (H, W, 3) uint8 RGB of any sizes, or bands, resized as in training, to (N, D) float32 of unit norm."""
         embeddings = [np.empty((0, self.dim), np.float32)]
         for start in _starts(len(images), batch_size):
-            part = [resize_image(image, self.image_size) for image in images[start : start + batch_size]]
+            part = [self.reader.resize(image, self.image_size) for image in images[start : start + batch_size]]
             embeddings.append(self.embed_pixels(np.stack(part)))
         return np.concatenate(embeddings)
 

@@ -63,7 +63,7 @@ def contact_sheet(
         neighbour_labels: (Q, K, C) multi-hot.
         scores: (Q, K) similarities.
         path: the PNG file to write.
-        label_names: C names.
+        label_names: C names; none where nothing is labelled.
         rare: positions of the rare labels.
         names: Q sequences of K + 1 names, the query's first, to be written under the images; none by default.
 
@@ -77,9 +77,9 @@ def contact_sheet(
     expected = (len(query_images), len(neighbour_images[0]) if len(neighbour_images) else 0, len(label_names))
     queries = np.zeros(expected[::2]) if query_labels is None else np.asarray(query_labels)
     fit = (neighbours.shape, queries.shape, scores.shape) == (expected, expected[::2], expected[:2])
-    if not fit or 0 in expected or [len(row) for row in neighbour_images] != [expected[1]] * expected[0]:
+    if not fit or 0 in expected[:2] or [len(row) for row in neighbour_images] != [expected[1]] * expected[0]:
         raise ValueError(
-            "contact_sheet needs Q > 0 queries with K > 0 neighbours each and C label names; with (Q, K, C) = "
+            "contact_sheet needs Q > 0 queries with K > 0 neighbours each and C >= 0 label names; with (Q, K, C) = "
             f"{expected} from the images and names, query_labels must be (Q, C), neighbour_labels (Q, K, C) and scores "
             f"(Q, K), got {queries.shape}, {neighbours.shape} and {scores.shape}."
         )
@@ -94,7 +94,8 @@ def contact_sheet(
             image = neighbour_images[query][column - 1] if column else query_images[query]
             held = neighbours[query, column - 1] > 0 if column else own
             words = [(texts[label], bool(column and own[label])) for label in np.flatnonzero(held).tolist()]
-            words = words or [("" if query_labels is None and not column else "no label", False)]
+            unknown = not label_names or (query_labels is None and not column)
+            words = words or [("" if unknown else "no label", False)]
             name = _shorten(names[query][column], measure) if names else ""
             similarity = float(scores[query, column - 1]) if column else None
             overlap = None if query_labels is None else float((held & own).sum() / max((held | own).sum(), 1))
@@ -103,10 +104,10 @@ def contact_sheet(
         cells += row
         lines = 1 + max(word.line for cell in row for word in cell.caption)
         top += CELL + (lines + 1 + (names is not None)) * LINE + 2 * GAP
-    return write_png(_sheet((expected[1] + 1) * (CELL + GAP) + 3 * GAP, top, cells), path)
+    return write_png(_sheet((expected[1] + 1) * (CELL + GAP) + 3 * GAP, top, cells, labelled=bool(label_names)), path)
 
 
-def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
+def _sheet(width: int, height: int, cells: list[_Cell], *, labelled: bool) -> Figure:
     """Everything laid out in pixels: one set of axes over the whole figure, y pointing down."""
     from matplotlib.patches import Rectangle
 
@@ -118,9 +119,9 @@ def _sheet(width: int, height: int, cells: list[_Cell]) -> Figure:
         axes.text(x, y, text, fontsize=size, color=color, fontweight="bold" if bold else "normal", **PLAIN)
 
     write(GAP, 1.4 * LINE, "Queries and their nearest neighbours", size=11)
-    if cells[0].overlap is None:
+    if labelled and cells[0].overlap is None:
         write(GAP, 2.6 * LINE, f"{STAR} rare label", color=GREY)
-    else:
+    elif labelled:
         write(GAP, 2.6 * LINE, "shared with query", color=BLUE, bold=True)
         write(GAP + 185, 2.6 * LINE, f"not shared     {STAR} rare label", color=GREY)
         write(GAP, 3.7 * LINE, "frame: overlap J", color=GREY)

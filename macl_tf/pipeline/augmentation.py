@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -18,16 +19,20 @@ def augment_images(
     views: int = 1,
     crop_scale: tuple[float, float] = (0.5, 1.0),
     colour: float = 0.2,
+    deviation: Sequence[float] | None = None,
 ) -> tf.Tensor:
     """Augments overhead images, (B, H, W, 3) of 0..255: crop and resize, flips and quarter turns, mild colour changes.
 
     An image from above has no up, so all eight flips and turns are equally likely. Crops vary in area (`crop_scale`,
     smallest and largest share) and in aspect ratio (3/4 to 4/3). Colour: saturation s, then contrast k about the mean
     grey m of the crop, then brightness b, each from [1 - colour, 1 + colour]: b (m + k (g + s (x - g) - m)), where g is
-    the grey of the pixel; 0 leaves colours alone. The same key, (2,) integers, gives the same augmentation.
+    the grey of the pixel; 0 leaves colours alone. Of other bands than 8-bit RGB, whose `deviation` is given by band, in
+    their units and with NaN for no data: m + k (x - m) + (b - 1) deviation with the mean m of each band, since those
+    of radar and of heat have no zero that is black. The same key, (2,) integers, gives the same augmentation.
 
     Returns:
-        (views * B, S, S, 3) float32 in 0..255, the first view of all images, then the second.
+        (views * B, S, S, 3) float32 in 0..255, or (..., N) in the units of the bands, the first view of all images,
+        then the second.
     """
     smallest, largest = crop_scale
     if not 0 < smallest <= largest <= 1:
@@ -52,6 +57,12 @@ def augment_images(
         return images
 
     saturation, contrast, brightness = ((1 + colour * (2 * factor - 1))[:, None, None, None] for factor in colours)
+    if deviation is not None:
+        known = tf.logical_not(tf.math.is_nan(images))
+        total = tf.reduce_sum(tf.where(known, images, 0.0), axis=(1, 2), keepdims=True)
+        count = tf.reduce_sum(tf.cast(known, tf.float32), axis=(1, 2), keepdims=True)
+        mean = tf.math.divide_no_nan(total, count)
+        return mean + contrast * (images - mean) + (brightness - 1) * tf.constant(deviation, tf.float32)
     # Multiplied out, so as to pass over the pixels as little as possible.
     grey = tf.tensordot(images, tf.constant([[shade] for shade in _GREY]), 1)
     mean = tf.reduce_mean(grey, axis=(1, 2, 3), keepdims=True)

@@ -141,6 +141,7 @@ def _features(
 ) -> NDArray[np.float16]:
     """(1 + views, n, F) of one part."""
     larger = math.ceil(MARGIN * size)
+    deviation = archive.bands.deviation if archive.bands else None
     found = []
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(rows), _BATCH):
@@ -150,7 +151,8 @@ def _features(
             bar(len(plain))
             for view in range(views):
                 seed = stateless_seed(key[0], key[1], start * views + view)
-                of_batch.append(describe(augment_images(decoded, seed, size, crop_scale=crop_scale, colour=colour)))
+                changes: dict[str, Any] = {"crop_scale": crop_scale, "colour": colour, "deviation": deviation}
+                of_batch.append(describe(augment_images(decoded, seed, size, **changes)))
                 bar(len(plain))
             found.append(np.stack(of_batch).astype(np.float16))
     return np.concatenate(found, axis=1)

@@ -17,7 +17,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from macl_tf.datasets.archives import Archive
-from macl_tf.datasets.images import resize_image
 from macl_tf.pipeline.augmentation import augment_images
 from macl_tf.pipeline.samplers import Sampler, make_sampler
 from macl_tf.pipeline.streams import stateless_seed
@@ -30,8 +29,8 @@ MARGIN = 1.25
 class TrainingData:
     """Batches for `fit`, with their number and the share of draws of each image."""
 
-    # Yields (images, labels): float32 (views * B, S, S, 3) in 0..255 and float32 (views * B, C), from the first epoch
-    # asked for to the last. With two views, rows b and B + b show one image.
+    # Yields (images, labels): float32 (views * B, S, S, 3) in 0..255, or of N bands in their units, and float32
+    # (views * B, C), from the first epoch asked for to the last. With two views, rows b and B + b show one image.
     dataset: tf.data.Dataset
     steps_per_epoch: int  # `fit` needs it, since the data set runs through all epochs
     cached: bool  # whether the decoded images are held in memory
@@ -41,14 +40,14 @@ class TrainingData:
 
 
 def load_images(archive: Archive, indices: np.ndarray, size: int, *, progress: bool = True) -> np.ndarray:
-    """Decodes and resizes images, without augmentation: what evaluation sees, as (n, size, size, 3) uint8.
+    """Decodes and resizes images, without augmentation: what evaluation sees: (n, size, size, 3) uint8, or of N bands.
 
     `indices` are (n,) positions in the archive. A ValueError names an image that cannot be read, or says which argument
     breaks its rule.
     """
     indices = _check_indices(archive, indices)
     _check_positive(size=size)
-    images = np.empty((len(indices), size, size, 3), np.uint8)
+    images: np.ndarray = np.empty((len(indices), size, size, archive.reader.channels), archive.reader.dtype)
 
     def load(row: int) -> None:
         images[row] = read_tile(archive, int(indices[row]), size)[0]
@@ -133,7 +132,9 @@ def training_dataset(
     batch_size, drawable = sampler.batch_size, sampler.drawable
     pool, labels = indices[drawable], archive.labels[indices[drawable]]
     decoded_size = math.ceil(MARGIN * image_size) if augment else image_size
-    cached = len(pool) * decoded_size**2 * 3 <= cache_bytes
+    shape = (decoded_size, decoded_size, archive.reader.channels)
+    cached = len(pool) * math.prod(shape) * np.dtype(archive.reader.dtype).itemsize <= cache_bytes
+    deviation = archive.bands.deviation if archive.bands else None
     held = load_images(archive, pool, decoded_size, progress=progress) if cached else None
 
     def read(rows: np.ndarray) -> np.ndarray:
@@ -144,11 +145,13 @@ def training_dataset(
     def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Through NumPy, since a tensor that a tf.data function captures is copied into its graph, which must
         # stay below 2 GB. Declared stateless, or op determinism would take the parallelism away.
-        images = tf.numpy_function(read, [rows], tf.uint8, stateful=False)
-        images = tf.ensure_shape(images, (batch_size, decoded_size, decoded_size, 3))
+        images = tf.numpy_function(read, [rows], archive.reader.dtype, stateful=False)
+        images = tf.ensure_shape(images, (batch_size, *shape))
         if augment:
             key = stateless_seed(seed, epoch, step)
-            images = augment_images(images, key, image_size, views=views, crop_scale=crop_scale, colour=colour)
+            images = augment_images(
+                images, key, image_size, views=views, crop_scale=crop_scale, colour=colour, deviation=deviation
+            )
         else:
             images = tf.tile(tf.cast(images, tf.float32), (views, 1, 1, 1))
         return images, tf.tile(tf.cast(tf.gather(labels, rows), tf.float32), (views, 1))
@@ -183,10 +186,10 @@ def batches_of(
 
 
 def read_tile(archive: Archive, index: int, *sizes: int) -> list[np.ndarray]:
-    """The tile in each size, (size, size, 3) uint8; a ValueError with its name if it cannot be read."""
+    """The tile in each size, (size, size, 3) uint8 or of N bands; a ValueError with its name if it cannot be read."""
     try:
         image = archive.read_image(index)
-        return [resize_image(image, size) for size in sizes]
+        return [archive.reader.resize(image, size) for size in sizes]
     except Exception as error:  # whatever a reader raises, the user needs the name of the file
         name = archive.file_names[index]
         raise ValueError(f"Could not read image {name!r} of archive {archive.name!r}: {error}") from error

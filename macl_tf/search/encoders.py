@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from macl_tf.artifacts import open_encoder
-from macl_tf.datasets.images import resize_image
+from macl_tf.datasets.bands import Reader, reader_of
 from macl_tf.models.runtimes import RUNTIMES
 from macl_tf.search.query import QueryError
 
@@ -44,6 +44,11 @@ class Encoder:
         """S; 0 where it takes vectors only."""
         return int(self.info["image_size"] or 0)
 
+    @property
+    def reader(self) -> Reader:
+        """What reads the pictures that it sees."""
+        return reader_of(self.info.get("bands"))
+
     def check_sees_pictures(self) -> None:
         """Raises a QueryError where it takes vectors only."""
         if not self.image_size:
@@ -66,12 +71,12 @@ class Encoder:
             raise QueryError(rule, got, "Compute them by the same model.")
         return self.embed_features(row[None])[0]
 
-    def embed_images(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Embeddings (B, D) of pictures (H, W, 3) uint8 of any sizes, resized as in training."""
+    def embed_images(self, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Embeddings (B, D) of what `reader` has read, of any sizes, resized as in training."""
         self.check_sees_pictures()
         rows = [np.empty((0, self.dim), np.float32)]
         for start in range(0, len(images), _BATCH):
-            part = [resize_image(image, self.image_size) for image in images[start : start + _BATCH]]
+            part = [self.reader.resize(image, self.image_size) for image in images[start : start + _BATCH]]
             rows.append(self.embed_pixels(np.stack(part)))
         return np.concatenate(rows)
 
@@ -97,6 +102,8 @@ def load_encoder(
 
         loaded = ExportedEncoder.load(served, version, runtime)
         return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features)
+    if facts.get("bands"):
+        raise ValueError(f"an encoder of bands is asked here, not by REST, which has no NaN: leave out {url}.")
     remote = RemoteEncoder(url, version)
     if (held := remote.info().get("sha256")) != facts["sha256"]:
         raise ValueError(

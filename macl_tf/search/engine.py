@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from macl_tf.artifacts import ArtifactError
-from macl_tf.datasets.images import thumbnail
+from macl_tf.datasets.images import RGB, thumbnail
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
@@ -110,8 +110,11 @@ class SearchEngine:
             raise ValueError("search needs images, vectors or ids, exactly one of them, or positive examples.")
         pictures = [image for image in (*positive, *negative) if _is_picture(image)]
         names = [name_of(image, number) for number, image in enumerate(images, start=1)]
-        arrays = [read_picture(image, name) for image, name in zip(images, names, strict=True)]
-        arrays += [read_picture(image, name_of(image, place + 1)) for place, image in enumerate(pictures)]
+        reader = self.encoder.reader if names or pictures else RGB
+        arrays = [read_picture(image, name, reader=reader) for image, name in zip(images, names, strict=True)]
+        arrays += [
+            read_picture(image, name_of(image, place + 1), reader=reader) for place, image in enumerate(pictures)
+        ]
         # One state for everything below, whatever is written meanwhile.
         state, embedded = self._embedded(arrays) if arrays else (self.index.snapshot, ())
         of_pictures = iter(embedded[len(images) :])
@@ -128,8 +131,7 @@ class SearchEngine:
 
     def embed(self, images: Sequence[Picture]) -> np.ndarray:
         """Embeddings (B, D) of pictures, unit norm; errors as of `search`."""
-        arrays = [read_picture(image, name_of(image, number)) for number, image in enumerate(images, start=1)]
-        return self._embedded(arrays)[1]
+        return self._embedded(self._read(images))[1]
 
     def upsert(
         self,
@@ -167,7 +169,7 @@ class SearchEngine:
         """
         if len(ids) != len(images):
             raise ValueError(f"Each picture needs one id, got {len(images)} pictures and {len(ids)} ids.")
-        arrays = [read_picture(image, name_of(image, number)) for number, image in enumerate(images, start=1)]
+        arrays, reader = self._read(images), self.encoder.reader
         items, missing = items_of(
             images, ids, self.index.label_names,
             labels=labels, dates=dates, bboxes=bboxes, splits=splits, sources=sources,
@@ -175,7 +177,7 @@ class SearchEngine:
         for _ in range(_TRIES):
             state, vectors = self._embedded(arrays)
             size = state.thumbnail_size
-            small = [thumbnail(array, size) if size else None for array in arrays]
+            small = [thumbnail(reader.show(array), size) if size else None for array in arrays]
             made_with = state.info.get("encoder")
             try:
                 return self.index.upsert(items, vectors, small, encoder=made_with, missing=missing)
@@ -183,6 +185,11 @@ class SearchEngine:
                 if self.index.info.get("encoder") == made_with:
                     raise
         raise ArtifactError(f"'{self.served}' gets one new index after another. Wait for that to end, then try again.")
+
+    def _read(self, images: Sequence[Picture]) -> list[np.ndarray]:
+        reader = self.encoder.reader
+        numbered = enumerate(images, start=1)
+        return [read_picture(image, name_of(image, number), reader=reader) for number, image in numbered]
 
     def _embedded(self, arrays: list[np.ndarray]) -> tuple[Snapshot, np.ndarray]:
         """A state of the index and embeddings (B, D) of its encoder."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from macl_tf.datasets.images import MAX_PIXELS, open_image, rgb_array
+from macl_tf.datasets.bands import Reader
+from macl_tf.datasets.images import MAX_PIXELS, RGB
 from macl_tf.datasets.label_names import known_labels
 from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, day_of, footprint_of, read_header
 from macl_tf.index.items import Items
@@ -17,21 +18,22 @@ from macl_tf.index.items import Items
 Picture = str | os.PathLike[str] | bytes | np.ndarray
 
 
-def read_picture(image: Picture, name: str = "", *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 of a path, encoded bytes, or pixels; errors call it `name`, by default its path.
+def read_picture(image: Picture, name: str = "", *, reader: Reader = RGB, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """What `reader` reads of a path or encoded bytes, or pixels as they are; errors call it `name`, else by its path.
 
     More than `max_pixels` are refused, by the header, before anything is decoded. Raises FileNotFoundError for a path
     that is not there, ValueError for pixels of another shape, PictureError for what is no picture or not read.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"A picture must be (H, W, 3) uint8, got {image.shape} {image.dtype}.")
+        channels, kind = reader.channels, np.dtype(reader.dtype)
+        if image.ndim != 3 or image.shape[2] != channels or image.dtype != kind or 0 in image.shape:
+            raise ValueError(f"A picture must be (H, W, {channels}) {kind}, got {image.shape} {image.dtype}.")
         return image
     if not isinstance(image, bytes):
-        if not Path(image).is_file():
+        if not all(file.is_file() for file in reader.files(Path(image))):
             raise FileNotFoundError(f"The picture '{image}' is not there.")
         image, name = Path(image), name or str(image)
-    return rgb_array(open_image(image, name or "The image", max_pixels=max_pixels))
+    return reader.read(image, name or "The image", max_pixels=max_pixels)
 
 
 def name_of(image: Picture, number: int) -> str:

@@ -71,8 +71,8 @@ def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.P
         )
     depth = min(len(answer.results) for answer in answers)
     names = engine.index.label_names
-    statistics = LabelStatistics.from_labels(engine.index.items.labels, names)
-    known = all(answer.labels is not None for answer in answers)
+    rare = LabelStatistics.from_labels(engine.index.items.labels, names).rarest().tolist() if names else []
+    known = bool(names) and all(answer.labels is not None for answer in answers)
 
     def held(labels: Sequence[str] | None) -> list[bool]:
         return [name in (labels or ()) for name in names]
@@ -82,7 +82,9 @@ def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.P
         return decode_image(data, id_) if data else np.full((8, 8, 3), 235, np.uint8)
 
     def query(name: str) -> np.ndarray:
-        return read_picture(name) if Path(name).is_file() else small(name)
+        reader = engine.encoder.reader
+        there = all(file.is_file() for file in reader.files(Path(name)))
+        return reader.show(read_picture(name, reader=reader)) if there else small(name)
 
     shown = [answer.results[:depth] for answer in answers]
     return contact_sheet(
@@ -93,6 +95,6 @@ def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.P
         [[result.score for result in row] for row in shown],
         path,
         label_names=names,
-        rare=statistics.rarest().tolist(),
+        rare=rare,
         names=[[answer.query, *(result.id for result in row)] for answer, row in zip(answers, shown, strict=True)],
     )

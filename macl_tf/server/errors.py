@@ -129,6 +129,10 @@ def of_picture(error: PictureError, size: int, limits: Limits) -> Exception:
     if error.problem == "pixels":
         rule = f"an image has at most {limits.pixels} pixels"
         return too_large(rule, error.got, "Cut it into tiles, or make it smaller.")
+    if error.problem == "bands":
+        return QueryError(
+            "an image must have the bands of the tiles that the index was made of", error.got, error.remedy
+        )
     if error.problem == "kind":
         kind: Callable[..., Exception] = QueryError if error.format in IMAGE_FORMATS else wrong_kind
         return kind(f"an image {RULE}", error.got, error.remedy)

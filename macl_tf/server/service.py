@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.datasets.images import resize_image, thumbnail
+from macl_tf.datasets.bands import Reader
+from macl_tf.datasets.images import RGB, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index
 from macl_tf.index.items import Items
@@ -36,18 +37,20 @@ _log = logging.getLogger(__name__)
 _IN_WORK = 512  # requests that are worked on, or wait for it, at a time
 
 
-def decode(data: bytes, size: int, limits: Limits, *, small: int = 0) -> tuple[NDArray[np.uint8], bytes]:
+def decode(
+    data: bytes, size: int, limits: Limits, *, small: int = 0, reader: Reader = RGB
+) -> tuple[NDArray[Any], bytes]:
     """Decodes an uploaded picture, after everything that its header says was checked; its name is never looked at.
 
-    Gives pixels (S, S, 3) uint8 with S = `size`, and a JPEG of at most `small` pixels a side, b"" for 0.
+    Gives what `reader` has read, (S, S, N) with S = `size`, and a JPEG of at most `small` pixels a side, b"" for 0.
     """
     if len(data) > limits.bytes:
         raise too_many_bytes(len(data), limits)
     try:
-        pixels = read_picture(data, max_pixels=limits.pixels)
+        pixels = read_picture(data, reader=reader, max_pixels=limits.pixels)
     except PictureError as error:
         raise of_picture(error, len(data), limits) from None
-    return resize_image(pixels, size), thumbnail(pixels, small) if small else b""
+    return reader.resize(pixels, size), thumbnail(reader.show(pixels), small) if small else b""
 
 
 class Service:
@@ -166,9 +169,11 @@ class Service:
     ) -> tuple[NDArray[np.float32], bytes]:
         state.encoder.check_sees_pictures()
         size = state.encoder.image_size
-        begin = time.perf_counter()
+        begin, reader = time.perf_counter(), state.encoder.reader
         with state.batcher.coming():
-            pixels, jpeg = await self._run(self._decoding, lambda: decode(read(), size, self.limits, small=small))
+            pixels, jpeg = await self._run(
+                self._decoding, lambda: decode(read(), size, self.limits, small=small, reader=reader)
+            )
             decoded = time.perf_counter()
             future = state.batcher.submit(pixels)
         try:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from macl_tf.artifacts import ArtifactError, open_encoder, open_version, versions
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
@@ -151,7 +149,7 @@ class Versions:
         if made_with["uuid"] not in self._batchers:
             encoder = self._load(self.served, made_with, self._options.encoder_url)
             if size := encoder.image_size:
-                encoder.embed_pixels(np.zeros((1, size, size, 3), np.uint8))  # the first takes longer: nobody waits
+                encoder.embed_pixels(encoder.reader.blank(size)[None])  # the first takes longer: nobody waits
             self._batchers[made_with["uuid"]] = encoder, Batcher(encoder.embed_pixels, self._options)
         snapshot.holds("")  # makes the table of ids, for which no request should wait
         return State(snapshot, *self._batchers[made_with["uuid"]], newest)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from macl_tf.datasets.bands import Bands
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses import ProxyHead, registry
 from macl_tf.models.cached_gradients import CachedGradients
@@ -49,12 +50,13 @@ def targets(labels: Any, settings: Settings) -> Any:
     return (labels, labels) if settings.classifies else labels
 
 
-def make_encoder(settings: Settings) -> keras.Model:
+def make_encoder(settings: Settings, bands: Bands | None = None) -> keras.Model:
     """The encoder that the settings ask for, untrained or from weights, of the layers that train faster."""
     chosen: dict[str, Any] = {
         "backbone": settings.backbone,
         "width": settings.width,
         "weights": settings.weights or None,
+        "bands": bands,
     }
     if settings.head == "spoc":
         encoder = fast(spoc_encoder(settings.image_size, **chosen))

@@ -18,6 +18,7 @@ import numpy as np
 
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.archives import Archive, by_scene
+from macl_tf.datasets.bands import Bands
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.vector_tiles import with_features
@@ -29,7 +30,7 @@ from macl_tf.training.checkpoint import STATE
 from macl_tf.training.settings import Settings, load_settings
 
 SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.json", "encoder.keras"
-VERSIONS, UNTRAINED, LOCK = "versions.json", "untrained.json", ".lock"
+VERSIONS, UNTRAINED, LOCK, BANDS = "versions.json", "untrained.json", ".lock", "bands.json"
 # Where the archive lies, which is not what it is: splits.json tells whether it is the run's.
 PLACES = ("data_dir", "table", "features")
 _PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
@@ -194,6 +195,8 @@ def open_archive(settings: Settings) -> Archive:
         table=settings.table or None,
         min_area=settings.min_area,
         names=source.ids() if source and settings.dataset == "folder" else (),
+        bands={"asked": settings.bands, "rgb": settings.rgb, "scaling": settings.scaling} if settings.bands else None,
+        classes=int(settings.classes),
     )
     archive = with_features(archive, source) if source else archive
     return by_scene(archive) if settings.labels == "scene" else archive
@@ -222,12 +225,30 @@ def archive_of(
             raise ValueError(f"'{run}' sees pictures, so vectors cannot be given to it: leave out {features}.")
         settings = placed(dataclasses.replace(settings, features=os.fspath(features)))
     try:
-        return open_archive(settings), settings
+        return with_bands_of(run, open_archive(settings)), settings
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}\nIf the archive of '{run}' lies elsewhere now, say --data-dir DIR; if its label table does, "
             "--table FILE; if the vectors that it was trained on do, --features FILE."
         ) from error
+
+
+def with_bands_of(run: Path, archive: Archive) -> Archive:
+    """The same tiles with the statistics of a run's bands, if they have bands."""
+    if archive.bands is None:
+        return archive
+    bands = Bands.from_dict(read_run(run, BANDS))
+    if (bands.names, bands.rgb) != (archive.bands.names, archive.bands.rgb):
+        raise ValueError(
+            f"tiles must have the bands that the run was trained on, {', '.join(bands.names)}, got "
+            f"{', '.join(archive.bands.names)}. Name them alike, or train on them with another --run-dir."
+        )
+    return dataclasses.replace(archive, bands=dataclasses.replace(bands, template=archive.bands.template))
+
+
+def bands_of(run: Path) -> Bands | None:
+    """The bands of a run's tiles; None where they are pictures of 8-bit RGB."""
+    return Bands.from_dict(read_run(run, BANDS)) if (run / BANDS).is_file() else None
 
 
 def compared_labels(statistics: LabelStatistics, archive: Archive) -> tuple[list[int | None], list[str], list[str]]:

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from macl_tf.datasets.band_names import SCALINGS
 from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, ROBUST, last_stages
 from macl_tf.models.runtimes import RUNTIMES
@@ -24,6 +25,7 @@ from macl_tf.models.runtimes import RUNTIMES
 BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("features", "?*", {"head": "projection", "weights": "", "epochs": 60}),
     ("backbone", "*.keras", {"weights": ""}),
+    ("dataset", "bigearthnet", {"bands": "all"}),
     ("trainable", HEAD, {"epochs": 60}),
     ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
     ("head", "spoc", {"descriptor": "multi-scale"}),
@@ -32,6 +34,8 @@ BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
+DATASETS = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "bigearthnet", "folder")
+OF_BANDS = ("folder", "bigearthnet")  # whose tiles may have other bands than 8-bit RGB
 _RULES = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
 
 
@@ -49,9 +53,7 @@ class Settings:
     """
 
     # The archive and its parts
-    dataset: str = setting(
-        "synthetic", "the archive", one_of=("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "folder")
-    )
+    dataset: str = setting("synthetic", "the archive", one_of=DATASETS)
     data_dir: str = setting("", "folder of the archive; synthetic needs none")
     table: str = setting("", "label table of a folder archive; found by itself if there is only one")
     num_tiles: int = setting(1200, "tiles of the synthetic archive", at_least=20)
@@ -64,6 +66,19 @@ class Settings:
         "",
         "vectors of the tiles from elsewhere, to train a head on in place of pictures: a Parquet, NPZ or STAC file, or "
         "a folder of them; brings weights='' and epochs=60",
+    )
+    bands: str = setting(
+        "",
+        "bands of the tiles of a folder or bigearthnet, in place of 8-bit RGB: all, or numbers or names such as 4,3,2 "
+        "or B02,B03,B04,B08 (one file for each band is read too)",
+    )
+    classes: str = setting("19", "labels of bigearthnet: the 19 refined ones, or the 43 of v1", one_of=("19", "43"))
+    rgb: str = setting("", "which of the bands are red, green and blue; found by name where it can be")
+    scaling: str = setting(
+        SCALINGS[0],
+        "of bands, by the training tiles: to the mean and deviation that pretrained networks expect, or percentiles 2 "
+        "to 98 to 0 to 255",
+        one_of=SCALINGS,
     )
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
@@ -184,6 +199,11 @@ class Settings:
                     raise ValueError(f"{name} must be {needed} with features={self.features}, got {value}.")
             if last_stages(self.trainable) is not None:
                 raise ValueError(f"trainable must be head or all with features, got {self.trainable}.")
+        if self.bands and (self.dataset not in OF_BANDS or self.features):
+            where = "features" if self.features else f"dataset={self.dataset}"
+            raise ValueError(f"bands are of dataset={' or '.join(OF_BANDS)}, got bands={self.bands} with {where}.")
+        if self.rgb and not self.bands:
+            raise ValueError(f"rgb says which of the bands are red, green and blue: set bands, got rgb={self.rgb}.")
         if self.turns not in (1, 2, 4):
             raise ValueError(f"turns must be 1, 2 or 4, got {self.turns}.")
         if self.descriptor not in self.descriptors:

@@ -37,7 +37,7 @@ from macl_tf.pipeline.samplers import SAMPLERS, Sampler, make_sampler
 from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
-from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
+from macl_tf.training.run_directory import BANDS, ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
 
@@ -95,6 +95,8 @@ def _train(
     if not begun:
         task.splits.write(run, task.archive)
         write_json(run / LABELS, task.statistics.get_config())
+        if task.archive.bands is not None:
+            write_json(run / BANDS, task.archive.bands.to_dict())
     if isinstance(task.archive, FolderArchive):
         task.archive.report.write(run / "archive_report.csv")
     settings, devices = task.settings, training_devices()
@@ -111,7 +113,11 @@ def _train(
         again = begun and settings.weights != "imagenet" and (settings.features or not settings.trains_head)
         start = dataclasses.replace(settings, weights="") if again else settings
         vectors = task.archive.features
-        encoder = build.make_encoder(start) if vectors is None else build.make_head(start, vectors.shape[1])
+        encoder = (
+            build.make_encoder(start, task.archive.bands)
+            if vectors is None
+            else build.make_head(start, vectors.shape[1])
+        )
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
         if not begun:
             # What tells the weights that the backbone began from, or the vectors: SHA-256 of their values as float32.
@@ -177,7 +183,7 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
     if begun:  # the parts and the labels are what they were
         splits = Splits.read(run, archive)
         statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
-        archive, lines = run_directory.with_labels_of(statistics, archive)
+        archive, lines = run_directory.with_labels_of(statistics, run_directory.with_bands_of(run, archive))
         changes = (*splits.changes, *lines)
         for line in changes:
             tell(line)
@@ -192,6 +198,9 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
             archive, asked.split, validation=asked.validation, test=asked.test, gap=asked.gap, seed=asked.seed
         )
         statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
+        if archive.bands is not None:
+            measured = archive.bands.measured(archive.read_image, splits.train, progress=progress)
+            archive = dataclasses.replace(archive, bands=measured)
     if progress:
         print(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
     settings = with_fitting_batches(asked, archive.labels[splits.train])
@@ -254,7 +263,7 @@ def _finish(
         monitor=MONITOR,
         descriptor=turned(descriptor_model(encoder, settings.descriptor), settings.turns),
         test_images=test_images,
-        pictures=lambda rows: load_images(task.archive, task.splits.test[rows], settings.image_size, progress=False),
+        pictures=lambda rows: pictures_of(task.archive, task.splits.test[rows], settings.image_size),
         reports={"untrained": untrained[settings.floor], "trained": trained[settings.descriptor]},
     )
     best = checkpoint.best_epoch
@@ -429,6 +438,11 @@ def tile_inputs(archive: Archive, indices: np.ndarray, settings: Settings, *, pr
     return load_images(archive, indices, settings.image_size, progress=progress)
 
 
+def pictures_of(archive: Archive, indices: np.ndarray, size: int) -> np.ndarray:
+    """What people see of tiles, (n, S, S, 3) uint8."""
+    return np.stack([archive.reader.show(tile) for tile in load_images(archive, indices, size, progress=False)])
+
+
 def training_devices() -> list[str]:
     """Names of all devices of the best kind."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -468,11 +482,12 @@ def backbone_features(
 ) -> Callable[[np.ndarray, int], FeatureViews]:
     """From positions in an archive and a number of augmented views to their features, given or computed once."""
     given, backbone = archive.features, backbone_part(encoder)
-    key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}"
+    bands = f" {archive.bands}" if archive.bands else ""  # their scaling is in no weight
+    key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}{bands}"
 
     @cache
     def function() -> Callable[[np.ndarray], np.ndarray]:  # only where there is something to compute
-        return embedding_function(backbone, settings.image_size, settings.runtime)
+        return embedding_function(backbone, settings.runtime)
 
     def features(indices: np.ndarray, views: int) -> FeatureViews:
         if given is not None:
