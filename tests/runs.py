@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 
+from macl_tf.datasets.bands import Bands
 from macl_tf.datasets.splits import split_archive
 from macl_tf.files import write_json
 from macl_tf.labels import LabelStatistics
@@ -23,7 +24,7 @@ def one_layer(scaled):
     return keras.layers.Conv2D(8, 5, strides=4, activation="relu", name="conv")(scaled)
 
 
-def make_small_encoder(settings: Settings) -> keras.Model:
+def make_small_encoder(settings: Settings, bands: Bands | None = None) -> keras.Model:
     """Instead of `macl_tf.training.build.make_encoder`, for runs whose network is not the subject."""
     weights = None if settings.weights in ("", "imagenet") else settings.weights
     dim = settings.embedding_dim
