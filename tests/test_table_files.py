@@ -114,6 +114,9 @@ def test_published_archives_take_their_workbook(tmp_path: Path) -> None:
     "image\tlabels\na.png\t[\"sand\", \"sea\"]\nb.png\t[]\n",
     "image,sand,sea\r\na.png,TRUE,TRUE\r\nb.png,FALSE,FALSE\r\n",  # Excel and R
     "image,sand,sea\na.png,1.0,1.0\nb.png,0.0,0.0\n",  # pandas, where cells were missing once
+    "\ufeffsep=;\r\nimage;sand;sea\r\na.png;WAHR;WAHR\r\nb.png;FALSCH;FALSCH\r\n",  # Excel in German
+    "image;sand;sea\r\na.png;1,0;1,0\r\nb.png;0,0;0,0\r\n",
+    "image,sand,sea\ra.png,1,1\rb.png,0,0\r",  # Excel for Macs, once
 ])  # fmt: skip
 def test_texts_as_programs_write_them(tmp_path: Path, text: str) -> None:
     path = tmp_path / "labels.csv"

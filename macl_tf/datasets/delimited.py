@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # What a cell of a column that says yes or no may hold.
-BINARY = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+BINARY = {
+    **dict.fromkeys(("0", "0.0", "0,0", "false", "falsch", "faux", "falso"), 0),
+    **dict.fromkeys(("1", "1.0", "1,0", "true", "wahr", "vrai", "verdadero", "vero"), 1),
+}
+_SEPARATOR = re.compile(r'"?sep=.?"?\s*')  # what Excel may write above the header
 _SAMPLE = 100  # rows by which the delimiter is found
 _NUMBER = re.compile(r"[-+.\deE]*")
 
@@ -20,6 +24,8 @@ def read_delimited(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     A ValueError, where it is no table, names the line.
     """
     lines = text_lines(path)
+    if lines and _SEPARATOR.fullmatch(lines[0]):
+        lines[0] = "\n"
     first = next((line for line in lines if line.strip()), "").rstrip("\r\n")
     delimiter = _delimiter(lines)
     rows = [(line, [cell.strip() for cell in cells]) for line, cells in _rows(path, lines, delimiter)]
@@ -55,7 +61,8 @@ def text_lines(path: Path, most: int = -1) -> list[str]:
 
 def has_columns(path: Path) -> bool:
     """Whether the beginning of a text looks like a table's: not prose, not a list of names, nothing but numbers."""
-    lines = [line for line in text_lines(path, 1 << 16) if line.strip()][: _SAMPLE + 1]
+    lines = [line for line in text_lines(path, 1 << 16) if line.strip() and not _SEPARATOR.fullmatch(line)]
+    lines = lines[: _SAMPLE + 1]
     if len(lines) < 2:
         return False
     mark = _delimiter(lines)
