@@ -193,7 +193,14 @@ def test_the_part_that_a_name_tells() -> None:
     assert part_in_name("train_test.txt") is None and part_in_name("training_area.csv") == ("train", "area csv")
 
 
-@pytest.mark.parametrize("names", [("train.csv", "valid.csv", "test.csv"), ("Train_labels.csv", "Test_labels.csv")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train.csv", "valid.csv", "test.csv"),
+        ("Train_labels.csv", "Test_labels.csv"),
+        ("instances_train2017.csv", "instances_val2017.csv"),
+    ],
+)
 def test_a_table_for_each_part(tmp_path: Path, names: tuple[str, ...]) -> None:
     draw(tmp_path, [f"{letter}.png" for letter in "abc"[: len(names)]])
     for letter, name in zip("abc", names, strict=False):

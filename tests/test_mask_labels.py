@@ -88,13 +88,20 @@ def test_the_layouts_of_published_sets(tmp_path: Path) -> None:
     save(tmp_path / "deepglobe/train/119_mask.png", colour_mask(raw))
     save(tmp_path / "potsdam/2_Ortho_RGB/top_potsdam_2_10_RGB.tif", photo(4))
     save(tmp_path / "potsdam/5_Labels/top_potsdam_2_10_label.tif", colour_mask(raw))
-    for name, table in (("loveda", "classes.csv"), ("deepglobe", "class_dict.csv"), ("potsdam", "class_dict.csv")):
+    save(tmp_path / "voc/JPEGImages/2.jpg", photo(5))
+    save_palette_mask(tmp_path / "voc/SegmentationClass/2.png", raw, (SEA, SAND))
+    for name, table in (
+        ("voc", "classes.csv"),
+        ("loveda", "classes.csv"),
+        ("deepglobe", "class_dict.csv"),
+        ("potsdam", "class_dict.csv"),
+    ):
         (tmp_path / name / table).write_text(TABLES[table], encoding="utf-8")
     loveda = load_folder(tmp_path / "loveda")
     assert [*shares(loveda)] == [{"sea": 0.5, "sand": 0.5}] * 3
     assert loveda.official_split == ("train", "train", "test") and loveda.default_split == "official"
     assert split_archive(loveda, validation=0).kind == "official"
-    for name in ("deepglobe", "potsdam"):
+    for name in ("deepglobe", "potsdam", "voc"):
         (row,) = shares(load_folder(tmp_path / name))
         assert (row["sea"], row["sand"]) == (0.5, 0.5)
 

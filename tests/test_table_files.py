@@ -259,6 +259,13 @@ def test_label_studio_boxes(tmp_path: Path) -> None:
     assert [*held(read_label_table(write_json(tmp_path / "a.json", [record]))).values()] == [["dock", "ship"]]
 
 
+def test_label_studio_taxonomy(tmp_path: Path) -> None:
+    """A node of a taxonomy brings those above it."""
+    content = tasks()[:1]
+    content[0]["annotations"][0]["result"] = [{"type": "taxonomy", "value": {"taxonomy": [["land", "field"], ["sea"]]}}]
+    assert [*held(read_label_table(write_json(tmp_path / "a.json", content))).values()] == [["field", "land", "sea"]]
+
+
 def samples() -> dict[str, Any]:
     def labels(*names: str) -> dict[str, Any]:
         one = [
@@ -305,6 +312,11 @@ def test_plain_records_lines_and_maps(tmp_path: Path) -> None:
     assert held(read_label_table(lines)) == expected
     content = {"a.png": ["sea", "bare soil"], "b.png": []}
     assert held(read_label_table(write_json(tmp_path / "map.json", content))) == expected
+    frame = {"image": {"0": "a.png", "1": "b.png"}, "sea": {"0": 1, "1": 0}, "bare soil": {"0": 1, "1": 0}}
+    assert held(read_label_table(write_json(tmp_path / "frame.json", frame))) == {
+        "a.png": ["sea", "bare soil"],
+        "b.png": [],
+    }
     columns = [{"image": "a.png", "sea": True, "sand": 0}, {"image": "b.png", "sea": False, "sand": 1.0}]
     assert held(read_label_table(write_json(tmp_path / "c.json", columns))) == {"a.png": ["sea"], "b.png": ["sand"]}
 

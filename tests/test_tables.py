@@ -295,3 +295,8 @@ def test_a_column_of_file_names_is_that_of_the_images(tmp_path: Path) -> None:
 def test_a_quote_that_is_never_closed_is_found_where_it_begins(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"line 3: not a readable table \(a quote is never closed.*written twice"):
         read_label_table(write_table(tmp_path, 'image,labels\na,sea\nb,"sand\nc,trees\nd,sea\n'))
+
+
+def test_names_of_classes_go_before_their_numbers(tmp_path: Path) -> None:
+    text = ",Filename,Label,ClassName\n0,a.jpg,3,Forest\n1,b.jpg,0,River\n"  # EuroSAT as it is on Kaggle
+    assert held(read_label_table(write_table(tmp_path, text))) == [["Forest"], ["River"]]

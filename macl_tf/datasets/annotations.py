@@ -85,7 +85,12 @@ def _rows_of(path: Path, content: Any) -> TableRows | None:
             return _fiftyone_labels(content)
         if content and sum(map(is_image_name, content)) * 2 > len(content):
             return _table((name, labels_of(value)) for name, value in content.items())
-        return None
+        columns = list(content.values())  # as DataFrame.to_json writes them
+        if not columns or not all(
+            isinstance(column, dict) and column.keys() == columns[0].keys() for column in columns
+        ):
+            return None
+        content = [{name: column[row] for name, column in content.items()} for row in columns[0]]
     if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
         return None
     first = content[0]
@@ -103,7 +108,9 @@ def labels_of(value: Any) -> list[str]:
     if isinstance(value, Mapping):
         if "label" in value:
             return labels_of(value["label"])
-        marks = [marked for key, marked in value.items() if key == "choices" or str(key).endswith("labels")]
+        marks = [
+            marked for key, marked in value.items() if key in ("choices", "taxonomy") or str(key).endswith("labels")
+        ]
         if marks:
             return [name for marked in marks for name in labels_of(marked)]
         # {"sea": 1, "sand": 0}

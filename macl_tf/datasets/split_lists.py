@@ -35,10 +35,10 @@ def part_in_name(name: str) -> tuple[str, str] | None:
     """The part that a file's name tells, and the rest of the name; None where it tells none or several.
 
     Example:
-        >>> part_in_name("uc_merced-train.txt"), part_in_name("valid.csv"), part_in_name("labels.csv")
-        (('train', 'uc merced txt'), ('validation', 'csv'), None)
+        >>> part_in_name("uc_merced-train.txt"), part_in_name("val2017.json"), part_in_name("labels.csv")
+        (('train', 'uc merced txt'), ('validation', 'json'), None)
     """
-    words = re.split(r"[\W_]+", PurePosixPath(name).name.casefold())
+    words = re.split(r"[\W_\d]+", PurePosixPath(name).name.casefold())
     known = {**SPLIT_VALUES, _TRAIN_AND_VALIDATION: _TRAIN_AND_VALIDATION}
     told = [word for word in words if word in known]
     return (known[told[0]], " ".join(word for word in words if word and word not in told)) if len(told) == 1 else None

@@ -72,7 +72,8 @@ def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[st
         return Columns(image, split, day, scene, listed_, None, [], ignored)
     label = min(
         (place for place in rest if keys[place] in (SCENE_COLUMNS if _is_binary(values[place]) else LABEL_COLUMNS)),
-        key=lambda place: LABEL_COLUMNS.index(keys[place]),
+        # Numbers of classes are no names, where names stand beside them.
+        key=lambda place: (all(map(str.isdigit, values[place])), LABEL_COLUMNS.index(keys[place])),
         default=None,
     )
     if label is not None:
