@@ -147,6 +147,15 @@ def test_masks_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
+def test_a_label_table_names_the_tile_and_not_its_mask(tmp_path: Path) -> None:
+    write_tiles(tmp_path)
+    (tmp_path / "labels.csv").write_text("image,sea\n0.png,1\n1,0\n")
+    archive = load_folder(tmp_path)
+    assert archive.file_names == ("images/0.png", "images/1.png")
+    assert archive.notes[1] == "masks beside the images, not read: 2"
+    assert archive.report.findings == (("unlabelled", "images/1.png", ""),)
+
+
 def test_masks_without_a_class_table_are_no_tiles(tmp_path: Path) -> None:
     write_tiles(tmp_path)
     (tmp_path / "classes.csv").unlink()

@@ -39,11 +39,10 @@ def find_labels(
     min_area: float,
 ) -> FoundLabels:
     """A table's labels, those of masks, or of class folders; a table without labels where there are none of these."""
-    found = None
-    if table is not None or (parts := tables_by_part(root)) is None:
-        found = find_table(root, table)
+    parts = tables_by_part(root) if table is None else None
+    found = find_table(root, table) if parts is None else None
     class_table = found if found is not None and is_class_table(found) else None
-    if class_table is None and found is None and (table is not None or parts is None):
+    if found is None and parts is None:
         class_table = find_class_table(root)
     if class_table is not None:
         return _mask_labels(root, class_table, images, cache_dir, min_area)
@@ -51,18 +50,20 @@ def find_labels(
         raise ValueError(
             f"min_area must be 0 for {root}, which has no masks with a class table, got {min_area}. Leave it out."
         )
-    if found is not None:
-        return FoundLabels(read_label_table(found), images, [])
-    if parts is not None:
-        return FoundLabels(read_label_tables(parts), images, [])
     pairs, _, strays = pair_masks(images)
-    if len(pairs) * 4 >= len(images):
+    masks = {*pairs.values(), *strays} if len(pairs) * 4 >= len(images) else set()  # a few may be called so by chance
+    images = [name for name in images if name not in masks]
+    if found is not None or parts is not None:
+        rows = read_label_table(found) if found is not None else read_label_tables(parts or {})
+        if masks:
+            rows = replace(rows, notes=(*rows.notes, f"masks beside the images, not read: {len(masks):,}"))
+        return FoundLabels(rows, images, [])
+    if masks:
         note = (
-            f"{len(pairs)} masks and no class table: the images have no labels. Write one with a row name,value or "
+            f"{len(masks):,} masks and no class table: the images have no labels. Write one with a row name,value or "
             "name,color for each class, for example as classes.csv"
         )
-        others = sorted(set(images) - set(pairs.values()) - set(strays))
-        return FoundLabels(_own_table(root, others, (), np.zeros((len(others), 0)), (note,)), others, [], None, False)
+        return FoundLabels(_own_table(root, images, (), np.zeros((len(images), 0)), (note,)), images, [], None, False)
     classes, note = class_folders(images)
     names = tuple(sorted(set(classes) - {""}))
     kept = [place for place, name in enumerate(classes) if name] if classes else range(len(images))
