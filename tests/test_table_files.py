@@ -348,6 +348,7 @@ def test_the_table_is_found_whatever_it_is(tmp_path: Path) -> None:
     write_json(tmp_path / "label_map.json", {"sea": 0, "sand": 1})
     (tmp_path / "about.txt").write_text("Tiles of the coast, with labels.\nMade by us; see the page.\n")
     (tmp_path / "classes.txt").write_text("sea\nsand\n")
+    (tmp_path / "groups.csv").write_text("image,group\na,scene1\nb,scene1\n")
     assert find_table(tmp_path, None) is None
     found = [write_json(tmp_path / "export.json", coco())]
     pq.write_table(pa.table({"id": ["a"], "vector": [[0.5, 1.0]]}), tmp_path / "vectors.parquet")

@@ -119,8 +119,8 @@ def table_candidates(root: Path) -> list[str]:
 
 
 def _is_text_table(path: Path) -> bool:
-    """Whether a text is not about something else: prose, names of classes or of the tiles of a part."""
-    if is_split_list(path) or is_class_table(path):
+    """Whether a text is no prose, no list of classes or of the tiles of a part, and does not only group tiles."""
+    if path.stem.lower() == "groups" or is_split_list(path) or is_class_table(path):
         return False
     try:
         return path.suffix.lower() != ".txt" or has_columns(path)
