@@ -191,6 +191,14 @@ def test_a_report_in_the_archive_is_no_part_of_it(tmp_path: Path, monkeypatch: p
     assert len(load_folder(root)) == 12
 
 
+def test_no_file_of_somebody_else_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_archive(tmp_path / "tiles")
+    before = (root / "labels.csv").read_bytes()
+    assert main(["inspect", str(root), "--output", str(root), "--quiet"]) == 2
+    assert "--output must be a new folder, or of an inspection before" in capsys.readouterr().err
+    assert (root / "labels.csv").read_bytes() == before
+
+
 def test_names_are_text_and_no_html(tmp_path: Path) -> None:
     archive = Archive("<b>", ("<i>", "$a$"), ("<u>.png",), np.array([[1, 1]]), lambda index: scenery(index))
     page = write_inspection(inspect_archive(archive, None, "not <s>", progress=False), tmp_path)
@@ -236,6 +244,14 @@ def test_parts_are_those_that_training_makes(tmp_path: Path) -> None:
     splits = split_archive(archive, validation=0.15, test=0.5, seed=3)
     parts = {row["image"]: row["part"] for row in table(output / "tiles.csv")}
     assert [name for name, part in parts.items() if part == "test"] == [archive.file_names[n] for n in splits.test]
+
+
+def test_a_dataset_is_named_as_for_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_one = ["--set", "num_tiles=30", "--quiet", "--output", str(tmp_path / "out")]
+    assert main(["inspect", "synthetic", *small_one]) == 0
+    assert "30 tiles, 14 labels; random split" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path), "--data-dir", "x"]) == 2
+    assert "leave out --data-dir x" in capsys.readouterr().err
 
 
 def test_an_archive_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

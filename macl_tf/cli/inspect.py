@@ -15,7 +15,7 @@ figures too good, what cannot be read, sizes, bands and values. Writes CSV files
 
 examples:
   macl inspect TILES                                       # your own folder, with a table, masks, class folders or none
-  macl inspect UCMerced_LandUse --dataset ucm --output report
+  macl inspect ucm --data-dir UCMerced_LandUse --output report
   macl inspect TILES --table labels.csv --set split=random
 """
 
@@ -24,7 +24,8 @@ def add_commands(commands: Any) -> None:
     """Adds `inspect` to the subcommands of `macl`."""
     inspect = commands.add_parser("inspect", help="report what an archive holds", description=INSPECT_HELP)
     option = inspect.add_argument
-    option("archive", metavar="ARCHIVE", help="folder of the archive; or synthetic, which needs none")
+    option("archive", metavar="ARCHIVE", help="folder of the archive, or the name of a dataset with --data-dir")
+    option("--data-dir", metavar="DIR", help="folder of the dataset that ARCHIVE names")
     option("--dataset", help="synthetic, ucm, dlrsd, whdld, mlaid, mlrsnet, bigearthnet or folder (default)")
     option(
         "--table", metavar="FILE", help="its label table, or class table of masks, if it is a folder that holds several"
@@ -38,22 +39,33 @@ def add_commands(commands: Any) -> None:
 
 def run_inspect(options: argparse.Namespace) -> int:
     """`macl inspect`."""
-    from macl_tf.datasets import load_archive
+    from macl_tf.datasets import NAMES, load_archive
     from macl_tf.datasets.archives import Archive, by_scene
-    from macl_tf.datasets.inspection import inspect_archive
+    from macl_tf.datasets.inspection import COOCCURRENCE, inspect_archive
     from macl_tf.datasets.inspection_page import write_inspection
     from macl_tf.datasets.splits import Splits, split_archive
     from macl_tf.datasets.walk import CACHE_SIGNATURE, CACHE_TAG
 
-    built_in = options.archive == "synthetic" and options.dataset in (None, "synthetic")
-    given = {"dataset": "synthetic" if built_in else options.dataset or "folder", "data_dir": options.archive}
-    given = {key: value for key, value in {**given, "table": options.table}.items() if value is not None}
+    dataset, folder = options.dataset or "folder", options.archive
+    if options.dataset is None and options.archive in NAMES and not Path(options.archive).is_dir():
+        dataset, folder = options.archive, options.data_dir
+    elif options.data_dir is not None:
+        raise ValueError(f"ARCHIVE is the folder itself, {options.archive}: leave out --data-dir {options.data_dir}.")
+    source = Path(folder).resolve() if folder else None
+    output = Path(options.output or f"inspection-{source.name if source else dataset}")
+    if output.is_dir() and any(output.iterdir()) and not (output / COOCCURRENCE).is_file():
+        raise ValueError(
+            f"--output must be a new folder, or of an inspection before, but '{output}' holds other files, which might "
+            "be overwritten. Name another."
+        )
+    given = {"dataset": dataset, "data_dir": folder, "table": options.table}
+    given = {key: value for key, value in given.items() if value is not None}
     settings: Settings = load_settings(options.config, options.set, **given)
     archive: Archive = load_archive(
         settings.dataset,
-        None if built_in else settings.data_dir,
+        settings.data_dir or None,
         seed=settings.seed,
-        num_tiles=settings.num_tiles if built_in else None,
+        num_tiles=settings.num_tiles if dataset == "synthetic" else None,
         table=settings.table or None,
         min_area=settings.min_area,
         bands={"asked": settings.bands, "rgb": settings.rgb, "scaling": settings.scaling} if settings.bands else None,
@@ -68,13 +80,13 @@ def run_inspect(options: argparse.Namespace) -> int:
         told = splits.note
     except ValueError as error:
         told = f"not divided: {error}"
-    source = Path(options.archive).resolve()
-    output = Path(options.output or f"inspection-{source.name or archive.name}")
-    found = inspect_archive(archive, splits, told, name=source.name, progress=not options.quiet)
-    page = write_inspection(found, output)
-    if not built_in and output.resolve().is_relative_to(source):
+    name = source.name if source else archive.name
+    found = inspect_archive(archive, splits, told, name=name, progress=not options.quiet)
+    if source and output.resolve().is_relative_to(source):
         # What lies in the archive's own folder would be taken for its tables and tiles the next time.
+        output.mkdir(parents=True, exist_ok=True)
         (output / CACHE_TAG).write_text(CACHE_SIGNATURE)
+    page = write_inspection(found, output)
     print(f"{len(archive):,} tiles, {len(archive.label_names)} labels; {told}\n")
     for line in found.warnings() or ("Nothing was found that deserves a look.",):
         print(f"- {line}")

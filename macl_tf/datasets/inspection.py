@@ -24,6 +24,7 @@ from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.walk import shorten
 from macl_tf.files import written_whole
 
+COOCCURRENCE = "cooccurrence.csv"
 RARE = 10  # images of a label below which its figures mean little
 _AT_ONCE = 256  # tiles whose pictures may wait in memory
 _SAMPLE = 64  # pixels kept of each tile, for the spread of values
@@ -152,7 +153,7 @@ class Inspection:
             ([name, count, *own, f"{count / size:.4f}", "yes" if count < RARE else "no"] for name, count, *own in rows),
         )
         _write(
-            folder / "cooccurrence.csv",
+            folder / COOCCURRENCE,
             ["label", *names],
             ([name, *row] for name, row in zip(names, self.together.tolist(), strict=True)),
         )
