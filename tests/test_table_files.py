@@ -259,6 +259,18 @@ def test_label_studio_boxes(tmp_path: Path) -> None:
     assert [*held(read_label_table(write_json(tmp_path / "a.json", [record]))).values()] == [["dock", "ship"]]
 
 
+def test_annotators_who_disagree_make_a_conflict(tmp_path: Path) -> None:
+    """Also where each has chosen one label: these are two opinions and not two labels."""
+    for letter in "ab":
+        save(tmp_path / f"{letter}.png", photo(ord(letter)))
+    record = {**min_records()[1], "image": "/data/upload/1/0f3a9c1e-a.png"}
+    other = {**record, "annotator": 2, "annotation_id": 9, "choice": "sea"}
+    write_json(tmp_path / "min.json", [record, other, min_records()[1]])
+    archive = load_folder(tmp_path)
+    assert (archive.file_names, archive.label_names) == (("b.png",), ("sand", "sea"))
+    assert ("conflicting", "a.png") in [(found.problem, found.name) for found in archive.report.findings]
+
+
 def test_label_studio_taxonomy(tmp_path: Path) -> None:
     """A node of a taxonomy brings those above it."""
     content = tasks()[:1]

@@ -30,6 +30,7 @@ class TableRows(NamedTuple):
     header: list[str]
     rows: list[tuple[int, list[str]]]
     notes: tuple[str, ...] = ()
+    by_annotator: bool = False  # several rows of an image are several opinions, which do not add up
 
 
 def says_annotations(path: Path) -> bool:
@@ -234,7 +235,7 @@ def _label_studio_tasks(path: Path, tasks: Sequence[Mapping[str, Any]]) -> Table
         for one in done:
             entries.append((image, labels_of([result.get("value") for result in one.get("result") or ()])))
     notes = [f"tasks of Label Studio without a finished annotation, left out: {unfinished:,}"] if unfinished else []
-    return _table(entries, "read as Label Studio's JSON", *notes)
+    return _table(entries, "read as Label Studio's JSON", *notes)._replace(by_annotator=True)
 
 
 def _label_studio_rows(records: Sequence[Mapping[str, Any]], kind: str, lines: Iterable[int]) -> TableRows:
@@ -250,7 +251,7 @@ def _label_studio_rows(records: Sequence[Mapping[str, Any]], kind: str, lines: I
         return [file_of(str(record.get(image) or "")), _cell(labels_of([record.get(name) for name in used]))]
 
     rows = [(line, cells(record)) for line, record in zip(lines, records, strict=True)]
-    return TableRows(["image", "labels"], rows, (f"read as {kind}: labels of {', '.join(used) or 'no column'}",))
+    return TableRows(["image", "labels"], rows, (f"read as {kind}: labels of {', '.join(used) or 'no column'}",), True)
 
 
 def _image_in(data: Mapping[str, Any]) -> str | None:

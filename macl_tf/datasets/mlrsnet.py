@@ -85,7 +85,8 @@ def _read_tables(root: Path) -> tuple[LabelTable, list[str]]:
     for name in list_files(root):
         if not name.lower().endswith(".csv"):
             continue
-        header, rows, _ = found = read_rows(root / name)
+        found = read_rows(root / name)
+        header, rows = found.header, found.rows
         if len(header) != len(LABEL_NAMES) + 1:
             continue
         mended, how = _mended_header(header)

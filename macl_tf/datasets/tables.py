@@ -126,12 +126,13 @@ def read_label_tables(parts: Mapping[Path, str]) -> LabelTable:
     rows = [(line, cells_of(path, cells)) for path, found in tables.items() for line, cells in found.rows]
     names = [f"{path.parent.name}/{path.name}" if inside else path.name for path in parts]
     notes = tuple(note for found in tables.values() for note in found.notes)
-    return label_table_of(Path(" and ".join(names)), TableRows([*header, SPLIT_COLUMN], rows, notes))
+    opinions = any(found.by_annotator for found in tables.values())
+    return label_table_of(Path(" and ".join(names)), TableRows([*header, SPLIT_COLUMN], rows, notes, opinions))
 
 
 def label_table_of(path: Path, found: TableRows) -> LabelTable:
     """The label table in rows of text; `path` is for messages."""
-    header, rows, told = found
+    header, rows, told, by_annotator = found
     values = [[cells[column] for _, cells in rows] for column in range(len(header))]
     lines = tuple(line for line, _ in rows)
     columns = find_columns(path, header, values)
@@ -162,7 +163,7 @@ def label_table_of(path: Path, found: TableRows) -> LabelTable:
         presence = next((place for place in ignored if _is_presence(header[place], values[place])), None)
         note = f"column {header[column]!r} read as {'the label' if single else 'lists of labels'}{how}"
         absent = [presence is not None and _share(values[presence][row]) == 0 for row in range(len(rows))]
-        table = _with_lists(replace(table, notes=(*told, note)), values[column], given, absent)
+        table = _with_lists(replace(table, notes=(*told, note)), values[column], given, absent, not by_annotator)
         if presence is not None:
             ignored.remove(presence)
             table = replace(table, notes=(*table.notes, _presence_note(header[presence], values[presence])))
@@ -206,9 +207,16 @@ def _read_binary(
 
 
 def _with_lists(
-    table: LabelTable, cells: Sequence[str], given: Mapping[str, Sequence[str]], absent: Sequence[bool]
+    table: LabelTable,
+    cells: Sequence[str],
+    given: Mapping[str, Sequence[str]],
+    absent: Sequence[bool],
+    may_add_up: bool,
 ) -> LabelTable:
-    """The table with the labels `given` for each cell of a column; `absent` rows say that an image holds them not."""
+    """The table with the labels `given` for each cell of a column; `absent` rows say that an image holds them not.
+
+    Several rows of an image are several labels only where they `may_add_up`, and else contradict each other.
+    """
     spellings: dict[str, dict[str, None]] = {}
     for names in given.values():
         for name in names:
@@ -219,7 +227,7 @@ def _with_lists(
     held = [frozenset() if absent[row] else places[cell] for row, cell in enumerate(cells)]
     denied = {row: places[cell] for row, cell in enumerate(cells) if absent[row]}
     notes = [*table.notes]
-    adds_up = all(len(found) < 2 for found in places.values())
+    adds_up = may_add_up and all(len(found) < 2 for found in places.values())
     if adds_up and repeats(table.image_names, [places[cell] for cell in cells]):
         # Image by image already here: a row for each of a million boxes would not fit into memory.
         facts = [told for told in (table.image_names, table.scenes, table.splits, table.dates) if told is not None]
