@@ -30,6 +30,7 @@ from macl_tf.datasets.split_lists import SPLIT_VALUES, is_split_list, part_in_na
 from macl_tf.datasets.table_columns import IMAGE_COLUMNS, IMAGE_ID_COLUMNS
 from macl_tf.datasets.walk import list_files, shorten
 
+_BESIDE_LABELS = ("groups", "left_out")  # what `macl tile` writes of tiles without labels too
 _TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 _SIDE_FILES = 20  # more texts or JSON files than these beside each other are a tile's each
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0"
@@ -91,11 +92,11 @@ def tables_by_part(root: Path) -> dict[Path, str] | None:
     names = table_candidates(root)
     if len(names) < 2 or any(PurePosixPath(name).stem.lower() == "labels" for name in names):
         return None
-    told = [part_in_name(name) for name in names]
-    if {PurePosixPath(name).name for name in names} == {PurePosixPath(names[0]).name}:
-        told = [part_in_name(f"{PurePosixPath(name).parent.name}/") for name in names]
-    parts = [part for found in told if found for part, rest in [found] if rest == (told[0] or ("", ""))[1]]
-    if len(parts) < len(names) or len(set(parts)) < len(parts) or not set(parts) <= set(SPLIT_VALUES.values()):
+    by_folder = len({PurePosixPath(name).name for name in names}) == 1
+    told = [part_in_name(PurePosixPath(name).parent.name if by_folder else name) for name in names]
+    known = [found for found in told if found is not None and found[0] in SPLIT_VALUES.values()]
+    parts = [part for part, _ in known]
+    if len(known) < len(names) or len({rest for _, rest in known}) > 1 or len(set(parts)) < len(parts):
         return None
     return {root / name: part for name, part in zip(names, parts, strict=True)}
 
@@ -120,7 +121,7 @@ def table_candidates(root: Path) -> list[str]:
 
 def _is_text_table(path: Path) -> bool:
     """Whether a text is no prose, no list of classes or of the tiles of a part, and does not only group tiles."""
-    if path.stem.lower() == "groups" or is_split_list(path) or is_class_table(path):
+    if path.stem.lower() in _BESIDE_LABELS or is_split_list(path) or is_class_table(path):
         return False
     try:
         return path.suffix.lower() != ".txt" or has_columns(path)
