@@ -116,7 +116,8 @@ class Inspection:
         if differing := sum(not group.same_labels for group in self.copies):
             lines.append(f"copies with different labels, of which some are wrong: {_number(differing, 'group')}")
         if inside := len(self.copies) - len(self.leaks):
-            lines.append(f"copies within one part, which count more often than others: {_number(inside, 'group')}")
+            where = " within one part" if any(self.parts) else ""
+            lines.append(f"copies{where}, which count more often than others: {_number(inside, 'group')}")
         if not names:
             lines.append("no labels: the tiles can be indexed and searched, not trained on")
         if rare := [label for label in np.argsort(counts, kind="stable") if counts[label] < RARE]:

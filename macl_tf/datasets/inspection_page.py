@@ -54,7 +54,11 @@ def write_inspection(found: Inspection, folder: Path) -> Path:
             picture = tile_rows(rows, folder / "rare.png", columns=_SHOWN_TILES)
             body.append(_section("Tiles of the rarest labels", "labels.csv", _picture(picture)))
     body.append(_copies_section(found, folder))
-    samples = {f"band {band + 1}, {dtype}": values for (dtype, band), values in sorted(found.samples.items())}
+    called = archive.bands.names if archive.bands is not None else ()
+    samples = {
+        f"band {called[band] if called else band + 1}, {dtype}": values
+        for (dtype, band), values in sorted(found.samples.items())
+    }
     values = _picture(plot_values(samples, folder / "values.png")) if samples else ""
     header = ["type", "band", "minimum", "1 %", "median", "99 %", "maximum", "mean", "deviation"]
     body.append(_section("Bands and values", "bands.csv", values + _table(header, found.band_rows())))

@@ -29,6 +29,8 @@ def plot_label_counts(
     Returns:
         The path. Of more than 60 labels, the 30 most frequent and the 30 rarest are drawn.
     """
+    from matplotlib.ticker import MaxNLocator
+
     total = sum((np.asarray(values) for values in counts.values()), np.zeros(len(label_names), np.int64))
     order = np.argsort(-total, kind="stable")
     if len(order) > _MOST_LABELS:
@@ -49,6 +51,7 @@ def plot_label_counts(
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("images", fontsize=9, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(counts) > 1:
         figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=len(counts))
     return write_png(figure, path)
