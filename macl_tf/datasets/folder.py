@@ -24,9 +24,11 @@ from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import READER, RULE
 from macl_tf.datasets.tables import read_label_table
+from macl_tf.datasets.tile_places import read_groups, read_places
 from macl_tf.datasets.walk import find_table, list_images, shorten
 from macl_tf.files import read_json, write_json, written_whole
 
+_ENOUGH_GROUPS = 3  # for training, validation and test
 PROBLEMS = {
     "missing": "rows without an image, left out",
     "ambiguous": "rows that fit several images (write the path in the table), left out",
@@ -85,7 +87,9 @@ def load_folder(
     reported as unreadable. Every image is decoded once, so that a damaged file is found now and not after an hour.
     `macl_tf.datasets.matching` says how rows and images are joined by name, and
     `macl_tf.datasets.tables` what a table may look like. A column `split` becomes the official split, and then the
-    default one; a column `scene` becomes the scenes.
+    default one; a column `scene` becomes the scenes. A column `group`, or a table `groups.csv` (image, group) in the
+    folder, says what each tile was cut from; of three groups or more the default split takes whole ones. Places are
+    those of a `footprints.parquet` in the folder, or of GeoTIFFs.
 
     Args:
         data_dir: The folder.
@@ -126,6 +130,9 @@ def load_folder(
     labels = label_table.labels[rows]
     empty = np.flatnonzero(labels.sum(axis=1) == 0)
     findings += [Finding("unlabelled", names[index], "") for index in empty]
+    groups = read_groups(root, names)
+    if label_table.groups is not None:
+        groups = tuple(label_table.groups[row] or name for name, row in zip(names, rows, strict=True))
     splits = None if label_table.splits is None else tuple(label_table.splits[row] for row in rows)
     order = list(PROBLEMS).index
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
@@ -140,7 +147,9 @@ def load_folder(
         read_image=lambda index: decode_image(root / names[index], names[index]),
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
-        default_split="official" if splits else "random",
+        default_split="official" if splits else "groups" if len(set(groups or ())) >= _ENOUGH_GROUPS else "random",
+        groups=groups,
+        places=(lambda indices: read_places(root, [names[index] for index in indices])) if pictures else None,
         notes=(
             f"{len(names)} images with {len(label_table.label_names)} labels, table {label_table.path.name}",
             *label_table.notes,

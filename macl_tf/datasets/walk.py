@@ -16,6 +16,8 @@ CACHE_TAG = "CACHEDIR.TAG"
 CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 _CLUTTER = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what operating systems leave behind
 
+_BESIDE_LABELS = {"groups.csv", "left_out.csv"}  # what `macl tile` writes of tiles without labels too
+
 Identity = tuple[int, int]  # device and inode
 
 
@@ -121,7 +123,7 @@ def find_table(root: Path, table: str | os.PathLike[str] | None) -> Path:
             places = " or ".join(dict.fromkeys(str(path) for path in tried))
             raise FileNotFoundError(f"the label table must be a file, but there is none at {places}.")
         return found
-    candidates = find_tables(root)
+    candidates = [name for name in find_tables(root) if PurePosixPath(name).name not in _BESIDE_LABELS]
     named = [name for name in candidates if PurePosixPath(name).stem.lower() == "labels"]
     candidates = named if len(named) == 1 else candidates
     if not candidates:

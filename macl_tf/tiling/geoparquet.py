@@ -17,6 +17,9 @@ from rasterio.crs import CRS
 from macl_tf.files import written_whole
 
 _ROWS = 50_000  # in a row group
+# Without "crs" it is OGC:CRS84, longitude and latitude on WGS 84.
+_GEOMETRY = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+_GEO = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": _GEOMETRY}}
 _SCHEMA = pa.schema(
     {
         "image": pa.string(),
@@ -24,7 +27,8 @@ _SCHEMA = pa.schema(
         "labels": pa.list_(pa.string()),
         "datetime": pa.string(),
         "geometry": pa.binary(),
-    }
+    },
+    {"geo": json.dumps(_GEO)},
 )
 
 
@@ -68,7 +72,6 @@ class Row(NamedTuple):
 
 def write_footprints(path: Path, rows: Iterable[Row]) -> None:
     """Writes what tiles are and where, whole, row group by row group."""
-    box = np.array([np.inf, np.inf, -np.inf, -np.inf])
     with written_whole(path) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
         held: list[tuple[Any, ...]] = []
         for row in rows:
@@ -78,19 +81,12 @@ def write_footprints(path: Path, rows: Iterable[Row]) -> None:
                     corners = corners + [360, 0] * (corners[:, :1] < 0)
                 ring = np.concatenate([corners, corners[:1]])
                 body = struct.pack("<BIII", 1, 3, 1, 5) + ring.astype("<f8").tobytes()
-                box = np.array([*np.minimum(box[:2], corners.min(axis=0)), *np.maximum(box[2:], corners.max(axis=0))])
             held.append((row.image, row.group, row.labels, row.datetime or None, body))
             if len(held) == _ROWS:
                 writer.write_table(_table(held))
                 held.clear()
         if held:
             writer.write_table(_table(held))
-        geometry = {"encoding": "WKB", "geometry_types": ["Polygon"]}
-        if np.isfinite(box).all():
-            geometry["bbox"] = box.tolist()
-        # Without "crs" it is OGC:CRS84, longitude and latitude on WGS 84.
-        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-        writer.add_key_value_metadata({"geo": json.dumps(geo)})
 
 
 def _table(rows: list[tuple[Any, ...]]) -> Any:
