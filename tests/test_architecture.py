@@ -40,7 +40,7 @@ ONLY = {
     "tensorflow_datasets": {"datasets"},
     "scipy": {"datasets"},
     "matplotlib": {"figures"},
-    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding", "tiling"},
+    "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding", "tiling/encoding.py"},
     "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
     "keras_hub": {"models/backbones.py"},

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from macl_tf.datasets.tiff import ignore_missing_places
 from macl_tf.tiling.sources import Source
 
-CACHE_MIB = 256  # of decoded blocks that GDAL keeps, of all threads together
+CACHE = 384 << 20  # bytes of decoded blocks that GDAL keeps, of all threads together
 _METRES_A_DEGREE = 111_320.0
 _LOOKS = 5  # windows along each side in which an alpha band is looked at
 
@@ -60,9 +60,16 @@ class Grid(NamedTuple):
 
 @contextmanager
 def gdal() -> Iterator[None]:
-    """GDAL as it is used here, in this thread: a cache of bounded size, and nothing written beside a raster."""
+    """GDAL as it is used here, in this thread."""
     ignore_missing_places()
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_NUM_THREADS="1", VRT_SHARED_SOURCE="0"):
+    with rasterio.Env(GDAL_NUM_THREADS="1", VRT_SHARED_SOURCE="0"):
+        yield
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """A cache of blocks of `CACHE` bytes, for all threads of the process."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE):
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import threading
@@ -14,25 +13,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
-from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from macl_tf.datasets.matching import Finding
 from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable
+from macl_tf.tiling.encoding import Encoder
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
 from macl_tf.tiling.masks import Mask, Masks
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.polygons import SceneShapes, Shapes, read_shapes
-from macl_tf.tiling.scenes import Grid, Scene, gdal
+from macl_tf.tiling.scenes import Grid, Scene, bounded_cache, gdal
 from macl_tf.tiling.sources import Source, find_sources, names_of
 from macl_tf.tiling.tables import Summary, write_tables
 from macl_tf.tiling.windows import Chunk, Held, chunks
 
 _BESIDE_PIXELS = 24  # bytes a pixel of validity and classes while a part is cut
 _KEPT_OPEN = 2  # scenes that each thread holds open
-_QUALITY = 95  # of JPEG tiles
 
 
 @dataclass(eq=False)
@@ -63,6 +59,7 @@ class _Plan:
 class _Open(NamedTuple):
     scene: Scene
     mask: Mask | None
+    encoder: Encoder
 
 
 class _Cut(NamedTuple):
@@ -132,7 +129,8 @@ def tile(
     labels = classes.names if classes is not None else () if shapes is None else shapes.names
     with opened(output, asked) as known:
         plans = _planned(sources, output, options, store, classes, shapes, known, findings)
-        _cut_all(plans, options, workers or os.cpu_count() or 1, progress, findings)
+        with bounded_cache():
+            _cut_all(plans, options, workers or os.cpu_count() or 1, progress, findings)
         notes = _told(plans, sources, store, shapes, findings)
         if not any(True for _ in heads(output)):
             shutil.rmtree(output / TILES, ignore_errors=True)
@@ -276,7 +274,7 @@ def _cut(plan: _Plan, chunk: Chunk, options: Options, local: threading.local) ->
         for place in kept:
             column = chunk.columns[place]
             pixels = values[:, :, column - first :][:, :, :size]
-            data = _encoded(pixels, plan.grid.part(chunk.row, column, size, size), held.scene, plan, options.format)
+            data = held.encoder.encode(pixels, chunk.row, column)
             put(plan.journal.folder / plan.journal.tile_name(chunk.row, column, plan.head["digits"]), data)
             shares = {str(label): round(share, 9) for label, share in labels[place].shares.items()}
             tiles.append(Tile(chunk.row, column, len(data), shares, [*labels[place].present]))
@@ -294,7 +292,8 @@ def _opened(plan: _Plan, options: Options, local: threading.local) -> _Open:
                 oldest.mask.close()
         scene = Scene(plan.source, options.bands, options.resolution)
         mask = None if plan.mask is None or plan.classes is None else Mask(plan.mask, scene, plan.classes)
-        held[plan.name] = _Open(scene, mask)
+        day = _tag_of(plan.source.datetime) or scene.day
+        held[plan.name] = _Open(scene, mask, Encoder(scene, options.format, options.size, day))
     return held[plan.name]
 
 
@@ -304,36 +303,6 @@ def _shapes_on(plan: _Plan) -> SceneShapes:
             assert plan.shapes is not None
             plan.on_scene = plan.shapes.on(plan.grid)
         return plan.on_scene
-
-
-def _encoded(pixels: NDArray[Any], grid: Grid, scene: Scene, plan: _Plan, kind: str) -> bytes:
-    """The file of a tile (B, size, size)."""
-    if kind != "tif":
-        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, 2).squeeze()))
-        data = io.BytesIO()
-        image.save(data, **({"format": "JPEG", "quality": _QUALITY} if kind == "jpg" else {"format": "PNG"}))
-        return data.getvalue()
-    bands, height, width = pixels.shape
-    profile = {"driver": "GTiff", "width": width, "height": height, "count": bands, "dtype": pixels.dtype.name}
-    if grid.placed:
-        profile |= {"crs": grid.crs, "transform": grid.transform}
-    if scene.nodata is not None:
-        profile["nodata"] = scene.nodata
-    # Else GDAL takes four bands of 8 bits for red, green, blue and alpha.
-    coloured = bands == 3 and pixels.dtype == np.uint8
-    profile |= {"photometric": "RGB"} if coloured else {"photometric": "MINISBLACK", "alpha": "NO"}
-    if scene.palette and pixels.dtype == np.uint8:
-        profile |= {"photometric": "PALETTE"}
-    with rasterio.MemoryFile() as memory:
-        with memory.open(**profile) as dataset:
-            dataset.write(pixels)
-            if any(scene.descriptions):
-                dataset.descriptions = scene.descriptions
-            if scene.palette and pixels.dtype == np.uint8:
-                dataset.write_colormap(1, scene.colourmap)
-            if day := _tag_of(plan.source.datetime) or scene.day:
-                dataset.update_tags(TIFFTAG_DATETIME=day)
-        return bytes(memory.getbuffer())
 
 
 def _tag_of(datetime: str) -> str:
