@@ -84,7 +84,7 @@ def test_every_command_is_one_that_macl_takes():
             if getattr(options, "set", None):
                 load_settings(None, [each for each in options.set if "N" not in each.partition("=")[2]])
             checked.add(options.command)
-    assert checked == {"train", "evaluate", "export", "embed", "index", "search", "upsert", "delete", "serve"}
+    assert checked == {"train", "evaluate", "export", "embed", "index", "search", "upsert", "delete", "serve", "tile"}
 
 
 def test_every_other_command_names_what_exists():
