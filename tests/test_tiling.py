@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -386,3 +388,32 @@ assert main(["tile", sys.argv[1], "--output", sys.argv[2], "--size", "32", "--qu
 assert not {"keras", "tensorflow", "shapely", "pyogrio"} & set(sys.modules)
 """
     run_python(script, scene, tmp_path / "A")
+
+
+@pytest.mark.parametrize("resolution", [0, 20])
+def test_masked_and_transparent_parts_stay_so_in_another_resolution(tmp_path, resolution):
+    values = pixels(4, 64, 128)
+    values[3] = 255
+    values[3, :, :64] = 0
+    raster(tmp_path / "in" / "alpha.tif", values, colours=("red", "green", "blue", "alpha"))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK="YES"):
+        masked = raster(tmp_path / "in" / "masked.tif", values[:3])
+        with rasterio.open(masked, "r+") as file:
+            file.write_mask(values[3])
+    cut(tmp_path / "in", tmp_path / "A", Options(size=32, resolution=resolution))
+    columns = {int(path.stem.split("_")[2]) for path in image_paths(tmp_path / "A")}
+    assert columns == ({64, 96} if not resolution else {32})
+    assert {path.stem.split("_")[0] for path in image_paths(tmp_path / "A")} == {"alpha", "masked"}
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path):
+    scene = raster(tmp_path / "s.tif", pixels(4, 256, 256, "uint16"))
+    limited = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000,) * 2); from macl_tf.cli import main; sys.exit(main())"
+    )
+    asked = ["tile", str(scene), "--output", str(tmp_path / "A"), "--size", "128", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", limited, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Free some space on the disk, then try again" in done.stderr
+    assert not image_paths(tmp_path / "A")
+    assert cli.main(asked) == 0 and len(image_paths(tmp_path / "A")) == 4

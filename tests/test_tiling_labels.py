@@ -412,3 +412,29 @@ def test_the_archive_is_one_that_training_reads(tmp_path):
             for name, row in zip(archive.file_names, archive.labels, strict=True)}  # fmt: skip
     assert held["tiles/s/s_00_00.tif"] == {"bare soil", 'say "cheese"'} and held["tiles/s/s_32_32.tif"] == {"bare rock"}
     assert archive.groups == ("s",) * 6 and np.isfinite(archive.places(np.arange(6))).all()
+
+
+def test_scenes_and_masks_in_one_folder_are_told_apart_by_their_names(tmp_path):
+    both = tmp_path / "train"
+    both.mkdir()
+    Image.fromarray(np.moveaxis(pixels(), 0, 2)).save(both / "119_sat.png")
+    palette_png(both / "119_mask.png", codes())
+    cut(both, tmp_path / "A", masks=both, classes=TABLE)
+    assert_shares(tmp_path / "A", EXPECTED)
+    (both / "119_mask.png").rename(both / "119.png")
+    with pytest.raises(ValueError, match=r"must hold masks; beside scenes they are called like a_mask\.png"):
+        cut(both, tmp_path / "B", masks=both, classes=TABLE)
+
+
+@pytest.mark.parametrize("kind", ["continent", "in degrees of 400 km"])
+def test_shapes_far_larger_than_the_scene_are_there(tmp_path, kind):
+    scene = raster(tmp_path / "s.tif", pixels())
+    half = 180 if kind == "continent" else 3
+    west, north = (-half, 89) if kind == "continent" else (15 - half, 47)
+    (x,), (y,) = transform(UTM, "EPSG:4326", [500_480], [4_999_680])
+    ring = [[west, north], [x, north], [x, y - half / 2], [west, y - half / 2], [west, north]]
+    vectors = geojson(tmp_path / "v.geojson", [({"type": "Polygon", "coordinates": [ring]}, {"kind": "west"})])
+    cut(scene, tmp_path / "A", Options(size=32, label_column="kind"), vectors=vectors)
+    found = shares(tmp_path / "A")
+    assert found[0, 0]["west"] == pytest.approx(1) and found[0, 64]["west"] == 0
+    assert found[32, 32]["west"] == pytest.approx(0.5, abs=0.02)

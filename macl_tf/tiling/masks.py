@@ -23,7 +23,7 @@ from macl_tf.tiling.sources import SUFFIXES, Source, find_sources
 from macl_tf.tiling.windows import Chunk, Held
 
 # What sets add to the names of scenes and masks: 119_sat.jpg and 119_mask.png.
-_BESIDE = re.compile(r"[ _-](sat|image|img|rgb|mask|masks|label|labels|gt|seg|lbl)$")
+_BESIDE = re.compile(r"[ _-](sat|image|img|rgb|(mask|masks|label|labels|gt|seg|lbl))$")
 _NOTHING, _UNKNOWN, _FIRST = 0, 1, 2  # pixels without a label, of no class in the table, of the first class
 _MOST = 20  # values that a message names
 _LOOKED_AT = 8  # masks, for a draft of the class table
@@ -34,14 +34,17 @@ class Masks:
 
     Args:
         folder: Where they are, at any depth.
+        marked: Whether scenes lie there as well, so that only what is called so (a_mask.png) is a mask.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, marked: bool = False) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"the masks must be in a folder, but '{folder}' is none.")
         found, _ = find_sources([folder])
+        if not any(not marked or is_mask(mask) for mask in found):
+            raise ValueError(f"'{folder}' must hold masks; beside scenes they are called like a_mask.png.")
         self._by_key: dict[str, list[Source]] = defaultdict(list)
-        for mask in found:
+        for mask in (mask for mask in found if not marked or is_mask(mask)):
             self._by_key[_key(mask)].append(mask)
 
     def of(self, source: Source) -> Path:
@@ -226,6 +229,12 @@ class _Codes:
             return np.full(values.shape, _UNKNOWN, np.int16)
         place = np.minimum(np.searchsorted(self._known, values), len(self._known) - 1)
         return np.where(self._known[place] == values, self._code[place], np.int16(_UNKNOWN))
+
+
+def is_mask(source: Source) -> bool:
+    """Whether a raster is called a mask."""
+    found = _BESIDE.search(source.stem.lower())
+    return found is not None and found[2] is not None
 
 
 def _key(source: Source) -> str:

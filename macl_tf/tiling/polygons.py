@@ -22,6 +22,7 @@ from macl_tf.tiling.windows import Chunk, Held
 from macl_tf.versions import need
 
 _POINT, _LINE, _POLYGON = 0, 1, 2  # dimensions, as shapely counts them
+_STEPS = 64  # pieces of a line as long as a scene
 _MARGIN = 0.01  # of a scene's extent, around it: its outline bends in another coordinate system
 
 
@@ -44,40 +45,50 @@ class Shapes:
         """Which lie in the box around a scene, or touch it."""
         import shapely
 
-        if not grid.placed:
-            raise ValueError("vectors need a scene with a coordinate system, which this one does not have.")
-        if self.crs is None:
-            raise ValueError(
-                "vectors must say their coordinate system, and the file names none. Write it anew with one."
-            )
-        x, y = grid.corners().T
-        box = [x.min(), y.min(), x.max(), y.max()]
-        if grid.crs != self.crs:
-            box = list(transform_bounds(grid.crs, self.crs, *box, densify_pts=21))
-        margin = _MARGIN * max(box[2] - box[0], box[3] - box[1])
-        # West of east: the scene crosses the antimeridian, and all longitudes are looked at.
-        west, east = (box[0] - margin, box[2] + margin) if box[0] <= box[2] else (-np.inf, np.inf)
+        west, south, east, north = self._box(grid)
         low_x, low_y, high_x, high_y = shapely.bounds(self.geometries).T
-        found: NDArray[np.bool_] = (low_x <= east) & (high_x >= west)
-        return found & (low_y <= box[3] + margin) & (high_y >= box[1] - margin)
+        found: NDArray[np.bool_] = (low_x <= east) & (high_x >= west) & (low_y <= north) & (high_y >= south)
+        return found
 
     def on(self, grid: Grid) -> SceneShapes:
         """Those that touch a scene, in its pixels."""
         import shapely
 
         numbers = np.flatnonzero(self.near(grid))
+        box = self._box(grid)
+        shapes = self.geometries[numbers].copy()
+        # Of what reaches far beyond the scene only the part around it can be projected, a continent as well.
+        low, high = np.split(shapely.bounds(shapes), 2, axis=1)
+        far = (low < box[:2]).any(axis=1) | (high > box[2:]).any(axis=1)
+        shapes[far] = shapely.intersection(shapes[far], shapely.box(*box))
+        other = grid.crs != self.crs
+        if other:  # straight lines bend
+            shapes = shapely.segmentize(shapes, max((box[3] - box[1]) / _STEPS, 1e-9))
 
         def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
-            if grid.crs != self.crs and len(points):
+            if other and len(points):
                 points = np.array(transform(self.crs, grid.crs, *points.T.tolist())[:2]).T
             return grid.pixels(points)
 
-        moved = shapely.transform(self.geometries[numbers], to_pixels)
-        whole = np.isfinite(shapely.bounds(moved)).all(axis=1)  # what the projection does not reach is not there
         # A valid polygon may cross itself by a hair in other coordinates.
-        fine = shapely.make_valid(moved[whole])
-        inside = shapely.intersects(fine, shapely.box(0, 0, grid.width, grid.height))
-        return SceneShapes(fine[inside], self.labels[numbers[whole][inside]])
+        moved = shapely.make_valid(shapely.transform(shapes, to_pixels))
+        inside = shapely.intersects(moved, shapely.box(0, 0, grid.width, grid.height))
+        return SceneShapes(moved[inside], self.labels[numbers[inside]])
+
+    def _box(self, grid: Grid) -> tuple[float, float, float, float]:
+        """West, south, east and north of a scene, and a bit more, in the coordinates of the shapes."""
+        if not grid.placed:
+            raise ValueError("vectors need a scene with a coordinate system, which this one does not have.")
+        if self.crs is None:
+            raise ValueError("vectors must say their coordinate system, and the file names none. Write it with one.")
+        x, y = grid.corners().T
+        west, south, east, north = x.min(), y.min(), x.max(), y.max()
+        if grid.crs != self.crs:
+            west, south, east, north = transform_bounds(grid.crs, self.crs, west, south, east, north, densify_pts=21)
+        if west > east:  # the scene crosses the antimeridian: all longitudes are looked at
+            west, east = -180.0, 180.0
+        margin = _MARGIN * max(east - west, north - south)
+        return west - margin, south - margin, east + margin, north + margin
 
 
 class SceneShapes:

@@ -119,11 +119,15 @@ class Scene:
             self.dtype = np.result_type(*(dataset.dtypes[band - 1] for dataset, band in read))
             self.descriptions = [dataset.descriptions[band - 1] or "" for dataset, band in read]
             self.colours = [dataset.colorinterp[band - 1] for dataset, band in read]
-            self._nodata = [dataset.nodatavals[band - 1] for dataset, band in read]
+            # Of the bands' own type: a whole array is compared with it. One that the type cannot hold marks nothing.
+            said = [dataset.nodatavals[band - 1] for dataset, band in read]
+            self._nodata = [self.dtype.type(value) if _fits(value, self.dtype) else None for value in said]
             one = None if len({str(value) for value in self._nodata}) > 1 else self._nodata[0]
-            self.nodata = one if one is None or _fits(one, self.dtype) else None
-            flags = {flag for dataset, band in read for flag in dataset.mask_flag_enums[band - 1]}
-            self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+            self.nodata = None if one is None else one.item()
+            # Resampled, an internal mask is a band of its own.
+            resampled = [place for place, laid in enumerate(self._datasets) if laid.count > originals[place].count]
+            self._alphas += [(place, self._datasets[place].count) for place in resampled]
+            self._masked = _masked([dataset.mask_flag_enums[band - 1] for dataset, band in read]) and not resampled
             self.palette = len(read) == 1 and self.colours[0] is ColorInterp.palette
             self.colourmap = self.original.colormap(1) if self.palette else {}
             self.day = str(self.original.tags().get("TIFFTAG_DATETIME", ""))
@@ -155,14 +159,12 @@ class Scene:
     def _there(self, values: NDArray[Any], window: Window) -> NDArray[np.bool_]:
         there = np.zeros(values.shape[1:], bool)
         for band, nodata in zip(values, self._nodata, strict=True):
-            missing = np.isnan(band) if self.dtype.kind == "f" else None
-            if nodata is not None and not math.isnan(nodata):
-                same = band == nodata
-                missing = same if missing is None else missing | same
-            if missing is None:
-                there[:] = True
+            found = ~np.isnan(band) if self.dtype.kind == "f" else np.ones(band.shape, bool)
+            if nodata is not None:  # of not a number this says nothing, and is said above
+                found &= band != nodata
+            there |= found
+            if there.all():
                 break
-            there |= ~missing
         for place, band in self._alphas:
             there &= self._datasets[place].read(band, window=window) > 0
         if self._masked:
@@ -213,7 +215,14 @@ def _on_grid(dataset: Any, grid: Grid, stack: ExitStack) -> Any:
     if len(dataset.indexes) == 1 and dataset.colorinterp[0] is ColorInterp.palette:
         way = Resampling.nearest
     place = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-    return stack.enter_context(WarpedVRT(dataset, **place, resampling=way))
+    masked = dataset.nodata is None and _masked(dataset.mask_flag_enums)
+    return stack.enter_context(WarpedVRT(dataset, **place, resampling=way, add_alpha=masked))
+
+
+def _masked(flags: Sequence[Sequence[Any]]) -> bool:
+    """Whether a mask beside the bands says where there is something."""
+    found = {flag for band in flags for flag in band}
+    return MaskFlags.per_dataset in found and MaskFlags.alpha not in found
 
 
 def _mask_of_alpha(dataset: Any) -> int | None:
@@ -230,9 +239,9 @@ def _mask_of_alpha(dataset: Any) -> int | None:
     return int(last)
 
 
-def _fits(value: float, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind == "f":
-        return True
+def _fits(value: float | None, dtype: np.dtype[Any]) -> bool:
+    if value is None or dtype.kind == "f":
+        return value is not None
     return math.isfinite(value) and value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
 
 

@@ -19,7 +19,7 @@ from macl_tf.datasets.matching import Finding
 from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.tiling.encoding import Encoder
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
-from macl_tf.tiling.masks import Mask, Masks
+from macl_tf.tiling.masks import Mask, Masks, is_mask
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.polygons import SceneShapes, Shapes, read_shapes
 from macl_tf.tiling.scenes import Grid, Scene, bounded_cache, gdal
@@ -107,10 +107,13 @@ def tile(
         raise ValueError(f"workers must be >= 0, got {workers}. 0 is one a processor.")
     if masks is not None and vectors is not None:
         raise ValueError("labels must come from masks or from vectors, got both. Make two archives.")
-    passed_over = [output, *([] if masks is None else [Path(masks)])]
+    # Scenes and masks in one folder, 119_sat.jpg and 119_mask.png, are told apart by their names.
+    mixed = masks is not None and any(_is_within(scene, Path(masks)) for scene in scenes)
+    passed_over = [output, *([] if masks is None or mixed else [Path(masks)])]
     sources, findings = find_sources(scenes, passed_over, options.assets)
+    sources = [source for source in sources if not (mixed and is_mask(source))]
     with gdal():
-        store = None if masks is None else Masks(Path(masks))
+        store = None if masks is None else Masks(Path(masks), marked=mixed)
         if store is not None and classes is None:
             raise ValueError(
                 f"masks need a class table. Save this as classes.csv, with names in place of '{TO_BE_NAMED}', or "
@@ -137,6 +140,10 @@ def tile(
             reasons = "; ".join(f"{found.name}: {found.detail}" for found in findings[:3])
             raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {reasons}")
         return write_tables(output, options, labels if masks or vectors else None, findings, notes)
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    return folder.resolve() in (path.resolve(), *path.resolve().parents)
 
 
 def _planned(
