@@ -10,7 +10,7 @@ DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 KERAS, TENSORFLOW, SCANN_TENSORFLOW = (3, 6), (2, 18), (2, 20)
 # The modules that an extra of pyproject.toml brings, and their packages where these are named otherwise.
 _TRAIN = ("PIL", "rasterio", "tqdm", "tensorflow_datasets", "matplotlib")
-EXTRAS: dict[str, tuple[str, ...]] = {"train": _TRAIN, "index": (*_TRAIN, "pyarrow")}
+EXTRAS: dict[str, tuple[str, ...]] = {"train": _TRAIN, "index": (*_TRAIN, "pyarrow"), "gis": ("pyogrio", "shapely")}
 PACKAGES = {"PIL": "pillow", "tensorflow_datasets": "tensorflow-datasets"}
 
 

@@ -172,7 +172,7 @@ def test_shares_of_zero_leave_a_part_out_on_purpose() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"kind": "blcks"}, "must be one of auto, random, blocks, official, got 'blcks'"),
+        ({"kind": "blcks"}, "must be one of auto, random, blocks, groups, geographic, official, got 'blcks'"),
         ({"kind": "official"}, "'made' has none. Use split 'random'"),
         ({"kind": "blocks"}, "'made' has none. Use split 'random'"),
         ({"test": 1.0}, r"test must be a share in \[0, 1\), got 1.0"),

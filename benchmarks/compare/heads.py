@@ -69,7 +69,7 @@ def read_tiles(settings: Settings, encoder: Any, elsewhere: str) -> Tiles:
 
     archive = open_archive(settings)
     asked = {name: getattr(settings, name) for name in ("validation", "test", "gap", "seed")}
-    splits = split_archive(archive, settings.split, **asked)
+    splits = split_archive(archive, settings.split, block=settings.split_block, **asked)
     features = backbone_features(encoder, archive, settings, progress=True)
     searched = {}
     for part in ("validation", "test"):

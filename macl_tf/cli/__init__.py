@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from macl_tf.cli import index, inspect, serve, train
+from macl_tf.cli import index, inspect, serve, tile, train
 from macl_tf.versions import need
 
 _MORE = "Close other programs, or use a machine with more of it."
@@ -17,6 +17,7 @@ _LESS_MEMORY = {
     "train": "Compute the same in less: --set microbatch=N, N a part of batch_size, and --set cache_gib=0. Or lower "
     "image_size or width.",
     "embed": "Lower --workers or --shard-size.",
+    "tile": "Lower --workers.",
 }
 
 
@@ -28,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     main_parser.set_defaults(after_interrupt="")
     as_written: Any = partial(argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=as_written)
+    tile.add_commands(commands)
     inspect.add_commands(commands)
     train.add_commands(commands)
     index.add_commands(commands)

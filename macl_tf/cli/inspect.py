@@ -76,7 +76,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     splits: Splits | None = None
     try:
         shares = {"validation": settings.validation, "test": settings.test, "gap": settings.gap}
-        splits = split_archive(archive, settings.split, **shares, seed=settings.seed)
+        splits = split_archive(archive, settings.split, **shares, block=settings.split_block, seed=settings.seed)
         told = splits.note
     except ValueError as error:
         told = f"not divided: {error}"

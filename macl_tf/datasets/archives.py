@@ -36,11 +36,13 @@ class Archive:
         scenes: N scene names ("agricultural"), where the archive has scenes.
         numbers: (N,) running number within the scene, for archives whose neighbouring numbers show the same place.
         official_split: N of "train", "validation" or "test", where the authors published a split.
-        default_split: what `split_archive` does unless told otherwise: "random", "blocks" or "official".
+        default_split: what `split_archive` does unless told otherwise: "random", "blocks", "groups" or "official".
         notes: what a user should know about this copy: rows without image, unreadable images and the like.
         contents: N digests of the pixels, the same for exact copies and for no other two; None where they are not
             known. What `content_digest` gives.
         bands: of the tiles; None for pictures of 8-bit RGB.
+        groups: N names of groups, tiles of one of which belong in one part: the scene that they were cut from.
+        places: indices -> (n, 4, 2) longitude and latitude of the corners of these tiles, NaN where they are not known.
         features: (N, F) float32 vectors from elsewhere that stand for the pictures, where there are such.
 
     Raises:
@@ -68,6 +70,8 @@ class Archive:
     contents: tuple[str, ...] | None = None
     features: np.ndarray | None = None
     bands: Bands | None = None
+    groups: tuple[str, ...] | None = None
+    places: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.file_names), len(self.label_names))
@@ -95,14 +99,14 @@ class Archive:
             object.__setattr__(self, "label_areas", areas)
         if self.numbers is not None:
             object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
-        for field in ("scenes", "numbers", "official_split", "contents", "features"):
+        for field in ("scenes", "numbers", "official_split", "contents", "features", "groups"):
             value = getattr(self, field)
             if value is not None and len(value) != shape[0]:
                 raise ValueError(f"{field} of {self.name} must have one entry an image ({shape[0]}), got {len(value)}.")
         if not (parts := set(self.official_split or ())) <= {"train", "validation", "test"}:
             raise ValueError(f"official_split must hold 'train', 'validation' and 'test' only, got {sorted(parts)}.")
-        if self.default_split not in ("random", "blocks", "official"):
-            raise ValueError(f"default_split must be 'random', 'blocks' or 'official', got {self.default_split!r}.")
+        if self.default_split not in (known := ("random", "blocks", "groups", "official")):
+            raise ValueError(f"default_split must be one of {', '.join(known)}, got {self.default_split!r}.")
 
     def __len__(self) -> int:
         return len(self.file_names)

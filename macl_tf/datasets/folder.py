@@ -23,9 +23,11 @@ from macl_tf.datasets.mask_labels import is_mask_name
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import RULE
 from macl_tf.datasets.remembering import remembered
+from macl_tf.datasets.tile_places import read_groups, read_places
 from macl_tf.datasets.walk import list_images, shorten
 from macl_tf.files import written_whole
 
+_ENOUGH_GROUPS = 3  # for training, validation and test
 PROBLEMS = {
     "missing": "rows without an image, left out",
     "ambiguous": "rows that fit several images (write the path in the table), left out",
@@ -97,7 +99,9 @@ def load_folder(
     reported as unreadable. Every image is decoded once, so that a damaged file is found now and not after an hour.
     `macl_tf.datasets.matching` says how rows and images are joined by name. A column `split`, published lists
     (train.txt and test.txt, see `split_lists`), or folders train/ and test/ of an archive without a table become the
-    official split, and then the default one; a column `scene` becomes the scenes.
+    official split, and then the default one; a column `scene` becomes the scenes. A column `group`, or a table
+    `groups.csv` (image, group) in the folder, says what each tile was cut from; of three groups or more the default
+    split takes whole ones. Places are those of a `footprints.parquet` in the folder, or of GeoTIFFs.
 
     Args:
         data_dir: The folder.
@@ -153,6 +157,9 @@ def load_folder(
     empty = np.flatnonzero(labels.sum(axis=1) == 0) if label_table.label_names else np.zeros(0, np.int64)
     findings += [Finding("unlabelled", names[index], "") for index in empty]
     splits = tuple(assigned[name] for name in names) if any(assigned.values()) else None
+    groups = read_groups(root, names)
+    if label_table.groups is not None:
+        groups = tuple(label_table.groups[row] or name for name, row in zip(names, rows, strict=True))
     order = list(PROBLEMS).index
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
     if len(empty) == len(names):
@@ -170,7 +177,9 @@ def load_folder(
         label_areas=None if given.areas is None else given.areas[rows],
         scenes=tuple(label_table.scenes[row] for row in rows) if label_table.scenes else None,
         official_split=splits,
-        default_split="official" if splits else "random",
+        default_split="official" if splits else "groups" if len(set(groups or ())) >= _ENOUGH_GROUPS else "random",
+        groups=groups,
+        places=(lambda indices: read_places(root, [names[index] for index in indices])) if pictures else None,
         notes=(
             f"{count}, table {label_table.path.name}" if given.has_table else count,
             *label_table.notes,

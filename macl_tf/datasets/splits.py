@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from macl_tf.datasets.archives import normalise_label
+from macl_tf.datasets.group_splits import deal, ground_blocks, overlapped
 from macl_tf.datasets.walk import shorten
 from macl_tf.files import read_json, write_json
 
 if TYPE_CHECKING:
     from macl_tf.datasets.archives import Archive
 
-KINDS = ("auto", "random", "blocks", "official")
+KINDS = ("auto", "random", "blocks", "groups", "geographic", "official")
 PARTS = ("train", "validation", "test")
 GAP = len(PARTS)  # where their numbers stand
 SPLITS = "splits.json"
+_LOOKED_AT = 5000  # tiles whose places are compared, for a warning
 UNKNOWN = "-"  # the digest of pixels that nobody looked at
 
 
@@ -34,7 +36,7 @@ UNKNOWN = "-"  # the digest of pixels that nobody looked at
 class Splits:
     """The three parts of an archive, as sorted, disjoint int64 indices: all its images, but for those left out."""
 
-    kind: str  # "random", "blocks" or "official"
+    kind: str  # one of `KINDS`, but "auto"
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
@@ -102,6 +104,7 @@ def split_archive(
     validation: float = 0.15,
     test: float = 0.2,
     gap: float = 0.0,
+    block: float = 0.0,
     seed: int = 0,
 ) -> Splits:
     """Divides an archive into training, validation and test images.
@@ -113,6 +116,10 @@ def split_archive(
       `round(validation * N)` before them validation. Neighbouring numbers, crops of one picture, stay
       together, but for those on a border: validation lies beside training, test does not, and what was chosen on
       validation may therefore disappoint. A gap of `round(gap * N)` numbers between the two belongs to no part.
+    * `"groups"`: whole groups, the scenes that tiles were cut from, so that tiles and labels are spread by the shares
+      as evenly as whole groups allow.
+    * `"geographic"`: the same of square blocks of ground with sides of `block` metres. Tiles that show ground which a
+      tile held back shows too belong to no part, nor do those whose place is not known.
     * `"official"`: the archive's own parts; where it has no validation part, that is a share of its training part: by
       blocks if that is the archive's default, else by seed. `test` is not used.
     * `"auto"`: the archive's `default_split`.
@@ -126,6 +133,7 @@ def split_archive(
         kind: One of the kinds above.
         validation: Share of the validation images, in [0, 1); 0 for none.
         test: Share of the test images, in [0, 1); 0 for none.
+        block: Side of the blocks of a geographic split in metres, at least that of a tile; 0 is four times that.
         gap: Share left out between training and validation, in [0, 1), where the parts are blocks.
         seed: Seed of the random kinds, >= 0. The same archive and seed give the same split.
 
@@ -142,9 +150,11 @@ def split_archive(
         >>> splits.kind, len(splits.test)
         ('random', 10)
     """
-    _check_arguments(kind, validation, test, gap, seed)
+    _check_arguments(kind, validation, test, gap, block, seed)
     kind = archive.default_split if kind == "auto" else kind
-    if gap and (kind == "random" or archive.default_split != "blocks" != kind):
+    if block and kind != "geographic":
+        raise ValueError(f"split_block must be 0 unless split=geographic, got {block:g}.")
+    if gap and (kind in ("random", "groups", "geographic") or archive.default_split != "blocks" != kind):
         raise ValueError(f"gap must be 0 where the parts are no blocks of neighbouring numbers, got {gap}.")
     first = _first_copies(archive)
     if kind == "official":
@@ -152,6 +162,10 @@ def split_archive(
     elif kind == "blocks":
         parts = _blocks(archive, np.arange(len(archive)), validation, test, gap)
         note = _describe_blocks(np.asarray(archive.numbers), parts, validation, test)
+    elif kind == "groups":
+        parts, note = _groups(archive, validation, test, seed)
+    elif kind == "geographic":
+        parts, note = _geographic(archive, validation, test, block, seed)
     else:
         parts = _stratified(archive.labels, first, validation, test, seed)
         note = f"random split by seed {seed}, labels balanced over the parts"
@@ -160,6 +174,8 @@ def split_archive(
     leaks = kind == "random" and archive.default_split == "blocks"
     if leaks:
         note = "random split of an archive with neighbouring crops: figures are optimistic"
+    if kind in ("random", "groups") and (told := _ground_in_common(archive, kind, parts)):
+        leaks, note = True, f"{note}; {told}: figures are optimistic"
     parts, told = _copies_in_one_part(archive, first, parts)
     held = {part: np.flatnonzero(parts == number) for number, part in enumerate(PARTS)}
     wanted = {"train": True, "validation": validation > 0, "test": test > 0 or kind == "official"}
@@ -185,9 +201,66 @@ def _remedy(part: str, kind: str, images: int, parts: int) -> str:
     return f"{raised}, or use split=random." if kind == "blocks" else f"{raised}."
 
 
-def _check_arguments(kind: str, validation: float, test: float, gap: float, seed: int) -> None:
+def _groups(archive: Archive, validation: float, test: float, seed: int) -> tuple[np.ndarray, str]:
+    if archive.groups is None:
+        raise ValueError(
+            f"a split by groups needs to know what tiles were cut from, and {archive.name!r} does not say. Add a "
+            "column 'group' to its label table, or a table groups.csv (image,group)."
+        )
+    names, group = np.unique(np.array(archive.groups), return_inverse=True)
+    try:
+        parts = deal(archive.labels, group, (1 - validation - test, validation, test), seed)
+    except ValueError as error:
+        raise ValueError(f"{error} Use split=geographic where places are known, or split=random.") from None
+    counts = [len(set(group[parts == part])) for part in range(len(PARTS))]
+    told = ", ".join(f"{count} {part}" for count, part in zip(counts, PARTS, strict=True))
+    return parts, f"split by whole groups, {len(names)}: {told}"
+
+
+def _geographic(archive: Archive, validation: float, test: float, block: float, seed: int) -> tuple[np.ndarray, str]:
+    places = None if archive.places is None else archive.places(np.arange(len(archive)))
+    known = np.zeros(len(archive), bool) if places is None else np.isfinite(places).all(axis=(1, 2))
+    if places is None or not known.any():
+        raise ValueError(
+            f"a geographic split needs places, and no tile of {archive.name!r} has one. Use GeoTIFF tiles, or cut the "
+            "scenes by macl tile; or use split=groups or random."
+        )
+    blocks, side = ground_blocks(places[known], block)
+    try:
+        dealt = deal(archive.labels[known], blocks, (1 - validation - test, validation, test), seed)
+    except ValueError as error:
+        raise ValueError(f"{error} These are blocks of {side:.0f} metres: lower split_block.") from None
+    parts = np.full(len(archive), GAP, np.int64)
+    parts[known] = dealt
+    shared = overlapped(places, np.where(known, parts, -1))
+    parts[shared] = GAP
+    note = f"split by {int(blocks.max()) + 1:,} blocks of ground of {side:,.0f} m"
+    if shared.any():
+        note += f"; {int(shared.sum()):,} tiles left out that overlap tiles held back"
+    if not known.all():
+        note += f"; {int((~known).sum()):,} tiles without a place left out"
+    return parts, note
+
+
+def _ground_in_common(archive: Archive, kind: str, parts: np.ndarray) -> str:
+    """What tiles of different parts have in common, as far as groups and places tell; "" for nothing."""
+    if kind == "random" and archive.groups is not None and len(set(archive.groups)) < len(archive):
+        return "tiles of one group lie in several parts (split=groups keeps them together)"
+    if archive.places is None:
+        return ""
+    # Neighbours have neighbouring names: a part of a large archive tells.
+    looked = np.arange(min(len(archive), _LOOKED_AT))
+    count = int(overlapped(archive.places(looked), parts[looked], touching=kind == "random").sum())
+    where = "overlap or touch" if kind == "random" else "overlap"
+    more = "" if len(looked) == len(archive) else f" of the first {len(looked):,}"
+    return f"{count:,} tiles{more} {where} tiles held back (split=geographic keeps them apart)" if count else ""
+
+
+def _check_arguments(kind: str, validation: float, test: float, gap: float, block: float, seed: int) -> None:
     if kind not in KINDS:
         raise ValueError(f"split must be one of {', '.join(KINDS)}, got {kind!r}.")
+    if not 0 <= block < float("inf"):
+        raise ValueError(f"split_block must be >= 0 metres, got {block}.")
     for name, share in (("validation", validation), ("test", test), ("gap", gap)):
         if not 0 <= share < 1:
             raise ValueError(f"{name} must be a share in [0, 1), got {share}. For a fifth of the images give 0.2.")

@@ -33,7 +33,7 @@ _BESIDE_LABELS = {
     "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "area", "bbox", "difficult", "truncated",
     "occluded", "pose", "iscrowd", "isoccluded", "istruncated", "isgroupof", "isdepiction", "isinside", "verified",
 }  # fmt: skip
-SPLIT_COLUMN = "split"
+SPLIT_COLUMN, GROUP_COLUMN = "split", "group"
 DATE_COLUMN = "date"
 _INDEX_COLUMNS = ("", "index", "unnamed0")
 _NO_LABELS = {"none", "null", "nan"}  # in a list in brackets, without quotes
@@ -50,6 +50,7 @@ class Columns(NamedTuple):
     label: int | None  # one label in each row
     binary: list[int]  # a label each
     ignored: list[int]
+    group: int | None = None
 
 
 def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[str]]) -> Columns:
@@ -66,10 +67,11 @@ def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[st
 
     split, listed_, scene = first((SPLIT_COLUMN,)), first(LIST_COLUMNS), first(SCENE_COLUMNS)
     day = next((place for place in others if keys[place] == DATE_COLUMN and not _is_binary(values[place])), None)
-    rest = [place for place in others if place not in (split, day)]
+    group = next((place for place in others if keys[place] == GROUP_COLUMN and not _is_binary(values[place])), None)
+    rest = [place for place in others if place not in (split, day, group)]
     if listed_ is not None:
         ignored = [place for place in rest if place not in (listed_, scene)]
-        return Columns(image, split, day, scene, listed_, None, [], ignored)
+        return Columns(image, split, day, scene, listed_, None, [], ignored, group)
     label = min(
         (place for place in rest if keys[place] in (SCENE_COLUMNS if _is_binary(values[place]) else LABEL_COLUMNS)),
         # Numbers of classes are no names, where names stand beside them.
@@ -83,14 +85,15 @@ def find_columns(path: Path, header: Sequence[str], values: Sequence[Sequence[st
         labels = [place for place in beside if place not in mixed and keys[place] not in _BESIDE_LABELS]
         # A column of 0 and 1 is a label, and the other one the scene; but not beside boxes in rows of several labels.
         if not labels or (mixed and repeats(values[image], values[label])):
-            return Columns(image, split, day, scene_beside, None, label, [], beside)
+            return Columns(image, split, day, scene_beside, None, label, [], beside, group)
     binary = [place for place in rest if place != scene]
     # Another name or number of the image.
     ids = [
         place for place in binary
         if keys[place] in (*IMAGE_COLUMNS, *IMAGE_ID_COLUMNS) and not _is_binary(values[place], 0.5)
     ]  # fmt: skip
-    return Columns(image, split, day, scene, None, None, [place for place in binary if place not in ids], ids)
+    labels = [place for place in binary if place not in ids]
+    return Columns(image, split, day, scene, None, None, labels, ids, group)
 
 
 def _image_column(path: Path, header: Sequence[str], keys: Sequence[str], values: Sequence[Sequence[str]]) -> int:

@@ -17,6 +17,7 @@ mark, line ends and quoting are found out. The image, by name or path, with or w
 * else every further column is a label, named by its header, with 0 or 1 (also 0.0, 1.0, true, false) in each
   row, and `scene`, `class`, `category` or `label` is the scene of the image;
 * `split` is train, validation or test (also training, val, testing);
+* `group` is what the image was cut from, where it is not 0 and 1: images of one belong in one part;
 * `date` is the day on which the image was taken (2021-07-31), unless it holds only 0 and 1: then it is a label.
 
 Where each row holds one label at most, an image may have several rows, and then holds the labels of all of them. Two
@@ -64,10 +65,13 @@ class LabelTable:
     adds_up: bool = False
     # Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well is in dispute.
     denied: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    groups: tuple[str, ...] | None = None
 
     def take(self, rows: Sequence[int]) -> LabelTable:
         """The same table with some of its rows only."""
-        columns = {name: getattr(self, name) for name in ("image_names", "lines", "scenes", "splits", "dates")}
+        columns = {
+            name: getattr(self, name) for name in ("image_names", "lines", "scenes", "splits", "dates", "groups")
+        }
         taken: dict[str, Any] = {key: value and tuple(value[row] for row in rows) for key, value in columns.items()}
         return replace(
             self,
@@ -154,6 +158,7 @@ def label_table_of(path: Path, found: TableRows) -> LabelTable:
         splits=None if columns.split is None else _read_splits(path, lines, values[columns.split]),
         notes=told,
         dates=cells_of(columns.date),
+        groups=cells_of(columns.group),
     )
     column = columns.label if columns.listed is None else columns.listed
     ignored = list(columns.ignored)
@@ -230,7 +235,8 @@ def _with_lists(
     adds_up = may_add_up and all(len(found) < 2 for found in places.values())
     if adds_up and repeats(table.image_names, [places[cell] for cell in cells]):
         # Image by image already here: a row for each of a million boxes would not fit into memory.
-        facts = [told for told in (table.image_names, table.scenes, table.splits, table.dates) if told is not None]
+        every = (table.image_names, table.scenes, table.splits, table.dates, table.groups)
+        facts = [told for told in every if told is not None]
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for row, key in enumerate(zip(*facts, strict=True)):
             groups[key].append(row)

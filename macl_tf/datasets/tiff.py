@@ -59,7 +59,7 @@ def open_tiff(data: bytes | Path, driver: str = "GTiff") -> Iterator[Any]:
     """
     import rasterio
 
-    _ignore_missing_places()
+    ignore_missing_places()
     if isinstance(data, Path):
         try:
             str(data).encode()
@@ -181,7 +181,7 @@ def _first_value(data: bytes | Path, wanted: int) -> int | None:
     return None
 
 
-def _ignore_missing_places() -> None:
+def ignore_missing_places() -> None:
     """Sees to it that rasterio's warning of a TIFF without a place is ignored: most pictures have none.
 
     It is a filter of the process, for this one category. `warnings.catch_warnings` around each opening would not do:

@@ -15,6 +15,7 @@ CACHE_TAG = "CACHEDIR.TAG"
 CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 _CLUTTER = {"__macosx", "@eadir", "thumbs.db", "desktop.ini"}  # what operating systems leave behind
 
+
 Identity = tuple[int, int]  # device and inode
 
 

@@ -83,13 +83,17 @@ class Settings:
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
-        "how tiles are divided: by blocks of neighbours, at random by seed, as published, or as suits the archive",
-        one_of=("auto", "blocks", "random", "official"),
+        "how tiles are divided: by blocks of neighbours, at random by seed, by whole groups (scenes), by blocks of "
+        "ground, as published, or as suits the archive",
+        one_of=("auto", "blocks", "random", "groups", "geographic", "official"),
     )
     validation: float = setting(0.15, "share of the tiles for validation", above=0, below=1)
     test: float = setting(0.2, "share of the tiles for the test", above=0, below=1)
     gap: float = setting(
         0.0, "share left out between training and validation in a split by blocks", at_least=0, below=1
+    )
+    split_block: float = setting(
+        0.0, "side of the blocks of a geographic split, metres; 0 is four sides of a tile", at_least=0
     )
     # The encoder
     backbone: str = setting(

@@ -195,7 +195,13 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
                 )
     else:
         splits = split_archive(
-            archive, asked.split, validation=asked.validation, test=asked.test, gap=asked.gap, seed=asked.seed
+            archive,
+            asked.split,
+            validation=asked.validation,
+            test=asked.test,
+            gap=asked.gap,
+            block=asked.split_block,
+            seed=asked.seed,
         )
         statistics = LabelStatistics.from_labels(archive.labels[splits.train], archive.label_names)
         if archive.bands is not None:

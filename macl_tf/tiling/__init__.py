@@ -1,0 +1,1 @@
+"""Scenes to an archive of labelled tiles: rasters of any size, with labels from masks or from vectors."""

@@ -1,0 +1,94 @@
+"""GeoParquet: vectors that others wrote, and the footprints of tiles."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+
+from macl_tf.files import written_whole
+
+_ROWS = 50_000  # in a row group
+# Without "crs" it is OGC:CRS84, longitude and latitude on WGS 84.
+_GEOMETRY = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+_GEO = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": _GEOMETRY}}
+_SCHEMA = pa.schema(
+    {
+        "image": pa.string(),
+        "group": pa.string(),
+        "labels": pa.list_(pa.string()),
+        "datetime": pa.string(),
+        "geometry": pa.binary(),
+    },
+    {"geo": json.dumps(_GEO)},
+)
+
+
+def no_column(path: Path, column: str, columns: Iterable[str]) -> ValueError:
+    """The error of a vector file without the column that is asked for."""
+    held = ", ".join(columns) or "none"
+    return ValueError(f"'{path}' must have the column '{column}', but has {held}. Name one by --label-column.")
+
+
+def read_geoparquet(path: Path, column: str) -> tuple[list[bytes | None], list[Any], Any]:
+    """WKB, the cells of a column, and the coordinate system (None: unknown) of a GeoParquet file."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            geo = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
+            place = str(geo.get("primary_column") or "geometry")
+            if missing := [name for name in (column, place) if name not in schema.names]:
+                raise no_column(path, missing[0], schema.names)
+            table = file.read(columns=list(dict.fromkeys([column, place])))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"'{path}' must be a Parquet file, but is damaged or another one ({error}).") from error
+    said = geo.get("columns", {}).get(place, {})
+    if said.get("encoding", "WKB") != "WKB":
+        raise ValueError(f"'{path}' must hold geometries as WKB, got {said['encoding']}. Write it anew so.")
+    system = said.get("crs", "OGC:CRS84")  # without a word it is longitude and latitude; null is unknown
+    crs = None if system is None else CRS.from_user_input(json.dumps(system) if isinstance(system, dict) else system)
+    bodies = table[place].combine_chunks()
+    return getattr(bodies, "storage", bodies).to_pylist(), table[column].to_pylist(), crs
+
+
+class Row(NamedTuple):
+    """A tile of the archive."""
+
+    image: str
+    group: str
+    datetime: str
+    shares: NDArray[np.float64] | None  # of each label
+    labels: list[str]
+    corners: NDArray[np.float64]  # (4, 2) longitude and latitude, NaN where they are not known
+
+
+def write_footprints(path: Path, rows: Iterable[Row]) -> None:
+    """Writes what tiles are and where, whole, row group by row group."""
+    with written_whole(path) as temporary, pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
+        held: list[tuple[Any, ...]] = []
+        for row in rows:
+            body, corners = None, row.corners
+            if np.isfinite(corners).all():
+                if np.ptp(corners[:, 0]) > 180:  # across the antimeridian: beyond 180, as programs draw it
+                    corners = corners + [360, 0] * (corners[:, :1] < 0)
+                ring = np.concatenate([corners, corners[:1]])
+                body = struct.pack("<BIII", 1, 3, 1, 5) + ring.astype("<f8").tobytes()
+            held.append((row.image, row.group, row.labels, row.datetime or None, body))
+            if len(held) == _ROWS:
+                writer.write_table(_table(held))
+                held.clear()
+        if held:
+            writer.write_table(_table(held))
+
+
+def _table(rows: list[tuple[Any, ...]]) -> Any:
+    columns = zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)
+    return pa.table([pa.array(column, kind) for column, kind in columns], schema=_SCHEMA)
