@@ -105,7 +105,7 @@ def test_what_was_trained_in_half_precision_embeds_in_float32():
 @openvino
 @pytest.mark.parametrize("count", [1, 2, 7, 37])
 def test_openvino_gives_the_same_embeddings_for_any_number_of_pictures(lite, count, by_openvino):
-    expected = embedding_function(lite, 64, "tensorflow")(pixels(count))
+    expected = embedding_function(lite, "tensorflow")(pixels(count))
     found = by_openvino(pixels(count))
     assert found.dtype == np.float32 and found.shape == expected.shape
     assert cosines(found, expected).min() > ALIKE
@@ -114,7 +114,7 @@ def test_openvino_gives_the_same_embeddings_for_any_number_of_pictures(lite, cou
 
 @pytest.fixture(scope="module")
 def by_openvino(lite):
-    return embedding_function(lite, 64, "openvino")
+    return embedding_function(lite, "openvino")
 
 
 @openvino
@@ -152,11 +152,11 @@ def test_a_network_with_loose_ends_and_one_that_openvino_cannot_run():
     # As it begins: with statistics at random this network makes a cosine of .94 of 1e-4 of noise in the pixels.
     loose = fast(build_encoder(64, backbone="keras:EfficientNetV2B0"))
     expected = loose.predict_on_batch(pixels(3))
-    assert cosines(embedding_function(loose, 64, "openvino")(pixels(3)), expected).min() > ALIKE
+    assert cosines(embedding_function(loose, "openvino")(pixels(3)), expected).min() > ALIKE
     scales = descriptor_model(spoc_encoder(64, width=8), "multi-scale")
     with pytest.raises(ValueError, match=r"OpenVINO cannot run .*ScaleAndTranslate.*: take runtime=tensorflow\."):
-        embedding_function(scales, 64, "openvino")
-    assert embedding_function(scales, 64, "tensorflow")(pixels(2)).shape == (2, 64)
+        embedding_function(scales, "openvino")
+    assert embedding_function(scales, "tensorflow")(pixels(2)).shape == (2, 64)
 
 
 def test_what_is_not_there_is_said(monkeypatch):
