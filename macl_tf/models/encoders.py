@@ -8,14 +8,17 @@ which the loss sees: a projection of the backbone's pooled output (`build_encode
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 from keras import layers, ops
 
-from macl_tf.datasets.bands import Bands
 from macl_tf.models.backbones import Backbone, Tensor, backbone_of, pooled, scaled
 from macl_tf.models.pretrained import with_weights
 from macl_tf.models.resnet import SMALL_TILE
+
+if TYPE_CHECKING:
+    from macl_tf.datasets.bands import Bands
 
 
 def build_encoder(

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from macl_tf.artifacts import ArtifactError
-from macl_tf.datasets.images import RGB, thumbnail
+from macl_tf.datasets.bands import Reader
+from macl_tf.datasets.images import thumbnail
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
@@ -110,13 +111,12 @@ class SearchEngine:
             raise ValueError("search needs images, vectors or ids, exactly one of them, or positive examples.")
         pictures = [image for image in (*positive, *negative) if _is_picture(image)]
         names = [name_of(image, number) for number, image in enumerate(images, start=1)]
-        reader = self.encoder.reader if names or pictures else RGB
-        arrays = [read_picture(image, name, reader=reader) for image, name in zip(images, names, strict=True)]
-        arrays += [
-            read_picture(image, name_of(image, place + 1), reader=reader) for place, image in enumerate(pictures)
-        ]
+        named = [*zip(images, names, strict=True)]
+        named += [(image, name_of(image, place)) for place, image in enumerate(pictures, start=1)]
         # One state for everything below, whatever is written meanwhile.
-        state, embedded = self._embedded(arrays) if arrays else (self.index.snapshot, ())
+        state, embedded = self.index.snapshot, np.empty((0, 0))
+        if named:
+            state, _, _, embedded = self._embedded(named)
         of_pictures = iter(embedded[len(images) :])
         more, unlike = (
             [next(of_pictures) if _is_picture(one) else one for one in some] for some in (positive, negative)
@@ -131,7 +131,7 @@ class SearchEngine:
 
     def embed(self, images: Sequence[Picture]) -> np.ndarray:
         """Embeddings (B, D) of pictures, unit norm; errors as of `search`."""
-        return self._embedded(self._read(images))[1]
+        return self._embedded(_numbered(images))[3]
 
     def upsert(
         self,
@@ -169,13 +169,14 @@ class SearchEngine:
         """
         if len(ids) != len(images):
             raise ValueError(f"Each picture needs one id, got {len(images)} pictures and {len(ids)} ids.")
-        arrays, reader = self._read(images), self.encoder.reader
+        named = _numbered(images)
+        found = self._embedded(named)  # what is no picture is refused before all else
         items, missing = items_of(
             images, ids, self.index.label_names,
             labels=labels, dates=dates, bboxes=bboxes, splits=splits, sources=sources,
         )  # fmt: skip
         for _ in range(_TRIES):
-            state, vectors = self._embedded(arrays)
+            state, reader, arrays, vectors = found
             size = state.thumbnail_size
             small = [thumbnail(reader.show(array), size) if size else None for array in arrays]
             made_with = state.info.get("encoder")
@@ -184,19 +185,17 @@ class SearchEngine:
             except ArtifactError:
                 if self.index.info.get("encoder") == made_with:
                     raise
+                found = self._embedded(named)
         raise ArtifactError(f"'{self.served}' gets one new index after another. Wait for that to end, then try again.")
 
-    def _read(self, images: Sequence[Picture]) -> list[np.ndarray]:
-        reader = self.encoder.reader
-        numbered = enumerate(images, start=1)
-        return [read_picture(image, name_of(image, number), reader=reader) for number, image in numbered]
-
-    def _embedded(self, arrays: list[np.ndarray]) -> tuple[Snapshot, np.ndarray]:
-        """A state of the index and embeddings (B, D) of its encoder."""
+    def _embedded(self, named: Sequence[tuple[Picture, str]]) -> tuple[Snapshot, Reader, list[np.ndarray], np.ndarray]:
+        """A state of the index, what has read the pictures for its encoder, their pixels, and embeddings (B, D)."""
         while True:
             state = self.index.snapshot
             try:
-                return state, self._encoder_of(state).embed_images(arrays)
+                encoder = self._encoder_of(state)
+                arrays = [read_picture(image, name, reader=encoder.reader) for image, name in named]
+                return state, encoder.reader, arrays, encoder.embed_images(arrays)
             except ArtifactError:  # an export may just have put another index and encoder in the place of these
                 self.index.refresh()
                 if self.index.snapshot.uuid == state.uuid:
@@ -208,6 +207,11 @@ class SearchEngine:
             if self._encoder is None or self._encoder[0] != made_with["uuid"]:
                 self._encoder = made_with["uuid"], load_encoder(self.served, made_with, verify=self._verify)
             return self._encoder[1]
+
+
+def _numbered(images: Sequence[Picture]) -> list[tuple[Picture, str]]:
+    """Pictures with what errors call them."""
+    return [(image, name_of(image, number)) for number, image in enumerate(images, start=1)]
 
 
 def _several(examples: Any) -> list[Any]:
