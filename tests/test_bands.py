@@ -156,6 +156,28 @@ def test_files_of_one_band_each_are_one_tile(tmp_path):
         bands.read(b"II*\0", "upload")
 
 
+def test_bands_of_separate_files_may_come_stacked(tmp_path):
+    """As the message of what is refused says: what follows it is read."""
+    sentinel(tmp_path, "S2A_1_87_48")
+    bands = choose_bands("B04,B02", "", sorted(tmp_path.rglob("*.tif")))
+    tile = bands.read(tmp_path / "S2A_1_87_48" / "S2A_1_87_48", "S2A_1_87_48")
+    stacked = write(tmp_path / "stacked" / "query.tif", np.moveaxis(tile, 2, 0).astype("uint16"))
+    assert bands.files(stacked) == [stacked]
+    for given in (stacked, stacked.read_bytes()):
+        np.testing.assert_array_equal(bands.read(given, "query"), tile)
+    three = write(tmp_path / "stacked" / "three.tif", np.ones((3, 4, 4), "uint16"))
+    with pytest.raises(PictureError, match=r"must be one file of the bands B04, B02.* gdalbuildvrt"):
+        bands.read(three, "three")
+
+
+def test_tiles_that_cannot_be_read_have_no_statistics():
+    def read(_):
+        raise PictureError("damaged", "broken")
+
+    with pytest.raises(ValueError, match="a tile must be readable to measure bands, but none of 3 that were tried is"):
+        Bands(("1",), (0, 0, 0)).measured(read, [0, 1, 2], progress=False)
+
+
 def test_no_data_takes_no_part_in_resizing():
     tile = RNG.uniform(5, 9, (64, 48, 2)).astype("float32")
     tile[:20, :, 0] = np.nan

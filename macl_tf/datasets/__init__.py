@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from macl_tf.datasets.archives import Archive
 
 NAMES = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "bigearthnet", "folder")
+OF_BANDS = ("folder", "bigearthnet")  # whose tiles may have other bands than 8-bit RGB
 
 
 def load_archive(
@@ -64,7 +65,7 @@ def load_archive(
     for option, value, owners in (
         ("num_tiles", num_tiles, ("synthetic",)),
         ("table", table, ("folder",)),
-        ("bands", bands, ("folder", "bigearthnet")),
+        ("bands", bands, OF_BANDS),
     ):
         if value is not None and name not in owners:
             raise ValueError(

@@ -86,20 +86,27 @@ class Bands:
 
     def files(self, tile: Path) -> list[Path]:
         """Of a tile: itself, or one for each band."""
-        if not self.template:
+        if not self.template or tile.is_file():
             return [tile]
         return [Path(self.template.format(tile=tile, band=band)) for band in self.names]
 
     def read(self, data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -> Floats:
         """A tile (H, W, N) float32, NaN where a band has no data; a PictureError that calls it `name` says why not.
 
-        With a file for each band `data` is the path without band and suffix; all are resampled to the finest.
+        With a file for each band `data` is the path without band and suffix; all are resampled to the finest. Or it is
+        one raster that holds just these bands, in their order where they have no names.
         """
         if not self.template:
             return _read(data, name, self.names, max_pixels)
-        if isinstance(data, bytes):
-            rule = f"{name} must be one file of the bands {', '.join(self.names)}"
-            raise PictureError(f"{rule}. {_remedy(self.names)}", "bands", "a file alone", _remedy(self.names))
+        if isinstance(data, bytes) or data.is_file():
+            try:
+                return _read(data, name, self.names, max_pixels, in_order=True)
+            except PictureError as error:
+                if error.problem == "pixels":
+                    raise
+                rule = f"{name} must be one file of the bands {', '.join(self.names)}"
+                got = error.got or "another file"
+                raise PictureError(f"{rule}. {_remedy(self.names)}", "bands", got, _remedy(self.names)) from error
         files = self.files(data)
         if absent := [file.name for file in files if not file.is_file()]:
             raise broken(name, f"{len(absent)} of its {len(files)} bands are not there ({absent[0]})")
@@ -142,6 +149,8 @@ class Bands:
             with suppress(PictureError):
                 pixels = read(int(row)).reshape(-1, self.channels)
                 samples.append(pixels[rng.integers(0, len(pixels), min(len(pixels), _SAMPLED_PIXELS))])
+        if not samples:
+            raise ValueError(f"a tile must be readable to measure bands, but none of {len(chosen)} that were tried is.")
         values = np.concatenate(samples).astype(np.float64)
         for name, column in zip(self.names, values.T, strict=True):
             known = column[~np.isnan(column)]
@@ -293,14 +302,19 @@ def _rgb_of(asked: str, names: tuple[str, ...], colours: dict[str, str]) -> tupl
     return (0, 1, 2) if len(names) >= 3 else (0, 0, 0)
 
 
-def _read(data: bytes | Path, name: str, names: Sequence[str], max_pixels: int) -> Floats:
-    """Bands of a raster (H, W, N), all where no names are given."""
+def _read(data: bytes | Path, name: str, names: Sequence[str], max_pixels: int, *, in_order: bool = False) -> Floats:
+    """Bands of a raster (H, W, N), all where no names are given.
+
+    With `in_order` those of a raster that has as many, and names none of them, are taken as they come.
+    """
     try:
         with open_raster(data) as dataset:
             if dataset.width * dataset.height > max_pixels:
                 raise too_many_pixels(name, f"{dataset.width} x {dataset.height}", max_pixels)
             described = [text or "" for text in dataset.descriptions]
             numbers = list(range(1, dataset.count + 1))
+            if in_order and dataset.count == len(names) and not set(names) & set(described):
+                names = ()
             try:
                 chosen = [described.index(one) + 1 if one in described else int(one) for one in names] or numbers
             except ValueError:

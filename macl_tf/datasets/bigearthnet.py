@@ -154,20 +154,18 @@ def _reader(bands: Mapping[str, str] | None) -> Bands:
     return chosen_by_name(**asked, known=BANDS, template="{tile}_{band}.tif")
 
 
-def _patches(root: Path) -> Iterator[tuple[str, str]]:
-    """Names of patches, and their folders relative to the root: those that hold a file of band 1, two levels deep."""
-    for above in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if not above.is_dir():
-            continue
-        # A patch's name ends in its row and column; that of the Sentinel-2 tile around those of v2 does not.
-        inside = [above] if (root / above.name / f"{above.name}_B01.tif").is_file() else list(os.scandir(above.path))
-        for patch in inside:
-            if patch.is_dir() and os.path.isfile(os.path.join(patch.path, f"{patch.name}_B01.tif")):
-                yield patch.name, os.path.relpath(patch.path, root)
-            elif patch.is_dir():  # the folder around all of them was given
-                for inner in os.scandir(patch.path):
-                    if inner.is_dir() and os.path.isfile(os.path.join(inner.path, f"{inner.name}_B01.tif")):
-                        yield inner.name, os.path.relpath(inner.path, root)
+def _patches(root: Path, below: str = "", levels: int = 3) -> Iterator[tuple[str, str]]:
+    """Names of patches, and their folders relative to the root: folders of a file of band 1, at most so deep.
+
+    Those of v1 lie in one folder, those of v2 in folders of their Sentinel-2 tiles; the folder around may be given.
+    """
+    for entry in os.scandir(root / below):
+        if entry.is_dir():
+            inside = os.path.join(below, entry.name)
+            if os.path.isfile(os.path.join(entry.path, f"{entry.name}_B01.tif")):
+                yield entry.name, inside
+            elif levels > 1:
+                yield from _patches(root, inside, levels - 1)
 
 
 def _of_table(table: Path, folders: Mapping[str, str]) -> tuple[dict[str, Sequence[str]], dict[str, str], list[str]]:

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from macl_tf.datasets import NAMES, OF_BANDS
 from macl_tf.datasets.band_names import SCALINGS
 from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import DESCRIPTORS, HEAD, OF_CLASSIFIER, ROBUST, last_stages
@@ -34,8 +35,6 @@ BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-DATASETS = ("synthetic", "ucm", "dlrsd", "whdld", "mlaid", "mlrsnet", "bigearthnet", "folder")
-OF_BANDS = ("folder", "bigearthnet")  # whose tiles may have other bands than 8-bit RGB
 _RULES = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt}
 
 
@@ -53,7 +52,7 @@ class Settings:
     """
 
     # The archive and its parts
-    dataset: str = setting("synthetic", "the archive", one_of=DATASETS)
+    dataset: str = setting("synthetic", "the archive", one_of=NAMES)
     data_dir: str = setting("", "folder of the archive; synthetic needs none")
     table: str = setting("", "label table of a folder archive; found by itself if there is only one")
     num_tiles: int = setting(1200, "tiles of the synthetic archive", at_least=20)
@@ -72,7 +71,6 @@ class Settings:
         "bands of the tiles of a folder or bigearthnet, in place of 8-bit RGB: all, or numbers or names such as 4,3,2 "
         "or B02,B03,B04,B08 (one file for each band is read too)",
     )
-    classes: str = setting("19", "labels of bigearthnet: the 19 refined ones, or the 43 of v1", one_of=("19", "43"))
     rgb: str = setting("", "which of the bands are red, green and blue; found by name where it can be")
     scaling: str = setting(
         SCALINGS[0],
@@ -80,6 +78,7 @@ class Settings:
         "to 98 to 0 to 255",
         one_of=SCALINGS,
     )
+    classes: str = setting("19", "labels of bigearthnet: the 19 refined ones, or the 43 of v1", one_of=("19", "43"))
     min_area: float = setting(0.0, "share of a tile below which a label of a mask does not count", at_least=0, below=1)
     split: str = setting(
         "auto",
