@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets import load_archive
-from macl_tf.datasets.class_tables import MaskClass, is_class_table, read_class_table
+from macl_tf.datasets.class_tables import is_class_table, read_class_table
 from macl_tf.datasets.folder import FolderArchive, load_folder
 from macl_tf.datasets.mask_labels import pair_masks
 from macl_tf.datasets.splits import split_archive
@@ -179,25 +179,47 @@ def test_masks_are_remembered_until_they_change(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,value\nsea,1\nsand,1\n", "each value or colour once"),
-        ("name,value\nsea,1\nsand,x\n", "whole numbers from 0, got 'x'"),
-        ("name,color\nsea,#00f\n", "colours like #ff8000 or 255,128,0, got '#00f'"),
-        ("name,value,color\nsea,1,\nsand,,#0000ff\n", "a value for each class, or a colour for each"),
-        ("name,value,ignore\nsea,1,maybe\nsand,2,\n", "true or false for ignore, got 'maybe'"),
-        ("image,value\nsea,1\nsand,2\n", "no column image"),
-        ("id,label\n1,sea\n2,sand\n3,sea\n", "each name once"),
+        ("name,value\nsea,1\nsand,1\n", "a value must stand for one label, but 1 stands for two"),
+        ("name,color\nsea,#00f\n", "line 2: a colour must be like #ff8000 or 255 128 0, got '#00f'"),
+        ("name,value,ignore\nsea,1,maybe\nsand,2,\n", "ignore must be true or false, got 'maybe'"),
+        ("image,value\nsea,1\nsand,2\n", "must have the columns name and value, name and colour"),
+        ("name,value\nsea,1\n...,2\n", "each value must have a name, or be called 'ignore', but 2 has none"),
     ],
 )
 def test_class_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "classes.csv"
     path.write_text(text)
     assert not is_class_table(path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"{message}.*Give each class a row name,value"):
         read_class_table(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,value\nsea,1\nsand,x\n",
+        "name,value\nsea,-1\nsand,2\n",
+        "name,value\nsea,1\nsand,2\nsea,1\n",
+        "name,value\nsea,1\nsea,2\n",
+        "name,value,note\nsea,1,\nsand,2,\n",
+        "name,value,color\nsea,1,\nsand,,#0000ff\n",
+        "id,label\n1,sea\n2,sand\n3,sea\n",
+    ],
+)
+def test_what_is_read_as_a_class_table_only_where_it_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "classes.csv"
+    path.write_text(text)
+    assert read_class_table(path).names[0] == "sea" and not is_class_table(path)
+
+
+@pytest.mark.parametrize("text", ["lr = 0.5\n", "day = 2020-01-01\n", "[a.b]\nc = 1\n", "a = [[1]]\n", "a = true\n"])
+def test_other_toml_beside_the_images_is_no_class_table(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    assert not is_class_table(tmp_path / "settings.toml")
 
 
 def test_values_of_one_name_are_one_label(tmp_path: Path) -> None:
     write_tiles(tmp_path)
     (tmp_path / "classes.csv").write_text("name,value\nshore,1\nnothing,0\nShore,2\n")
-    assert read_class_table(tmp_path / "classes.csv")[0] == MaskClass("shore", 1, None)
+    assert read_class_table(tmp_path / "classes.csv").names == ("shore", "nothing")
     assert shares(load_folder(tmp_path)) == [{"shore": 1.0, "nothing": 0.0}, {"shore": 0.2, "nothing": 0.8}]

@@ -16,8 +16,8 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
+from macl_tf.datasets.class_tables import ClassTable, read_class_table
 from macl_tf.datasets.folder import load_folder
-from macl_tf.tiling.classes import ClassTable, read_class_table
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.polygons import read_shapes
 from macl_tf.tiling.tile import tile
@@ -214,6 +214,15 @@ def test_masks_without_a_class_table_show_one_to_complete_which_then_works(tmp_p
          ClassTable(TABLE.names, {}, {(0, 0, 255): 0, (255, 128, 0): 1})),
         ("f.toml", '[classes]\nwater = ["#0000ff", "#000080"]\n',
          ClassTable(("water",), {}, {(0, 0, 255): 0, (0, 0, 128): 0})),
+        ("g.csv", "name,value,ignore\nwater,1,false\nland,2,\nnothing,0,true\n", TABLE),
+        ("h.toml", "water = 1\nland = 2\nignore = 0\n", TABLE),
+        ("i.toml", "[[classes]]\nname = 'water'\nvalue = 1\n[[classes]]\nname = 'land'\nvalue = 2.0\n"
+         "[[classes]]\nname = 'nothing'\nvalue = 0\nignore = true\n", TABLE),
+        ("j.csv", "value,name,seen\n-1,water,9 %\noak,land,\n", ClassTable(TABLE.names, {"-1": 0, "oak": 1})),
+        ("k.toml", "[classes]\nwater = [1, '#0000ff']\nland = ['oak', 'ff8000']\n",
+         ClassTable(TABLE.names, {"1": 0, "oak": 1, "ff8000": 1}, {(0, 0, 255): 0, (255, 128, 0): 1})),
+        ("l.csv", "name\tr\tg\tb\nwater\t0.0\t0.0\t255.0\nland\t255\t128\t0\n",
+         ClassTable(TABLE.names, {}, {(0, 0, 255): 0, (255, 128, 0): 1})),
     ],
 )  # fmt: skip
 def test_class_tables(tmp_path, name, text, expected):
@@ -228,8 +237,8 @@ def test_class_tables(tmp_path, name, text, expected):
         ("a.csv", "name,value\na,1\nb,1\n", "a value must stand for one label, but 1 stands for two"),
         ("a.csv", "name,colour\na,red\n", r"line 2: a colour must be like #ff8000 or 255 128 0, got 'red'"),
         ("a.csv", "name,value\nignore,1\n", "must name a label, but names none"),
-        ("a.toml", "water = 1", r"must hold \[classes\]"),
-        ("a.toml", "[classes]\nwater = true", "water must be a number"),
+        ("a.toml", "classes = 1", r"must hold \[classes\]"),
+        ("a.toml", "[classes]\nwater = true", "water = True: value must be a number"),
         ("a.toml", "[classes", "must be TOML"),
     ],
 )

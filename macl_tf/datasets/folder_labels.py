@@ -95,7 +95,7 @@ def _mask_labels(
         )
     masks = {mask: picture for picture, mask in sorted(pairs.items())}
     known, broken = remembered(
-        root, list(masks), cache_dir, lambda path, name: mask_histogram(path, name), "masks", "reading masks"
+        root, list(masks), cache_dir, lambda path, name: mask_histogram(path, name), "mask-marks", "reading masks"
     )
     readable = {masks[name]: histogram for name, histogram in known.items()}
     findings = [Finding("unreadable", name, error) for name, error in broken.items()]

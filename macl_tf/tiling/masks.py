@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
 from macl_tf.datasets.archives import normalise_stem
+from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
+from macl_tf.datasets.mask_labels import MaskPixels
 from macl_tf.datasets.walk import shorten
-from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable, hex_of
 from macl_tf.tiling.scenes import Grid, Scene, open_raster
 from macl_tf.tiling.sources import SUFFIXES, Source, find_sources
 from macl_tf.tiling.windows import Chunk, Held
@@ -65,21 +66,21 @@ class Masks:
 
     def draft(self) -> str:
         """A class table of the values that the first masks hold, to be completed: CSV with a column of hints."""
-        counts: Counter[tuple[int, ...]] = Counter()
-        hints: dict[tuple[int, ...], str] = {}
+        counts: Counter[str] = Counter()
         for masks in [*self._by_key.values()][:_LOOKED_AT]:
             with open_raster(masks[0].paths[0]) as dataset:
-                shrunk = [max(1, side // max(1, max(dataset.shape) // 1024)) for side in dataset.shape]
-                bands = [1] if dataset.count < 3 else [1, 2, 3]
-                pixels = dataset.read(bands, out_shape=(len(bands), *shrunk)).reshape(len(bands), -1)
-                found, times = np.unique(pixels, axis=1, return_counts=True)
-                counts.update(dict(zip(map(tuple, found.T.tolist()), times.tolist(), strict=True)))
-                if dataset.colorinterp[0] is ColorInterp.palette:
-                    hints |= {(value,): hex_of(colour[:3]) for value, colour in dataset.colormap(1).items()}
-        rows = ["colour,name,seen" if len(next(iter(counts))) == 3 else "value,name,seen"]
-        for value, count in counts.most_common(_MOST):
-            said = hex_of(value) if len(value) == 3 else str(value[0])
-            rows.append(f"{said},{TO_BE_NAMED},{count / counts.total():.1%} {hints.get(value, '')}".rstrip())
+                shrunk = tuple(max(1, side // max(1, max(dataset.shape) // 1024)) for side in dataset.shape)
+                pixels = MaskPixels(dataset)
+                found, times = np.unique(
+                    pixels.read(out_shape=(3 if pixels.kind == "RGB" else 1, *shrunk)), return_counts=True
+                )
+                for code, count in zip(found.tolist(), times.tolist(), strict=True):
+                    value, *hints = pixels.marks(code)
+                    counts[f"{value},{TO_BE_NAMED},{{}} {hints[-1] if pixels.kind == 'palette' else ''}".rstrip()] += (
+                        count
+                    )
+        rows = ["colour,name,seen" if next(iter(counts)).startswith("#") else "value,name,seen"]
+        rows += [row.format(f"{count / counts.total():.1%}") for row, count in counts.most_common(_MOST)]
         return "\n".join([*rows, *([f"({len(counts) - _MOST} more values)"] if len(counts) > _MOST else [])])
 
 
@@ -171,54 +172,27 @@ class _Codes:
     """From what an open mask holds to codes: `_NOTHING`, `_UNKNOWN`, and from `_FIRST` on the classes."""
 
     def __init__(self, dataset: Any, table: ClassTable) -> None:
-        self._dataset = dataset
-        self._unknown: dict[tuple[int, ...], int] = {}
-        kind = "RGB" if dataset.count >= 3 else "palette" if dataset.colorinterp[0] is ColorInterp.palette else "index"
-        self._bands = [1, 2, 3] if kind == "RGB" else [1]
-        if np.dtype(dataset.dtypes[0]).kind not in "ui" and kind == "RGB":
-            raise ValueError(f"its mask must hold 8-bit colours, got {dataset.dtypes[0]}.")
-        if kind == "RGB" and table.colours:
-            known = {r << 16 | g << 8 | b: number for (r, g, b), number in table.colours.items()}
-        elif kind != "RGB" and table.values:
-            known = {int(value): number for value, number in table.values.items() if re.fullmatch(r"-?\d+", value)}
-        elif kind == "palette" and table.colours:
-            palette = {value: tuple(colour[:3]) for value, colour in dataset.colormap(1).items()}
-            known = {value: table.colours[colour] for value, colour in palette.items() if colour in table.colours}
-        else:
-            needed = "colours (name,colour)" if kind == "RGB" else "values (name,value)"
-            raise ValueError(f"its mask holds {kind} pixels, of which the class table must name the {needed}.")
-        if kind != "RGB" and dataset.nodata is not None:
-            known.setdefault(int(dataset.nodata), -1)
-        self._known = np.array(sorted(known), np.int64)
-        self._code = np.array([known[value] + _FIRST if known[value] >= 0 else _NOTHING for value in sorted(known)])
-        self._code = self._code.astype(np.int16)
-        self._kind = kind
-        small = kind != "RGB" and dataset.dtypes[0] in ("uint8", "uint16")
-        self._table = self._of(np.arange(1 << 8 * np.dtype(dataset.dtypes[0]).itemsize)) if small else None
+        self._lossy = dataset.driver == "JPEG"
+        self._pixels = MaskPixels(dataset)
+        self._unknown: Counter[int] = Counter()
+        known = sorted(self._pixels.known(table).items())
+        self._known = np.array([value for value, _ in known], np.int64)
+        self._code = np.array([number + _FIRST if number >= 0 else _NOTHING for _, number in known], np.int16)
+        small = self._pixels.kind != "RGB" and self._pixels.dtype in (np.uint8, np.uint16)
+        self._table = self._of(np.arange(1 << 8 * self._pixels.dtype.itemsize)) if small else None
 
     def read(self, window: Window) -> NDArray[np.int16]:
-        pixels = self._dataset.read(self._bands, window=window)
-        if self._table is not None:
-            codes = self._table[pixels[0]]
-        elif self._kind == "RGB":
-            red, green, blue = pixels.astype(np.int64)
-            codes = self._of(red << 16 | green << 8 | blue)
-        else:
-            whole = pixels[0] if pixels.dtype.kind in "ui" else np.nan_to_num(pixels[0], nan=-(2**40))
-            codes = self._of(whole.astype(np.int64))
+        pixels = self._pixels.read(window=window)
+        codes = self._of(pixels.astype(np.int64)) if self._table is None else self._table[pixels]
         if (unknown := codes == _UNKNOWN).any():
-            found, counts = np.unique(pixels[:, unknown], axis=1, return_counts=True)
-            for value, count in zip(found.T.tolist(), counts.tolist(), strict=True):
-                self._unknown[tuple(value)] = self._unknown.get(tuple(value), 0) + count
+            found, counts = np.unique(pixels[unknown], return_counts=True)
+            self._unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         return codes
 
     def complaint(self) -> str:
-        most = sorted(self._unknown, key=lambda value: -self._unknown[value])
-        shown = [hex_of(value) if self._kind == "RGB" else str(value[0]) for value in most]
-        if self._kind == "palette":
-            colours = self._dataset.colormap(1)
-            shown = [f"{value[0]} ({hex_of(colours[int(value[0])][:3])})" for value in most]
-        lossy = " JPEG blurs the colours of a mask: use masks in PNG or TIFF." if self._dataset.driver == "JPEG" else ""
+        marks = [self._pixels.marks(value) for value, _ in self._unknown.most_common()]
+        shown = [f"{held[0]} ({held[-1]})" if self._pixels.kind == "palette" else held[0] for held in marks]
+        lossy = " JPEG blurs the colours of a mask: use masks in PNG or TIFF." if self._lossy else ""
         return (
             f"its mask must hold values of the class table only, but holds {shorten(shown, _MOST)}. Add them to the "
             f"table, or call them '{IGNORE}' there.{lossy}"

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.datasets.matching import Finding
-from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.tiling.encoding import Encoder
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
 from macl_tf.tiling.masks import Mask, Masks, is_mask
