@@ -11,7 +11,7 @@ from PIL import Image
 from macl_tf.datasets import load_archive
 from macl_tf.datasets.class_tables import is_class_table, read_class_table
 from macl_tf.datasets.folder import FolderArchive, load_folder
-from macl_tf.datasets.mask_labels import pair_masks
+from macl_tf.datasets.mask_pairs import masks_among, pair_masks
 from macl_tf.datasets.splits import split_archive
 from tests.generated import half_and_half, photo, save, save_palette_mask
 
@@ -108,9 +108,11 @@ def test_the_layouts_of_published_sets(tmp_path: Path) -> None:
 
 def test_pairs_are_told_by_their_names() -> None:
     names = ["img/a_1.tif", "msk/a_1.tif", "img/a_2.tif", "IMG_3.png", "MSK_3.png", "gt/9.png", "overview.png"]
-    pairs, without, strays = pair_masks(names)
+    masks = masks_among(names)
+    assert masks == {"msk/a_1.tif", "MSK_3.png", "gt/9.png"}
+    pairs, doubtful = pair_masks([name for name in names if name not in masks], masks)
     assert pairs == {"img/a_1.tif": "msk/a_1.tif", "IMG_3.png": "MSK_3.png"}
-    assert (without, strays) == (["img/a_2.tif", "overview.png"], ["gt/9.png"])
+    assert doubtful == {}
 
 
 def test_what_is_wrong_is_counted_and_named(tmp_path: Path) -> None:

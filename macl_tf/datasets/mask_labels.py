@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.datasets.archives import normalise_stem
-from macl_tf.datasets.class_folders import MASK_WORDS
 from macl_tf.datasets.class_tables import ClassTable, Colour, hex_of, is_class_table
 from macl_tf.datasets.images import MAX_PIXELS
 from macl_tf.datasets.picture_kinds import PictureError, broken, too_many_pixels
 from macl_tf.datasets.tiff import open_raster
 from macl_tf.datasets.walk import list_files, shorten
 
-_PICTURE_WORDS = {"image", "images", "img", "imgs", "sat", "rgb", "irrg", "rgbir", "tile", "tiles", "jpegimages"}
-_FORMATS = {"png", "tif", "tiff", "jpg", "jpeg", "bmp"}
 _MOST = 256  # different values or colours of a mask that are told apart: more than these are no classes
 NO_DATA = "nodata"
 _OTHER, _NOT_A_NUMBER = -(2**40), -(2**41)  # codes of what is no whole number
@@ -42,46 +37,6 @@ def find_class_table(root: Path) -> Path | None:
         if found:
             return root / found[0]
     return None
-
-
-def is_mask_name(name: str) -> bool:
-    """Whether a path says that its image is a mask: masks/1.png, 1_mask.png."""
-    return not MASK_WORDS.isdisjoint(_words(name))
-
-
-def pair_masks(images: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """Pairs pictures and masks by their names: masks say so (masks/1.png, 1_mask.png, labels/1.tif), and agree else.
-
-    Returns:
-        The mask of each picture; pictures without one; masks without a picture.
-    """
-    masks = {
-        name for name in images if MASK_WORDS & {word for part in PurePosixPath(name).parts for word in _words(part)}
-    }
-    pairs: dict[str, str] = {}
-    for folders in (
-        True,
-        False,
-    ):  # 2_Ortho_RGB/top_1_RGB.tif and 5_Labels/top_1_label.tif agree in their own names alone
-        keyed: dict[tuple[str, ...], tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-        taken = {*pairs, *pairs.values()}
-        for name in images:
-            if name not in taken:
-                keyed[_pair_key(name, folders)][name in masks].append(name)
-        pairs |= {of[0]: by[0] for of, by in keyed.values() if len(of) == len(by) == 1}
-    taken = {*pairs, *pairs.values()}
-    return (
-        pairs,
-        [name for name in images if name not in taken and name not in masks],
-        [name for name in images if name not in taken and name in masks],
-    )
-
-
-def _pair_key(name: str, folders: bool) -> tuple[str, ...]:
-    """What a picture and its mask have in common: the words of their names but those for pictures and masks."""
-    parts = PurePosixPath(name).parts if folders else (PurePosixPath(name).name,)
-    words = [word for part in parts for word in _words(normalise_stem(part))]
-    return tuple(word for word in words if word not in MASK_WORDS | _PICTURE_WORDS | _FORMATS)
 
 
 class MaskPixels:
@@ -226,7 +181,3 @@ def areas_by_class(
         )
     notes = (f"in the masks, but not in the class table: {marks} ({share:.2%} of all pixels), no label",)
     return table.names, areas.astype(np.float32), notes if lost else ()
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[\W_]+", text.casefold()) if word]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,16 +14,14 @@ from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
-from macl_tf.datasets.archives import normalise_stem
 from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.datasets.mask_labels import MaskPixels
+from macl_tf.datasets.mask_pairs import masks_among, pair_masks
 from macl_tf.datasets.walk import shorten
 from macl_tf.tiling.scenes import Grid, Scene, open_raster
-from macl_tf.tiling.sources import SUFFIXES, Source, find_sources
+from macl_tf.tiling.sources import Source, find_sources
 from macl_tf.tiling.windows import Chunk, Held
 
-# What sets add to the names of scenes and masks: 119_sat.jpg and 119_mask.png.
-_BESIDE = re.compile(r"[ _-](sat|image|img|rgb|(mask|masks|label|labels|gt|seg|lbl))$")
 _NOTHING, _UNKNOWN, _FIRST = 0, 1, 2  # pixels without a label, of no class in the table, of the first class
 _MOST = 20  # values that a message names
 _LOOKED_AT = 8  # masks, for a draft of the class table
@@ -35,40 +32,49 @@ class Masks:
 
     Args:
         folder: Where they are, at any depth.
-        marked: Whether scenes lie there as well, so that only what is called so (a_mask.png) is a mask.
+        sources: The scenes.
+        mixed: Whether scenes lie there as well, so that only what is called so (a_mask.png, masks/a.png) is a mask.
     """
 
-    def __init__(self, folder: Path, *, marked: bool = False) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Source], *, mixed: bool = False) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"the masks must be in a folder, but '{folder}' is none.")
-        found, _ = find_sources([folder])
-        if not any(not marked or is_mask(mask) for mask in found):
-            raise ValueError(f"'{folder}' must hold masks; beside scenes they are called like a_mask.png.")
-        self._by_key: dict[str, list[Source]] = defaultdict(list)
-        for mask in (mask for mask in found if not marked or is_mask(mask)):
-            self._by_key[_key(mask)].append(mask)
+        found = {mask.name: mask for mask in find_sources([folder])[0]}
+        if mixed:
+            called = masks_among(found)
+            found = {name: mask for name, mask in found.items() if name in called}
+            called = masks_among(source.name for source in sources)
+            paths = {mask.key for mask in found.values()}
+            sources = [source for source in sources if source.key not in paths and source.name not in called]
+        if not found:
+            raise ValueError(
+                f"'{folder}' must hold masks; beside scenes they are called like a_mask.png, or lie in folders called "
+                "masks."
+            )
+        self.scenes = list(sources)
+        self._masks = found
+        self._pairs, self._doubtful = pair_masks([source.name for source in sources], found, shared=True)
 
     def of(self, source: Source) -> Path:
         """The mask of a scene: that of the same name; a ValueError where there is none, or several."""
-        found = self._by_key.get(_key(source), [])
-        if len(found) > 1:  # folders tell them apart
-            folder = Path(source.name).parent
-            found = [mask for mask in found if Path(mask.name).parent == folder] or found
-        if len(found) != 1:
-            names = shorten([mask.name for mask in found])
-            raise ValueError(f"no mask has its name '{source.stem}'" if not found else f"several masks fit: {names}")
-        return found[0].paths[0]
+        name = source.name
+        if name in self._pairs:
+            return self._masks[self._pairs[name]].paths[0]
+        if name in self._doubtful:
+            fitting = shorten([self._masks[mask].name for mask in self._doubtful[name]])
+            raise ValueError(f"several masks fit: {fitting}")
+        raise ValueError(f"no mask has its name '{source.stem}'")
 
-    def strays(self, sources: Sequence[Source]) -> list[str]:
+    def strays(self) -> list[str]:
         """Masks that belong to none of the scenes."""
-        keys = {_key(source) for source in sources}
-        return sorted(mask.name for key, masks in self._by_key.items() if key not in keys for mask in masks)
+        used = {*self._pairs.values(), *(mask for masks in self._doubtful.values() for mask in masks)}
+        return sorted(mask.name for name, mask in self._masks.items() if name not in used)
 
     def draft(self) -> str:
         """A class table of the values that the first masks hold, to be completed: CSV with a column of hints."""
         counts: Counter[str] = Counter()
-        for masks in [*self._by_key.values()][:_LOOKED_AT]:
-            with open_raster(masks[0].paths[0]) as dataset:
+        for mask in [*self._masks.values()][:_LOOKED_AT]:
+            with open_raster(mask.paths[0]) as dataset:
                 shrunk = tuple(max(1, side // max(1, max(dataset.shape) // 1024)) for side in dataset.shape)
                 pixels = MaskPixels(dataset)
                 found, times = np.unique(
@@ -203,15 +209,3 @@ class _Codes:
             return np.full(values.shape, _UNKNOWN, np.int16)
         place = np.minimum(np.searchsorted(self._known, values), len(self._known) - 1)
         return np.where(self._known[place] == values, self._code[place], np.int16(_UNKNOWN))
-
-
-def is_mask(source: Source) -> bool:
-    """Whether a raster is called a mask."""
-    found = _BESIDE.search(source.stem.lower())
-    return found is not None and found[2] is not None
-
-
-def _key(source: Source) -> str:
-    """What a scene and its mask have in common."""
-    stem = normalise_stem(source.stem) if source.stem.lower().endswith(SUFFIXES) else source.stem.lower()
-    return _BESIDE.sub("", stem) or stem
