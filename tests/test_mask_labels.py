@@ -214,7 +214,7 @@ def test_what_is_read_as_a_class_table_only_where_it_is_named(tmp_path: Path, te
     assert read_class_table(path).names[0] == "sea" and not is_class_table(path)
 
 
-@pytest.mark.parametrize("text", ["lr = 0.5\n", "day = 2020-01-01\n", "[a.b]\nc = 1\n", "a = [[1]]\n", "a = true\n"])
+@pytest.mark.parametrize("text", ["lr = 0.5\n", "d = 2020-01-01\n", "[a.b]\nc = 1\n", "a = [[1]]\n", "a = [{}, 1]\n"])
 def test_other_toml_beside_the_images_is_no_class_table(tmp_path: Path, text: str) -> None:
     (tmp_path / "settings.toml").write_text(text)
     assert not is_class_table(tmp_path / "settings.toml")

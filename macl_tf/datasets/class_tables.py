@@ -61,7 +61,6 @@ class ClassTable:
 class _Row(NamedTuple):
     """A line of a table."""
 
-    where: str
     name: str
     value: str | None
     colour: Colour | None
@@ -152,9 +151,9 @@ def _toml(path: Path) -> dict[str, dict[str, Any]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be TOML, but is not: {error}.") from error
-    tables = [value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if tables:
-        return {f"{path}, class {number}": row for number, row in enumerate(tables[0], 1)}
+    lists = [value for value in content.values() if isinstance(value, list) and value]
+    for rows in (held for held in lists if all(isinstance(row, dict) for row in held)):
+        return {f"{path}, class {number}": row for number, row in enumerate(rows, 1)}
     classes = content.get("classes", next((value for value in content.values() if isinstance(value, dict)), content))
     if not isinstance(classes, dict):
         raise _error(path, "it must hold [classes], with lines like water = 1")
@@ -182,9 +181,8 @@ def _row(where: str, cells: Mapping[str, Any]) -> _Row:
     colour = colour or " ".join(found for names in _CHANNELS if (found := first(names)))
     if colour and not _colour(colour):
         raise _error(where, f"a colour must be like #ff8000 or 255 128 0, got {colour!r}")
-    # 3 of a spreadsheet's 3.0.
-    value = re.sub(r"^(-?\d+)\.0*$", r"\1", value)
-    return _Row(where, name, value or None, _colour(colour), bool(BINARY[ignore.casefold()]))
+    value = re.sub(r"^(-?\d+)\.0*$", r"\1", value)  # 3 of a spreadsheet's 3.0
+    return _Row(name, value or None, _colour(colour), bool(BINARY[ignore.casefold()]))
 
 
 def _text(where: str, key: str, cell: Any) -> str:

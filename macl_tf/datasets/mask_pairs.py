@@ -42,24 +42,21 @@ def pair_masks(
     Returns:
         The mask of each picture that has one; the masks that fit the others, where there are several.
     """
-    masks, pairs = list(masks), dict[str, str]()
-    doubtful: dict[str, list[str]] = {}
+    masks, pairs, doubtful = list(masks), dict[str, str](), dict[str, list[str]]()
     # 2_Ortho_RGB/top_1_RGB.tif and 5_Labels/top_1_label.tif agree in the words of their own names alone.
     ways = [(_place, True), (_path_words, False), (_own_stem, True), (_own_words, False)]
     for key, exact in sorted(ways, key=lambda way: not way[1]) if shared else ways:
         taken = set() if shared else set(pairs.values())
         of, by = defaultdict[object, list[str]](list), defaultdict[object, list[str]](list)
-        for name in pictures:
-            if name not in pairs:
-                of[key(name)].append(name)
-        for name in masks:
-            if name not in taken:
-                by[key(name)].append(name)
+        for name in (name for name in pictures if name not in pairs):
+            of[key(name)].append(name)
+        for name in (name for name in masks if name not in taken):
+            by[key(name)].append(name)
         for common in of.keys() & by.keys():
             if len(by[common]) == 1 and (len(of[common]) == 1 or (shared and exact)):
                 pairs |= dict.fromkeys(of[common], by[common][0])
             elif len(by[common]) > 1:
-                doubtful |= {name: by[common] for name in of[common] if name not in doubtful}
+                doubtful = dict.fromkeys(of[common], by[common]) | doubtful
     return pairs, {name: fitting for name, fitting in doubtful.items() if name not in pairs}
 
 
@@ -80,14 +77,14 @@ def _place(name: str) -> tuple[str, str]:
     return str(PurePosixPath(name).parent), _own_stem(name)
 
 
-def _own_words(name: str) -> tuple[str, ...]:
-    return tuple(word for word in _words(normalise_stem(name)) if word not in _LEFT_OUT)
-
-
 def _path_words(name: str) -> tuple[str, ...]:
     """The words of a path but those for pictures and masks."""
-    folders = [normalise_stem(part) for part in PurePosixPath(name).parts[:-1]]
-    return (*(word for word in _words(" ".join(folders)) if word not in _LEFT_OUT), *_own_words(name))
+    words = _words(" ".join(map(normalise_stem, PurePosixPath(name).parts)))
+    return tuple(word for word in words if word not in _LEFT_OUT)
+
+
+def _own_words(name: str) -> tuple[str, ...]:
+    return _path_words(PurePosixPath(name).name)
 
 
 def _words(text: str) -> list[str]:

@@ -41,18 +41,13 @@ class Masks:
             raise FileNotFoundError(f"the masks must be in a folder, but '{folder}' is none.")
         found = {mask.name: mask for mask in find_sources([folder])[0]}
         if mixed:
-            called = masks_among(found)
-            found = {name: mask for name, mask in found.items() if name in called}
+            found = {name: found[name] for name in sorted(masks_among(found))}
             called = masks_among(source.name for source in sources)
             paths = {mask.key for mask in found.values()}
             sources = [source for source in sources if source.key not in paths and source.name not in called]
         if not found:
-            raise ValueError(
-                f"'{folder}' must hold masks; beside scenes they are called like a_mask.png, or lie in folders called "
-                "masks."
-            )
-        self.scenes = list(sources)
-        self._masks = found
+            raise ValueError(f"'{folder}' must hold masks; beside scenes they are called like a_mask.png, masks/a.png.")
+        self.scenes, self._masks = list(sources), found
         self._pairs, self._doubtful = pair_masks([source.name for source in sources], found, shared=True)
 
     def of(self, source: Source) -> Path:
@@ -60,15 +55,13 @@ class Masks:
         name = source.name
         if name in self._pairs:
             return self._masks[self._pairs[name]].paths[0]
-        if name in self._doubtful:
-            fitting = shorten([self._masks[mask].name for mask in self._doubtful[name]])
-            raise ValueError(f"several masks fit: {fitting}")
-        raise ValueError(f"no mask has its name '{source.stem}'")
+        fitting = shorten(self._doubtful.get(name, ()))
+        raise ValueError(f"several masks fit: {fitting}" if fitting else f"no mask has its name '{source.stem}'")
 
     def strays(self) -> list[str]:
         """Masks that belong to none of the scenes."""
         used = {*self._pairs.values(), *(mask for masks in self._doubtful.values() for mask in masks)}
-        return sorted(mask.name for name, mask in self._masks.items() if name not in used)
+        return sorted(self._masks.keys() - used)
 
     def draft(self) -> str:
         """A class table of the values that the first masks hold, to be completed: CSV with a column of hints."""
