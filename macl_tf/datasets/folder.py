@@ -19,7 +19,7 @@ from macl_tf.datasets.bands import Reader, choose_bands, tiles_listed
 from macl_tf.datasets.folder_labels import find_labels, published_parts
 from macl_tf.datasets.images import IMAGE_SUFFIXES, RGB, Rgb, content_digest
 from macl_tf.datasets.label_notes import describe_labels
-from macl_tf.datasets.mask_labels import is_mask_name
+from macl_tf.datasets.mask_pairs import masks_among
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import RULE
 from macl_tf.datasets.remembering import remembered
@@ -128,7 +128,8 @@ def load_folder(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
     # The header of a mask is not a tile's.
-    shown = [name for name in images if not is_mask_name(name)] or images
+    masks = masks_among(images)
+    shown = [name for name in images if name not in masks] or images
     chosen = choose_bands(files=(root / name for name in shown), **bands) if bands and pictures else None
     reader = chosen or RGB
     if chosen:

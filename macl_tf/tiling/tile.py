@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.datasets.matching import Finding
-from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.tiling.encoding import Encoder
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
-from macl_tf.tiling.masks import Mask, Masks, is_mask
+from macl_tf.tiling.masks import Mask, Masks
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.polygons import SceneShapes, Shapes, read_shapes
 from macl_tf.tiling.scenes import Grid, Scene, bounded_cache, gdal
@@ -111,9 +111,9 @@ def tile(
     mixed = masks is not None and any(_is_within(scene, Path(masks)) for scene in scenes)
     passed_over = [output, *([] if masks is None or mixed else [Path(masks)])]
     sources, findings = find_sources(scenes, passed_over, options.assets)
-    sources = [source for source in sources if not (mixed and is_mask(source))]
     with gdal():
-        store = None if masks is None else Masks(Path(masks), marked=mixed)
+        store = None if masks is None else Masks(Path(masks), sources, mixed=mixed)
+        sources = sources if store is None else store.scenes
         if store is not None and classes is None:
             raise ValueError(
                 f"masks need a class table. Save this as classes.csv, with names in place of '{TO_BE_NAMED}', or "
@@ -134,7 +134,7 @@ def tile(
         plans = _planned(sources, output, options, store, classes, shapes, known, findings)
         with bounded_cache():
             _cut_all(plans, options, workers or os.cpu_count() or 1, progress, findings)
-        notes = _told(plans, sources, store, shapes, findings)
+        notes = _told(plans, store, shapes, findings)
         if not any(True for _ in heads(output)):
             shutil.rmtree(output / TILES, ignore_errors=True)
             reasons = "; ".join(f"{found.name}: {found.detail}" for found in findings[:3])
@@ -329,7 +329,6 @@ def _stamps(paths: Sequence[str]) -> list[list[Any]]:
 
 def _told(
     plans: Sequence[_Plan],
-    sources: Sequence[Source],
     masks: Masks | None,
     shapes: Shapes | None,
     findings: list[Finding],
@@ -341,7 +340,7 @@ def _told(
         told = "; ".join(f"{kind} in {count:,} scenes" for kind, count in kinds.most_common())
         notes.append(f"the bands are not the same in all scenes: {told}")
     if masks is not None:
-        findings += [Finding("mask", name, "no scene has its name") for name in masks.strays(sources)]
+        findings += [Finding("mask", name, "no scene has its name") for name in masks.strays()]
     if shapes is not None:
         near = np.zeros(len(shapes.features), bool)
         for plan in plans:
