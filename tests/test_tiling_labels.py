@@ -352,9 +352,15 @@ def test_collections_and_multipolygons_count_part_by_part(tmp_path):
 
 
 def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
-    path = geojson(tmp_path / "v.geojson", features(), UTM)
-    with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-column"):
-        read_shapes(path, "label")
+    for kind in ("GeoPackage", "GeoParquet"):
+        vectors = write_vectors(tmp_path, kind)
+        with pytest.raises(ValueError, match=rf"the labels: '.*{vectors.name}' has kind\. Name it by --label-column"):
+            cut(raster(tmp_path / "s.tif", pixels()), tmp_path / "A", vectors=vectors)
+        with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-column"):
+            read_shapes(vectors, "label")
+    pq.write_table(pa.table({"kind": ["a"]}), tmp_path / "bare.parquet")
+    with pytest.raises(ValueError, match=r"bare\.parquet' must hold geometries in a column 'geometry'"):
+        read_shapes(tmp_path / "bare.parquet", "kind")
     (tmp_path / "bad.gpkg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a vector file that GDAL reads"):
         read_shapes(tmp_path / "bad.gpkg", "kind")
@@ -362,7 +368,7 @@ def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
         read_shapes(tmp_path / "none.gpkg", "kind")
     with pytest.raises(ValueError, match="must hold a feature with a label"):
         read_shapes(geojson(tmp_path / "n.geojson", [(box(0, 0, 1, 1), {"kind": None})], UTM), "kind")
-    _, _, bodies, fields = pyogrio.raw.read(path)
+    _, _, bodies, fields = pyogrio.raw.read(tmp_path / "v.geojson")
     for layer in ("one", "two"):
         pyogrio.raw.write(tmp_path / "two.gpkg", bodies, field_data=[fields[0]], fields=["kind"], crs=UTM, layer=layer,
                           geometry_type="Unknown", append=layer == "two")  # fmt: skip
