@@ -354,12 +354,12 @@ def test_collections_and_multipolygons_count_part_by_part(tmp_path):
 def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
     for kind in ("GeoPackage", "GeoParquet"):
         vectors = write_vectors(tmp_path, kind)
-        with pytest.raises(ValueError, match=rf"the labels: '.*{vectors.name}' has kind\. Name it by --label-column"):
+        with pytest.raises(ValueError, match=rf"with the labels: '.*{vectors.name}' has kind\. Name it by --label-"):
             cut(raster(tmp_path / "s.tif", pixels()), tmp_path / "A", vectors=vectors)
-        with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-column"):
+        with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-"):
             read_shapes(vectors, "label")
     pq.write_table(pa.table({"kind": ["a"]}), tmp_path / "bare.parquet")
-    with pytest.raises(ValueError, match=r"bare\.parquet' must hold geometries in a column 'geometry'"):
+    with pytest.raises(ValueError, match=r"bare\.parquet' must hold geometries in the column 'geometry'"):
         read_shapes(tmp_path / "bare.parquet", "kind")
     (tmp_path / "bad.gpkg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a vector file that GDAL reads"):

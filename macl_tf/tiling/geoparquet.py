@@ -36,7 +36,7 @@ def no_column(path: Path, column: str, columns: Iterable[str]) -> ValueError:
     """The error of a vector file without the column that is asked for, or where none is."""
     held = ", ".join(columns) or "none"
     if not column:
-        return ValueError(f"vectors need the column that holds the labels: '{path}' has {held}. Name it by --label-column.")
+        return ValueError(f"vectors need a column with the labels: '{path}' has {held}. Name it by --label-column.")
     return ValueError(f"'{path}' must have the column '{column}', but has {held}. Name one by --label-column.")
 
 
@@ -48,7 +48,7 @@ def read_geoparquet(path: Path, column: str) -> tuple[list[bytes | None], list[A
             geo = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
             place = str(geo.get("primary_column") or "geometry")
             if place not in schema.names:
-                raise ValueError(f"'{path}' must hold geometries in a column '{place}', as GeoParquet does; it has none.")
+                raise ValueError(f"'{path}' must hold geometries in the column '{place}', as GeoParquet does.")
             if column not in schema.names:
                 raise no_column(path, column, (name for name in schema.names if name != place))
             table = file.read(columns=list(dict.fromkeys([column, place])))

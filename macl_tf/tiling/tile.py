@@ -137,7 +137,8 @@ def tile(
         if not any(True for _ in heads(output)):
             shutil.rmtree(output / TILES, ignore_errors=True)
             reasons = [f"{found.name}: {found.detail.removeprefix(f'{found.name}: ')}" for found in findings]
-            raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {shorten(reasons, separator='; ')}")
+            told = shorten(reasons, separator="; ")
+            raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {told}")
         return write_tables(output, options, labels if masks or vectors else None, findings, notes)
 
 
