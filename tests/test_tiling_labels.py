@@ -420,6 +420,19 @@ def test_the_archive_is_one_that_training_reads(tmp_path):
     assert archive.groups == ("s",) * 6 and np.isfinite(archive.places(np.arange(6))).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_archive_of_four_bands_is_read_with_its_bands_labels_and_places(tmp_path, dtype):
+    scene = raster(tmp_path / "s.tif", pixels(4, dtype=dtype))
+    vectors = geojson(tmp_path / "v.geojson", [(box(0, 0, 32, 64), {"kind": "pond"})], UTM)
+    summary = cut(scene, tmp_path / "A", Options(size=32, label_column="kind"), vectors=vectors)
+    assert f"bands: 4 of {dtype}. Read them with --set bands=all" in str(summary)
+    with pytest.raises(ValueError, match=r"got 4 bands of .*Or take the bands of all tiles as.*--set bands=all"):
+        load_folder(tmp_path / "A")
+    archive = load_folder(tmp_path / "A", bands={"asked": "all", "rgb": "", "scaling": "deviation"})
+    assert len(archive) == 6 and archive.labels.sum() == 2 and np.isfinite(archive.places(np.arange(6))).all()
+    np.testing.assert_array_equal(archive.read_image(1), pixels(4, dtype=dtype)[:, :32, 32:64].transpose(1, 2, 0))
+
+
 def test_scenes_and_masks_in_one_folder_are_told_apart_by_their_names(tmp_path):
     both = tmp_path / "train"
     both.mkdir()
