@@ -23,7 +23,7 @@ from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
 from macl_tf.tiling.options import Options
-from macl_tf.tiling.tile import tile
+from macl_tf.tiling.tile import tile as cut_into_tiles
 from tests.generated import photo, save
 from tests.scene_files import UTM, box, geojson, pixels, raster
 from tests.stub_encoder import SIZE, StubEncoder
@@ -303,7 +303,7 @@ def test_tiles_of_a_scene_keep_their_places(tmp_path: Path, kind: str) -> None:
     scene = raster(tmp_path / "s.tif", pixels())
     box_around = geojson(tmp_path / "v.geojson", [(box(0, 0, 96, 64), {"kind": "sea"})], UTM)
     cut = Options(size=32, label_column="kind", format=kind)
-    tile([scene], tmp_path / "A", cut, vectors=box_around, progress=False)
+    cut_into_tiles([scene], tmp_path / "A", cut, vectors=box_around, progress=False)
     expected = np.array(load_folder(tmp_path / "A").places(np.arange(6)))
     assert len(np.unique(expected[:, 0], axis=0)) == 6 and abs(expected[0, 0] - (15.0, 45.154)).max() < 0.01
     for source in (ArchiveSource(load_folder(tmp_path / "A")), FolderSource(tmp_path / "A")):

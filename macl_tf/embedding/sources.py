@@ -138,7 +138,7 @@ class FolderSource:
 
 
 class ArchiveSource:
-    """The tiles of an archive, with its labels and places, and how it was divided, where that is known. File names become ids."""
+    """The tiles of an archive, with its labels and places, and its parts, where these are known. File names are ids."""
 
     def __init__(self, archive: Archive, splits: Splits | None = None) -> None:
         self.archive = archive
