@@ -222,11 +222,21 @@ def test_the_site_lists_every_page():
     assert sorted(listed) == sorted(page for page in PAGES if page.startswith("docs/"))
 
 
-def made_pages():
-    specification = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "pages.py")
+def made_pages(name="pages"):
+    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def test_the_tutorial_from_scenes_has_a_script_for_its_commands_and_pictures():
+    """Nothing but that script runs the page's commands on the real scenes: what it reads and draws is what is shown."""
+    script, page = made_pages("scenes_tutorial"), PAGES["docs/tutorial_scenes.md"]
+    shown = [macl(words) for words in commands(page) if macl(words)]
+    assert list(script.commands()) == shown and {"tile", "inspect", "train", "export", "serve"} <= {w[0] for w in shown}
+    drawn = set(re.findall(r'keep\("\S+", "(\S+)"', (ROOT / "docs" / "scenes_tutorial.py").read_text(encoding="utf-8")))
+    assert drawn == set(re.findall(r"\]\((\S+\.jpg)\)", page)) and len(drawn) == 4
+    assert all((ROOT / "docs" / name).stat().st_size < 250_000 for name in drawn)
 
 
 def test_pages_made_from_the_code_are_fresh():
