@@ -7,11 +7,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import macl_tf` does, which a test may do after Keras
 os.environ["TFDS_DATA_DIR"] = os.devnull  # a test that forgets its own folder fails
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# Tracing makes many objects that stay. Looking through all of them for garbage so often takes a tenth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 ROOT = Path(__file__).resolve().parent.parent
 # Files that take longest, some with few tests, the longest of all first: begun first, none is left to one process when

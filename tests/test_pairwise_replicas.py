@@ -25,7 +25,7 @@ def step(loss, y, z):
         value = loss(y, z)
     return value, tape.gradient(value, z)
 
-sizes = [5, 9, 1, 7]
+sizes = [5, 1, 16]
 rng = np.random.default_rng(0)
 z = rng.normal(size=(22, 5))
 z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype("float32")
@@ -89,7 +89,7 @@ for settings, known, rows, size in cases:
 
 def test_every_loss_is_that_of_the_whole_batch_in_both_forms(run_python):
     """Traps 2, 4, 5 and 6 of tf.distribute; replicas hold different numbers of rows."""
-    result = run_python(STEPS, 4, KERNEL, timeout=600)
+    result = run_python(STEPS, 3, KERNEL, timeout=600)
     assert result.stdout.count("same") == 2 * len(KERNEL)
 
 
