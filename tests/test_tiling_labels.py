@@ -361,9 +361,15 @@ def test_collections_and_multipolygons_count_part_by_part(tmp_path):
 
 
 def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
-    path = geojson(tmp_path / "v.geojson", features(), UTM)
-    with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-column"):
-        read_shapes(path, "label")
+    for kind in ("GeoPackage", "GeoParquet"):
+        vectors = write_vectors(tmp_path, kind)
+        with pytest.raises(ValueError, match=rf"with the labels: '.*{vectors.name}' has kind\. Name it by --label-"):
+            cut(raster(tmp_path / "s.tif", pixels()), tmp_path / "A", vectors=vectors)
+        with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-"):
+            read_shapes(vectors, "label")
+    pq.write_table(pa.table({"kind": ["a"]}), tmp_path / "bare.parquet")
+    with pytest.raises(ValueError, match=r"bare\.parquet' must hold geometries in the column 'geometry'"):
+        read_shapes(tmp_path / "bare.parquet", "kind")
     (tmp_path / "bad.gpkg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a vector file that GDAL reads"):
         read_shapes(tmp_path / "bad.gpkg", "kind")
@@ -371,7 +377,7 @@ def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
         read_shapes(tmp_path / "none.gpkg", "kind")
     with pytest.raises(ValueError, match="must hold a feature with a label"):
         read_shapes(geojson(tmp_path / "n.geojson", [(box(0, 0, 1, 1), {"kind": None})], UTM), "kind")
-    _, _, bodies, fields = pyogrio.raw.read(path)
+    _, _, bodies, fields = pyogrio.raw.read(tmp_path / "v.geojson")
     for layer in ("one", "two"):
         pyogrio.raw.write(tmp_path / "two.gpkg", bodies, field_data=[fields[0]], fields=["kind"], crs=UTM, layer=layer,
                           geometry_type="Unknown", append=layer == "two")  # fmt: skip
@@ -421,6 +427,19 @@ def test_the_archive_is_one_that_training_reads(tmp_path):
             for name, row in zip(archive.file_names, archive.labels, strict=True)}  # fmt: skip
     assert held["tiles/s/s_00_00.tif"] == {"bare soil", 'say "cheese"'} and held["tiles/s/s_32_32.tif"] == {"bare rock"}
     assert archive.groups == ("s",) * 6 and np.isfinite(archive.places(np.arange(6))).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_archive_of_four_bands_is_read_with_its_bands_labels_and_places(tmp_path, dtype):
+    scene = raster(tmp_path / "s.tif", pixels(4, dtype=dtype))
+    vectors = geojson(tmp_path / "v.geojson", [(box(0, 0, 32, 64), {"kind": "pond"})], UTM)
+    summary = cut(scene, tmp_path / "A", Options(size=32, label_column="kind"), vectors=vectors)
+    assert f"bands: 4 of {dtype}. Read them with --set bands=all" in str(summary)
+    with pytest.raises(ValueError, match=r"got 4 bands of .*Or take the bands of all tiles as.*--set bands=all"):
+        load_folder(tmp_path / "A")
+    archive = load_folder(tmp_path / "A", bands={"asked": "all", "rgb": "", "scaling": "deviation"})
+    assert len(archive) == 6 and archive.labels.sum() == 2 and np.isfinite(archive.places(np.arange(6))).all()
+    np.testing.assert_array_equal(archive.read_image(1), pixels(4, dtype=dtype)[:, :32, 32:64].transpose(1, 2, 0))
 
 
 def test_scenes_and_masks_in_one_folder_are_told_apart_by_their_names(tmp_path):

@@ -21,7 +21,7 @@ from macl_tf.datasets.images import IMAGE_SUFFIXES, RGB, Rgb, content_digest
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.mask_pairs import masks_among
 from macl_tf.datasets.matching import Finding, match_images, match_rows
-from macl_tf.datasets.picture_kinds import RULE
+from macl_tf.datasets.picture_kinds import RULE, as_they_are
 from macl_tf.datasets.remembering import remembered
 from macl_tf.datasets.tile_places import read_groups, read_places
 from macl_tf.datasets.walk import list_images, shorten
@@ -164,7 +164,7 @@ def load_folder(
     order = list(PROBLEMS).index
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
     if len(empty) == len(names):
-        first = f" The first: {next(iter(broken.values()))}" if broken else ""
+        first = "".join(f" The first: {error}{as_they_are(error)}" for error in [*broken.values()][:1])
         with_label = " with a label" if label_table.label_names else ""
         raise ValueError(f"{root} must hold a readable image{with_label}, but: {'; '.join(report.notes)}.{first}")
     count = f"{len(names)} images with {len(label_table.label_names)} labels"

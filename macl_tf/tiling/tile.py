@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.datasets.matching import Finding
+from macl_tf.datasets.walk import number_of, shorten
 from macl_tf.tiling.encoding import Encoder
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
 from macl_tf.tiling.masks import Mask, Masks
@@ -121,8 +122,6 @@ def tile(
             )
         shapes = None
         if vectors is not None:
-            if not options.label_column:
-                raise ValueError("vectors need the column that holds the labels. Name it by --label-column.")
             shapes = read_shapes(Path(vectors), options.label_column, classes, options.layer)
     asked = options.to_json() | {
         "classes": None if classes is None else classes.to_json(),
@@ -137,8 +136,9 @@ def tile(
         notes = _told(plans, store, shapes, findings)
         if not any(True for _ in heads(output)):
             shutil.rmtree(output / TILES, ignore_errors=True)
-            reasons = "; ".join(f"{found.name}: {found.detail}" for found in findings[:3])
-            raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {reasons}")
+            reasons = [f"{found.name}: {found.detail.removeprefix(f'{found.name}: ')}" for found in findings]
+            told = shorten(reasons, separator="; ")
+            raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {told}")
         return write_tables(output, options, labels if masks or vectors else None, findings, notes)
 
 
@@ -337,8 +337,10 @@ def _told(
     notes = []
     kinds = Counter(f"{plan.head['bands']} of {plan.head['dtype']}" for plan in plans if not plan.failed)
     if len(kinds) > 1:
-        told = "; ".join(f"{kind} in {count:,} scenes" for kind, count in kinds.most_common())
+        told = "; ".join(f"{kind} in {number_of(count, 'scene')}" for kind, count in kinds.most_common())
         notes.append(f"the bands are not the same in all scenes: {told}")
+    elif kinds and not kinds.keys() & {"1 of uint8", "3 of uint8"}:
+        notes.append(f"bands: {next(iter(kinds))}. Read them with --set bands=all, in macl index with --bands all")
     if masks is not None:
         findings += [Finding("mask", name, "no scene has its name") for name in masks.strays()]
     if shapes is not None:
