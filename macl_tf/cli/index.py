@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from macl_tf.datasets.label_lists import listed
 from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES
 from macl_tf.training.settings import Settings
 
@@ -86,6 +87,9 @@ survive a crash. The id is the file's path as given, unless --id says otherwise.
 
 Date and place are those that the file's header tells, unless given here. What is neither given nor told stays as it is
 in the tile that is replaced; an empty value ('') says that there is none. What is given is of all the pictures.
+
+A label that the index does not have becomes one of its labels. Where it is so near to another that it may be
+misspelled, it is refused, unless --new-label says that it is meant.
 
 examples:
   macl upsert served new/tile7.tif --labels water,trees
@@ -180,6 +184,8 @@ def add_commands(commands: Any) -> None:
     option("--id", action="append", default=[], metavar="ID",
            help=f"instead of the paths, one for each: a new id, {ID_HELP}")  # fmt: skip
     option("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
+    option("--new-label", action="append", default=[], metavar="LABEL", dest="new_labels",
+           help="one of the labels that is new, and meant, however near it is to another")  # fmt: skip
     option("--date", help="day that they were taken, like 2021-07-31")
     option("--bbox", metavar="WEST,SOUTH,EAST,NORTH", help="where they lie, in degrees (WGS 84)")
     option("--split", help="part of the archive that they are of: train, validation, test or another")
@@ -331,7 +337,9 @@ def run_upsert(options: argparse.Namespace) -> int:
     of_all = {"labels": options.labels, "dates": options.date, "splits": options.split, "sources": options.source}
     of_all["bboxes"] = options.bbox and options.bbox.split(",")
     given: dict[str, Any] = {name: [value] * len(ids) for name, value in of_all.items() if value is not None}
-    replaced = engine.upsert([Path(name) for name in options.images], ids, **given)
+    replaced = engine.upsert([Path(name) for name in options.images], ids, new_labels=options.new_labels, **given)
+    if new := [name for name in engine.index.label_names if name not in state.label_names]:
+        notes.append(f"New in the index: {listed(new)}.")
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     words = f", {replaced} of them in the place of another" if replaced else ""
