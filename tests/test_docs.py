@@ -85,7 +85,7 @@ def test_every_command_is_one_that_macl_takes():
                 sets = [each for each in options.set if "N" not in each.partition("=")[2]]
                 load_settings(None, sets, **({"dataset": options.dataset} if options.dataset else {}))
             checked.add(options.command)
-    commands = "tile inspect train evaluate export embed index search upsert delete serve"
+    commands = "tile inspect train evaluate export embed index search upsert delete collections serve"
     assert checked == set(commands.split())
 
 

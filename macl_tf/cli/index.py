@@ -59,7 +59,8 @@ examples:
 
 SEARCH_HELP = """\
 Finds the tiles most like a picture, or like a tile of the index, and least like others. Every picture and every --id is
-a query of its own; --positive and --negative are examples for all of them, or, alone, one query.
+a query of its own; --positive, --negative and the tiles of --collection are examples for all of them, or, alone, one
+query.
 
 examples:
   macl search served tile.jpg
@@ -171,6 +172,7 @@ def add_commands(commands: Any) -> None:
     example = f"{ID_HELP}; or a picture"
     option("--positive", action="append", default=[], metavar="ID", help=f"find more like it: {example}")
     option("--negative", action="append", default=[], metavar="ID", help=f"find less like it: {example}")
+    option("--collection", metavar="NAME", help="find more like its right tiles, and less like its wrong ones")
     option("-k", type=int, default=10, help="results for each (10)")
     option("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
     option("--filter", default="", help=FILTER_HELP)
@@ -288,8 +290,11 @@ def run_index(options: argparse.Namespace) -> int:
 
 def run_search(options: argparse.Namespace) -> int:
     """`macl search`."""
-    if (options.images and options.id) or not (options.images or options.id or options.positive):
-        raise ValueError("Give pictures or --id, one of them, or --positive: macl search SERVED tile.jpg")
+    given = options.images or options.id or options.positive or options.collection
+    if (options.images and options.id) or not given:
+        raise ValueError(
+            "Give pictures or --id, one of them, or --positive or --collection: macl search SERVED tile.jpg"
+        )
     from macl_tf.search.engine import SearchEngine
     from macl_tf.search.showing import as_json, as_table, draw_sheet
 
@@ -300,11 +305,16 @@ def run_search(options: argparse.Namespace) -> int:
         id_ = state.id_of(name)
         return Path(name) if id_ is None and Path(name).is_file() else id_ or name
 
+    marked: dict[str, list[str]] = {}
+    if options.collection:
+        from macl_tf.teaching.collections import Collections
+
+        marked = Collections(options.served).get(options.collection).examples(state)
     answers = engine.search(
         [Path(name) for name in options.images],
         ids=[state.id_of(name) or name for name in options.id],
-        positive=[example(name) for name in options.positive],
-        negative=[example(name) for name in options.negative],
+        positive=[*marked.get("positive", ()), *map(example, options.positive)],
+        negative=[*marked.get("negative", ()), *map(example, options.negative)],
         k=options.k,
         offset=options.offset,
         filter=options.filter,

@@ -7,7 +7,7 @@ dead among them. A position is a place in `items`, which holds the living only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -234,6 +234,18 @@ class Snapshot:
                     columns[name][place] = getattr(table, name)[row]
         return replace(items, **columns)
 
+    def items_of(self, ids: Sequence[str]) -> Items:
+        """What is known of the items of these ids, in their order; of one that is not there nothing but its id."""
+        homes = [(self._home(id_) if self.holds(id_) else None) for id_ in ids]
+        parts, places = [], list[int]()
+        for table in (self.published, self.added):
+            there = [place for place, home in enumerate(homes) if home is not None and home[0] is table]
+            parts.append(table.take([homes[place][1] for place in there]))  # type: ignore[index]
+            places += there
+        absent = [place for place, home in enumerate(homes) if home is None]
+        parts.append(Items.of(self.label_names, [ids[place] for place in absent]))
+        return Items.concatenate(parts).take(np.argsort([*places, *absent]))
+
     def describe(self, item: int | str) -> dict[str, Any]:
         """Everything known about the item of a position or an id; see `Items.describe`."""
         table, row = self._home(item)
@@ -252,12 +264,19 @@ class Snapshot:
         yield self.added_vectors[self.added_alive]
 
     def search(
-        self, vectors: ArrayLike, k: int = 10, *, filter: Filter | None = None, exact: bool = False
+        self,
+        vectors: ArrayLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        exact: bool = False,
+        without: Collection[str] = (),
     ) -> list[list[Hit]]:
         """The k nearest items of each query, best first, ties by position: k, or as many as there are.
 
         Queries are `vectors` (Q, D), finite, not zero, of any norm. `filter` says which items may be found, and `exact`
-        to compare with every item this time. A ValueError says which rule is broken.
+        to compare with every item this time; `without` are ids that are not to be found. A ValueError says which rule
+        is broken.
         """
         check_cutoff(k, optional=False)
         given = np.asarray(vectors)
@@ -267,6 +286,13 @@ class Snapshot:
         if filter is not None:
             allowed = self.alive & filter.mask(self.published)
             added_allowed = added_allowed & filter.mask(self.added)
+        if without:
+            allowed, added_allowed = (self.alive if allowed is None else allowed).copy(), added_allowed.copy()
+            for id_ in without:
+                if (row := self.added_rows.get(id_)) is not None:
+                    added_allowed[row] = False
+                elif (row := self.stored.rows.get(id_)) is not None:
+                    allowed[row] = False
         scores, rows = self._search_version(queries, k, allowed, exact)
         if added_allowed.any():
             beside = ExactSearcher(self.added_vectors)
