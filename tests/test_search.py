@@ -172,7 +172,7 @@ def test_a_refused_write_changes_nothing(served, archive, tmp_path):
     junk.write_text("not a picture")
     for images, ids, labels, error in (
         ([archive.read_image(0), junk], ["a", "b"], None, "junk.jpg cannot be read as an image"),
-        ([archive.read_image(0)], ["a"], [["snad"]], "labels must be among"),
+        ([archive.read_image(0)], ["a"], [["snad"]], "unlike all of them"),
         ([archive.read_image(0)] * 2, ["a", "a"], None, "unique"),
         ([archive.read_image(0)], [], None, "one id, got 1 pictures and 0 ids"),
     ):

@@ -157,7 +157,7 @@ def test_an_upsert_beside_an_index_with_other_labels_is_checked_against_these(se
         ({"id": "line\nbreak"}, "id has printable letters only"),
         ({"source": "\0"}, "source has printable letters only"),
         ({"split": "a\tb"}, "split has printable letters only"),
-        ({"labels": ["sae"]}, "labels must be among sea"),
+        ({"labels": ["sae"]}, "a label is one of those that there are, or unlike all of them"),
         ({"date": "soon"}, "date: "),
         ({"bbox": "1,2,3"}, "a box must be west, south, east, north"),
         ({"bbox": "0,10,1,5"}, "a box must be west, south, east, north"),

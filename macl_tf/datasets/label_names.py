@@ -21,6 +21,7 @@ class UnknownLabelError(ValueError):
         near = list(dict.fromkeys(name for text in unknown for name in known.near(text)))
         self.remedy = f"Did you mean {' or '.join(map(quoted, near))}?" if near else ""
         if may_be_new:
+            self.rule = "a label is one of those that there are, or unlike all of them"
             self.remedy += f" If {listed(unknown)} is new, say so: --new-label, in Python and HTTP new_labels."
         super().__init__(f"{self.rule}; got {self.value}. {self.remedy}".rstrip())
 

@@ -1,9 +1,9 @@
 // Answers of the server on the page: one list of tiles or two, the map, and the line that sums them up.
 
 import { count, element, find, shortName } from "./element.js";
-import { hasFilter, keyOf, only, toFragment, withoutFilter } from "./link.js";
+import { asks, hasFilter, keyOf, only, toFragment, withoutFilter } from "./link.js";
 import { highlight, showMap } from "./map.js";
-import { mark, marks } from "./marks.js";
+import { addKept, howOf, mark, setKept } from "./marks.js";
 import { notice, say } from "./notices.js";
 import { compareLists, resultList } from "./results.js";
 import { versionName } from "./views.js";
@@ -16,14 +16,15 @@ import { versionName } from "./views.js";
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
-  const scored = search.like.length > 0;
+  const scored = asks(search);
+  setKept(answers.flatMap(keptIn));
   const asked = search.like
     .map(keyOf)
     .map((key) => tiles.get(key))
     .filter(Boolean);
   const context = {
     scored,
-    marks,
+    howOf,
     mark,
     rare: archive.rare,
     looked: highlight,
@@ -44,17 +45,22 @@ export function showAnswers(answers, page) {
       filterTo: (bbox) => change({ ...search, bbox }),
       baseMap: archive.info.base_map,
     });
-  find("found-title").textContent = scored
-    ? "Most alike"
-    : hasFilter(search)
-      ? "Some that fit the filter"
-      : "Begin with a tile";
+  find("found-title").textContent = search.marks
+    ? `Marked in ${search.collection}`
+    : scored
+      ? "Most alike"
+      : hasFilter(search)
+        ? "Some that fit the filter"
+        : "Begin with a tile";
   const lists = columns.map(({ list }) => list);
   say(summary(answers, page, compared && lists.every(Boolean) ? compareLists(...lists) : null));
+  const examples = search.like.map((example) => (example.id ? shortName(example.id) : "a picture"));
   document.title = scored
-    ? `Like ${search.like.map((example) => (example.id ? shortName(example.id) : "a picture")).join(", ")}`
-    : "Tile search";
+    ? `Like ${[search.collection, ...examples].filter(Boolean).join(", ")}`
+    : search.collection || "Tile search";
 }
+
+const keptIn = ({ results = [] }) => results.filter(({ marked }) => marked).map(({ id, marked }) => [id, marked.mark]);
 
 function column(found, version, context, page) {
   const { archive, compared } = page;
@@ -76,11 +82,13 @@ function column(found, version, context, page) {
 
 function nothing({ search, change }) {
   const clear = () => change(withoutFilter(search));
+  const filtered = hasFilter(search) && !search.marks;
+  const all = search.marks ? "No tile is marked here yet." : "There is no tile here yet.";
   return element(
     "div",
     { class: "nothing" },
-    element("p", {}, hasFilter(search) ? "No tile meets the filter." : "There is no tile here yet."),
-    hasFilter(search)
+    element("p", {}, filtered ? "No tile meets the filter." : all),
+    filtered
       ? element("button", { type: "button", class: "primary", onclick: clear }, "Clear the filter")
       : null,
   );
@@ -92,6 +100,7 @@ function moreButton(version, add, list, page) {
     button.disabled = true;
     try {
       const next = await page.more(version, list.children.length);
+      addKept(keptIn(next));
       add(next.results)?.querySelector("a").focus({ preventScroll: true });
       say(`${count(list.children.length, "tile")} shown.`);
       if (next.more) button.disabled = false;
@@ -107,7 +116,8 @@ function moreButton(version, add, list, page) {
 function summary(answers, { search, archive, embedded }, inBoth) {
   const { results: found, ms } = answers.find(({ results }) => results);
   if (inBoth !== null) return `${inBoth} of ${found.length} tiles are in both lists.`;
-  if (!search.like.length)
+  if (search.marks) return `${count(found.length, "tile")}, the last marked first.`;
+  if (!asks(search))
     return hasFilter(search) || !archive.labels.some((label) => label.count)
       ? `${count(found.length, "tile")}.`
       : "One for each label, the rarest first.";

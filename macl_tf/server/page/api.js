@@ -33,6 +33,28 @@ export const search = (query, signal) =>
     signal,
   });
 
+const parameters = (given) => new URLSearchParams(given).toString();
+const send = (path, body) =>
+  ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+
+export const collections = () => ask(`collections?${parameters({ limit: 200 })}`);
+export const marksOf = (name, offset, limit, signal) =>
+  ask(`collections/marks?${parameters({ name, offset, limit })}`, { signal });
+export const mark = (body) => send("collections/marks", body);
+export const toLabel = (body) => send("collections/label", body);
+export const deleteCollection = (name) => ask(`collections?${parameters({ name })}`, { method: "DELETE" });
+
+/** Saves a collection as a file, as the browser saves what it downloads. */
+export async function download(name, format) {
+  const response = await reach(`collections/file?${parameters({ name, format })}`);
+  if (!response.ok) throw failureOf(response, await response.json().catch(() => null));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = `${name}.${format}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
 /** The answer to a picture; its query.vector is the picture's embedding where it is the only example. */
 export function searchImage(file, query, signal) {
   const body = new FormData();
@@ -55,9 +77,15 @@ export async function showPicture(image, path) {
 }
 
 async function ask(path, options = {}) {
-  let response;
+  const response = await reach(path, options);
+  const body = await response.json().catch(() => null);
+  if (response.ok && body) return body;
+  throw failureOf(response, body);
+}
+
+async function reach(path, options = {}) {
   try {
-    response = await fetch(address(path), { ...options, headers: { ...options.headers, ...authorization() } });
+    return await fetch(address(path), { ...options, headers: { ...options.headers, ...authorization() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure({
@@ -66,13 +94,13 @@ async function ask(path, options = {}) {
       temporary: true,
     });
   }
-  const body = await response.json().catch(() => null);
-  if (response.ok && body) return body;
-  const { status } = response;
+}
+
+function failureOf({ status }, body) {
   const told = body?.error;
   const other = [`The server answered with status ${status}.`, "The server's log says more."];
   const [rule, remedy] = OTHERS[status] ?? other;
-  throw new Failure({
+  return new Failure({
     rule: told?.rule ?? rule,
     value: told?.value === undefined || told.value === null ? "" : String(told.value),
     remedy: told?.remedy ?? remedy,

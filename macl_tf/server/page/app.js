@@ -2,11 +2,12 @@
 
 import { showAnswers } from "./answers.js";
 import * as api from "./api.js";
+import { askToSave, countsOf, save, showCollections, tilesOf, withToken } from "./collections.js";
 import { askForToken, openHelp } from "./dialogs.js";
 import { count, find, shortName } from "./element.js";
 import { showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
-import { EMPTY, fromFragment, hasFilter, keyOf, only, refined, toFragment } from "./link.js";
+import { EMPTY, asks, fromFragment, hasFilter, keyOf, only, refined, toFragment } from "./link.js";
 import { clearMarks, listenForMarks } from "./marks.js";
 import { clearFailure, say, showFailure } from "./notices.js";
 import { checkFile, checkSeen, receivePictures, tinyPicture } from "./pictures.js";
@@ -14,7 +15,7 @@ import { showQuery } from "./query.js";
 import { embed, keepFile, searchFor, tilesToBegin } from "./searching.js";
 import { showViews } from "./views.js";
 
-const archive = { info: null, labels: [], rare: new Set(), dated: false };
+const archive = { info: null, labels: [], rare: new Set(), dated: false, collections: [], collectionTotal: 0 };
 const tiles = new Map(); // what is known of each id that was seen
 let search = EMPTY;
 let running = new AbortController();
@@ -38,7 +39,7 @@ async function show() {
   find("lists").setAttribute("aria-busy", "true");
   try {
     if (!archive.info) await learn();
-    const compared = search.versus !== null && search.like.length > 0;
+    const compared = search.versus !== null && asks(search);
     const { dated } = archive;
     const asking = Promise.all([
       compared ? both([search.index, search.versus], signal) : Promise.all([answer(search.index, signal)]),
@@ -73,8 +74,10 @@ async function show() {
 
 /** What is not a search: the query, the filter and the views as the link has them. */
 function frame() {
-  showQuery(search, tiles, change);
+  const { writable } = archive.info;
+  showQuery(search, tiles, change, archive, writable ? () => keep({ right: [], wrong: [], neither: [] }) : null);
   showFilters(search, archive, change);
+  showCollections({ search, archive, change, changed, toFragment });
   showViews(search, archive, change);
   const { info } = archive;
   const name = info.index.archive?.name;
@@ -86,7 +89,7 @@ function frame() {
 }
 
 async function answer(version, signal) {
-  if (search.like.length || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
+  if (asks(search) || search.marks || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
   return { results: await tilesToBegin(search, archive, signal), more: false };
 }
 
@@ -100,12 +103,43 @@ async function both(versions, signal) {
 }
 
 async function learn() {
-  const [info, { labels }] = await Promise.all([api.info(), api.labels()]);
+  const none = { collections: [], total: 0 }; // where they are damaged, all else goes on
+  const kept = api.collections().catch((error) => (error.status === 503 ? none : Promise.reject(error)));
+  const [info, { labels }, { collections, total }] = await Promise.all([api.info(), api.labels(), kept]);
   Object.assign(archive, {
     info,
     labels,
+    collections,
+    collectionTotal: total,
     rare: new Set(labels.filter((label) => label.rare).map((label) => label.name)),
   });
+}
+
+/** What is known of the archive is out of date: it is asked for again, and the page shows it. */
+async function changed() {
+  await learn();
+  frame();
+}
+
+/** Keeps marks in the collection that is open, or in one that is asked for, which is open then. */
+async function keep(marked) {
+  const idsOf = (examples) => examples.map(({ id }) => id).filter((id) => id !== undefined);
+  const [right, wrong] = [search.like, search.unlike].map(idsOf);
+  let name = search.collection;
+  let saved = null;
+  const direct = name && marked.right.length + marked.wrong.length + marked.neither.length;
+  try {
+    if (direct) saved = await withToken(() => save({ name, ...marked }));
+    else name = await askToSave(marked, { right, wrong }, archive, name);
+  } catch (error) {
+    return failed(error, () => keep(marked));
+  }
+  if (!name) return;
+  await learn();
+  clearMarks();
+  if (!direct) return change(tilesOf({ ...EMPTY, map: search.map, k: search.k }, name));
+  await show();
+  say(`Saved: ${name} has ${countsOf(saved)}.`);
 }
 
 /** Whether something new is known of an example. */
@@ -167,7 +201,7 @@ async function take(files, more) {
       examples.push(example);
       embedded = ms.decode + ms.encode;
     }
-    const rest = more ? search : { ...search, like: [], unlike: [] };
+    const rest = more ? search : { ...search, like: [], unlike: [], collection: "", marks: false };
     change(refined({ ...rest, seed: 0 }, examples, []));
   } catch (error) {
     say("");
@@ -192,7 +226,12 @@ function goTo(id) {
 }
 
 receivePictures(take, (fragment) => (location.hash = fragment));
-listenForMarks((right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)));
+listenForMarks({
+  again: (right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)),
+  save: keep,
+  canSave: () => Boolean(archive.info?.writable),
+  into: () => search.collection,
+});
 find("by-id").addEventListener("submit", async (event) => {
   event.preventDefault();
   const id = find("id").value.trim();
@@ -215,7 +254,7 @@ listenForKeys({
   g: () => (find("lists").querySelector('.tile a[tabindex="0"]') ?? find("found")).focus(),
   y: (tile) => tile?.querySelector(".right").click(),
   n: (tile) => tile?.querySelector(".wrong").click(),
-  s: () => find("again")?.click(),
+  s: () => (find("again") ?? find("save"))?.click(),
   m: () => find("map-toggle")?.click(),
   l: copyLink,
   Escape: clearFailure,
@@ -227,5 +266,5 @@ addEventListener("hashchange", () => {
     for (const part of [document.documentElement, document.querySelector("aside")]) part.scrollTop = 0;
   show();
 });
-if (matchMedia("(width < 56rem)").matches) find("filters").open = false;
+if (matchMedia("(width < 56rem)").matches) find("filters").open = find("collections").open = false;
 show();

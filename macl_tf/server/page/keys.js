@@ -7,7 +7,7 @@ export const SHORTCUTS = [
   ["Enter", "search from the tile"],
   ["y", "the tile is right"],
   ["n", "the tile is wrong"],
-  ["s", "search again with the marks"],
+  ["s", "search again with the marks, or save them to the open collection"],
   ["g", "go to the results"],
   ["u", "choose a picture"],
   ["/", "find a label or an id"],

@@ -2,6 +2,8 @@
 //
 //   #like=ship01.jpg&unlike=dock7.jpg&any_of=ship&any_of=dock&none_of=cars&since=2020-01-01&bbox=5,45,10,50&k=48&map
 //
+// collection=<name> searches from the tiles of a collection, and with marks it shows these.
+//
 // Ids and labels are whole, whatever they hold: each stands in a part of its own.
 //
 // A picture that was dropped stands in it as its embedding and a tiny JPEG: picture=<encoder>~<vector>~<JPEG>, both of
@@ -17,6 +19,8 @@ export const EMPTY = Object.freeze({
   since: "",
   until: "",
   k: 24,
+  collection: "",
+  marks: false,
   index: null,
   versus: null,
   map: false,
@@ -44,6 +48,8 @@ export function toFragment(search) {
   for (const key of ["since", "until"]) if (search[key]) add(key, search[key]);
   for (const key of ["k", "seed"]) if (search[key] !== EMPTY[key]) add(key, String(search[key]));
   for (const key of ["index", "versus"]) if (search[key] !== null) add(key, String(search[key]));
+  if (search.collection) add("collection", search.collection);
+  if (search.collection && search.marks) parts.push("marks");
   if (search.map) parts.push("map");
   return `#${parts.join("&")}`;
 }
@@ -65,9 +71,14 @@ export function fromFragment(fragment) {
   search.k = whole(given.get("k"), 1) ?? EMPTY.k;
   search.seed = whole(given.get("seed"), 0) ?? EMPTY.seed;
   for (const key of ["index", "versus"]) search[key] = whole(given.get(key), 0);
+  search.collection = given.get("collection") ?? "";
+  search.marks = search.collection !== "" && given.has("marks");
   search.map = given.has("map");
   return search;
 }
+
+/** Whether there is something that results are like: examples, or a collection, unless its own tiles are shown. */
+export const asks = (search) => search.like.length > 0 || (search.collection !== "" && !search.marks);
 
 export function hasFilter(search) {
   return FILTER.some((key) => search[key]?.length);
@@ -79,13 +90,20 @@ export const withoutFilter = (search) => ({
 });
 
 /** The same filter and view with one example instead of all others: what a click on a tile asks for. */
-export const only = (search, example) => ({ ...search, like: [example], unlike: [] });
+export const only = (search, example) => ({
+  ...search,
+  like: [example],
+  unlike: [],
+  collection: "",
+  marks: false,
+});
 
 /** Examples with more of them; who is now right is no longer wrong, and the other way round. */
 export function refined(search, right, wrong) {
   const keys = new Set([...right, ...wrong].map(keyOf));
   const rest = (examples) => examples.filter((example) => !keys.has(keyOf(example)));
-  return { ...search, like: [...rest(search.like), ...right], unlike: [...rest(search.unlike), ...wrong] };
+  const examples = { like: [...rest(search.like), ...right], unlike: [...rest(search.unlike), ...wrong] };
+  return { ...search, ...examples, marks: false };
 }
 
 export function encodeVector(values) {

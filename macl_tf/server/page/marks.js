@@ -1,21 +1,32 @@
-// Tiles marked as right or wrong, until the next search takes them up.
+// Tiles marked as right or wrong, until the next search takes them up or a collection keeps them.
 
 import { element, find } from "./element.js";
 import { showMark } from "./results.js";
 
-export const marks = new Map(); // id to {tile, how}
-let again = () => {};
+const marks = new Map(); // id to {tile, how}: "right", "wrong", or "none" where what was kept is taken back
+let kept = new Map(); // id to "right" or "wrong": of tiles that are shown as those of a collection
+let bar = {};
 
-/** `search(right, wrong)` is called with examples when the marks are to be searched with. */
-export function listenForMarks(search) {
-  const those = (how) => [...marks.values()].filter((entry) => entry.how === how).map(({ tile }) => ({ id: tile.id }));
-  again = () => search(those("right"), those("wrong"));
+/**
+ * What the bar below offers. `again(right, wrong)` is called with examples when the marks are to be searched with,
+ * `save(said)` with lists of ids, right, wrong and neither, when they are to be kept. `canSave()` is whether they can
+ * be, `into()` the name of the collection that is open, or "".
+ */
+export function listenForMarks(offers) {
+  bar = offers;
+}
+
+/** Whether a tile is marked "right" or "wrong", or neither. */
+export function howOf(id) {
+  const how = marks.get(id)?.how ?? kept.get(id);
+  return how === "none" ? undefined : how;
 }
 
 /** Marks a tile "right" or "wrong"; the same mark twice takes it back. */
 export function mark(tile, how) {
-  if (marks.get(tile.id)?.how === how) marks.delete(tile.id);
-  else marks.set(tile.id, { tile, how });
+  const next = howOf(tile.id) === how ? "none" : how;
+  if (next === (kept.get(tile.id) ?? "none")) marks.delete(tile.id);
+  else marks.set(tile.id, { tile, how: next });
   show();
 }
 
@@ -24,18 +35,47 @@ export function clearMarks() {
   show();
 }
 
+/** Tiles of a collection, whose marks are kept already; none where others are shown. */
+export function setKept(entries) {
+  kept = new Map(entries);
+}
+
+/** More of them. */
+export function addKept(entries) {
+  for (const [id, how] of entries) kept.set(id, how);
+}
+
+const ids = (how) => [...marks.values()].filter((entry) => entry.how === how).map(({ tile }) => tile.id);
+
+/** What is marked and not kept yet: lists of ids. */
+export const said = () => ({ right: ids("right"), wrong: ids("wrong"), neither: ids("none") });
+
 function show() {
-  for (const node of document.querySelectorAll(".tile")) showMark(node, marks.get(node.dataset.id)?.how);
-  const bar = find("marks");
-  bar.hidden = !marks.size;
-  const number = (how) => [...marks.values()].filter((entry) => entry.how === how).length;
-  const said = ["right", "wrong"]
-    .filter(number)
-    .map((how) => `${number(how)} ${how}`)
-    .join(", ");
-  bar.replaceChildren(
-    element("p", { role: "status" }, said),
-    element("button", { type: "button", id: "again", class: "primary", onclick: () => again() }, "Search again"),
+  for (const node of document.querySelectorAll(".tile")) showMark(node, howOf(node.dataset.id));
+  const node = find("marks");
+  node.hidden = !marks.size;
+  const { right, wrong, neither } = said();
+  const words = [
+    [right, "right"],
+    [wrong, "wrong"],
+    [neither, "taken back"],
+  ];
+  const text = words.filter(([some]) => some.length).map(([some, word]) => `${some.length} ${word}`);
+  const into = bar.canSave?.() ? bar.into() : "";
+  const examples = (some) => some.map((id) => ({ id }));
+  const again = element(
+    "button",
+    { type: "button", id: "again", class: "primary", onclick: () => bar.again(examples(right), examples(wrong)) },
+    "Search again",
+  );
+  const save = element(
+    "button",
+    { type: "button", id: "save", class: into ? "primary" : undefined, onclick: () => bar.save(said()) },
+    into ? element("span", {}, "Save to ", element("bdi", {}, into)) : "Save…",
+  );
+  node.replaceChildren(
+    element("p", { role: "status" }, text.join(", ")),
+    ...(into ? [save] : [again, ...(bar.canSave?.() ? [save] : [])]),
     element("button", { type: "button", onclick: clearMarks }, "Clear"),
   );
 }

@@ -1,18 +1,25 @@
 // The examples that results should and should not be like.
 
 import { showPicture } from "./api.js";
+import { countsOf, tilesOf } from "./collections.js";
 import { element, find, wholeName } from "./element.js";
-import { keyOf, pictureSource } from "./link.js";
+import { keyOf, pictureSource, toFragment } from "./link.js";
 import { previewOf } from "./searching.js";
 
-/** Shows the examples of a search. `tiles` maps ids to what is known of them; `change` takes the next search. */
-export function showQuery(search, tiles, change) {
+/**
+ * Shows the examples of a search. `tiles` maps ids to what is known of them; `change` takes the next search, `save` asks
+ * for a collection that keeps them, and is null where nothing can be written.
+ */
+export function showQuery(search, tiles, change, archive, save) {
   const without = (key, example) => ({
     ...search,
     [key]: search[key].filter((other) => keyOf(other) !== keyOf(example)),
   });
-  const none = () => change({ ...search, like: [], unlike: [] });
+  const none = () => change({ ...search, like: [], unlike: [], collection: "", marks: false });
   const anew = element("button", { type: "button", class: "plain", onclick: none }, "Begin anew");
+  const ids = [...search.like, ...search.unlike].filter(({ id }) => id !== undefined);
+  const keep = element("button", { type: "button", class: "plain", onclick: save }, "Save…");
+  const buttons = element("div", { class: "row" }, save && ids.length > 1 ? keep : null, anew);
   const row = (key, title, kind) => {
     if (!search[key].length) return [];
     const entries = search[key].map((example) => {
@@ -33,15 +40,34 @@ export function showQuery(search, tiles, change) {
         ),
       );
     });
-    const head = element("div", { class: "head" }, element("h3", {}, title), key === "like" ? anew : null);
+    const head = element("div", { class: "head" }, element("h3", {}, title), key === "like" ? buttons : null);
     return [head, element("ul", { class: "examples" }, entries)];
   };
   find("examples").replaceChildren(
+    ...(search.collection ? [collectionRow(search, archive, change, none)] : []),
     ...row("like", search.unlike.length ? "✓ Like" : "Like", "right"),
     ...row("unlike", "✕ Not like", "wrong"),
   );
-  find("add").hidden = !search.like.length;
+  find("add").hidden = !search.like.length && !search.collection;
   find("choose").textContent = search.like.length ? "New picture" : "Choose a picture";
+}
+
+/** The collection that is open: its name leads to its tiles. */
+function collectionRow(search, archive, change, close) {
+  const { collection: name } = search;
+  const known = archive.collections.find((one) => one.name === name);
+  return element(
+    "div",
+    { class: "collection" },
+    element(
+      "div",
+      {},
+      element("h3", {}, search.marks ? "Collection" : "Like the collection"),
+      element("a", { href: toFragment(tilesOf(search, name)) }, element("bdi", {}, name)),
+      known ? element("p", { class: "quiet" }, countsOf(known)) : null,
+    ),
+    element("button", { type: "button", "aria-label": `Close ${name}`, onclick: close }, "✕"),
+  );
 }
 
 function picture(example, tiles) {

@@ -6,9 +6,9 @@ import { element, shortName, wholeName } from "./element.js";
 /**
  * One list of tiles.
  *
- * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; marks: Map of id to {tile, how}; mark(tile, how), how
- * being "right" or "wrong"; scored: whether scores mean something; looked(id or null): a tile is pointed at; archive: its
- * name.
+ * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong" or undefined; mark(tile,
+ * how), how being one of these; scored: whether scores mean something; looked(id or null): a tile is pointed at;
+ * archive: its name.
  */
 export function resultList(name, context) {
   const list = element("ol", { class: "tiles", "aria-label": name });
@@ -27,7 +27,7 @@ export function resultList(name, context) {
 }
 
 function card(tile, context) {
-  const { marks, rare, queryLabels } = context;
+  const { howOf, rare, queryLabels } = context;
   const shared = new Set([...(tile.shared ?? []), ...tile.labels.filter((label) => queryLabels.has(label))]);
   const weight = (label) => 2 * !shared.has(label) + !rare.has(label);
   const labels = [...tile.labels].sort((a, b) => weight(a) - weight(b));
@@ -81,7 +81,7 @@ function card(tile, context) {
   ]) {
     node.addEventListener(event, () => context.looked(id));
   }
-  showMark(node, marks.get(tile.id)?.how);
+  showMark(node, howOf(tile.id));
   return node;
 
   function judge(how, text) {
@@ -140,9 +140,13 @@ function score(tile) {
   );
 }
 
-/** Date and source; not the source that all tiles of the archive have. */
+/** Date and source, or in a collection who marked it and when; not the source that all tiles of the archive have. */
 function about(tile, archive) {
-  const facts = [tile.date, tile.source === archive ? "" : tile.source].filter(Boolean).join(" · ");
+  const { marked } = tile;
+  const known = marked
+    ? [[marked.by ?? "?", marked.at.slice(0, 10)].join(", "), tile.gone && "not in the index now"]
+    : [tile.date, tile.source === archive ? "" : tile.source];
+  const facts = known.filter(Boolean).join(" · ");
   return facts ? element("p", { class: "facts" }, facts) : null;
 }
 

@@ -1,7 +1,7 @@
 // From a search, as the link says it, to answers of the server, for any version of the index.
 
 import * as api from "./api.js";
-import { FILTER, base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
+import { FILTER, asks, base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
 
 const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
 
@@ -40,16 +40,26 @@ export async function embed(file, version, archive, drawing) {
 export async function searchFor(search, version, archive, offset, signal) {
   const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
   const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
+  if (search.marks) return tilesOfCollection(search, offset, signal);
   const anywhere = { vector: randomVector(archive.info.model.dim, search.seed) };
   const query = {
-    positive: positive.length ? positive : [anywhere],
-    negative: positive.length ? negative : [],
+    positive: asks(search) ? positive : [anywhere],
+    negative: asks(search) ? negative : [],
+    ...(search.collection ? { collection: search.collection } : {}),
     k: Math.min(search.k, archive.info.limits.k),
     offset,
     filter: conditions(search),
     index: version,
   };
   return api.search(query, signal);
+}
+
+/** One page of a collection's tiles, the last marked first; each says how it is `marked`. */
+async function tilesOfCollection(search, offset, signal) {
+  const found = await api.marksOf(search.collection, offset, Math.min(search.k, 1000), signal);
+  const unknown = (id) => ({ id, labels: [], thumbnail: null, gone: true });
+  const tile = ({ id, item, ...marked }) => ({ ...(item ?? unknown(id)), marked });
+  return { ...found, results: found.marks.map(tile) };
 }
 
 /** Tiles to begin with: one for each label, the rarest first. Nothing is known about the archive but this. */

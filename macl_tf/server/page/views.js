@@ -1,16 +1,20 @@
 // How results are shown: map, number, versions, and the theme of the page.
 
 import { element, find } from "./element.js";
-import { hasFilter } from "./link.js";
+import { asks, hasFilter } from "./link.js";
 
 const NUMBERS = [12, 24, 48, 96];
 
 export function showViews(search, archive, change) {
   const { info } = archive;
-  const searching = search.like.length > 0;
+  const searching = asks(search);
   const focused = document.activeElement?.id;
   const parts = [];
-  if (!searching) {
+  if (search.marks) {
+    const like = () => change({ ...search, marks: false });
+    const attributes = { type: "button", id: "like-these", class: "primary", onclick: like };
+    parts.push(element("button", attributes, "Find more like these"));
+  } else if (!searching) {
     parts.push(
       element(
         "button",
@@ -33,7 +37,7 @@ export function showViews(search, archive, change) {
       ),
     );
   }
-  if (searching || hasFilter(search)) {
+  if (searching || search.marks || hasFilter(search)) {
     const number = Math.min(search.k, info.limits.k);
     const numbers = [...new Set([...NUMBERS, number])]
       .filter((some) => some <= info.limits.k)

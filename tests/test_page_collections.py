@@ -1,0 +1,181 @@
+"""Collections on the page of the service: marks that are saved, opened again, downloaded and made a label."""
+
+import csv
+import json
+
+import pytest
+
+from macl_tf.index.index import Index
+from macl_tf.server.auth import Access
+from macl_tf.teaching.collections import Collections
+from tests.browser import until
+from tests.serving_process import TOKEN, Client, make_served, name_of, running
+from tests.test_server_page import FIRST, HOSTILE, api, browser, moved, open_page, served, settled, shown
+
+__all__ = ["api", "browser", "open_page", "served"]
+pytestmark = pytest.mark.slow
+NAME = "harbors & “docks” <b>#1?"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_served(tmp_path / "served")
+
+
+@pytest.fixture
+def own(folder):
+    with running(folder) as url, Client(url, folder, trust_env=False) as client:
+        yield client
+
+
+def judge(page, place, how):
+    page.locator(".tile").nth(place).get_by_role("button", name=how).click()
+
+
+def press(page, name):
+    page.locator("dialog[open]").get_by_role("button", name=name, exact=True).click()
+
+
+def give_token(page):
+    page.wait_for_selector("#token-dialog[open]")
+    page.fill("#token", TOKEN)
+    page.get_by_role("button", name="Continue").click()
+
+
+def test_marks_are_saved_and_opened_again_and_changed(open_page, own, folder):
+    page = open_page(FIRST, own)
+    assert page.locator("#collections").is_hidden()
+    before = shown(page)
+    judge(page, 0, "Right"), judge(page, 1, "Wrong"), judge(page, 2, "Right")
+    page.click("#save")
+    page.fill("#collection-name", f"  {NAME} ")
+    page.fill("#author", "Ada")
+    assert "2 right, 1 wrong" in page.inner_text("dialog[open]")
+    assert "with the tiles of the query: 1 right, 0 wrong" in page.inner_text("dialog[open]")
+    moved(page, lambda: (press(page, "Save"), give_token(page)))
+    saved = Collections(folder).get(NAME)
+    assert {*saved.right} == {name_of(0), before[0], before[2]} and saved.wrong == (before[1],)
+    assert {mark.by for mark in saved.marks} == {"Ada"}
+    page.reload()
+    settled(page)
+    assert {*shown(page)} == {*saved.right, *saved.wrong} and page.inner_text("#found-title") == f"Marked in {NAME}"
+    marks = page.locator(".tile").evaluate_all(
+        "all => Object.fromEntries(all.map(t => [t.dataset.id, t.dataset.mark]))"
+    )
+    assert marks == {mark.id: mark.mark for mark in saved.marks}
+    assert f"Ada, {saved.changed[1][:10]}" in page.inner_text(".tile")
+    assert "3 right, 1 wrong" in page.inner_text("#examples") and "✓ 3 ✕ 1" in page.inner_text("#collections")
+    # What is pressed again is taken back; what was not saved can be left as it was.
+    place = shown(page).index(name_of(0))
+    judge(page, place, "Right")
+    assert "1 taken back" in page.inner_text("#marks")
+    judge(page, place, "Right")
+    assert page.locator("#marks").is_hidden()
+    judge(page, place, "Right"), judge(page, shown(page).index(before[1]), "Right")
+    page.click("#save")
+    until(page, "document.getElementById('status').textContent.startsWith('Saved: ')")
+    assert "has 3 right, 0 wrong" in page.inner_text("#status") and page.locator("#marks").is_hidden()
+    assert {*Collections(folder).get(NAME).right} == {before[0], before[1], before[2]} == {*shown(page)}
+    # A search from it goes on with the marks.
+    moved(page, lambda: page.click("#like-these"))
+    hits = [hit["id"] for hit in own.search(collection=NAME, k=24)["results"]]
+    assert shown(page) == hits and not {*hits} & {before[0], before[1], before[2]}
+    judge(page, 0, "Wrong")
+    page.keyboard.press("s")
+    until(page, "document.getElementById('status').textContent.includes('3 right, 1 wrong')")
+    assert Collections(folder).get(NAME).wrong == (hits[0],) and hits[0] not in shown(page)
+    assert shown(page) == [hit["id"] for hit in own.search(collection=NAME, k=24)["results"]]
+    moved(page, page.get_by_role("button", name=f"Close {NAME}").click)
+    assert page.evaluate("location.hash") in ("", "#")
+
+
+def test_the_tiles_of_a_query_are_saved_without_new_marks(open_page, own, folder):
+    page = open_page(f"{FIRST}&like={name_of(2)}&unlike={name_of(3)}".replace(" ", "%20"), own)
+    page.get_by_role("button", name="Save…").click()
+    page.fill("#collection-name", "two\tlines")
+    press(page, "Save")
+    give_token(page)
+    page.wait_for_selector("dialog[open] .notice")
+    assert "The name of a collection is printable" in page.inner_text("dialog[open]")
+    page.fill("#collection-name", "ships")
+    moved(page, lambda: press(page, "Save"))
+    assert Collections(folder).get("ships").right == (name_of(0), name_of(2))
+    assert Collections(folder).get("ships").wrong == (name_of(3),)
+
+
+def test_a_collection_is_downloaded_made_a_label_and_deleted(open_page, own, folder, tmp_path):
+    Collections(folder).mark(NAME, right=[name_of(1), name_of(2)], wrong=[name_of(5)], by="Ada")
+    page = open_page("", own)
+    page.evaluate("sessionStorage.setItem('macl-token', '" + TOKEN + "')")
+    moved(page, page.get_by_role("link", name=NAME).click)
+    for kind, suffix in (("CSV", "csv"), ("GeoJSON", "geojson"), ("GeoParquet", "parquet")):
+        with page.expect_download() as download:
+            page.locator("#collections").get_by_role("button", name=kind).click()
+        download.value.save_as(tmp_path / suffix)
+        assert download.value.suggested_filename.endswith(f".{suffix}")
+    with (tmp_path / "csv").open(encoding="utf-8", newline="") as file:
+        assert [row["mark"] for row in csv.DictReader(file)] == ["right", "right", "wrong"]
+    assert len(json.loads((tmp_path / "geojson").read_text(encoding="utf-8"))["features"]) == 3
+    page.get_by_role("button", name="Make it a label…").click()
+    assert page.input_value("#label-name") == NAME
+    page.fill("#label-name", "docks")
+    press(page, "Make it a label")
+    page.wait_for_selector("dialog[open] .notice")
+    assert "Did you mean dock? If it is new, press again." in page.inner_text("dialog[open]")
+    press(page, "Make it a label")
+    until(page, "document.getElementById('status').textContent.includes('got the label docks')")
+    assert Index.open(folder / "index").describe(name_of(1))["labels"][-1] == "docks"
+    moved(page, lambda: page.click("#like-these"))
+    assert page.locator('[data-label="docks"] .count').inner_text() == "2"
+    page.get_by_role("button", name="Delete…").click()
+    press(page, "Cancel")
+    assert Collections(folder).get(NAME).right
+    page.get_by_role("button", name="Delete…").click()
+    moved(page, lambda: press(page, "Delete"))
+    assert Collections(folder).all() == [] and page.locator("#collections").is_hidden()
+
+
+def test_without_a_token_collections_are_looked_at_only(open_page, folder):
+    Collections(folder).mark(HOSTILE, right=[name_of(1), "gone/away.png"], wrong=[name_of(4)])
+    with running(folder, access=Access()) as url, Client(url, folder, trust_env=False) as client:
+        page = open_page("", client)
+        moved(page, page.get_by_role("link", name=HOSTILE).click)
+        assert {*shown(page)} == {name_of(1), "gone/away.png", name_of(4)}
+        gone = page.locator(".tile[data-id='gone/away.png']")
+        assert "not in the index now" in gone.inner_text() and gone.get_attribute("data-mark") == "right"
+        judge(page, 0, "Wrong")
+        assert page.locator("#save").count() == 0 and page.get_by_text("Make it a label").count() == 0
+        moved(page, lambda: page.click("#map-toggle"))
+        assert page.locator("#map").is_visible() and len(shown(page)) == 3
+        moved(page, lambda: page.click("#like-these"))
+        assert shown(page) and name_of(1) not in shown(page)
+
+
+def test_a_collection_that_is_gone_or_cannot_be_read_is_told_and_all_else_goes_on(open_page, own, folder):
+    page = open_page("#collection=nothing", own)
+    assert "A collection must be there" in page.inner_text("#notice")
+    (folder / "collections.sqlite").write_bytes(b"junk")
+    page = open_page(FIRST, own)
+    assert shown(page) and page.locator("#collections").is_hidden()
+    page = open_page("#collection=nothing", own)
+    assert "collections of this server are damaged" in page.inner_text("#notice")
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_sticks_out(open_page, folder, width):
+    names = ["x" * 200, "long name of a collection " * 7 + "end", "ships"]
+    for name in names:
+        Collections(folder).mark(name, right=[name_of(1), name_of(2)], wrong=[name_of(4)])
+    with running(folder) as url, Client(url, folder, trust_env=False) as client:
+        for name in names:
+            page = open_page(
+                f"#collection={name}&marks".replace(" ", "%20"), client, viewport={"width": width, "height": 800}
+            )
+            page.evaluate("document.getElementById('collections').open = true")
+            judge(page, 0, "Right")
+            out = page.evaluate(
+                f"""[...document.querySelectorAll('main *, aside *, #marks, #marks *')]
+                .filter((node) => node.checkVisibility() && !node.closest('.unseen'))
+                .filter((node) => node.getBoundingClientRect().right > {width}).map((node) => node.outerHTML)"""
+            )
+            assert out == [] and page.evaluate("document.documentElement.scrollWidth") <= width
