@@ -265,6 +265,7 @@ VECTOR = {"vector": [1.0] * DIM}
         ({"positive": [VECTOR], "k": 1.5}, 422, "k: "),
         ({"positive": [VECTOR], "offset": -1}, 422, "offset: "),
         ({"positive": [VECTOR], "offset": 10_001}, 422, "offset: "),
+        ({"positive": [{"features": [1e300]}]}, 422, "features are for an index of vectors from elsewhere"),
         ({"positive": [VECTOR], "index": 9}, 404, "index must be one of 1"),
         ({"positive": [VECTOR], "index": 10**40}, 404, "index must be one of 1"),
         ({"positive": [VECTOR], "format": "xml"}, 422, "format: "),

@@ -170,6 +170,7 @@ class WrittenAnswer(Versions):
     """An upsert that is on disk."""
 
     id: str
+    new_labels: list[str] = Field(description="Labels of the tile that the index did not have.")
 
 
 class DeletedAnswer(Versions):

@@ -96,7 +96,7 @@ class Service:
 
         `read` gives the file as it was sent. It may lie on disk: it is read when its turn comes. `id_` is made of the
         SHA-256 of the file by default. `given` are labels, dates, bboxes, splits and sources, as far as given, of one
-        tile each; see `SearchEngine.upsert`.
+        tile each, and new_labels; see `SearchEngine.upsert`.
         """
         with self._admitted():
             for _ in range(3):
@@ -105,7 +105,8 @@ class Service:
                     return await self._upsert(state, read, id_, given)
                 except ValueError:  # another process has just published an index of another encoder, or other labels
                     await self._catch_up()
-                    if self.versions.newest.snapshot.uuid == state.snapshot.uuid:
+                    before, now = state.snapshot, self.versions.newest.snapshot
+                    if (now.uuid, now.label_names) == (before.uuid, before.label_names):
                         raise
         raise overloaded()
 
@@ -118,13 +119,15 @@ class Service:
         def describe() -> tuple[str, Items, dict[str, list[bool]]]:
             data = read()
             name = id_ or f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
-            with refusing({key: values[0] for key, values in given.items()}):
+            with refusing({key: values[0] for key, values in given.items() if values}):
                 return name, *items_of([data], [name], snapshot.label_names, **given)
 
         name, items, missing = await self._run(self._decoding, describe)
-        known = {"encoder": state.made_with, "missing": missing}
+        new = [label for label in items.label_names if label not in snapshot.label_names]
+        known: dict[str, Any] = {"encoder": state.made_with, "missing": missing, "new_labels": new}
+        known["meant"] = given.get("new_labels", ())
         after, _ = await self._write(lambda index: index.upsert(items, vector[None], [small or None], **known))
-        return {"id": name, **after.versions}
+        return {"id": name, "new_labels": new, **after.versions}
 
     async def delete(self, id_: str) -> dict[str, Any]:
         """Takes a tile away; when it returns, that is on disk."""
