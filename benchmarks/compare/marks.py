@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from benchmarks import command
 from benchmarks.tables import markdown, number
-from macl_tf.search.direction import BACKGROUND, classifier, direction, rocchio, unit
+from macl_tf.search.direction import classifier, direction, rocchio, unit
 
 MARKS, DRAWS = (1, 2, 5, 10, 20, 50), 5
 SHARE = {"ucm": 0.1, "dubai": 0.55}  # of the tiles, that hold a label which is asked for
+BACKGROUND = 300  # tiles that nobody marked, for what is usual, as the search takes them
 LEFT = 20  # tiles with the label that are not marked, at least
 Floats = NDArray[np.float64]
 Way = Callable[[Floats, Floats, Floats], Floats]  # right, wrong and unmarked rows to a direction

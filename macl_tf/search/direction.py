@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
-BACKGROUND = 300  # tiles of the index, drawn at random, that stand for what is usual
 _STRENGTH = 0.3  # 1 / weight of the square of the classifier's norm, beside the mean loss times the number of rows
-_MOST = 2000  # rows of each side that the classifier sees: it solves a system of so many
+MOST = 600  # rows of each side that the classifier sees, drawn at random: it solves systems of so many
 
 Floats = NDArray[np.float64]
 
@@ -30,11 +29,9 @@ def classifier(positive: Floats, others: Floats, strength: float = _STRENGTH) ->
     where both sides weigh the same, c_i = n / 2P or n / 2N of n = P + N rows. By Newton's method in the span of the
     rows: n x n systems, whatever D.
     """
-    rng = np.random.default_rng(0)
-    sides = [rows if len(rows) <= _MOST else rows[rng.choice(len(rows), _MOST, False)] for rows in (positive, others)]
-    rows = np.concatenate(sides)
-    target = np.repeat([1.0, 0.0], [len(side) for side in sides])
-    weight = strength * len(rows) / 2 / np.repeat([len(side) for side in sides], [len(side) for side in sides])
+    rows, sizes = np.concatenate([positive, others]), [len(positive), len(others)]
+    target = np.repeat([1.0, 0.0], sizes)
+    weight = strength * len(rows) / 2 / np.repeat(sizes, sizes)
     gram, ones = rows @ rows.T, np.ones(len(rows))
     score, a = np.zeros(len(rows)), np.zeros(len(rows))
     for _ in range(50):
@@ -59,10 +56,13 @@ def direction(positive: Floats, negative: Floats, background: Floats) -> Floats:
     Args:
         positive: (P, D) unit rows, P >= 1.
         negative: (N, D) unit rows, N >= 0.
-        background: (R, D) unit rows of tiles that nobody marked, R >= 0: they count as wrong.
+        background: (R, D) unit rows of tiles that nobody marked, R >= 0, for what is usual: they count as wrong.
     """
-    near = rocchio(positive, negative)
-    others = np.concatenate([negative, background])
+    return beside_classifier(rocchio(positive, negative), positive, np.concatenate([negative, background]))
+
+
+def beside_classifier(near: Floats, positive: Floats, others: Floats) -> Floats:
+    """A unit direction and the classifier's, half each; the direction alone where there are no others."""
     return unit(near + classifier(positive, others)) if len(others) else near
 
 
