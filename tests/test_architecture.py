@@ -59,7 +59,7 @@ ONLY = {
         "tiling/geoparquet.py",
     },
     "scann": {"index/searchers/scann.py"},
-    "fastapi": {"server/app.py", "server/errors.py", "server/routes.py"},
+    "fastapi": {"server/app.py", "server/errors.py", "server/routes.py", "server/collection_routes.py"},
     "starlette": {"server/errors.py", "server/guard.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},
     "uvicorn": {"server/server.py"},

@@ -33,7 +33,7 @@ def served(tmp_path):
     corners = np.stack([west, south, west + 1, south, west + 1, south + 1, west, south + 1], axis=1).reshape(-1, 4, 2)
     corners[:, :, 0] -= 360 * (corners[:, :, 0] > 180)
     corners[3:5] = np.nan
-    items = Items.of(("sea", "dock"), IDS, [[1, 0]] * len(IDS), footprints=corners)
+    items = Items.of(("sea", "dock"), IDS, [[1, 0]] * len(IDS), footprints=corners, paths=["/home/me"] * len(IDS))
     build_index(
         tmp_path / "index", items, generator.normal(size=(len(IDS), DIM)), info={"encoder": None}, progress=False
     )
@@ -330,6 +330,7 @@ def test_exports_say_where_tiles_lie(ships, index, tmp_path):
         rows = list(csv.DictReader(file))
     features = json.loads((tmp_path / "f.geojson").read_text(encoding="utf-8"))["features"]
     items = read_parquet(tmp_path / "f.parquet").items
+    assert not any(items.paths), "of the machine nothing is told"
     assert list(items.ids) == [row["id"] for row in rows] == [feature["id"] for feature in features]
     for number, mark in enumerate(ships.marks):
         known = number not in (3, 4, 8)
@@ -378,6 +379,7 @@ def test_lists_and_tables_of_others_are_read(tmp_path, text, marks):
         (b"name,mark\na,right\n", r"has the column id"),
         (b'id\n"a\n', r"is CSV throughout"),
         (b"\xff\xfe", r"as UTF-8"),
+        (b"a\nb\0c\n", r"line 2: a file of a collection is CSV"),
         (b"{", r"a FeatureCollection"),
         (b'{"features": [{}]}', r"feature 1: each row has an id"),
         (b"PAR1junk", r"a Parquet file is whole"),

@@ -107,19 +107,19 @@ def test_every_other_command_names_what_exists():
 
 
 def test_requests_are_what_the_server_takes():
-    from macl_tf.server.schemas import Query
+    from macl_tf.server.schemas import Marks, Query
 
     bodies = [
-        word.removeprefix("query=")
+        (word.removeprefix("query="), Marks if words[-1].endswith("/marks") else Query)
         for _, words in ALL_COMMANDS
         if words[0] == "curl"
         for word in words
         if word.startswith(("{", "query={"))
     ]
-    bodies = [body for body in bodies if "instances" not in body]  # TensorFlow Serving's
-    assert len(bodies) >= 4
-    for body in bodies:
-        Query.model_validate_json(body)
+    bodies = [(body, kind) for body, kind in bodies if "instances" not in body]  # TensorFlow Serving's
+    assert len(bodies) >= 6
+    for body, kind in bodies:
+        kind.model_validate_json(body)
     conditions = dict(re.findall(r'`"(\w+)": (.+?)`', PAGES["docs/filters.md"].replace(', "until"', '`, `"until"')))
     assert conditions.keys() == set(Query.model_fields["filter"].annotation.model_fields)
     for name, value in conditions.items():

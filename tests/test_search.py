@@ -292,7 +292,7 @@ def test_an_upsert_reads_date_and_place_and_keeps_what_is_not_given_anew(served,
         ({"bboxes": [(0, 1, 2)]}, r"a box must be west, south, east, north .* got 0,1,2\."),
         ({"bboxes": [(0, 1, 190, 2)]}, r"longitudes in .* got 0,1,190,2\."),
         ({"splits": ["train", "test"]}, "splits must have one entry for each of the 1 pictures, got 2"),
-        ({"labels": [["sae"]]}, "'sae'"),
+        ({"labels": [["snad"]]}, "'snad'"),
     ],
 )
 def test_facts_that_cannot_be_change_nothing(served, archive, given, words):

@@ -240,6 +240,11 @@ def test_the_description_names_every_route(client):
         "/api/v1/search/image": {"post"},
         "/api/v1/items": {"get", "put", "delete"},
         "/api/v1/thumbnail": {"get"},
+        "/api/v1/collections": {"get", "delete"},
+        "/api/v1/collections/marks": {"get", "post"},
+        "/api/v1/collections/rename": {"post"},
+        "/api/v1/collections/label": {"post"},
+        "/api/v1/collections/file": {"get", "post"},
     }
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
+from macl_tf.server.collection_routes import add_collections
 from macl_tf.server.errors import SEE, WORDS, invalid_input
 from macl_tf.server.service import Service
 from macl_tf.server.versions import State
@@ -143,6 +144,7 @@ def api(service: Service, access: Access) -> APIRouter:
         """Takes a tile away. That is on disk when this returns."""
         return _json(await service.delete(id_))
 
+    add_collections(router, service, reads, bearer)
     return router
 
 

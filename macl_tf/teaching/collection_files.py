@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def _write_geoparquet(collection: Collection, path: str | os.PathLike[str], snap
     from macl_tf.index.parquet import write_parquet
 
     items = snapshot.items_of([mark.id for mark in collection.marks])
+    items = replace(items, paths=np.full(len(items), "", object))  # where they lie on a disk is nobody else's business
     texts = {name: [getattr(mark, name) for mark in collection.marks] for name in _COLUMNS[1:]}
     write_parquet(path, items, texts=texts)
 
@@ -167,7 +168,10 @@ def _text_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     if any(mark in head for mark in ",;\t") and {"mark", *MARKS} & set(head.lower().replace(";", ",").split(",")):
         raise QueryError("a table of a collection has the column id", head, "Name it so in the first line.")
     lines = [(f"line {number}", line.strip("\r")) for number, line in enumerate(text.split("\n"), start=1)]
-    return [(where, {"id": line}) for where, line in lines if line.strip()]
+    lines = [(where, line) for where, line in lines if line.strip()]
+    if junk := [(where, line) for where, line in lines if not line.isprintable()]:
+        raise QueryError(f"{junk[0][0]}: {_LIST}, which is printable", junk[0][1], "Export the file as one of these.")
+    return [(where, {"id": line}) for where, line in lines]
 
 
 def _csv_rows(text: str, delimiter: str) -> list[tuple[str, dict[str, str]]]:
