@@ -83,9 +83,10 @@ def test_every_command_is_one_that_macl_takes():
             assert not [word for word in rest if word.startswith("-")], (page, words)
             if getattr(options, "set", None):
                 sets = [each for each in options.set if "N" not in each.partition("=")[2]]
-                load_settings(None, sets, **({"dataset": options.dataset} if options.dataset else {}))
+                dataset = options.dataset or ("folder" if options.command == "inspect" else None)
+                load_settings(None, sets, **({"dataset": dataset} if dataset else {}))
             checked.add(options.command)
-    commands = "tile inspect train evaluate export embed index search upsert delete serve"
+    commands = "tile inspect train evaluate export embed index search upsert delete collections serve"
     assert checked == set(commands.split())
 
 
@@ -106,19 +107,19 @@ def test_every_other_command_names_what_exists():
 
 
 def test_requests_are_what_the_server_takes():
-    from macl_tf.server.schemas import Query
+    from macl_tf.server.schemas import Marks, Query
 
     bodies = [
-        word.removeprefix("query=")
+        (word.removeprefix("query="), Marks if words[-1].endswith("/marks") else Query)
         for _, words in ALL_COMMANDS
         if words[0] == "curl"
         for word in words
         if word.startswith(("{", "query={"))
     ]
-    bodies = [body for body in bodies if "instances" not in body]  # TensorFlow Serving's
-    assert len(bodies) >= 4
-    for body in bodies:
-        Query.model_validate_json(body)
+    bodies = [(body, kind) for body, kind in bodies if "instances" not in body]  # TensorFlow Serving's
+    assert len(bodies) >= 6
+    for body, kind in bodies:
+        kind.model_validate_json(body)
     conditions = dict(re.findall(r'`"(\w+)": (.+?)`', PAGES["docs/filters.md"].replace(', "until"', '`, `"until"')))
     assert conditions.keys() == set(Query.model_fields["filter"].annotation.model_fields)
     for name, value in conditions.items():
@@ -221,11 +222,21 @@ def test_the_site_lists_every_page():
     assert sorted(listed) == sorted(page for page in PAGES if page.startswith("docs/"))
 
 
-def made_pages():
-    specification = importlib.util.spec_from_file_location("pages", ROOT / "docs" / "pages.py")
+def made_pages(name="pages"):
+    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def test_the_tutorial_from_scenes_has_a_script_for_its_commands_and_pictures():
+    """Nothing but that script runs the page's commands on the real scenes: what it reads and draws is what is shown."""
+    script, page = made_pages("scenes_tutorial"), PAGES["docs/tutorial_scenes.md"]
+    shown = [macl(words) for words in commands(page) if macl(words)]
+    assert list(script.commands()) == shown and {"tile", "inspect", "train", "export", "serve"} <= {w[0] for w in shown}
+    drawn = set(re.findall(r'keep\("\S+", "(\S+)"', (ROOT / "docs" / "scenes_tutorial.py").read_text(encoding="utf-8")))
+    assert drawn == set(re.findall(r"\]\((\S+\.jpg)\)", page)) and len(drawn) == 4
+    assert all((ROOT / "docs" / name).stat().st_size < 250_000 for name in drawn)
 
 
 def test_pages_made_from_the_code_are_fresh():

@@ -17,11 +17,15 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets.archives import Archive
+from macl_tf.datasets.folder import load_folder
 from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
+from macl_tf.tiling.options import Options
+from macl_tf.tiling.tile import tile as cut_into_tiles
 from tests.generated import photo, save
+from tests.scene_files import UTM, box, geojson, pixels, raster
 from tests.stub_encoder import SIZE, StubEncoder
 
 
@@ -290,6 +294,21 @@ def test_an_archive_can_be_embedded(tmp_path: Path) -> None:
     items, _, thumbnails = read_shards(tmp_path)
     assert items.ids.tolist() == ["a.png", "b.png"] and items.labels.tolist() == [[1, 0], [1, 1]]
     assert items.sources.tolist() == ["made", "made"] and thumbnails is None
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+@pytest.mark.parametrize("kind", ["tif", "jpg"])
+def test_tiles_of_a_scene_keep_their_places(tmp_path: Path, kind: str) -> None:
+    """By a run's archive as by its folder; those of pictures without a header stand in footprints.parquet alone."""
+    scene = raster(tmp_path / "s.tif", pixels())
+    box_around = geojson(tmp_path / "v.geojson", [(box(0, 0, 96, 64), {"kind": "sea"})], UTM)
+    cut = Options(size=32, label_column="kind", format=kind)
+    cut_into_tiles([scene], tmp_path / "A", cut, vectors=box_around, progress=False)
+    expected = np.array(load_folder(tmp_path / "A").places(np.arange(6)))
+    assert len(np.unique(expected[:, 0], axis=0)) == 6 and abs(expected[0, 0] - (15.0, 45.154)).max() < 0.01
+    for source in (ArchiveSource(load_folder(tmp_path / "A")), FolderSource(tmp_path / "A")):
+        embed_images(StubEncoder(), source, tmp_path / source.name, progress=False)
+        np.testing.assert_allclose(read_shards(tmp_path / source.name)[0].footprints, expected, atol=1e-9)
 
 
 def test_pictures_of_an_archive_that_changed_are_embedded_anew(tmp_path: Path) -> None:

@@ -220,6 +220,16 @@ def test_without_labels_and_with_other_bands(tmp_path: Path) -> None:
     assert "no labels: the tiles can be indexed and searched, not trained on" in found.warnings()
 
 
+def test_a_page_warns_only_where_something_was_found(tmp_path: Path) -> None:
+    images = [np.random.default_rng(n).integers(0, 255, (64, 64, 3)).astype(np.uint8) for n in range(12)]
+    for name, shown, warned in (("fine", images, False), ("copies", images[:11] + images[:1], True)):
+        names = tuple(f"{n:02}.png" for n in range(12))
+        archive = Archive(name, ("sea",), names, np.ones((12, 1)), lambda index, shown=shown: shown[index])
+        write_inspection(inspect_archive(archive, None, "not divided", progress=False), tmp_path / name)
+        page = (tmp_path / name / "index.html").read_text(encoding="utf-8")
+        assert ('<div class="look">' in page, "Nothing was found that deserves a look" in page) == (warned, not warned)
+
+
 def test_a_tile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     def read(index: int) -> np.ndarray:
         if index == 1:

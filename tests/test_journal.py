@@ -6,15 +6,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
 
+from macl_tf import sqlite_files
 from macl_tf.artifacts import ArtifactError
-from macl_tf.index import journal as journals
 from macl_tf.index.items import Items
 from macl_tf.index.journal import (
     Delete,
+    NewLabels,
+    Relabel,
     Upsert,
     append,
     begin,
@@ -67,7 +70,7 @@ def journal(tmp_path):
     """A journal of all changes."""
     path = journal_path(tmp_path, 3)
     for change, start, end in zip(CHANGES, ENDS, ENDS[1:], strict=False):
-        assert append(path, UUID, change, start) == end
+        assert append(path, UUID, [change], start) == end
     return path
 
 
@@ -87,19 +90,19 @@ def test_what_is_written_is_read(journal):
 
 def test_a_change_is_on_disk_before_it_is_acknowledged(journal, monkeypatch):
     """SIGKILL cannot show it: of a log that is written ahead, a commit is synced at FULL, and not at NORMAL."""
-    settings, closing = [], journals.closing
+    settings, closing = [], sqlite_files.closing
 
     def close(database):
         settings.extend(database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous"))
         return closing(database)
 
-    monkeypatch.setattr(journals, "closing", close)
-    append(journal, UUID, Delete(("z",)), ENDS[-1])
+    monkeypatch.setattr(sqlite_files, "closing", close)
+    append(journal, UUID, [Delete(("z",))], ENDS[-1])
     assert settings == ["wal", 2]
 
 
 def test_a_new_journal_is_on_disk_before_it_is_acknowledged(tmp_path, disk_order):
-    append(journal_path(tmp_path, 1), UUID, CHANGES[0], 0)
+    append(journal_path(tmp_path, 1), UUID, [CHANGES[0]], 0)
     assert disk_order == [("sync", "journal-1.new"), ("name", "journal-1.sqlite"), ("sync", tmp_path.name)]
 
 
@@ -108,9 +111,10 @@ def killed_at(path, end):
     script = """
 import os, signal, sqlite3, sys
 from pathlib import Path
+from macl_tf import sqlite_files
 from macl_tf.index import journal
 path, uuid, end, committed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1"
-database = journal._connected(path)
+database = sqlite_files.connected(path)
 database.execute("PRAGMA cache_size = 1")  # pages are spilled into the log before the commit
 database.execute("BEGIN IMMEDIATE")
 journal._insert(database, uuid, [journal.Delete(tuple(f"{n}" * 500 for n in range(200)))], end)
@@ -131,7 +135,7 @@ def test_what_a_killed_writer_left_is_whole_or_not_there(journal):
     for path, committed in killed_at(journal, ENDS[-1]):
         changes, end = read(path)
         assert (len(changes), end) == (len(CHANGES) + committed, ENDS[-1] + 200 * committed)
-        append(path, UUID, Delete(("after",)), end)
+        append(path, UUID, [Delete(("after",))], end)
         assert read(path)[0][-1] == Delete(("after",)) and len(read(path)[0]) == len(changes) + 1
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -208,7 +212,7 @@ def test_a_damaged_journal_is_not_written_to(journal):
     for damaged in (b"short", whole[:4096], bytes(len(whole)), whole[: len(whole) // 2]):
         journal.write_bytes(damaged)
         with pytest.raises(ArtifactError, match="damaged"):
-            append(journal, UUID, Delete(("z",)), ENDS[-1])
+            append(journal, UUID, [Delete(("z",))], ENDS[-1])
         with pytest.raises(ArtifactError, match="damaged"):
             read(journal)
         assert journal.read_bytes() == damaged
@@ -224,10 +228,42 @@ def test_a_journal_of_another_index_or_format_is_refused(journal):
     old.unlink()  # as the message says
     assert_same(read(journal)[0], CHANGES)
     database = sqlite3.connect(journal)
-    database.execute("PRAGMA user_version = 3")
+    database.execute("PRAGMA user_version = 4")
     database.close()
     with pytest.raises(ArtifactError, match=r"journal-3\.sqlite' holds changes in a format"):
         read(journal)
+
+
+def test_a_journal_from_before_labels_could_change_is_read_and_written_to(journal):
+    def format_of(path):
+        with closing(sqlite3.connect(path)) as database:
+            return database.execute("PRAGMA user_version").fetchone()[0]
+
+    with closing(sqlite3.connect(journal)) as database:
+        database.execute("PRAGMA user_version = 2")
+    assert_same(read(journal)[0], CHANGES)
+    assert format_of(journal) == 2
+    change = NewLabels(('pier, "old"', "ü"))
+    assert append(journal, UUID, [change], ENDS[-1]) == ENDS[-1] + 1
+    assert format_of(journal) == 3, "an older macl_tf refuses what it does not know"
+    assert read(journal, ENDS[-1]) == ([change], ENDS[-1] + 1)
+
+
+def test_changes_of_labels_are_read_with_what_follows_them(journal):
+    names = (*NAMES, "pier, old")
+    items = Items.of(names, ["p"], [[0, 1, 1]])
+    changes = [
+        NewLabels(names[2:]),
+        Upsert.of(items, np.ones((1, 3)), None, names, 3),
+        Relabel("pier, old", {"p": False, "q\n": True}),
+    ]
+    assert append(journal, UUID, changes, ENDS[-1]) == ENDS[-1] + 4
+    found = read(journal)[0][len(CHANGES) :]
+    assert [found[0], found[2]] == [changes[0], changes[2]]
+    assert found[1].items.describe(0)["labels"] == ["sand", "pier, old"]
+    assert read_changes(journal, UUID, names, ENDS[-1] + 1)[0][1] == changes[2]
+    with pytest.raises(ArtifactError, match=r"damaged \(a label that the index does not have"):
+        read_changes(journal, UUID, NAMES, ENDS[-1] + 2)
 
 
 def test_a_label_that_the_index_does_not_have_is_damage(journal):
@@ -239,7 +275,7 @@ def test_a_journal_that_became_shorter_is_noticed(journal):
     with pytest.raises(ArtifactError, match="damaged"):
         read(journal, ENDS[-1] + 1)
     with pytest.raises(ArtifactError, match="damaged"):
-        append(journal, UUID, Delete(("z",)), ENDS[-2])
+        append(journal, UUID, [Delete(("z",))], ENDS[-2])
     database = sqlite3.connect(journal)
     database.execute("DELETE FROM changes WHERE number = 10")
     database.commit()
@@ -249,7 +285,7 @@ def test_a_journal_that_became_shorter_is_noticed(journal):
     remove(journal)
     assert read(journal, ENDS[-1]) == ([], ENDS[-1])  # gone with a version that is not kept
     with pytest.raises(ArtifactError, match="was removed while this index was open"):
-        append(journal, UUID, Delete(("z",)), ENDS[-1])
+        append(journal, UUID, [Delete(("z",))], ENDS[-1])
 
 
 def test_changes_are_handed_over_to_another_version(journal, tmp_path):
@@ -315,10 +351,10 @@ path, uuid, end = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 try:
-    append(path, uuid, Delete(tuple(map(str, range(10_000)))), end)
+    append(path, uuid, [Delete(tuple(map(str, range(10_000))))], end)
 except OSError as error:
     print(error)
-append(path, uuid, Delete(("small",)), end)
+append(path, uuid, [Delete(("small",))], end)
 """
     end = ENDS[-1] if begun else 0
     result = subprocess.run(

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from macl_tf.datasets import load_archive
-from macl_tf.datasets.class_tables import MaskClass, is_class_table, read_class_table
+from macl_tf.datasets.class_tables import is_class_table, read_class_table
 from macl_tf.datasets.folder import FolderArchive, load_folder
-from macl_tf.datasets.mask_labels import pair_masks
+from macl_tf.datasets.mask_pairs import masks_among, pair_masks
 from macl_tf.datasets.splits import split_archive
 from tests.generated import half_and_half, photo, save, save_palette_mask
 
@@ -108,9 +108,11 @@ def test_the_layouts_of_published_sets(tmp_path: Path) -> None:
 
 def test_pairs_are_told_by_their_names() -> None:
     names = ["img/a_1.tif", "msk/a_1.tif", "img/a_2.tif", "IMG_3.png", "MSK_3.png", "gt/9.png", "overview.png"]
-    pairs, without, strays = pair_masks(names)
+    masks = masks_among(names)
+    assert masks == {"msk/a_1.tif", "MSK_3.png", "gt/9.png"}
+    pairs, doubtful = pair_masks([name for name in names if name not in masks], masks)
     assert pairs == {"img/a_1.tif": "msk/a_1.tif", "IMG_3.png": "MSK_3.png"}
-    assert (without, strays) == (["img/a_2.tif", "overview.png"], ["gt/9.png"])
+    assert doubtful == {}
 
 
 def test_what_is_wrong_is_counted_and_named(tmp_path: Path) -> None:
@@ -179,25 +181,47 @@ def test_masks_are_remembered_until_they_change(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,value\nsea,1\nsand,1\n", "each value or colour once"),
-        ("name,value\nsea,1\nsand,x\n", "whole numbers from 0, got 'x'"),
-        ("name,color\nsea,#00f\n", "colours like #ff8000 or 255,128,0, got '#00f'"),
-        ("name,value,color\nsea,1,\nsand,,#0000ff\n", "a value for each class, or a colour for each"),
-        ("name,value,ignore\nsea,1,maybe\nsand,2,\n", "true or false for ignore, got 'maybe'"),
-        ("image,value\nsea,1\nsand,2\n", "no column image"),
-        ("id,label\n1,sea\n2,sand\n3,sea\n", "each name once"),
+        ("name,value\nsea,1\nsand,1\n", "a value must stand for one label, but 1 stands for two"),
+        ("name,color\nsea,#00f\n", "line 2: a colour must be like #ff8000 or 255 128 0, got '#00f'"),
+        ("name,value,ignore\nsea,1,maybe\nsand,2,\n", "ignore must be true or false, got 'maybe'"),
+        ("image,value\nsea,1\nsand,2\n", "must have the columns name and value, name and colour"),
+        ("name,value\nsea,1\n...,2\n", "each value must have a name, or be called 'ignore', but 2 has none"),
     ],
 )
 def test_class_tables_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "classes.csv"
     path.write_text(text)
     assert not is_class_table(path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"{message}.*Give each class a row name,value"):
         read_class_table(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name,value\nsea,1\nsand,x\n",
+        "name,value\nsea,-1\nsand,2\n",
+        "name,value\nsea,1\nsand,2\nsea,1\n",
+        "name,value\nsea,1\nsea,2\n",
+        "name,value,note\nsea,1,\nsand,2,\n",
+        "name,value,color\nsea,1,\nsand,,#0000ff\n",
+        "id,label\n1,sea\n2,sand\n3,sea\n",
+    ],
+)
+def test_what_is_read_as_a_class_table_only_where_it_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "classes.csv"
+    path.write_text(text)
+    assert read_class_table(path).names[0] == "sea" and not is_class_table(path)
+
+
+@pytest.mark.parametrize("text", ["lr = 0.5\n", "d = 2020-01-01\n", "[a.b]\nc = 1\n", "a = [[1]]\n", "a = [{}, 1]\n"])
+def test_other_toml_beside_the_images_is_no_class_table(tmp_path: Path, text: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    assert not is_class_table(tmp_path / "settings.toml")
 
 
 def test_values_of_one_name_are_one_label(tmp_path: Path) -> None:
     write_tiles(tmp_path)
     (tmp_path / "classes.csv").write_text("name,value\nshore,1\nnothing,0\nShore,2\n")
-    assert read_class_table(tmp_path / "classes.csv")[0] == MaskClass("shore", 1, None)
+    assert read_class_table(tmp_path / "classes.csv").names == ("shore", "nothing")
     assert shares(load_folder(tmp_path)) == [{"shore": 1.0, "nothing": 0.0}, {"shore": 0.2, "nothing": 0.8}]

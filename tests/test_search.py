@@ -146,6 +146,25 @@ def test_written_pictures_are_there_for_the_next_process(served, archive, tmp_pa
     assert "mine" not in SearchEngine.open(served).index.items.ids
 
 
+def test_a_new_label_is_told_and_one_that_may_be_misspelled_must_be_meant(served, archive, tmp_path, capsys):
+    path, known = picture(archive, 0, tmp_path / "new.png"), archive.label_names[2]
+    wrong = known[:-1] + ("z" if known[-1] != "z" else "y")
+    assert macl("upsert", served, path, "--id", "mine", "--labels", f"{known},harbour") == 0
+    assert "Note: New in the index: harbour." in capsys.readouterr().err
+    assert macl("upsert", served, path, "--id", "two", "--labels", f"Harbour;{wrong}") == 2
+    said = capsys.readouterr().err
+    assert f"got '{wrong}'. Did you mean {known}" in said and f"If {wrong} is new, say so: --new-label" in said
+    assert macl("upsert", served, path, "--id", "two", "--labels", f"Harbour;{wrong}", "--new-label", wrong) == 0
+    assert f"New in the index: {wrong}." in capsys.readouterr().err
+    assert macl("upsert", served, path, "--id", "three", "--new-label", "pier") == 2
+    assert "new labels must be among the labels of the tiles; got 'pier'" in capsys.readouterr().err
+    assert macl("index", served, "--quiet") == 0
+    engine = SearchEngine.open(served)
+    assert engine.index.label_names == (*archive.label_names, "harbour", wrong)
+    found = engine.search(path, k=TILES, filter="any_of=harbour")[0].results
+    assert [result.item["labels"] for result in found] == [[known, "harbour"], ["harbour", wrong]]
+
+
 def test_a_refused_write_changes_nothing(served, archive, tmp_path):
     engine = SearchEngine.open(served)
     before = {path: path.stat().st_size for path in (served / "index").rglob("*")}
@@ -153,7 +172,7 @@ def test_a_refused_write_changes_nothing(served, archive, tmp_path):
     junk.write_text("not a picture")
     for images, ids, labels, error in (
         ([archive.read_image(0), junk], ["a", "b"], None, "junk.jpg cannot be read as an image"),
-        ([archive.read_image(0)], ["a"], [["sae"]], "labels must be among"),
+        ([archive.read_image(0)], ["a"], [["snad"]], "labels must be among"),
         ([archive.read_image(0)] * 2, ["a", "a"], None, "unique"),
         ([archive.read_image(0)], [], None, "one id, got 1 pictures and 0 ids"),
     ):
@@ -273,7 +292,7 @@ def test_an_upsert_reads_date_and_place_and_keeps_what_is_not_given_anew(served,
         ({"bboxes": [(0, 1, 2)]}, r"a box must be west, south, east, north .* got 0,1,2\."),
         ({"bboxes": [(0, 1, 190, 2)]}, r"longitudes in .* got 0,1,190,2\."),
         ({"splits": ["train", "test"]}, "splits must have one entry for each of the 1 pictures, got 2"),
-        ({"labels": [["sae"]]}, "'sae'"),
+        ({"labels": [["snad"]]}, "'snad'"),
     ],
 )
 def test_facts_that_cannot_be_change_nothing(served, archive, given, words):

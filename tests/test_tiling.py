@@ -329,6 +329,24 @@ def test_a_scene_that_changes_while_it_is_cut_is_left_out(tmp_path, monkeypatch)
         cut(scene, tmp_path / "A")
 
 
+def test_where_nothing_was_cut_another_try_may_have_other_options(tmp_path):
+    """A wrong class table is refused with what is wrong; who mends it is not asked to mend the output as well."""
+    scene = raster(tmp_path / "s.tif", pixels())
+    with pytest.raises(ValueError, match=r"of 1 none is: s\.tif: bands must be from 1 to 3 here, got 9"):
+        cut(scene, tmp_path / "A", Options(size=32, bands=(9,)))
+    assert cut(scene, tmp_path / "A", Options(size=32, bands=(3,))).tiles == 6
+    with pytest.raises(ValueError, match=r"was cut with bands=\[3\], now \[\]"):
+        cut(scene, tmp_path / "A", Options(size=32))
+
+
+def test_when_no_scene_can_be_cut_the_first_reasons_and_how_many_more_are_said(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "abcd":
+        (tmp_path / "in" / f"{name}.tif").write_bytes(b"II*\0nothing")
+    with pytest.raises(ValueError, match=r"of 4 none is: a\.tif: (?!a\.tif).*; b\.tif: .* and 1 more$"):
+        cut(tmp_path / "in", tmp_path / "A")
+
+
 def test_other_options_other_folders_and_two_at_once_are_refused(tmp_path):
     scene = raster(tmp_path / "s.tif", pixels())
     cut(scene, tmp_path / "A")
@@ -374,7 +392,7 @@ def test_the_command_line(tmp_path, capsys):
     (tmp_path / "classes.csv").write_text("value,name\n1,water\n")
     asked = ["tile", str(scene), "--output", str(tmp_path / "A"), "--size", "32", "--bands", "4,3,2", "--quiet"]
     assert cli.main([*asked, "--masks", str(mask.parent), "--classes", str(tmp_path / "classes.csv")]) == 0
-    assert "6 tiles of 1 scenes, 1 labels" in capsys.readouterr().out
+    assert "6 tiles of 1 scene, 1 label\n" in capsys.readouterr().out
     assert cli.main([*asked, "--bands", "red"]) == 2
     assert "bands must be numbers like 4,3,2, got red." in capsys.readouterr().err
 

@@ -16,8 +16,8 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
+from macl_tf.datasets.class_tables import ClassTable, read_class_table
 from macl_tf.datasets.folder import load_folder
-from macl_tf.tiling.classes import ClassTable, read_class_table
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.polygons import read_shapes
 from macl_tf.tiling.tile import tile
@@ -214,6 +214,15 @@ def test_masks_without_a_class_table_show_one_to_complete_which_then_works(tmp_p
          ClassTable(TABLE.names, {}, {(0, 0, 255): 0, (255, 128, 0): 1})),
         ("f.toml", '[classes]\nwater = ["#0000ff", "#000080"]\n',
          ClassTable(("water",), {}, {(0, 0, 255): 0, (0, 0, 128): 0})),
+        ("g.csv", "name,value,ignore\nwater,1,false\nland,2,\nnothing,0,true\n", TABLE),
+        ("h.toml", "water = 1\nland = 2\nignore = 0\n", TABLE),
+        ("i.toml", "[[classes]]\nname = 'water'\nvalue = 1\n[[classes]]\nname = 'land'\nvalue = 2.0\n"
+         "[[classes]]\nname = 'nothing'\nvalue = 0\nignore = true\n", TABLE),
+        ("j.csv", "value,name,seen\n-1,water,9 %\noak,land,\n", ClassTable(TABLE.names, {"-1": 0, "oak": 1})),
+        ("k.toml", "[classes]\nwater = [1, '#0000ff']\nland = ['oak', 'ff8000']\n",
+         ClassTable(TABLE.names, {"1": 0, "oak": 1, "ff8000": 1}, {(0, 0, 255): 0, (255, 128, 0): 1})),
+        ("l.csv", "name\tr\tg\tb\nwater\t0.0\t0.0\t255.0\nland\t255\t128\t0\n",
+         ClassTable(TABLE.names, {}, {(0, 0, 255): 0, (255, 128, 0): 1})),
     ],
 )  # fmt: skip
 def test_class_tables(tmp_path, name, text, expected):
@@ -228,8 +237,8 @@ def test_class_tables(tmp_path, name, text, expected):
         ("a.csv", "name,value\na,1\nb,1\n", "a value must stand for one label, but 1 stands for two"),
         ("a.csv", "name,colour\na,red\n", r"line 2: a colour must be like #ff8000 or 255 128 0, got 'red'"),
         ("a.csv", "name,value\nignore,1\n", "must name a label, but names none"),
-        ("a.toml", "water = 1", r"must hold \[classes\]"),
-        ("a.toml", "[classes]\nwater = true", "water must be a number"),
+        ("a.toml", "classes = 1", r"must hold \[classes\]"),
+        ("a.toml", "[classes]\nwater = true", "water = True: value must be a number"),
         ("a.toml", "[classes", "must be TOML"),
     ],
 )
@@ -352,9 +361,15 @@ def test_collections_and_multipolygons_count_part_by_part(tmp_path):
 
 
 def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
-    path = geojson(tmp_path / "v.geojson", features(), UTM)
-    with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-column"):
-        read_shapes(path, "label")
+    for kind in ("GeoPackage", "GeoParquet"):
+        vectors = write_vectors(tmp_path, kind)
+        with pytest.raises(ValueError, match=rf"with the labels: '.*{vectors.name}' has kind\. Name it by --label-"):
+            cut(raster(tmp_path / "s.tif", pixels()), tmp_path / "A", vectors=vectors)
+        with pytest.raises(ValueError, match=r"must have the column 'label', but has kind\. Name one by --label-"):
+            read_shapes(vectors, "label")
+    pq.write_table(pa.table({"kind": ["a"]}), tmp_path / "bare.parquet")
+    with pytest.raises(ValueError, match=r"bare\.parquet' must hold geometries in the column 'geometry'"):
+        read_shapes(tmp_path / "bare.parquet", "kind")
     (tmp_path / "bad.gpkg").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must be a vector file that GDAL reads"):
         read_shapes(tmp_path / "bad.gpkg", "kind")
@@ -362,7 +377,7 @@ def test_what_is_wrong_with_a_vector_file_is_said(tmp_path):
         read_shapes(tmp_path / "none.gpkg", "kind")
     with pytest.raises(ValueError, match="must hold a feature with a label"):
         read_shapes(geojson(tmp_path / "n.geojson", [(box(0, 0, 1, 1), {"kind": None})], UTM), "kind")
-    _, _, bodies, fields = pyogrio.raw.read(path)
+    _, _, bodies, fields = pyogrio.raw.read(tmp_path / "v.geojson")
     for layer in ("one", "two"):
         pyogrio.raw.write(tmp_path / "two.gpkg", bodies, field_data=[fields[0]], fields=["kind"], crs=UTM, layer=layer,
                           geometry_type="Unknown", append=layer == "two")  # fmt: skip
@@ -414,6 +429,19 @@ def test_the_archive_is_one_that_training_reads(tmp_path):
     assert archive.groups == ("s",) * 6 and np.isfinite(archive.places(np.arange(6))).all()
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_archive_of_four_bands_is_read_with_its_bands_labels_and_places(tmp_path, dtype):
+    scene = raster(tmp_path / "s.tif", pixels(4, dtype=dtype))
+    vectors = geojson(tmp_path / "v.geojson", [(box(0, 0, 32, 64), {"kind": "pond"})], UTM)
+    summary = cut(scene, tmp_path / "A", Options(size=32, label_column="kind"), vectors=vectors)
+    assert f"bands: 4 of {dtype}. Read them with --set bands=all" in str(summary)
+    with pytest.raises(ValueError, match=r"got 4 bands of .*Or take the bands of all tiles as.*--set bands=all"):
+        load_folder(tmp_path / "A")
+    archive = load_folder(tmp_path / "A", bands={"asked": "all", "rgb": "", "scaling": "deviation"})
+    assert len(archive) == 6 and archive.labels.sum() == 2 and np.isfinite(archive.places(np.arange(6))).all()
+    np.testing.assert_array_equal(archive.read_image(1), pixels(4, dtype=dtype)[:, :32, 32:64].transpose(1, 2, 0))
+
+
 def test_scenes_and_masks_in_one_folder_are_told_apart_by_their_names(tmp_path):
     both = tmp_path / "train"
     both.mkdir()
@@ -438,3 +466,88 @@ def test_shapes_far_larger_than_the_scene_are_there(tmp_path, kind):
     found = shares(tmp_path / "A")
     assert found[0, 0]["west"] == pytest.approx(1) and found[0, 64]["west"] == 0
     assert found[32, 32]["west"] == pytest.approx(0.5, abs=0.02)
+
+
+KINDS_OF_BOTH = ["palette", "grey", "16-bit PNG", "16-bit TIFF", "RGB", "RGBA", "1-bit", "1-bit as shown",
+                 "float TIFF with NaN", "palette of other values"]  # fmt: skip
+
+
+def write_both(path, kind):
+    """A mask of two halves and a corner of a class that is no label, and the lines of its class table."""
+    raw, colours = codes()[:, :64], "name,colour\nwater,#e2a929\nland,#8429f6\nignore,#000000\n"
+    values = "name,value\nignore,{}\nwater,{}\nland,{}\n"
+    path.parent.mkdir(parents=True)
+    rgb = np.array([PALETTE[code] for code in range(3)], np.uint8)[raw]
+    if kind.startswith("1-bit"):
+        Image.fromarray(np.where(raw == 2, 255, 0).astype(np.uint8)).convert("1").save(path.with_suffix(".png"))
+        return "name,value\nwater,0\nland,1\n" if kind == "1-bit" else "name,value\nwater,0\nland,255\n"
+    if kind == "16-bit TIFF":
+        raster(path.with_suffix(".tif"), raw[None].astype(np.uint16) * 700, None)
+    elif kind == "float TIFF with NaN":
+        raster(path.with_suffix(".tif"), np.where(raw == 0, np.nan, raw)[None].astype(np.float32), None, nodata=np.nan)
+        return "name,value\nwater,1\nland,2\n"
+    elif kind == "16-bit PNG":
+        Image.fromarray(raw.astype(np.uint16) * 700).save(path.with_suffix(".png"))
+    elif kind in ("RGB", "RGBA"):
+        Image.fromarray(rgb if kind == "RGB" else np.dstack([rgb, raw * 100])).save(path.with_suffix(".png"))
+        return colours
+    elif kind.startswith("palette"):
+        palette_png(path.with_suffix(".png"), raw)
+        if kind != "palette":
+            return "name,value,colour\nwater,7,#e2a929\nland,8,#8429f6\nignore,9,#000000\n"
+    else:
+        Image.fromarray(raw).save(path.with_suffix(".png"))
+    return values.format(0, 700, 1400) if kind.startswith("16") else values.format(0, 1, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_BOTH)
+def test_masks_of_scenes_of_a_tiles_size_give_what_they_give_beside_tiles(tmp_path, kind):
+    table = write_both(tmp_path / "in/masks/s", kind)
+    (tmp_path / "in/images").mkdir()
+    Image.fromarray(np.moveaxis(pixels(width=64), 0, 2)).save(tmp_path / "in/images/s.png")
+    path = tmp_path / "in/classes.csv"
+    path.write_text(table)
+    beside = load_folder(tmp_path / "in")
+    cut(tmp_path / "in/images", tmp_path / "A", Options(size=64, min_area=0.0), masks=tmp_path / "in/masks",
+        classes=read_class_table(path))  # fmt: skip
+    (row,) = shares(tmp_path / "A").values()
+    assert row == pytest.approx(dict(zip(beside.label_names, beside.label_areas[0], strict=True)), abs=1e-6)
+    land = 24 / 64
+    assert row == pytest.approx({"water": 1 - land if kind.startswith("1-bit") else 40 / 64 - 1 / 64, "land": land})
+    tiled = load_folder(tmp_path / "A")
+    assert tiled.label_names == tuple(sorted(beside.label_names))
+
+
+@pytest.mark.parametrize(
+    ("picture", "mask", "twice"),
+    [
+        ("Train/Urban/images_png/1.png", "Train/Urban/masks_png/1.png", True),
+        ("train/1_sat.jpg", "train/1_mask.png", True),
+        ("2_Ortho_RGB/top_1_RGB.tif", "5_Labels/top_1_label.tif", False),
+        ("Tile 1/images/image_part_001.jpg", "Tile 1/masks/image_part_001.png", True),
+        ("scenes/a.tif", "masks/a.png", False),
+        ("scenes/a.tif", "gt/a_lbl.png", False),
+        ("labels/7.jpg", "labels/7_mask.png", True),
+    ],
+)
+def test_layouts_of_published_sets_are_paired_beside_tiles_and_in_scenes(tmp_path, picture, mask, twice):
+    places = ["", "other/"] if twice else [""]
+    for place in places:
+        for name in (picture, mask):
+            (tmp_path / "in" / place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.moveaxis(pixels(width=64), 0, 2)).save(tmp_path / "in" / place / picture, quality=90)
+        Image.fromarray(codes()[:, :64]).save(tmp_path / "in" / place / mask)
+    (tmp_path / "in/classes.csv").write_text("name,value\nignore,0\nwater,1\nland,2\n")
+    assert load_folder(tmp_path / "in").file_names == tuple(sorted(place + picture for place in places))
+    summary = cut(tmp_path / "in", tmp_path / "A", Options(size=64), masks=tmp_path / "in", classes=TABLE)
+    assert summary.labels == {"water": len(places), "land": len(places)}
+
+
+def test_masks_of_several_days_and_those_that_fit_alike(tmp_path):
+    for place in ("2019/a", "2020/a", "x/b"):
+        raster(tmp_path / f"in/{place}.tif", pixels())
+    for name in ("a", "y/b", "z/b"):
+        palette_png(tmp_path / f"masks/{name}.png", codes())
+    summary = cut(tmp_path / "in", tmp_path / "A", masks=tmp_path / "masks", classes=TABLE)
+    assert summary.scenes == 2 and "masks of no scene" not in str(summary)
+    assert "several masks fit: y/b.png, z/b.png" in (tmp_path / "A/left_out.csv").read_text()

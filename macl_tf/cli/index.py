@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from macl_tf.datasets.label_lists import listed
 from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES
 from macl_tf.training.settings import Settings
 
@@ -58,7 +59,8 @@ examples:
 
 SEARCH_HELP = """\
 Finds the tiles most like a picture, or like a tile of the index, and least like others. Every picture and every --id is
-a query of its own; --positive and --negative are examples for all of them, or, alone, one query.
+a query of its own; --positive, --negative and the tiles of --collection are examples for all of them, or, alone, one
+query.
 
 examples:
   macl search served tile.jpg
@@ -86,6 +88,9 @@ survive a crash. The id is the file's path as given, unless --id says otherwise.
 
 Date and place are those that the file's header tells, unless given here. What is neither given nor told stays as it is
 in the tile that is replaced; an empty value ('') says that there is none. What is given is of all the pictures.
+
+A label that the index does not have becomes one of its labels. Where it is so near to another that it may be
+misspelled, it is refused, unless --new-label says that it is meant.
 
 examples:
   macl upsert served new/tile7.tif --labels water,trees
@@ -167,6 +172,7 @@ def add_commands(commands: Any) -> None:
     example = f"{ID_HELP}; or a picture"
     option("--positive", action="append", default=[], metavar="ID", help=f"find more like it: {example}")
     option("--negative", action="append", default=[], metavar="ID", help=f"find less like it: {example}")
+    option("--collection", metavar="NAME", help="find more like its right tiles, and less like its wrong ones")
     option("-k", type=int, default=10, help="results for each (10)")
     option("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
     option("--filter", default="", help=FILTER_HELP)
@@ -180,6 +186,8 @@ def add_commands(commands: Any) -> None:
     option("--id", action="append", default=[], metavar="ID",
            help=f"instead of the paths, one for each: a new id, {ID_HELP}")  # fmt: skip
     option("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
+    option("--new-label", action="append", default=[], metavar="LABEL", dest="new_labels",
+           help="one of the labels that is new, and meant, however near it is to another")  # fmt: skip
     option("--date", help="day that they were taken, like 2021-07-31")
     option("--bbox", metavar="WEST,SOUTH,EAST,NORTH", help="where they lie, in degrees (WGS 84)")
     option("--split", help="part of the archive that they are of: train, validation, test or another")
@@ -282,8 +290,11 @@ def run_index(options: argparse.Namespace) -> int:
 
 def run_search(options: argparse.Namespace) -> int:
     """`macl search`."""
-    if (options.images and options.id) or not (options.images or options.id or options.positive):
-        raise ValueError("Give pictures or --id, one of them, or --positive: macl search SERVED tile.jpg")
+    given = options.images or options.id or options.positive or options.collection
+    if (options.images and options.id) or not given:
+        raise ValueError(
+            "Give pictures or --id, one of them, or --positive or --collection: macl search SERVED tile.jpg"
+        )
     from macl_tf.search.engine import SearchEngine
     from macl_tf.search.showing import as_json, as_table, draw_sheet
 
@@ -294,11 +305,16 @@ def run_search(options: argparse.Namespace) -> int:
         id_ = state.id_of(name)
         return Path(name) if id_ is None and Path(name).is_file() else id_ or name
 
+    marked: dict[str, list[str]] = {}
+    if options.collection:
+        from macl_tf.teaching.collections import Collections
+
+        marked = Collections(options.served).get(options.collection).examples(state)
     answers = engine.search(
         [Path(name) for name in options.images],
         ids=[state.id_of(name) or name for name in options.id],
-        positive=[example(name) for name in options.positive],
-        negative=[example(name) for name in options.negative],
+        positive=[*marked.get("positive", ()), *map(example, options.positive)],
+        negative=[*marked.get("negative", ()), *map(example, options.negative)],
         k=options.k,
         offset=options.offset,
         filter=options.filter,
@@ -331,7 +347,9 @@ def run_upsert(options: argparse.Namespace) -> int:
     of_all = {"labels": options.labels, "dates": options.date, "splits": options.split, "sources": options.source}
     of_all["bboxes"] = options.bbox and options.bbox.split(",")
     given: dict[str, Any] = {name: [value] * len(ids) for name, value in of_all.items() if value is not None}
-    replaced = engine.upsert([Path(name) for name in options.images], ids, **given)
+    replaced = engine.upsert([Path(name) for name in options.images], ids, new_labels=options.new_labels, **given)
+    if new := [name for name in engine.index.label_names if name not in state.label_names]:
+        notes.append(f"New in the index: {listed(new)}.")
     for note in notes:
         print(f"Note: {note}", file=sys.stderr)
     words = f", {replaced} of them in the place of another" if replaced else ""

@@ -59,7 +59,7 @@ def add_commands(commands: Any) -> None:
 
 def run_tile(options: argparse.Namespace) -> int:
     """`macl tile`."""
-    from macl_tf.tiling.classes import read_class_table
+    from macl_tf.datasets.class_tables import read_class_table
     from macl_tf.tiling.options import Options
     from macl_tf.tiling.tile import tile
 

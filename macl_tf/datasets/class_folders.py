@@ -17,7 +17,7 @@ _AROUND = {
 }  # fmt: skip
 MASK_WORDS = {
     "mask", "masks", "msk", "msks", "label", "labels", "annotation", "annotations", "gt", "gts", "groundtruth", "seg",
-    "segmentation", "segmentations", "segmentationclass",
+    "segmentation", "segmentations", "segmentationclass", "lbl",
 }  # fmt: skip
 # Folders of one picture each of a tile: bands, or days.
 _OF_A_TILE = {"a", "b", "before", "after", "pre", "post", "rgb", "nir", "red", "green", "blue", "swir", "sar", "dem"}

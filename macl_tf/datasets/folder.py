@@ -19,9 +19,9 @@ from macl_tf.datasets.bands import Reader, choose_bands, tiles_listed
 from macl_tf.datasets.folder_labels import find_labels, published_parts
 from macl_tf.datasets.images import IMAGE_SUFFIXES, RGB, Rgb, content_digest
 from macl_tf.datasets.label_notes import describe_labels
-from macl_tf.datasets.mask_labels import is_mask_name
+from macl_tf.datasets.mask_pairs import masks_among
 from macl_tf.datasets.matching import Finding, match_images, match_rows
-from macl_tf.datasets.picture_kinds import RULE
+from macl_tf.datasets.picture_kinds import RULE, as_they_are
 from macl_tf.datasets.remembering import remembered
 from macl_tf.datasets.tile_places import read_groups, read_places
 from macl_tf.datasets.walk import list_images, shorten
@@ -128,7 +128,8 @@ def load_folder(
             f"{root} must hold images ({', '.join(IMAGE_SUFFIXES)}) at any depth, but none was found. Check --data-dir."
         )
     # The header of a mask is not a tile's.
-    shown = [name for name in images if not is_mask_name(name)] or images
+    masks = masks_among(images)
+    shown = [name for name in images if name not in masks] or images
     chosen = choose_bands(files=(root / name for name in shown), **bands) if bands and pictures else None
     reader = chosen or RGB
     if chosen:
@@ -163,7 +164,7 @@ def load_folder(
     order = list(PROBLEMS).index
     report = FolderReport(tuple(sorted(findings, key=lambda finding: (order(finding.problem), finding.name))))
     if len(empty) == len(names):
-        first = f" The first: {next(iter(broken.values()))}" if broken else ""
+        first = "".join(f" The first: {error}{as_they_are(error)}" for error in [*broken.values()][:1])
         with_label = " with a label" if label_table.label_names else ""
         raise ValueError(f"{root} must hold a readable image{with_label}, but: {'; '.join(report.notes)}.{first}")
     count = f"{len(names)} images with {len(label_table.label_names)} labels"

@@ -12,7 +12,8 @@ import numpy as np
 
 from macl_tf.datasets.class_folders import class_folders
 from macl_tf.datasets.class_tables import is_class_table, read_class_table
-from macl_tf.datasets.mask_labels import areas_by_class, find_class_table, mask_histogram, pair_masks
+from macl_tf.datasets.mask_labels import areas_by_class, find_class_table, mask_histogram
+from macl_tf.datasets.mask_pairs import masks_among, pair_masks
 from macl_tf.datasets.matching import Finding, match_rows
 from macl_tf.datasets.remembering import remembered
 from macl_tf.datasets.split_lists import read_split_lists, split_by_folders
@@ -50,8 +51,9 @@ def find_labels(
         raise ValueError(
             f"min_area must be 0 for {root}, which has no masks with a class table, got {min_area}. Leave it out."
         )
-    pairs, _, strays = pair_masks(images)
-    masks = {*pairs.values(), *strays} if len(pairs) * 4 >= len(images) else set()  # a few may be called so by chance
+    masks = masks_among(images)
+    pairs, _ = pair_masks([name for name in images if name not in masks], masks)
+    masks = masks if len(pairs) * 4 >= len(images) else set()  # a few may be called so by chance
     images = [name for name in images if name not in masks]
     if found is not None or parts is not None:
         rows = read_label_table(found) if found is not None else read_label_tables(parts or {})
@@ -86,7 +88,9 @@ def _mask_labels(
 ) -> FoundLabels:
     """Labels by area of the pictures that have a mask."""
     classes = read_class_table(class_table)
-    pairs, unmasked, strays = pair_masks(images)
+    found = masks_among(images)
+    pictures = [name for name in images if name not in found]
+    pairs, doubtful = pair_masks(pictures, sorted(found))
     if not pairs:
         raise ValueError(
             f"{root} must hold a mask for each tile, beside the class table {class_table.name}, but no image has one. "
@@ -95,11 +99,15 @@ def _mask_labels(
         )
     masks = {mask: picture for picture, mask in sorted(pairs.items())}
     known, broken = remembered(
-        root, list(masks), cache_dir, lambda path, name: mask_histogram(path, name), "masks", "reading masks"
+        root, list(masks), cache_dir, lambda path, name: mask_histogram(path, name), "mask-marks", "reading masks"
     )
     readable = {masks[name]: histogram for name, histogram in known.items()}
     findings = [Finding("unreadable", name, error) for name, error in broken.items()]
-    findings += [Finding("unmasked", name, "") for name in [*unmasked, *(masks[name] for name in broken)]]
+    for name in (name for name in pictures if pairs.get(name) not in known):
+        findings.append(
+            Finding("unmasked", name, f"several fit: {shorten(doubtful[name])}" if name in doubtful else "")
+        )
+    strays = sorted(found - masks.keys())
     if not readable:
         raise ValueError(f"{root} must hold a mask that can be read, but: {next(iter(broken.values()))}")
     names, areas, notes = areas_by_class(readable, classes)

@@ -21,7 +21,7 @@ from macl_tf.datasets.images import content_digest
 from macl_tf.datasets.matching import Finding
 from macl_tf.datasets.near_copies import near_copies, small_grey
 from macl_tf.datasets.splits import PARTS, Splits
-from macl_tf.datasets.walk import shorten
+from macl_tf.datasets.walk import number_of, shorten
 from macl_tf.files import written_whole
 
 COOCCURRENCE = "cooccurrence.csv"
@@ -107,17 +107,17 @@ class Inspection:
         if self.leaks:
             tiles = sum(len(group.tiles) for group in self.leaks)
             lines.append(
-                f"copies that lie in several parts: {_number(len(self.leaks), 'group')} of {tiles:,} tiles. Figures "
+                f"copies that lie in several parts: {number_of(len(self.leaks), 'group')} of {tiles:,} tiles. Figures "
                 "would be too good: remove all but one of each, or divide the archive by scenes or by place"
             )
         problems = Counter(finding.problem for finding in self.findings)
         del problems["unlabelled"]  # which is told below, whoever found it
         lines += [f"{PROBLEMS[problem]}: {count:,} (problems.csv)" for problem, count in problems.items()]
         if differing := sum(not group.same_labels for group in self.copies):
-            lines.append(f"copies with different labels, of which some are wrong: {_number(differing, 'group')}")
+            lines.append(f"copies with different labels, of which some are wrong: {number_of(differing, 'group')}")
         if inside := len(self.copies) - len(self.leaks):
             where = " within one part" if any(self.parts) else ""
-            lines.append(f"copies{where}, which count more often than others: {_number(inside, 'group')}")
+            lines.append(f"copies{where}, which count more often than others: {number_of(inside, 'group')}")
         if not names:
             lines.append("no labels: the tiles can be indexed and searched, not trained on")
         if rare := [label for label in np.argsort(counts, kind="stable") if counts[label] < RARE]:
@@ -348,10 +348,6 @@ def _copies(
             )
         )
     return tuple(sorted(groups, key=lambda group: (not group.leaks, -len(group.tiles), group.tiles)))
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _write(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -36,8 +36,11 @@ def write_inspection(found: Inspection, folder: Path) -> Path:
     parts = [part for part in (*PARTS, "") if part in found.parts]
     warnings = found.warnings()
     body = [f"<h1>{_text(found.name)}</h1>", _summary(found)]
-    looks = "".join(f"<li>{_text(line)}</li>" for line in warnings) or "<li>Nothing was found.</li>"
-    body.append(f'<div class="look"><b>To look at before training</b><ul>{looks}</ul></div>')
+    looks = "".join(f"<li>{_text(line)}</li>" for line in warnings)
+    if looks:
+        body.append(f'<div class="look"><b>To look at before training</b><ul>{looks}</ul></div>')
+    else:
+        body.append("<p>Nothing was found that deserves a look before training.</p>")
     if archive.label_names:
         counts = {part: found.counts_of(part) for part in parts}
         body += [

@@ -9,17 +9,28 @@ from macl_tf.datasets.archives import bare_name, normalise_label
 from macl_tf.datasets.label_lists import MARKS, STRONG, listed, marks_in, quoted, separators, unquoted, unwrapped
 
 _SHOWN = 30  # known labels that an error lists
+_LONGEST = 200  # letters of a new label
 
 
 class UnknownLabelError(ValueError):
     """Labels that are not among those of an index or archive: rule, value and, where some are near, a remedy."""
 
-    def __init__(self, unknown: Sequence[str], known: KnownLabels) -> None:
+    def __init__(self, unknown: Sequence[str], known: KnownLabels, *, may_be_new: bool = False) -> None:
         self.rule = f"labels must be among {listed(known.names, _SHOWN) or 'those of the index, which has none'}"
         self.value = ", ".join(map(repr, unknown))
         near = list(dict.fromkeys(name for text in unknown for name in known.near(text)))
         self.remedy = f"Did you mean {' or '.join(map(quoted, near))}?" if near else ""
+        if may_be_new:
+            self.remedy += f" If {listed(unknown)} is new, say so: --new-label, in Python and HTTP new_labels."
         super().__init__(f"{self.rule}; got {self.value}. {self.remedy}".rstrip())
+
+
+class NewLabelError(UnknownLabelError):
+    """A label that cannot be added to those of an index: rule, value and remedy."""
+
+    def __init__(self, rule: str, name: str, remedy: str) -> None:
+        self.rule, self.value, self.remedy = rule, repr(name), remedy
+        ValueError.__init__(self, f"{rule}; got {self.value}. {remedy}")
 
 
 class KnownLabels:
@@ -66,14 +77,57 @@ class KnownLabels:
             raise UnknownLabelError(unknown, self)
         return list(dict.fromkeys(place for place in places if place is not None))
 
+    def with_new(self, names: Iterable[str]) -> KnownLabels:
+        """These labels and, behind them, those of `names` that are none of them yet.
+
+        A NewLabelError is for a name that is spelled like a label but for case, blanks, hyphens and underscores, and
+        for one that cannot be a label: those are printable, of at most 200 letters, without blanks around.
+        """
+        known = self
+        for name in names:
+            if name in known._exact:
+                continue
+            if (place := known.find(name)) is not None:
+                like = known.names[place]
+                rule = f"a new label must not be spelled like {quoted(like)}"
+                raise NewLabelError(rule, name, f"Use {quoted(like)}, or another name.")
+            if not 0 < len(name) <= _LONGEST or not name.isprintable() or name != name.strip():
+                rule = f"a label is printable text of 1 to {_LONGEST} letters without blanks around"
+                raise NewLabelError(rule, name, "Give it another name.")
+            known = KnownLabels((*known.names, name))
+        return known
+
+    def open_to(self, given: str | Iterable[str], new: Iterable[str] = ()) -> tuple[tuple[str, ...], KnownLabels]:
+        """The labels that are meant, as `choose` gives them, and all labels that there are with them.
+
+        What none is becomes one, unless it is near to one, and so may be misspelled: then it must be among `new`.
+        Else an UnknownLabelError says which is near; NewLabelError as of `with_new`.
+
+        Example:
+            >>> KnownLabels(("sea", "sand")).open_to("sea, harbor")[1].names
+            ('sea', 'sand', 'harbor')
+        """
+        known = self.with_new(new)
+        names = [name for name in (known._parted(given) if isinstance(given, str) else given) if name]
+        unknown = [name for name in names if known.find(name) is None]
+        if near := [name for name in unknown if known.near(name)]:
+            raise UnknownLabelError(near, known, may_be_new=True)
+        chosen = []
+        for name in names:
+            if known.find(name) is None:  # one before it may be spelled so
+                known = known.with_new([name])
+            chosen.append(known.names[known.find(name) or 0])
+        return tuple(dict.fromkeys(chosen)), known
+
     def near(self, name: str, limit: int = 3, *, typo: bool = False) -> tuple[str, ...]:
         """Up to `limit` known labels that may be meant by an unknown name, best first.
 
-        They differ by a third of its letters at most, or hold it or are in it; with `typo`, by two letters at most.
+        They differ by a third of its letters at most, or one of two, or hold it or are in it; with `typo`, by two
+        letters at most.
         """
         key = bare_name(name) or normalise_label(name)
         keys = [bare_name(known) or normalise_label(known) for known in self.names]
-        most = 2 if typo else len(key) // 3
+        most = 2 if typo else max(len(key) // 3, int(len(key) == 2))
         ranked = sorted((edits(key, other, most), place) for place, other in enumerate(keys))
         near = [place for distance, place in ranked if distance <= most]
         if not near and not typo and len(key) > 2:

@@ -69,6 +69,13 @@ def too_many_pixels(name: str, size: str, most: int) -> PictureError:
     return PictureError(text, "pixels", f"{size} pixels")
 
 
+def as_they_are(error: str) -> str:
+    """What else can be done about tiles that such a refusal is of, as a sentence to put behind it; "" if nothing."""
+    if RULE not in error or "gdal_translate" not in error:
+        return ""
+    return " Or take the bands of all tiles as they are: --set bands=all, and macl index --bands all."
+
+
 class Kind(NamedTuple):
     """What a picture is, as its header says."""
 

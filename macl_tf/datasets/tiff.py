@@ -34,6 +34,9 @@ _BEGINNINGS = {
     b"\xff\x4f\xff\x51": "JP2OpenJPEG",
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"RIFF": "WEBP",
 }
 _SIDE_BY_SIDE = 16  # more bands than that are counted, but not looked at
 
@@ -44,7 +47,7 @@ def is_tiff(head: bytes) -> bool:
 
 
 def open_raster(data: bytes | Path) -> AbstractContextManager[Any]:
-    """As `open_tiff`, of JPEG 2000, PNG and JPEG too, told by how they begin."""
+    """As `open_tiff`, of JPEG 2000, PNG, JPEG, BMP, GIF and WebP too, told by how they begin."""
     with io.BytesIO(data) if isinstance(data, bytes) else open(data, "rb") as file:
         head = file.read(12)
     driver = next((driver for begin, driver in _BEGINNINGS.items() if head.startswith(begin)), "GTiff")

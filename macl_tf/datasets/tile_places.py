@@ -45,9 +45,7 @@ def read_places(root: Path, names: Sequence[str]) -> NDArray[np.float64]:
     From `footprints.parquet` (GeoParquet, with a column `image`) of an archive, else from the tiles' own headers.
     """
     places = np.tile(NOWHERE, (len(names), 1, 1))
-    known: dict[str, NDArray[np.float64]] = {}
-    if (path := root / FOOTPRINTS).is_file():
-        known = _footprints(path)
+    known = read_footprints(root)
     for row, name in enumerate(names):
         places[row] = known.get(name, NOWHERE)
     left = [row for row, name in enumerate(names) if name not in known and name.lower().endswith((".tif", ".tiff"))]
@@ -65,7 +63,11 @@ def read_places(root: Path, names: Sequence[str]) -> NDArray[np.float64]:
     return places
 
 
-def _footprints(path: Path) -> dict[str, NDArray[np.float64]]:
+def read_footprints(root: Path) -> dict[str, NDArray[np.float64]]:
+    """(4, 2) corners in degrees by the name of the tile, of `footprints.parquet` in an archive; none without it."""
+    path = root / FOOTPRINTS
+    if not path.is_file():
+        return {}
     import pyarrow.parquet as pq
 
     try:

@@ -108,11 +108,16 @@ def find_tables(root: Path, pattern: str = r"(?!readme|licen[cs]e).*\.(csv|tsv|t
     return [name for name in found if name.count("/") == depth]
 
 
-def shorten(names: Sequence[str], limit: int = 3) -> str:
+def number_of(count: int, what: str) -> str:
+    """A count, for a message: `1 scene`, `1,200 scenes`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def shorten(names: Sequence[str], limit: int = 3, separator: str = ", ") -> str:
     """The first names, for a message: `a.jpg, b.jpg, c.jpg and 12 more`."""
     # A file name that is no UTF-8 must not make the message unprintable.
     shown = [name.encode(errors="backslashreplace").decode() for name in names[:limit]]
-    return ", ".join(shown) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
+    return separator.join(shown) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def _identity(folder: Path) -> Identity:

@@ -334,7 +334,8 @@ def _prepare(tile: Tile, reader: Reader, image_size: int, thumbnail_size: int) -
     pixels = reader.resize(image, image_size)
     said = HeaderFacts(UNKNOWN_DAY, NOWHERE) if tile.file is None else read_header(tile.file)
     date = said.date if np.isnat(tile.date) else tile.date
-    return _Prepared(tile, pixels, small, date, said.footprint, stamp)
+    place = said.footprint if np.isfinite(said.footprint).all() else tile.footprint
+    return _Prepared(tile, pixels, small, date, place, stamp)
 
 
 def _is_out_of_reach(tile: Tile, error: BaseException) -> bool:

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.datasets.label_lists import listed
+from macl_tf.datasets.picture_kinds import as_they_are
 from macl_tf.files import is_partial, locked, read_json, sha256_of, write_text, written_whole
 from macl_tf.index.items import Items
 from macl_tf.index.parquet import read_parquet, read_texts, write_parquet
@@ -323,8 +324,7 @@ def read_shards(folder: str | os.PathLike[str]) -> tuple[Items, NDArray[np.float
         living = _living([part.ids for part in parts], records)
         left = sum(map(len, living))
         if left == 0:
-            why = "all that were embedded are gone since" if count else "its shards list bad files only"
-            raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {why}.")
+            raise FileNotFoundError(f"'{folder}' must hold embedded tiles, but {_why_none(count, records)}")
         if left < count:
             end = start = 0
             for number, rows_of in enumerate(living):  # moved together in place: a copy would need the memory twice
@@ -334,6 +334,13 @@ def read_shards(folder: str | os.PathLike[str]) -> tuple[Items, NDArray[np.float
             vectors = vectors[:left]
         thumbnails = _thumbnails(paths, living) if any(record.thumbnails for record in records) else None
         return Items.concatenate(parts), vectors, thumbnails
+
+
+def _why_none(count: int, records: Sequence[Record]) -> str:
+    bad = [file for record in records for file in record.bad]
+    if count or not bad:
+        return "all that were embedded are gone since."
+    return f"its shards list bad files only. The first: {bad[0].path} {bad[0].reason}{as_they_are(bad[0].reason)}"
 
 
 def _living(ids: Sequence[NDArray[np.object_]], records: Sequence[Record]) -> list[NDArray[np.intp]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.table_files import find_table
 from macl_tf.datasets.tables import LabelTable, read_label_table
-from macl_tf.datasets.tile_facts import UNKNOWN_DAY
+from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY
+from macl_tf.datasets.tile_places import read_footprints
 from macl_tf.datasets.walk import list_images
 
 
@@ -40,6 +41,8 @@ class Tile:
     source: str = ""  # what it comes from
     date: np.datetime64 = UNKNOWN_DAY  # it was taken, where the source knows better than the file; NaT otherwise
     file: Path | None = None  # where its header can be read, for the date and the footprint
+    # (4, 2) corners in degrees, where the source knows them and the header does not; NaN otherwise.
+    footprint: NDArray[np.float64] = field(default_factory=lambda: NOWHERE, compare=False)
     contents: str = ""  # a digest of its picture, where the source knows one and no file tells a change
     unlisted: bool = False  # stands for a folder that cannot be looked into: what was below it may still be there
 
@@ -67,7 +70,8 @@ class FolderSource:
 
     Images without a row in the label table (`macl_tf.datasets.tables`; a path from the folder or from the working
     directory) are embedded without labels. Its column `split` becomes the split, its column `date` (2021-07-31) the
-    date; `notes` tell how it was read. With a table all names are held in memory.
+    date; `notes` tell how it was read. A `footprints.parquet` in the folder has the places of tiles whose files do not
+    tell them. With either all names are held in memory.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class FolderSource:
         self.name = self.folder.resolve().name
         self.label_names: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self._places = read_footprints(self.folder)
         self._table: LabelTable | None = None
         self._rows: dict[str, int] = {}
         self._dates: dict[int, np.datetime64] = {}
@@ -112,7 +117,8 @@ class FolderSource:
             tile_at = self.folder / name
             file = self.reader.files(tile_at)[0] if error is None else tile_at
             read = partial(_read, self.reader, tile_at, name, error)
-            tile = Tile(name, name, read, source=self.name, file=file, unlisted=error is not None)
+            place = self._places.get(name, NOWHERE)
+            tile = Tile(name, name, read, source=self.name, file=file, footprint=place, unlisted=error is not None)
             if self._table is not None and (row := self._rows.get(name)) is not None:
                 tile = replace(
                     tile,
@@ -132,7 +138,7 @@ class FolderSource:
 
 
 class ArchiveSource:
-    """The tiles of an archive, with its labels, and how it was divided, where that is known. File names become ids."""
+    """The tiles of an archive, with its labels and places, and its parts, where these are known. File names are ids."""
 
     def __init__(self, archive: Archive, splits: Splits | None = None) -> None:
         self.archive = archive
@@ -140,6 +146,7 @@ class ArchiveSource:
         self.label_names = archive.label_names
         self.notes: tuple[str, ...] = ()
         self._contents: Sequence[str] = getattr(archive, "contents", None) or [""] * len(archive)
+        self._places: NDArray[np.float64] | None = None
         self._splits = [""] * len(archive)
         for part in PARTS if splits is not None else ():
             for index in getattr(splits, part):
@@ -147,6 +154,8 @@ class ArchiveSource:
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, in the order of their file names."""
+        if self._places is None and self.archive.places is not None:
+            self._places = self.archive.places(np.arange(len(self.archive)))
         for index, name in enumerate(self.archive.file_names):
             yield Tile(
                 id=name,
@@ -156,6 +165,7 @@ class ArchiveSource:
                 split=self._splits[index],
                 source=self.name,
                 contents=self._contents[index] or "",
+                footprint=NOWHERE if self._places is None else self._places[index],
             )
 
     def count(self) -> int:

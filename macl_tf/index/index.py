@@ -18,9 +18,10 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from macl_tf.artifacts import ArtifactError, versions
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.files import locked
 from macl_tf.index.items import Items
-from macl_tf.index.journal import Change, Delete, Upsert, append, journal_path, lock_path
+from macl_tf.index.journal import Change, Delete, NewLabels, Relabel, Upsert, append, journal_path, lock_path
 from macl_tf.index.snapshot import Hit, Snapshot
 from macl_tf.index.version import Stored, build_index, publishing, write_version
 
@@ -98,6 +99,8 @@ class Index:
         *,
         encoder: Any = None,
         missing: Mapping[str, Sequence[bool]] | None = None,
+        new_labels: Sequence[str] = (),
+        meant: Sequence[str] | None = None,
     ) -> int:
         """Adds n items, and replaces those whose ids are there already; returns how many were replaced.
 
@@ -105,21 +108,27 @@ class Index:
         OSError as on a full disk) nothing was changed. Many items in one call are much faster than many calls.
 
         Args:
-            items: n items with labels of the index.
+            items: n items with labels of the index, or new ones.
             vectors: (n, D) finite and not zero.
             thumbnails: n small JPEG pictures, None or b"" where there is none.
             encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
             missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
                 given: an item that is replaced keeps there what it has at that moment, whoever wrote it.
+            new_labels: Labels of the items that the index gets with them, where it does not have them yet.
+            meant: Those that it gets however near to others they are; by default all. Another that is near to a label,
+                and so may be misspelled, is an UnknownLabelError.
         """
 
-        def change(now: Snapshot) -> Upsert | None:
+        def change(now: Snapshot) -> list[Change]:
             if encoder not in (None, now.stored.info.get("encoder")):
                 raise ArtifactError("vectors must be of the newest index's encoder, which is another now: embed again.")
-            known = now.keeping(items.aligned(now.stored.items.label_names), missing or {})
-            upsert = Upsert.of(known, vectors, thumbnails, now.stored.items.label_names, now.dim)
+            known_now, sure = known_labels(now.label_names), new_labels if meant is None else meant
+            names = known_now.open_to(new_labels, sure)[1].names
+            grown = now.after(added := _of_labels(now, names), now.end)
+            known = grown.keeping(items.aligned(names), missing or {})
+            upsert = Upsert.of(known, vectors, thumbnails, names, now.dim)
             replaced.extend(id_ for id_ in items.ids if now.holds(id_))
-            return upsert if len(items) else None
+            return [*added, upsert] if len(items) else []
 
         replaced: list[str] = []
         self._write(change)
@@ -130,12 +139,40 @@ class Index:
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
         found: list[str] = []
 
-        def change(now: Snapshot) -> Delete | None:
+        def change(now: Snapshot) -> list[Change]:
             found.extend(id_ for id_ in wanted if now.holds(id_))
-            return Delete(tuple(found)) if found else None
+            return [Delete(tuple(found))] if found else []
 
         self._write(change)
         return len(found)
+
+    def relabel(self, label: str, holds: Mapping[str, bool], *, new_labels: Sequence[str] = ()) -> dict[str, bool]:
+        """Gives items a label, or takes it from them, durably: all of them or, after an error, none.
+
+        Args:
+            label: A label of the index, or a new one; it must be among `new_labels` where it is near to another.
+            holds: By id, whether the item is to hold it. Ids that are not there are left out.
+            new_labels: See `label`.
+
+        Returns:
+            The items that changed: those that hold it already, or do not, are left out.
+
+        Raises:
+            UnknownLabelError: For a label that may be misspelled.
+        """
+        changed: dict[str, bool] = {}
+
+        def change(now: Snapshot) -> list[Change]:
+            (name,), known = known_labels(now.label_names).open_to([label], new_labels)
+            grown = now.after(added := _of_labels(now, known.names), now.end)
+            wanted = {id_: bool(held) for id_, held in holds.items() if now.holds(id_)}
+            changed.update((id_, held) for id_, held in wanted.items() if grown.holds_label(id_, name) != held)
+            return [*added, Relabel(name, changed)] if changed else []
+
+        if not label:
+            raise ValueError("a label must not be empty, got ''. Give its name.")
+        self._write(change)
+        return changed
 
     def compact(self, *, kind: str = "auto", recall_target: float = 0.95, keep: int = 2, progress: bool = True) -> Path:
         """Publishes a new version with all changes folded in, while searches and writes go on; returns its folder.
@@ -158,16 +195,16 @@ class Index:
         with self._mutex:
             self._snapshot = self._newest(self._shared)
 
-    def _write(self, change: Callable[[Snapshot], Change | None]) -> None:
-        """Makes one change durable, then visible. `change` sees the newest state and checks everything first."""
+    def _write(self, change: Callable[[Snapshot], list[Change]]) -> None:
+        """Makes changes durable, then visible. `change` sees the newest state and checks everything first."""
         self._check_writable()
         with self._mutex, locked(lock_path(self._root)):
             now = self._snapshot = self._newest(nullcontext)
             made = change(now)
-            if made is not None:
+            if made:
                 path = journal_path(self._root, now.stored.version)
                 end = append(path, now.stored.uuid, made, now.end)
-                self._snapshot = now.after([made], end)
+                self._snapshot = now.after(made, end)
 
     def _check_writable(self) -> None:
         if self._wanted is not None:
@@ -201,3 +238,9 @@ class Index:
             else:  # a version that was superseded meanwhile may have lost its journal: look again
                 if versions(self._root)[-1:] == newest:
                     return state
+
+
+def _of_labels(now: Snapshot, names: tuple[str, ...]) -> list[Change]:
+    """What brings a state to these labels, which begin with its own."""
+    new = names[len(now.label_names) :]
+    return [NewLabels(new)] if new else []

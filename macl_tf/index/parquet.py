@@ -136,6 +136,15 @@ def read_texts(path: str | os.PathLike[str], names: Sequence[str]) -> list[NDArr
         raise _damaged(Path(path), error) from error
 
 
+def text_columns(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the columns of text of any Parquet file; a ValueError where it is none."""
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"'{path}' must be a Parquet file, but is damaged or another one ({error}).") from error
+    return [field.name for field in schema if field.type in (pa.string(), pa.large_string())]
+
+
 def _emb(items: Items, dim: int, model: Mapping[str, str]) -> dict[str, Any]:
     """What is told of embeddings, after earthindex.ai/spec/emb.schema.json; without days where none is known."""
     facts: dict[str, Any] = {"version": "0.0.1", "model": dict(model), "providers": []}

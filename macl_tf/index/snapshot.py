@@ -7,9 +7,10 @@ dead among them. A position is a place in `items`, which holds the living only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from macl_tf.datasets.walk import shorten
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
-from macl_tf.index.journal import Change, Delete, Upsert, journal_path, read_changes
+from macl_tf.index.journal import Change, Delete, NewLabels, Relabel, Upsert, journal_path, read_changes
 from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
 from macl_tf.metrics.ranked import check_cutoff
 
+_BACKGROUND = 300  # items that stand for what is usual, beside those that somebody marked
 # With so few rows left to choose from, or so many candidates to fetch, looking at all of them is the faster way.
 _FEW_ROWS, _MANY_CANDIDATES = 20_000, 2_000
 _SPARE = 1_000  # dead rows that were added since and are not worth tidying away
@@ -44,6 +46,7 @@ class Snapshot:
     """A state of an index. `Index.snapshot` gives the present one; its answers stay consistent beside writes."""
 
     stored: Stored  # the published version
+    published: Items  # N, the version's items, with the labels that they hold now
     end: int  # where in its journal the changes end that are in this state
     alive: NDArray[np.bool_]  # (N,) which rows of the version are neither deleted nor replaced
     added: Items  # M items that were upserted since
@@ -57,21 +60,46 @@ class Snapshot:
         """The version as it was published."""
         nothing = np.zeros(0, np.intp)
         empty, vectors = stored.items.take(nothing), np.empty((0, stored.vectors.shape[1]), np.float32)
-        return cls(stored, 0, np.ones(len(stored.items), bool), empty, vectors, (), np.zeros(0, bool), {})
+        return cls(stored, stored.items, 0, np.ones(len(stored.items), bool), empty, vectors, (), np.zeros(0, bool), {})
 
     def caught_up(self, root: Path) -> Snapshot:
         """This state and all that stands in the journal after it, whose lock the caller holds or shares."""
         path = journal_path(root, self.stored.version)
-        return self.after(*read_changes(path, self.stored.uuid, self.stored.items.label_names, self.end))
+        return self.after(*read_changes(path, self.stored.uuid, self.label_names, self.end))
 
     def after(self, changes: Sequence[Change], end: int) -> Snapshot:
         """The state after `changes`, which end at `end` in the journal."""
-        if not changes:
-            return replace(self, end=end)
+        state = self
+        # Upserts and deletes that follow each other are taken in together.
+        for of_labels, part in groupby(changes, lambda change: isinstance(change, NewLabels | Relabel)):
+            take_in = state._relabelled if of_labels else state._rewritten
+            state = take_in(list(part))
+        return replace(state, end=end)
+
+    def _relabelled(self, changes: Sequence[Change]) -> Snapshot:
+        """The state after changes of labels."""
+        new = tuple(name for change in changes if isinstance(change, NewLabels) for name in change.names)
+        tables = [table.aligned((*self.label_names, *new)) for table in (self.published, self.added)]
+        if any(isinstance(change, Relabel) for change in changes):
+            tables = [replace(table, labels=table.labels.copy()) for table in tables]
+        published, added = tables
+        for change in changes:
+            if isinstance(change, Relabel):
+                column = published.label_names.index(change.label)
+                for id_, holds in change.holds.items():
+                    if (row := self.added_rows.get(id_)) is not None:
+                        added.labels[row, column] = holds
+                    elif (row := self.stored.rows.get(id_)) is not None and self.alive[row]:
+                        published.labels[row, column] = holds
+        return replace(self, published=published, added=added)
+
+    def _rewritten(self, changes: Sequence[Change]) -> Snapshot:
+        """The state after upserts and deletes."""
         upserts = [change for change in changes if isinstance(change, Upsert)]
         alive, rows, place = self.alive.copy(), dict(self.added_rows), len(self.added)
         added_alive = np.concatenate([self.added_alive, np.ones(sum(len(change.items) for change in upserts), bool)])
         for change in changes:
+            assert isinstance(change, Upsert | Delete)  # for the type checker
             ids = change.ids if isinstance(change, Delete) else change.items.ids
             for id_ in ids:
                 if (row := rows.pop(id_, None)) is not None:
@@ -89,7 +117,7 @@ class Snapshot:
             added, vectors, added_alive = added.take(living), vectors[living], np.ones(len(living), bool)
             thumbnails = tuple(thumbnails[row] for row in living)
             rows = {id_: row for row, id_ in enumerate(added.ids)}
-        return Snapshot(self.stored, end, alive, added, vectors, thumbnails, added_alive, rows)
+        return Snapshot(self.stored, self.published, self.end, alive, added, vectors, thumbnails, added_alive, rows)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive)) + len(self.added_rows)
@@ -121,13 +149,13 @@ class Snapshot:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """C label names."""
-        return self.stored.items.label_names
+        """C label names: those of the version in its order, then those that came since in theirs."""
+        return self.published.label_names
 
     @property
     def labels(self) -> NDArray[np.uint8]:
         """(N, C) multi-hot labels of the living items, in order."""
-        return np.concatenate([self.stored.items.labels[self.alive], self.added.labels[self.added_alive]])
+        return np.concatenate([self.published.labels[self.alive], self.added.labels[self.added_alive]])
 
     @property
     def has_places(self) -> bool:
@@ -148,21 +176,37 @@ class Snapshot:
 
     @cached_property
     def num_changes(self) -> int:
-        """Items in which this state differs from the published version: added, replaced or deleted."""
+        """Items in which this state differs from the published version: added, replaced, deleted or relabelled."""
         replaced = sum(id_ in self.stored.rows for id_ in self.added_rows)
-        return len(self.added_rows) + int(np.count_nonzero(~self.alive)) - replaced
+        relabelled = 0
+        if self.published is not self.stored.items:
+            others = self.published.labels != self.stored.items.aligned(self.label_names).labels
+            relabelled = int(np.count_nonzero(others.any(axis=1) & self.alive))
+        return len(self.added_rows) + int(np.count_nonzero(~self.alive)) - replaced + relabelled
 
     @cached_property
     def items(self) -> Items:
         """The living items: those of the version in its order, then those added since in theirs."""
         if self._all_alive and not len(self.added):
-            return self.stored.items
-        return Items.concatenate([self.stored.items.take(self.alive), self.added.take(self.added_alive)])
+            return self.published
+        return Items.concatenate([self.published.take(self.alive), self.added.take(self.added_alive)])
+
+    @cached_property
+    def background(self) -> tuple[str, ...]:
+        """Ids of 300 living items, or of all if there are fewer: drawn at random, and always the same."""
+        count = min(_BACKGROUND, len(self))
+        places = np.random.default_rng(0).choice(len(self), count, replace=False)
+        return tuple(table.ids[row] for table, row in map(self._home, np.sort(places).tolist()))
 
     def holds(self, id_: str) -> bool:
         """Whether there is an item with this id."""
         row = self.stored.rows.get(id_)
         return id_ in self.added_rows or (row is not None and bool(self.alive[row]))
+
+    def holds_label(self, id_: str, label: str) -> bool:
+        """Whether an item holds a label of the index."""
+        table, row = self._home(id_)
+        return bool(table.labels[row, self.label_names.index(label)])
 
     def id_of(self, name: str) -> str | None:
         """The id that somebody means who writes a name as results show it; None where no id is it or ends so.
@@ -198,6 +242,18 @@ class Snapshot:
                     columns[name][place] = getattr(table, name)[row]
         return replace(items, **columns)
 
+    def items_of(self, ids: Sequence[str]) -> Items:
+        """What is known of the items of these ids, in their order; of one that is not there nothing but its id."""
+        homes = [(self._home(id_) if self.holds(id_) else None) for id_ in ids]
+        parts, places = [], list[int]()
+        for table in (self.published, self.added):
+            there = [place for place, home in enumerate(homes) if home is not None and home[0] is table]
+            parts.append(table.take([homes[place][1] for place in there]))  # type: ignore[index]
+            places += there
+        absent = [place for place, home in enumerate(homes) if home is None]
+        parts.append(Items.of(self.label_names, [ids[place] for place in absent]))
+        return Items.concatenate(parts).take(np.argsort([*places, *absent]))
+
     def describe(self, item: int | str) -> dict[str, Any]:
         """Everything known about the item of a position or an id; see `Items.describe`."""
         table, row = self._home(item)
@@ -216,12 +272,19 @@ class Snapshot:
         yield self.added_vectors[self.added_alive]
 
     def search(
-        self, vectors: ArrayLike, k: int = 10, *, filter: Filter | None = None, exact: bool = False
+        self,
+        vectors: ArrayLike,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        exact: bool = False,
+        without: Collection[str] = (),
     ) -> list[list[Hit]]:
         """The k nearest items of each query, best first, ties by position: k, or as many as there are.
 
         Queries are `vectors` (Q, D), finite, not zero, of any norm. `filter` says which items may be found, and `exact`
-        to compare with every item this time. A ValueError says which rule is broken.
+        to compare with every item this time; `without` are ids that are not to be found. A ValueError says which rule
+        is broken.
         """
         check_cutoff(k, optional=False)
         given = np.asarray(vectors)
@@ -229,8 +292,15 @@ class Snapshot:
         allowed: NDArray[np.bool_] | None = None if filter is None and self._all_alive else self.alive
         added_allowed = self.added_alive
         if filter is not None:
-            allowed = self.alive & filter.mask(self.stored.items)
+            allowed = self.alive & filter.mask(self.published)
             added_allowed = added_allowed & filter.mask(self.added)
+        if without:
+            allowed, added_allowed = (self.alive if allowed is None else allowed).copy(), added_allowed.copy()
+            for id_ in without:
+                if (row := self.added_rows.get(id_)) is not None:
+                    added_allowed[row] = False
+                elif (row := self.stored.rows.get(id_)) is not None:
+                    allowed[row] = False
         scores, rows = self._search_version(queries, k, allowed, exact)
         if added_allowed.any():
             beside = ExactSearcher(self.added_vectors)
@@ -292,8 +362,8 @@ class Snapshot:
             if not self.holds(item):
                 raise ValueError(f"ids must be of items in the index, got {item!r}, which is not there.")
             row = self.added_rows.get(item)
-            return (self.stored.items, self.stored.rows[item]) if row is None else (self.added, row)
+            return (self.published, self.stored.rows[item]) if row is None else (self.added, row)
         if not 0 <= item < len(self):
             raise ValueError(f"position must be in [0, {len(self)}), got {item}.")
         row, size = int(item if self._living is None else self._living[item]), len(self.alive)
-        return (self.stored.items, row) if row < size else (self.added, row - size)
+        return (self.published, row) if row < size else (self.added, row - size)

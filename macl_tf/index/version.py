@@ -165,7 +165,7 @@ def publishing(
             if source is not None:
                 stored, end = (state := source()).stored, state.end
                 old = journal_path(root, stored.version)
-                changes, _ = read_changes(old, stored.uuid, stored.items.label_names, end)
+                changes, _ = read_changes(old, stored.uuid, state.label_names, end)
             begin(journal_path(root, number), uuid, changes)
             yield
 

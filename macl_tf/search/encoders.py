@@ -60,7 +60,7 @@ class Encoder:
 
     def of_features(self, features: ArrayLike) -> NDArray[np.float32]:
         """The vector (D,) of the index of one (F,) from elsewhere; a QueryError where it takes none, or it is bad."""
-        width, row = self.info.get("features"), np.asarray(features, np.float32)
+        width, row = self.info.get("features"), np.asarray(features, np.float64)  # float32 has no 1e300
         if width is None or self.embed_features is None:
             rule = "features are for an index of vectors from elsewhere, and this one was made of pictures"
             raise QueryError(rule, remedy="Give a picture, or a vector of an answer of this index.")
@@ -69,7 +69,7 @@ class Encoder:
             rule = f"features are {width} numbers, finite and not all zero, as the vectors that the index was made of"
             got = len(row) if row.shape != (width,) and row.ndim == 1 else largest
             raise QueryError(rule, got, "Compute them by the same model.")
-        return self.embed_features(row[None])[0]
+        return self.embed_features(row[None].astype(np.float32))[0]
 
     def embed_images(self, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Embeddings (B, D) of what `reader` has read, of any sizes, resized as in training."""

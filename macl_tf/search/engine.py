@@ -143,6 +143,7 @@ class SearchEngine:
         bboxes: Sequence[Sequence[float] | None] | None = None,
         splits: Sequence[str | None] | None = None,
         sources: Sequence[str | None] | None = None,
+        new_labels: Sequence[str] = (),
     ) -> int:
         """Adds pictures to the index, or replaces those of the same id: all of them, durably, or none.
 
@@ -153,35 +154,39 @@ class SearchEngine:
         Args:
             images: Paths, encoded bytes, or (H, W, 3) uint8 RGB arrays.
             ids: One for each.
-            labels: Label names of each, or a list of them as one text.
+            labels: Label names of each, or a list of them as one text. What no label of the index is becomes one,
+                unless it is so near to one that it may be misspelled.
             dates: Day that each was taken, "2020-06-01", a date or datetime64.
             bboxes: West, south, east, north of each in degrees (WGS 84), less than 180 degrees wide.
             splits: Part of the archive that each is of.
             sources: What each comes from.
+            new_labels: Those of the labels that are new, and meant, however near to others they are.
 
         Returns:
             How many of them replaced another.
 
         Raises:
             FileNotFoundError: For a path that is not there.
-            ValueError: For bytes that are no picture, an unknown label, a date or box that cannot be, or ids not
-                unique. Then nothing changes.
+            ValueError: For bytes that are no picture, a label that may be misspelled, a date or box that cannot be,
+                or ids not unique. Then nothing changes.
         """
         if len(ids) != len(images):
             raise ValueError(f"Each picture needs one id, got {len(images)} pictures and {len(ids)} ids.")
         named = _numbered(images)
         found = self._embedded(named)  # what is no picture is refused before all else
+        known = self.index.label_names
         items, missing = items_of(
-            images, ids, self.index.label_names,
+            images, ids, known, new_labels,
             labels=labels, dates=dates, bboxes=bboxes, splits=splits, sources=sources,
         )  # fmt: skip
+        new = [name for name in items.label_names if name not in known]
         for _ in range(_TRIES):
             state, reader, arrays, vectors = found
             size = state.thumbnail_size
             small = [thumbnail(reader.show(array), size) if size else None for array in arrays]
             made_with = state.info.get("encoder")
             try:
-                return self.index.upsert(items, vectors, small, encoder=made_with, missing=missing)
+                return self.index.upsert(items, vectors, small, encoder=made_with, missing=missing, new_labels=new)
             except ArtifactError:
                 if self.index.info.get("encoder") == made_with:
                     raise

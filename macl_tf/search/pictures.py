@@ -11,7 +11,7 @@ import numpy as np
 
 from macl_tf.datasets.bands import Reader
 from macl_tf.datasets.images import MAX_PIXELS, RGB
-from macl_tf.datasets.label_names import known_labels
+from macl_tf.datasets.label_names import NewLabelError, known_labels
 from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, day_of, footprint_of, read_header
 from macl_tf.index.items import Items
 
@@ -42,11 +42,16 @@ def name_of(image: Picture, number: int) -> str:
 
 
 def items_of(
-    images: Sequence[Picture], ids: Sequence[str], label_names: tuple[str, ...], **given: Sequence[Any] | None
+    images: Sequence[Picture],
+    ids: Sequence[str],
+    label_names: tuple[str, ...],
+    new_labels: Sequence[str] = (),
+    **given: Sequence[Any] | None,
 ) -> tuple[Items, dict[str, list[bool]]]:
     """The items of an upsert, and by name of a column for which nothing is known, as `Index.upsert` takes both.
 
-    `given` are labels, dates, bboxes, splits and sources, as far as given, as `SearchEngine.upsert` takes them. The
+    `given` are labels, dates, bboxes, splits and sources, as far as given, as `SearchEngine.upsert` takes them. What
+    none of `label_names` is, is a new label, which must be among `new_labels` where it is near to another one. The
     pictures are known to be whole: their headers tell date and place where nothing is given.
     """
     count = len(images)
@@ -57,8 +62,10 @@ def items_of(
     labels, dates, bboxes, parts, origins = (
         list(given.get(name) or [None] * count) for name in ("labels", "dates", "bboxes", "splits", "sources")
     )
-    known = known_labels(label_names)
-    held = [None if names is None else known.choose(names) for names in labels]
+    known, held = known_labels(label_names), list[tuple[str, ...] | None]()
+    for names in labels:
+        chosen, known = (None, known) if names is None else known.open_to(names, new_labels)
+        held.append(chosen)
     days = [None if day is None else day_of(day) for day in dates]
     corners = [None if box is None else footprint_of(box) for box in bboxes]
     for place, image in enumerate(images):
@@ -69,6 +76,8 @@ def items_of(
             if corners[place] is None and not np.isnan(said.footprint).any():
                 corners[place] = said.footprint
     names = tuple(dict.fromkeys(label for names in held for label in names or ()))
+    if unused := [name for name in new_labels if name not in names]:
+        raise NewLabelError("new labels must be among the labels of the tiles", unused[0], "Give it as a label, too.")
     items = Items.of(
         names,
         list(ids),

@@ -14,8 +14,10 @@ from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
+from macl_tf.teaching.collections import Collection
 
 _FIGURES = ("sha256", "dim", "image_size", "features", "descriptor", "dataset", "figures")
+_FIRST = 5  # ids that stand for many
 _LIMITS = ("bytes", "pixels", "k", "batch")
 
 
@@ -92,3 +94,26 @@ def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, A
         if shown["bbox"] is not None
     ]
     return {"type": "FeatureCollection", "features": features, "search": rest}
+
+
+def collection(one: Collection) -> dict[str, Any]:
+    """A collection in short: its name, how many tiles are right and wrong, by whom and when it was last changed."""
+    by, at = one.changed
+    return {"name": one.name, **one.counts, "by": by or None, "at": at}
+
+
+def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, Any]:
+    """A page of a collection's marks, the last ones first, with what is known about their tiles."""
+    known = state.snapshot
+    shown = [
+        {**mark._asdict(), "by": mark.by or None, "item": item(state, mark.id) if known.holds(mark.id) else None}
+        for mark in one.marks[::-1][offset : offset + limit]
+    ]
+    more = offset + limit < len(one.marks)
+    absent = some(one.absent(known))
+    return {**state.versions, **collection(one), "absent": absent, "marks": shown, "offset": offset, "more": more}
+
+
+def some(ids: list[str]) -> dict[str, Any]:
+    """How many ids these are, and the first of them."""
+    return {"count": len(ids), "first": ids[:_FIRST]}

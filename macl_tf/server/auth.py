@@ -10,6 +10,7 @@ from macl_tf.server.errors import forbidden, unknown
 from macl_tf.server.paths import HEALTH
 
 _SHORTEST = 16
+_QUESTIONS = ("/api/v1/search", "/api/v1/search/image")  # which have a body, and change nothing
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -37,7 +38,7 @@ class Access:
 
     def check(self, method: str, path: str, headers: dict[bytes, bytes]) -> None:
         """Lets a request through that shows the token where one is needed; without a token nothing can be written."""
-        writes = path == "/api/v1/items" and method not in ("GET", "HEAD", "OPTIONS")
+        writes = path.startswith("/api/") and path not in _QUESTIONS and method not in ("GET", "HEAD", "OPTIONS")
         data = path.startswith("/api/") or path == "/metrics"
         if not writes and not (self.protect_reads and data and path not in HEALTH):
             return

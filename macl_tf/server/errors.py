@@ -24,7 +24,7 @@ WORDS = {
     400: "The request cannot be read.",
     401: "The token is missing or wrong.",
     403: "The server takes no writes.",
-    404: "There is no such item or version.",
+    404: "There is no such item, collection or version.",
     405: "The path does not take the method.",
     408: "The request came too slowly.",
     413: "Too many bytes or pixels.",
@@ -151,7 +151,8 @@ def too_many_bytes(size: int, limits: Limits, of_request: int | None = None) -> 
 
 def _wrong_type(request: Request) -> Refused | None:
     """For a body of another type than the route reads."""
-    wanted = "application/json" if request.url.path.endswith("/search") else "multipart/form-data"
+    form = request.url.path.endswith(("/items", "/search/image", "/collections/file"))
+    wanted = "multipart/form-data" if form else "application/json"
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method not in ("POST", "PUT") or given == wanted:
         return None
@@ -159,6 +160,9 @@ def _wrong_type(request: Request) -> Refused | None:
         "application/json": "Send JSON with the header Content-Type: application/json.",
         "multipart/form-data": "Send a form with the picture in the field image, as curl -F image=@tile.jpg does.",
     }
+    if request.url.path.endswith("/collections/file"):
+        remedy["multipart/form-data"] = "Send a form with the file in the field file, as curl -F file=@ships.csv does."
+
     return wrong_kind(f"the body must be {wanted}", given or "no Content-Type", remedy[wanted])
 
 

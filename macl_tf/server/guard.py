@@ -116,7 +116,7 @@ class Guard:
             raise errors.wrong_kind("a body is sent as it is", kind, remedy)
         upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
         most = self._json_bytes + (self._limits.bytes if upload else 0)
-        answer.body = body = _Body(receive, most, self._limits, headers, upload=upload)
+        answer.body = body = _Body(receive, most, self._limits, headers, place.path if upload else "")
         full_path = place.prefix + place.path
         inner = {
             **scope,
@@ -155,10 +155,9 @@ class Guard:
 class _Body:
     """The body of a request, as long as it keeps to the limits."""
 
-    def __init__(
-        self, receive: Receive, most: int, limits: Limits, headers: dict[bytes, bytes], *, upload: bool
-    ) -> None:
-        self._receive, self._most, self._limits, self._upload = receive, most, limits, upload
+    def __init__(self, receive: Receive, most: int, limits: Limits, headers: dict[bytes, bytes], upload: str) -> None:
+        self._receive, self._most, self._limits = receive, most, limits
+        self._upload = upload  # where a file is sent to, "" where none is
         self._read, self._whole = 0, False
         self.begun = False
         self._until = asyncio.get_running_loop().time() + limits.body_seconds
@@ -184,10 +183,13 @@ class _Body:
         return message
 
     def _too_large(self, got: int) -> Refused:
-        if self._upload:
+        if self._upload and not self._upload.endswith("/collections/file"):
             return errors.too_many_bytes(got, self._limits, self._most)
         rule = f"a request has at most {self._most} bytes"
-        return errors.too_large(rule, got, "Send fewer examples, or shorter ones: an id instead of a vector.")
+        remedy = "Send fewer examples or ids, or shorter ones: an id instead of a vector."
+        if self._upload:
+            remedy = "Import the file where the server runs: macl collections SERVED import FILE."
+        return errors.too_large(rule, got, remedy)
 
 
 async def _let_through(scope: Scope, receive: Receive, send: Send) -> None:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
+from macl_tf.server.collection_routes import add_collections
 from macl_tf.server.errors import SEE, WORDS, invalid_input
 from macl_tf.server.service import Service
 from macl_tf.server.versions import State
@@ -106,6 +107,10 @@ def api(service: Service, access: Access) -> APIRouter:
         labels: Annotated[
             list[Annotated[str, Field(max_length=200)]] | None, Form(max_length=1000, description="One field for each.")
         ] = None,
+        new_labels: Annotated[
+            list[Annotated[str, Field(max_length=200)]] | None,
+            Form(max_length=1000, description="Labels that are new, and meant, however near to others."),
+        ] = None,
         date: Annotated[datetime.date | None, Form()] = None,
         source: Annotated[str, Form(max_length=200)] = "",
         bbox: Annotated[str | None, Form(max_length=200, description="west,south,east,north in degrees")] = None,
@@ -114,9 +119,12 @@ def api(service: Service, access: Access) -> APIRouter:
         """Adds a tile, or replaces the one with that id. It is on disk when this returns.
 
         Date and place that are not given are read from the file's header. What is neither given nor told there stays
-        as it is in the tile that is replaced; an empty field says that there is none.
+        as it is in the tile that is replaced; an empty field says that there is none. A label that the index does not
+        have becomes one of its labels; where it is so near to another that it may be misspelled, it is refused, unless
+        new_labels has it.
         """
-        sent = await _sent_fields(request, ("image", "id", *_COLUMNS), several=("labels",))
+        lists = ("labels", "new_labels")
+        sent = await _sent_fields(request, ("image", "id", *_COLUMNS, "new_labels"), several=lists)
         for name, text in (("id", id_ or ""), ("source", source), ("split", split)):
             if not text.isprintable():
                 raise QueryError(f"{name} has printable letters only", text, "Leave out line breaks and the like.")
@@ -128,6 +136,7 @@ def api(service: Service, access: Access) -> APIRouter:
             "split": [split],
         }
         facts = {_COLUMNS[name]: value for name, value in given.items() if name in sent}
+        facts["new_labels"] = [label for label in new_labels or () if label]
         return _json(await service.upsert(_reader(image), id_, **facts))
 
     @router.delete("/items", response_model=schemas.DeletedAnswer, dependencies=bearer)
@@ -135,6 +144,7 @@ def api(service: Service, access: Access) -> APIRouter:
         """Takes a tile away. That is on disk when this returns."""
         return _json(await service.delete(id_))
 
+    add_collections(router, service, reads, bearer)
     return router
 
 

@@ -73,10 +73,14 @@ class Condition(Strict):
 
 
 class Query(Strict):
-    """A search. Results are ranked by cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors."""
+    """A search. Results are ranked by cosine with the example, or with the direction that several give."""
 
     positive: list[Example] = Field([], description="What results should be like. An uploaded image is one more.")
     negative: list[Example] = Field([], description="What they should not be like.")
+    collection: str | None = Field(
+        default=None, min_length=1, max_length=200, description="A collection: its right tiles join the positive "
+        "examples, its wrong ones the negative.",
+    )  # fmt: skip
     k: Whole = Field(default=10, ge=1, description="Results in the answer, at most the limit that /info tells.")
     offset: Whole = Field(default=0, ge=0, le=DEPTH, description="Results to leave out, for the next page.")
     filter: Condition = Condition()
@@ -88,6 +92,37 @@ class Query(Strict):
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
     format: Literal["json", "geojson"] = "json"
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
+
+
+Ids = Annotated[list[Id], Field(max_length=10_000)]
+CollectionName = Annotated[str, Field(min_length=1, max_length=200, description="Of a collection.")]
+
+
+class Marks(Strict):
+    """What somebody says of tiles."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200, description="Of the collection, made if need be.")]
+    right: Ids = []
+    wrong: Ids = []
+    neither: Ids = Field(default=[], description="Tiles whose marks are taken back.")
+    by: str = Field(default="", max_length=200, description="Who says so; by default whoever holds the token.")
+
+
+class NewName(Strict):
+    """Another name of a collection."""
+
+    name: CollectionName
+    new: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ToLabel(Strict):
+    """The label that a collection becomes."""
+
+    name: CollectionName
+    label: Label | None = Field(default=None, description="By default the name of the collection.")
+    new_labels: list[Label] = Field(
+        default=[], max_length=10, description="The label, where it is new, and meant, however near it is to another."
+    )
 
 
 class Error(BaseModel):
@@ -170,12 +205,75 @@ class WrittenAnswer(Versions):
     """An upsert that is on disk."""
 
     id: str
+    new_labels: list[str] = Field(description="Labels of the tile that the index did not have.")
 
 
 class DeletedAnswer(Versions):
     """A delete that is on disk."""
 
     deleted: int
+
+
+class CollectionAnswer(BaseModel):
+    """A collection: how many tiles are right and wrong, by whom and when the last mark was made."""
+
+    name: str
+    right: int
+    wrong: int
+    by: str | None
+    at: str = Field(description="In UTC.")
+
+
+class CollectionsAnswer(BaseModel):
+    """Collections by name."""
+
+    collections: list[CollectionAnswer]
+    total: int
+    offset: int
+
+
+class Some(BaseModel):
+    """How many ids these are, and the first of them."""
+
+    count: int
+    first: list[str]
+
+
+class MarkInfo(BaseModel):
+    """What somebody said of a tile."""
+
+    id: str
+    mark: Literal["right", "wrong"]
+    by: str | None
+    at: str
+    item: Item | None = Field(description="null where the index does not hold the tile now.")
+
+
+class MarksAnswer(CollectionAnswer, Versions):
+    """Marks of a collection, the last ones first."""
+
+    absent: Some = Field(description="Marked tiles that the index does not hold now.")
+    marks: list[MarkInfo]
+    offset: int
+    more: bool
+
+
+class ImportedAnswer(CollectionAnswer):
+    """What came of a file."""
+
+    read: int = Field(description="Marks in the file.")
+    changed: int = Field(description="Tiles whose mark is another now.")
+    absent: Some = Field(description="Ids in the file that the index does not hold; their marks are kept.")
+
+
+class LabelledAnswer(Versions):
+    """A collection that became a label."""
+
+    label: str
+    new_labels: list[str] = Field(description="The label, where the index did not have it.")
+    gained: int = Field(description="Tiles that hold it now and did not.")
+    lost: int = Field(description="Tiles that held it and do not now.")
+    absent: Some = Field(description="Marked tiles that the index does not hold now.")
 
 
 class LabelCount(BaseModel):

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from macl_tf.artifacts import ArtifactError
 from macl_tf.datasets.bands import Reader
 from macl_tf.datasets.images import RGB, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
-from macl_tf.index.index import Index
+from macl_tf.index.index import Index, Snapshot
 from macl_tf.index.items import Items
 from macl_tf.search.pictures import items_of, read_picture
 from macl_tf.search.query import QueryError, find
@@ -30,6 +31,7 @@ from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Example, Query
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
+from macl_tf.teaching.collections import Collections
 
 PREVIEW = 40  # longest side of the small picture in an answer; about 1 kB
 T = TypeVar("T")
@@ -59,6 +61,7 @@ class Service:
     def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, base_map: BaseMap | None = None) -> None:
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.sample = RecallSample()
+        self.collections = Collections(versions.served)
         count = len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")
         self._searching = ThreadPoolExecutor(count, "search")
@@ -96,7 +99,7 @@ class Service:
 
         `read` gives the file as it was sent. It may lie on disk: it is read when its turn comes. `id_` is made of the
         SHA-256 of the file by default. `given` are labels, dates, bboxes, splits and sources, as far as given, of one
-        tile each; see `SearchEngine.upsert`.
+        tile each, and new_labels; see `SearchEngine.upsert`.
         """
         with self._admitted():
             for _ in range(3):
@@ -105,7 +108,8 @@ class Service:
                     return await self._upsert(state, read, id_, given)
                 except ValueError:  # another process has just published an index of another encoder, or other labels
                     await self._catch_up()
-                    if self.versions.newest.snapshot.uuid == state.snapshot.uuid:
+                    before, now = state.snapshot, self.versions.newest.snapshot
+                    if (now.uuid, now.label_names) == (before.uuid, before.label_names):
                         raise
         raise overloaded()
 
@@ -118,13 +122,15 @@ class Service:
         def describe() -> tuple[str, Items, dict[str, list[bool]]]:
             data = read()
             name = id_ or f"sha256-{hashlib.sha256(data).hexdigest()[:32]}"
-            with refusing({key: values[0] for key, values in given.items()}):
+            with refusing({key: values[0] for key, values in given.items() if values}):
                 return name, *items_of([data], [name], snapshot.label_names, **given)
 
         name, items, missing = await self._run(self._decoding, describe)
-        known = {"encoder": state.made_with, "missing": missing}
+        new = [label for label in items.label_names if label not in snapshot.label_names]
+        known: dict[str, Any] = {"encoder": state.made_with, "missing": missing, "new_labels": new}
+        known["meant"] = given.get("new_labels", ())
         after, _ = await self._write(lambda index: index.upsert(items, vector[None], [small or None], **known))
-        return {"id": name, **after.versions}
+        return {"id": name, "new_labels": new, **after.versions}
 
     async def delete(self, id_: str) -> dict[str, Any]:
         """Takes a tile away; when it returns, that is on disk."""
@@ -136,6 +142,30 @@ class Service:
         """Does something that reads in the index."""
         with self._admitted():
             return await self._run(self._searching, work)
+
+    async def look_at_collections(self, work: Callable[[Collections, Snapshot], T]) -> T:
+        """Does something that reads in the collections, beside the newest state of the index."""
+        with self._admitted(), _whole():
+            return await self._run(self._searching, lambda: work(self.collections, self.versions.newest.snapshot))
+
+    async def change_collections(self, work: Callable[[Collections, Snapshot], T]) -> T:
+        """Does something that writes to the collections; when it returns, that is on disk, after an error nothing."""
+        with self._admitted(), _whole(), _writable():
+            return await self._run(self._writing, lambda: work(self.collections, self.versions.newest.snapshot))
+
+    async def to_label(self, name: str, label: str, new_labels: list[str]) -> dict[str, Any]:
+        """Makes a collection a label of the index, which is on disk when this returns."""
+        before = self.versions.newest.snapshot.label_names
+
+        def change(index: Index) -> tuple[dict[str, bool], list[str]]:
+            return self.collections.to_label(name, index, label, new_labels=new_labels)
+
+        with self._admitted(), _whole():
+            state, (changed, absent) = await self._write(change)
+        gained = sum(changed.values())
+        new = [name for name in state.snapshot.label_names if name not in before]
+        counts = {"gained": gained, "lost": len(changed) - gained, "absent": answers.some(absent)}
+        return {**state.versions, "label": label, "new_labels": new, **counts}
 
     def close(self) -> None:
         """Ends the threads after what they have begun."""
@@ -194,11 +224,16 @@ class Service:
     def _find(
         self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float]
     ) -> dict[str, Any]:
-        begin = time.perf_counter()
+        begin, marked = time.perf_counter(), dict[str, list[str]]()
+        if query.collection is not None:
+            with _whole():
+                marked = self.collections.get(query.collection).examples(state.snapshot)
+        like = [*vectors, *marked.get("positive", ()), *(_value(state, example) for example in query.positive)]
+        unlike = [*marked.get("negative", ()), *(_value(state, example) for example in query.negative)]
         (answer,) = find(
             state.snapshot,
-            [("", [*vectors, *(_value(state, example) for example in query.positive)])],
-            negative=[_value(state, example) for example in query.negative],
+            [("", like)],
+            negative=unlike,
             k=query.k,
             offset=query.offset,
             filter=query.filter.to_filter(),
@@ -211,11 +246,8 @@ class Service:
         return answers.found(state, answer, geojson=query.format == "geojson")
 
     async def _write(self, change: Callable[[Index], T]) -> tuple[State, T]:
-        try:
+        with _writable():
             return await self._run(self._writing, lambda: self.versions.write(change))
-        except OSError as error:
-            remedy = "Nothing was changed. Retry once there is space; see the server log."
-            raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
 
     def _took(self, ms: dict[str, float], **seconds: float) -> None:
         for stage, value in seconds.items():
@@ -226,3 +258,23 @@ class Service:
 def _value(state: State, example: Example) -> str | Any:
     """The id or the vector of the index that an example stands for."""
     return example.value if example.features is None else state.encoder.of_features(example.features)
+
+
+@contextmanager
+def _writable() -> Iterator[None]:
+    """Says of errors of the disk that nothing was written."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Nothing was changed. Retry once there is space; see the server log."
+        raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
+
+
+@contextmanager
+def _whole() -> Iterator[None]:
+    """Says of collections that do not hold what was written that they cannot be used."""
+    try:
+        yield
+    except ArtifactError as error:
+        _log.warning("the collections cannot be used: %s", error)
+        raise unavailable("The collections of this server are damaged", None, "See the server log.") from error

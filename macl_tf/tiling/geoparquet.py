@@ -33,8 +33,10 @@ _SCHEMA = pa.schema(
 
 
 def no_column(path: Path, column: str, columns: Iterable[str]) -> ValueError:
-    """The error of a vector file without the column that is asked for."""
+    """The error of a vector file without the column that is asked for, or where none is."""
     held = ", ".join(columns) or "none"
+    if not column:
+        return ValueError(f"vectors need a column with the labels: '{path}' has {held}. Name it by --label-column.")
     return ValueError(f"'{path}' must have the column '{column}', but has {held}. Name one by --label-column.")
 
 
@@ -45,8 +47,10 @@ def read_geoparquet(path: Path, column: str) -> tuple[list[bytes | None], list[A
             schema = file.schema_arrow
             geo = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
             place = str(geo.get("primary_column") or "geometry")
-            if missing := [name for name in (column, place) if name not in schema.names]:
-                raise no_column(path, missing[0], schema.names)
+            if place not in schema.names:
+                raise ValueError(f"'{path}' must hold geometries in the column '{place}', as GeoParquet does.")
+            if column not in schema.names:
+                raise no_column(path, column, (name for name in schema.names if name != place))
             table = file.read(columns=list(dict.fromkeys([column, place])))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"'{path}' must be a Parquet file, but is damaged or another one ({error}).") from error

@@ -48,11 +48,11 @@ def opened(output: Path, asked: dict[str, Any]) -> Iterator[dict[str, str]]:
     with locked(state / "lock", busy=f"another macl tile works in '{output}'. Wait until it has ended."):
         options = state / _OPTIONS
         before = read_json(options) if options.is_file() else None
-        if before is None:
+        if before is None or next(heads(output), None) is None:  # nothing was cut: another try is a new one
             write_json(options, asked)
         elif before != asked:
             names = [name for name in {**before, **asked} if before.get(name) != asked.get(name)]
-            told = [f"{name}={_shown(before.get(name))}, now {_shown(asked.get(name))}" for name in names]
+            told = [_differ(name, before.get(name), asked.get(name)) for name in names]
             raise ValueError(
                 f"'{output}' must be gone on with as it was begun, but was cut with {'; '.join(told)}. Give the same, "
                 "or another --output."
@@ -151,6 +151,6 @@ def _line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 60 else "another one"
+def _differ(name: str, before: Any, now: Any) -> str:
+    texts = [json.dumps(value, ensure_ascii=False) for value in (before, now)]
+    return f"{name}={texts[0]}, now {texts[1]}" if max(map(len, texts)) < 60 else f"other {name} than now"

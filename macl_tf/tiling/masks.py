@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,19 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform_bounds
 from rasterio.windows import Window
 
-from macl_tf.datasets.archives import normalise_stem
+from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
+from macl_tf.datasets.mask_labels import MaskPixels
+from macl_tf.datasets.mask_pairs import masks_among, pair_masks
 from macl_tf.datasets.walk import shorten
-from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable, hex_of
 from macl_tf.tiling.scenes import Grid, Scene, open_raster
-from macl_tf.tiling.sources import SUFFIXES, Source, find_sources
+from macl_tf.tiling.sources import Source, find_sources
 from macl_tf.tiling.windows import Chunk, Held
 
-# What sets add to the names of scenes and masks: 119_sat.jpg and 119_mask.png.
-_BESIDE = re.compile(r"[ _-](sat|image|img|rgb|(mask|masks|label|labels|gt|seg|lbl))$")
 _NOTHING, _UNKNOWN, _FIRST = 0, 1, 2  # pixels without a label, of no class in the table, of the first class
 _MOST = 20  # values that a message names
 _LOOKED_AT = 8  # masks, for a draft of the class table
@@ -34,52 +32,54 @@ class Masks:
 
     Args:
         folder: Where they are, at any depth.
-        marked: Whether scenes lie there as well, so that only what is called so (a_mask.png) is a mask.
+        sources: The scenes.
+        mixed: Whether scenes lie there as well, so that only what is called so (a_mask.png, masks/a.png) is a mask.
     """
 
-    def __init__(self, folder: Path, *, marked: bool = False) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Source], *, mixed: bool = False) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"the masks must be in a folder, but '{folder}' is none.")
-        found, _ = find_sources([folder])
-        if not any(not marked or is_mask(mask) for mask in found):
-            raise ValueError(f"'{folder}' must hold masks; beside scenes they are called like a_mask.png.")
-        self._by_key: dict[str, list[Source]] = defaultdict(list)
-        for mask in (mask for mask in found if not marked or is_mask(mask)):
-            self._by_key[_key(mask)].append(mask)
+        found = {mask.name: mask for mask in find_sources([folder])[0]}
+        if mixed:
+            found = {name: found[name] for name in sorted(masks_among(found))}
+            called = masks_among(source.name for source in sources)
+            paths = {mask.key for mask in found.values()}
+            sources = [source for source in sources if source.key not in paths and source.name not in called]
+        if not found:
+            raise ValueError(f"'{folder}' must hold masks; beside scenes they are called like a_mask.png, masks/a.png.")
+        self.scenes, self._masks = list(sources), found
+        self._pairs, self._doubtful = pair_masks([source.name for source in sources], found, shared=True)
 
     def of(self, source: Source) -> Path:
         """The mask of a scene: that of the same name; a ValueError where there is none, or several."""
-        found = self._by_key.get(_key(source), [])
-        if len(found) > 1:  # folders tell them apart
-            folder = Path(source.name).parent
-            found = [mask for mask in found if Path(mask.name).parent == folder] or found
-        if len(found) != 1:
-            names = shorten([mask.name for mask in found])
-            raise ValueError(f"no mask has its name '{source.stem}'" if not found else f"several masks fit: {names}")
-        return found[0].paths[0]
+        name = source.name
+        if name in self._pairs:
+            return self._masks[self._pairs[name]].paths[0]
+        fitting = shorten(self._doubtful.get(name, ()))
+        raise ValueError(f"several masks fit: {fitting}" if fitting else f"no mask has its name '{source.stem}'")
 
-    def strays(self, sources: Sequence[Source]) -> list[str]:
+    def strays(self) -> list[str]:
         """Masks that belong to none of the scenes."""
-        keys = {_key(source) for source in sources}
-        return sorted(mask.name for key, masks in self._by_key.items() if key not in keys for mask in masks)
+        used = {*self._pairs.values(), *(mask for masks in self._doubtful.values() for mask in masks)}
+        return sorted(self._masks.keys() - used)
 
     def draft(self) -> str:
         """A class table of the values that the first masks hold, to be completed: CSV with a column of hints."""
-        counts: Counter[tuple[int, ...]] = Counter()
-        hints: dict[tuple[int, ...], str] = {}
-        for masks in [*self._by_key.values()][:_LOOKED_AT]:
-            with open_raster(masks[0].paths[0]) as dataset:
-                shrunk = [max(1, side // max(1, max(dataset.shape) // 1024)) for side in dataset.shape]
-                bands = [1] if dataset.count < 3 else [1, 2, 3]
-                pixels = dataset.read(bands, out_shape=(len(bands), *shrunk)).reshape(len(bands), -1)
-                found, times = np.unique(pixels, axis=1, return_counts=True)
-                counts.update(dict(zip(map(tuple, found.T.tolist()), times.tolist(), strict=True)))
-                if dataset.colorinterp[0] is ColorInterp.palette:
-                    hints |= {(value,): hex_of(colour[:3]) for value, colour in dataset.colormap(1).items()}
-        rows = ["colour,name,seen" if len(next(iter(counts))) == 3 else "value,name,seen"]
-        for value, count in counts.most_common(_MOST):
-            said = hex_of(value) if len(value) == 3 else str(value[0])
-            rows.append(f"{said},{TO_BE_NAMED},{count / counts.total():.1%} {hints.get(value, '')}".rstrip())
+        counts: Counter[str] = Counter()
+        for mask in [*self._masks.values()][:_LOOKED_AT]:
+            with open_raster(mask.paths[0]) as dataset:
+                shrunk = tuple(max(1, side // max(1, max(dataset.shape) // 1024)) for side in dataset.shape)
+                pixels = MaskPixels(dataset)
+                found, times = np.unique(
+                    pixels.read(out_shape=(3 if pixels.kind == "RGB" else 1, *shrunk)), return_counts=True
+                )
+                for code, count in zip(found.tolist(), times.tolist(), strict=True):
+                    value, *hints = pixels.marks(code)
+                    counts[f"{value},{TO_BE_NAMED},{{}} {hints[-1] if pixels.kind == 'palette' else ''}".rstrip()] += (
+                        count
+                    )
+        rows = ["colour,name,seen" if next(iter(counts)).startswith("#") else "value,name,seen"]
+        rows += [row.format(f"{count / counts.total():.1%}") for row, count in counts.most_common(_MOST)]
         return "\n".join([*rows, *([f"({len(counts) - _MOST} more values)"] if len(counts) > _MOST else [])])
 
 
@@ -171,54 +171,27 @@ class _Codes:
     """From what an open mask holds to codes: `_NOTHING`, `_UNKNOWN`, and from `_FIRST` on the classes."""
 
     def __init__(self, dataset: Any, table: ClassTable) -> None:
-        self._dataset = dataset
-        self._unknown: dict[tuple[int, ...], int] = {}
-        kind = "RGB" if dataset.count >= 3 else "palette" if dataset.colorinterp[0] is ColorInterp.palette else "index"
-        self._bands = [1, 2, 3] if kind == "RGB" else [1]
-        if np.dtype(dataset.dtypes[0]).kind not in "ui" and kind == "RGB":
-            raise ValueError(f"its mask must hold 8-bit colours, got {dataset.dtypes[0]}.")
-        if kind == "RGB" and table.colours:
-            known = {r << 16 | g << 8 | b: number for (r, g, b), number in table.colours.items()}
-        elif kind != "RGB" and table.values:
-            known = {int(value): number for value, number in table.values.items() if re.fullmatch(r"-?\d+", value)}
-        elif kind == "palette" and table.colours:
-            palette = {value: tuple(colour[:3]) for value, colour in dataset.colormap(1).items()}
-            known = {value: table.colours[colour] for value, colour in palette.items() if colour in table.colours}
-        else:
-            needed = "colours (name,colour)" if kind == "RGB" else "values (name,value)"
-            raise ValueError(f"its mask holds {kind} pixels, of which the class table must name the {needed}.")
-        if kind != "RGB" and dataset.nodata is not None:
-            known.setdefault(int(dataset.nodata), -1)
-        self._known = np.array(sorted(known), np.int64)
-        self._code = np.array([known[value] + _FIRST if known[value] >= 0 else _NOTHING for value in sorted(known)])
-        self._code = self._code.astype(np.int16)
-        self._kind = kind
-        small = kind != "RGB" and dataset.dtypes[0] in ("uint8", "uint16")
-        self._table = self._of(np.arange(1 << 8 * np.dtype(dataset.dtypes[0]).itemsize)) if small else None
+        self._lossy = dataset.driver == "JPEG"
+        self._pixels = MaskPixels(dataset)
+        self._unknown: Counter[int] = Counter()
+        known = sorted(self._pixels.known(table).items())
+        self._known = np.array([value for value, _ in known], np.int64)
+        self._code = np.array([number + _FIRST if number >= 0 else _NOTHING for _, number in known], np.int16)
+        small = self._pixels.kind != "RGB" and self._pixels.dtype in (np.uint8, np.uint16)
+        self._table = self._of(np.arange(1 << 8 * self._pixels.dtype.itemsize)) if small else None
 
     def read(self, window: Window) -> NDArray[np.int16]:
-        pixels = self._dataset.read(self._bands, window=window)
-        if self._table is not None:
-            codes = self._table[pixels[0]]
-        elif self._kind == "RGB":
-            red, green, blue = pixels.astype(np.int64)
-            codes = self._of(red << 16 | green << 8 | blue)
-        else:
-            whole = pixels[0] if pixels.dtype.kind in "ui" else np.nan_to_num(pixels[0], nan=-(2**40))
-            codes = self._of(whole.astype(np.int64))
+        pixels = self._pixels.read(window=window)
+        codes = self._of(pixels.astype(np.int64)) if self._table is None else self._table[pixels]
         if (unknown := codes == _UNKNOWN).any():
-            found, counts = np.unique(pixels[:, unknown], axis=1, return_counts=True)
-            for value, count in zip(found.T.tolist(), counts.tolist(), strict=True):
-                self._unknown[tuple(value)] = self._unknown.get(tuple(value), 0) + count
+            found, counts = np.unique(pixels[unknown], return_counts=True)
+            self._unknown.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
         return codes
 
     def complaint(self) -> str:
-        most = sorted(self._unknown, key=lambda value: -self._unknown[value])
-        shown = [hex_of(value) if self._kind == "RGB" else str(value[0]) for value in most]
-        if self._kind == "palette":
-            colours = self._dataset.colormap(1)
-            shown = [f"{value[0]} ({hex_of(colours[int(value[0])][:3])})" for value in most]
-        lossy = " JPEG blurs the colours of a mask: use masks in PNG or TIFF." if self._dataset.driver == "JPEG" else ""
+        marks = [self._pixels.marks(value) for value, _ in self._unknown.most_common()]
+        shown = [f"{held[0]} ({held[-1]})" if self._pixels.kind == "palette" else held[0] for held in marks]
+        lossy = " JPEG blurs the colours of a mask: use masks in PNG or TIFF." if self._lossy else ""
         return (
             f"its mask must hold values of the class table only, but holds {shorten(shown, _MOST)}. Add them to the "
             f"table, or call them '{IGNORE}' there.{lossy}"
@@ -229,15 +202,3 @@ class _Codes:
             return np.full(values.shape, _UNKNOWN, np.int16)
         place = np.minimum(np.searchsorted(self._known, values), len(self._known) - 1)
         return np.where(self._known[place] == values, self._code[place], np.int16(_UNKNOWN))
-
-
-def is_mask(source: Source) -> bool:
-    """Whether a raster is called a mask."""
-    found = _BESIDE.search(source.stem.lower())
-    return found is not None and found[2] is not None
-
-
-def _key(source: Source) -> str:
-    """What a scene and its mask have in common."""
-    stem = normalise_stem(source.stem) if source.stem.lower().endswith(SUFFIXES) else source.stem.lower()
-    return _BESIDE.sub("", stem) or stem

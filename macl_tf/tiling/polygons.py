@@ -14,8 +14,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
 
 from macl_tf.datasets.archives import normalise_label
+from macl_tf.datasets.class_tables import ClassTable
 from macl_tf.datasets.walk import shorten
-from macl_tf.tiling.classes import ClassTable
 from macl_tf.tiling.geoparquet import no_column, read_geoparquet
 from macl_tf.tiling.scenes import Grid
 from macl_tf.tiling.windows import Chunk, Held

@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from macl_tf.datasets.matching import Finding
 from macl_tf.datasets.tiff import to_degrees
 from macl_tf.datasets.tile_places import FOOTPRINTS, GROUPS
-from macl_tf.datasets.walk import shorten
+from macl_tf.datasets.walk import number_of, shorten
 from macl_tf.files import written_whole
 from macl_tf.tiling.geoparquet import Row, write_footprints
 from macl_tf.tiling.journal import TILES, Journal, heads
@@ -48,8 +48,8 @@ class Summary:
 
     def __str__(self) -> str:
         """The summary as people read it."""
-        labels = "" if self.labels is None else f", {sum(map(bool, self.labels.values()))} labels"
-        return "\n".join([f"{self.tiles:,} tiles of {self.scenes:,} scenes{labels}", *self.notes])
+        labels = "" if self.labels is None else f", {number_of(sum(map(bool, self.labels.values())), 'label')}"
+        return "\n".join([f"{number_of(self.tiles, 'tile')} of {number_of(self.scenes, 'scene')}{labels}", *self.notes])
 
 
 def write_tables(
@@ -71,7 +71,7 @@ def write_tables(
             without = sum(count for _, _, count in journal.read()[1])
             nodata += without
             if without:
-                left_out.append(Finding("nodata", head["scene"], f"{without} windows"))
+                left_out.append(Finding("nodata", head["scene"], number_of(without, "window")))
             for row in _rows(journal, options, labels):
                 tiles += 1
                 unlabelled += labels is not None and not row.labels

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.datasets.matching import Finding
-from macl_tf.tiling.classes import IGNORE, TO_BE_NAMED, ClassTable
+from macl_tf.datasets.walk import number_of, shorten
 from macl_tf.tiling.encoding import Encoder
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
-from macl_tf.tiling.masks import Mask, Masks, is_mask
+from macl_tf.tiling.masks import Mask, Masks
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.polygons import SceneShapes, Shapes, read_shapes
 from macl_tf.tiling.scenes import Grid, Scene, bounded_cache, gdal
@@ -111,9 +112,9 @@ def tile(
     mixed = masks is not None and any(_is_within(scene, Path(masks)) for scene in scenes)
     passed_over = [output, *([] if masks is None or mixed else [Path(masks)])]
     sources, findings = find_sources(scenes, passed_over, options.assets)
-    sources = [source for source in sources if not (mixed and is_mask(source))]
     with gdal():
-        store = None if masks is None else Masks(Path(masks), marked=mixed)
+        store = None if masks is None else Masks(Path(masks), sources, mixed=mixed)
+        sources = sources if store is None else store.scenes
         if store is not None and classes is None:
             raise ValueError(
                 f"masks need a class table. Save this as classes.csv, with names in place of '{TO_BE_NAMED}', or "
@@ -121,8 +122,6 @@ def tile(
             )
         shapes = None
         if vectors is not None:
-            if not options.label_column:
-                raise ValueError("vectors need the column that holds the labels. Name it by --label-column.")
             shapes = read_shapes(Path(vectors), options.label_column, classes, options.layer)
     asked = options.to_json() | {
         "classes": None if classes is None else classes.to_json(),
@@ -134,11 +133,12 @@ def tile(
         plans = _planned(sources, output, options, store, classes, shapes, known, findings)
         with bounded_cache():
             _cut_all(plans, options, workers or os.cpu_count() or 1, progress, findings)
-        notes = _told(plans, sources, store, shapes, findings)
+        notes = _told(plans, store, shapes, findings)
         if not any(True for _ in heads(output)):
             shutil.rmtree(output / TILES, ignore_errors=True)
-            reasons = "; ".join(f"{found.name}: {found.detail}" for found in findings[:3])
-            raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {reasons}")
+            reasons = [f"{found.name}: {found.detail.removeprefix(f'{found.name}: ')}" for found in findings]
+            told = shorten(reasons, separator="; ")
+            raise ValueError(f"a scene must be left to be cut, but of {len(sources)} none is: {told}")
         return write_tables(output, options, labels if masks or vectors else None, findings, notes)
 
 
@@ -329,7 +329,6 @@ def _stamps(paths: Sequence[str]) -> list[list[Any]]:
 
 def _told(
     plans: Sequence[_Plan],
-    sources: Sequence[Source],
     masks: Masks | None,
     shapes: Shapes | None,
     findings: list[Finding],
@@ -338,10 +337,12 @@ def _told(
     notes = []
     kinds = Counter(f"{plan.head['bands']} of {plan.head['dtype']}" for plan in plans if not plan.failed)
     if len(kinds) > 1:
-        told = "; ".join(f"{kind} in {count:,} scenes" for kind, count in kinds.most_common())
+        told = "; ".join(f"{kind} in {number_of(count, 'scene')}" for kind, count in kinds.most_common())
         notes.append(f"the bands are not the same in all scenes: {told}")
+    elif kinds and not kinds.keys() & {"1 of uint8", "3 of uint8"}:
+        notes.append(f"bands: {next(iter(kinds))}. Read them with --set bands=all, in macl index with --bands all")
     if masks is not None:
-        findings += [Finding("mask", name, "no scene has its name") for name in masks.strays(sources)]
+        findings += [Finding("mask", name, "no scene has its name") for name in masks.strays()]
     if shapes is not None:
         near = np.zeros(len(shapes.features), bool)
         for plan in plans:

@@ -1,0 +1,1 @@
+"""What people teach an archive: collections of tiles that they judged."""
