@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.command import RESULTS
 from benchmarks.compare import __main__ as compare
-from benchmarks.compare import encoders, evaluate_run, experiment, report, results_file, runs
+from benchmarks.compare import encoders, evaluate_run, experiment, figures, report, results_file, runs, shares
 from benchmarks.compare.experiment import Experiment
 from benchmarks.environment import made_by, settings_without_places, without_places
 from benchmarks.speed import __main__ as speed_experiments
@@ -99,12 +99,12 @@ def options_of(tmp_path, **more):
 def test_a_joint_form_has_trials_of_its_own(tmp_path, monkeypatch):
     tried = []
 
-    def figures(run):
+    def validated(run):
         best = 0.5 if "=0.2-" in run.name or "=0.1,classification_weight=100-" in run.name else 0.3
         return {"projection": [0.4, 0.2, 0.2], "backbone": [best, 0.4, None]}
 
     monkeypatch.setattr(encoders, "train_run", lambda run, settings: tried.append((run.name, settings)))
-    monkeypatch.setattr(encoders, "validated", figures)
+    monkeypatch.setattr(encoders, "validated", validated)
     monkeypatch.setattr(encoders, "finished", lambda *_: None)
     both = asked(losses=("macl", "bce"), joint=(0, 20, 100), tune=2, tune_set={"gap": 0.1})
     joint = "temperature=0.1,classification_weight=100"
@@ -266,18 +266,18 @@ def results(lead=0.1, seeds=3, queries=60):
 
 
 def variants(**given):
-    return report.variants_of(results(**given))
+    return figures.variants_of(results(**given))
 
 
 def test_a_lead_has_the_interval_of_its_spread():
     found = variants()
     assert found["macl"].descriptor == "projection" and found["macl"].seeds == (0, 1, 2)
-    mean, low, high = report.difference(found["macl"], found["supcon"], "ndcg")
+    mean, low, high = figures.difference(found["macl"], found["supcon"], "ndcg")
     each = found["macl"].ndcg.mean() - found["supcon"].ndcg.mean()
     assert mean == pytest.approx(each) and low < mean < high
     # 180 paired differences of standard deviation 0.014, over seeds and queries: 1.96 * 0.014 / sqrt(180) = 0.002
     assert 0.001 < (high - low) / 2 < 0.004 and low > 0.09
-    rare, *_ = report.difference(found["macl"], found["supcon"], "rarest")
+    rare, *_ = figures.difference(found["macl"], found["supcon"], "rarest")
     assert rare == pytest.approx(0.05, abs=0.002)
 
 
@@ -285,21 +285,42 @@ def test_each_synthetic_archive_has_rare_labels_of_its_own():
     """The mean over labels, each over the seeds in which it is rare; a resample without such a seed leaves it out."""
     both = [run("macl", seed, [0.5, 0.5], [[0.2, 0.4], [0.6, None]], 0.5) for seed in (0, 1)]
     both[1]["rarest"] = [0]
-    found = report.variant("macl", both)
-    assert report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
+    found = figures.variant("macl", both)
+    assert figures.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.4])
     aps = {"query": [0, 0, 1], "label": [0, 1, 0], "label_ap": [800, 100, 900]}
     both[1]["results"]["projection"]["test"]["per_query"] |= aps
-    found = report.variant("macl", both)
-    assert report.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
-    both = report.figure(found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]]))
+    found = figures.variant("macl", both)
+    assert figures.by_seed(found, "rarest").tolist() == pytest.approx([0.4, 0.85])
+    both = figures.figure(found, "rarest", np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 0.0]]))
     assert both.tolist() == pytest.approx([(0.4 + 0.85) / 2, 0.4])
+
+
+def test_by_share_of_labels_what_is_rare_is_so_in_the_whole_archive(tmp_path):
+    rows = [
+        one | {"name": one["name"] + share, "rarest": [1] if share else [0]}
+        for share, lead in (("", 0.1), (" 5%", 0.3))
+        for one in results(lead)
+    ]
+    found = shares.by_share(figures.variants_of(rows))
+    assert list(found) == ["macl", "supcon"] and list(found["macl"]["shares"]) == ["5%", "100%"]
+    leads = [found["supcon"]["shares"][share]["lead"]["ndcg"][0] for share in ("5%", "100%")]
+    assert leads == pytest.approx([0.3, 0.1], abs=0.01)
+    own = figures.variants_of([row for row in rows if row["name"] == "macl"])["macl"]
+    assert found["macl"]["shares"]["100%"]["rarest"] == figures.by_seed(own, "rarest").tolist()
+    whole = [figures.variant("macl", [row | {"rarest": [0]} for row in rows if row["name"] == "macl 5%"])]
+    assert found["macl"]["shares"]["5%"]["rarest"] == figures.by_seed(whole[0], "rarest").tolist()
+    assert "| supcon" in shares.tables(found) and "+30.0 [" in shares.tables(found)
+    shares.draw(found, [0.2, 0.3, 0.4], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="labelled must hold 1"):
+        shares.by_share(figures.variants_of([row for row in rows if "%" in row["name"]]))
 
 
 def test_no_lead_has_an_interval_around_zero():
     found = variants(lead=0.0)
-    _, low, high = report.difference(found["macl"], found["supcon"], "ndcg")
+    _, low, high = figures.difference(found["macl"], found["supcon"], "ndcg")
     assert low < 0 < high
-    backwards = report.difference(found["supcon"], found["macl"], "ndcg")
+    backwards = figures.difference(found["supcon"], found["macl"], "ndcg")
     assert backwards[1:] == pytest.approx((-high, -low))
 
 
@@ -354,15 +375,15 @@ def test_the_report_says_what_was_found(tmp_path, monkeypatch, capsys):
 
 def test_differences_need_common_seeds():
     found = variants(seeds=1)
-    other = report.variant("other", [dict(found["supcon"].runs[0], seed=7)])
+    other = figures.variant("other", [dict(found["supcon"].runs[0], seed=7)])
     with pytest.raises(ValueError, match="no seed in common"):
-        report.difference(found["macl"], other, "ndcg")
+        figures.difference(found["macl"], other, "ndcg")
 
 
 def test_means_leave_out_what_is_undefined():
     values = np.array([[0.2, np.nan, 0.4]])
-    every = report.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
-    twice = report.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
+    every = figures.weighted_mean(values, np.ones((1, 1)), np.ones((1, 3)))
+    twice = figures.weighted_mean(values, np.ones((1, 1)), np.array([[2.0, 5.0, 1.0]]))
     assert every[0] == pytest.approx(0.3) and twice[0] == pytest.approx(0.8 / 3)
 
 
@@ -462,9 +483,9 @@ set = {{num_tiles = 60, image_size = 32, batch_size = 16, backbone = "resnet18",
     found, trials = rows["run"], rows["trials"]
     assert found["name"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone", "robust"}
     assert found["command"] == "python -m benchmarks.compare small.toml --work DIR --out OUT"
-    ((text, figures),) = trials["trials"].items()
-    assert text == "temperature=0.1" and set(figures) == {"projection", "backbone", "robust"}
-    assert found["searched_by"] == max(figures, key=lambda by: evaluate_run.leading_mean(figures[by]))
+    ((text, tried),) = trials["trials"].items()
+    assert text == "temperature=0.1" and set(tried) == {"projection", "backbone", "robust"}
+    assert found["searched_by"] == max(tried, key=lambda by: evaluate_run.leading_mean(tried[by]))
     assert 0 < rows["floor"]["results"]["histogram"]["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work" / "small").iterdir())  # what is asked of a run stands in the results
 

@@ -9,6 +9,7 @@ import pytest
 
 from macl_tf import cli
 from macl_tf.index.filters import _READERS, Filter
+from macl_tf.search.direction import direction
 from macl_tf.search.engine import SearchEngine
 from macl_tf.search.query import NotThereError, QueryError
 from macl_tf.server import schemas
@@ -58,9 +59,14 @@ def ranked(vector, leave_out=()):
     return [name_of(number) for number in order if number not in leave_out]
 
 
+def direction_of(positive, negative, marked):
+    """Of rows, and the numbers of the tiles among them: the others are so few here that all are the background."""
+    return direction(np.array(positive), np.array(negative), np.delete(VECTORS, marked, axis=0))
+
+
 def test_examples_are_weighed_as_documented(engine):
     other = np.random.default_rng(2).normal(size=DIM)
-    wanted = VECTORS[[3, 4]].mean(axis=0) - 0.5 * (VECTORS[9] + other / np.linalg.norm(other)) / 2
+    wanted = direction_of(VECTORS[[3, 4]], [VECTORS[9], other / np.linalg.norm(other)], [3, 4, 9])
     (answer,) = engine.search(positive=[name_of(3), name_of(4)], negative=[name_of(9), 17 * other], k=COUNT)
     assert ids(answer) == ranked(wanted, [3, 4, 9]) and answer.labels is None and not answer.more
     np.testing.assert_allclose(answer.vector, wanted / np.linalg.norm(wanted), atol=1e-6)
@@ -76,10 +82,10 @@ def test_examples_join_every_query_and_may_be_pictures(engine, tmp_path):
         answers = engine.search(ids=[name_of(5), name_of(6)], positive=[name_of(7)], negative=[negative], k=9)
         for answer, number in zip(answers, (5, 6), strict=True):
             assert answer.query == name_of(number)
-            wanted = (VECTORS[number] + VECTORS[7]) / 2 - VECTORS[11] / 2
+            wanted = direction_of(VECTORS[[number, 7]], VECTORS[[11]], [number, 7])
             assert ids(answer) == ranked(wanted, [number, 7])[:9]  # the picture is no tile, even if one looks like it
     (joined,) = engine.search(tile(5), positive=name_of(6), k=9)
-    assert ids(joined) == ranked(VECTORS[5] + VECTORS[6], [6])[:9]
+    assert ids(joined) == ranked(direction_of(VECTORS[[5, 6]], VECTORS[:0], [6]), [6])[:9]
     assert ids(engine.search(positive=[tile(5)], k=3)[0]) == ids(engine.search(tile(5), k=3)[0])
 
 
@@ -196,9 +202,9 @@ def test_the_command_takes_pictures_as_examples(served, engine, tmp_path, capsys
     file.write_bytes(upload(11))
     for examples, vector, left_out in (
         (["--positive", file], VECTORS[11], []),
-        (["--positive", "tile005.png", "--negative", file], VECTORS[5] - VECTORS[11] / 2, [5]),
-        (["--id", name_of(5), "--positive", name_of(6)], VECTORS[5] + VECTORS[6], [5, 6]),
-        ([file, "--positive", name_of(6)], VECTORS[11] + VECTORS[6], [6]),
+        (["--positive", "tile005.png", "--negative", file], direction_of(VECTORS[[5]], VECTORS[[11]], [5]), [5]),
+        (["--id", name_of(5), "--positive", name_of(6)], direction_of(VECTORS[[5, 6]], VECTORS[:0], [5, 6]), [5, 6]),
+        ([file, "--positive", name_of(6)], direction_of(VECTORS[[11, 6]], VECTORS[:0], [6]), [6]),
     ):
         assert cli.main(["search", str(served), *map(str, examples), "-k", "5", "--json"]) == 0
         results = json.loads(capsys.readouterr().out)["answers"][0]["results"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from macl_tf.search.direction import direction
 from macl_tf.server.app import PAGE
 from macl_tf.server.schemas import InfoAnswer, ItemAnswer, LabelsAnswer, SearchAnswer
 from macl_tf.server.service import PREVIEW
@@ -112,7 +113,8 @@ def test_several_examples_are_weighed_as_documented(client):
         negative=[{"id": name_of(negative[0])}, {"vector": vector.tolist()}],
         k=50,
     )
-    wanted = VECTORS[list(positive)].mean(axis=0) - 0.5 * (VECTORS[negative[0]] + unit) / 2
+    usual = np.delete(VECTORS, [*positive, negative[0]], axis=0)
+    wanted = direction(VECTORS[list(positive)], np.array([VECTORS[negative[0]], unit]), usual)
     np.testing.assert_allclose(answer["query"]["vector"], wanted / np.linalg.norm(wanted), atol=1e-6)
     assert ids(answer) == ranked(wanted, [*positive, negative[0]])
 
@@ -128,7 +130,7 @@ def test_search_by_picture_finds_it_and_says_where_the_time_went(client):
         difference = np.asarray(small, float) - np.asarray(Image.fromarray(tile(5)).resize(small.size), float)
     assert np.abs(difference).mean() < 16
     joined = client.search_image(upload(5), k=50, positive=[{"id": name_of(6)}], negative=[{"id": name_of(8)}])
-    wanted = (VECTORS[5] + VECTORS[6]) / 2 - VECTORS[8] / 2
+    wanted = direction(VECTORS[[5, 6]], VECTORS[[8]], np.delete(VECTORS, [6, 8], axis=0))
     assert ids(joined) == ranked(wanted, [6, 8])
 
 

@@ -27,6 +27,7 @@ from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
 from macl_tf.metrics.ranked import check_cutoff
 
+_BACKGROUND = 300  # items that stand for what is usual, beside those that somebody marked
 # With so few rows left to choose from, or so many candidates to fetch, looking at all of them is the faster way.
 _FEW_ROWS, _MANY_CANDIDATES = 20_000, 2_000
 _SPARE = 1_000  # dead rows that were added since and are not worth tidying away
@@ -189,6 +190,13 @@ class Snapshot:
         if self._all_alive and not len(self.added):
             return self.published
         return Items.concatenate([self.published.take(self.alive), self.added.take(self.added_alive)])
+
+    @cached_property
+    def background(self) -> tuple[str, ...]:
+        """Ids of 300 living items, or of all if there are fewer: drawn at random, and always the same."""
+        count = min(_BACKGROUND, len(self))
+        places = np.random.default_rng(0).choice(len(self), count, replace=False)
+        return tuple(table.ids[row] for table, row in map(self._home, np.sort(places).tolist()))
 
     def holds(self, id_: str) -> bool:
         """Whether there is an item with this id."""

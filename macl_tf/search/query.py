@@ -13,9 +13,9 @@ from macl_tf.datasets.label_names import known_labels
 from macl_tf.index.filters import Filter
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.metrics.ranked import check_cutoff
+from macl_tf.search.direction import MOST, NEGATIVE, beside_classifier
 from macl_tf.search.places import box_of
 
-NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
 _FEW = 100  # examples that are tiles
 _AT_ONCE = 4096  # examples whose vectors are held at a time
 Example = str | ArrayLike  # the id of a tile, or a vector (D,) of the encoder
@@ -69,7 +69,9 @@ def find(
 ) -> list[Answer]:
     """The tiles most like the positive and least like the negative examples, which are not among them.
 
-    Tiles are ranked by their cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors (Rocchio).
+    One example ranks tiles by their cosine with it, several by their cosine with `macl_tf.search.direction`: half
+    normalise(mean(positive) - 0.5 mean(negative)) of unit vectors (Rocchio), half the weights of a logistic regression
+    of the positive examples against the negative ones and 300 tiles of the index, drawn at random.
     Each query has a name and its own positive examples, at least one. `labels` are by default those of the tile, where
     that is all of a query. All else is as for `SearchEngine.search`, and so are the errors, of which QueryError and
     NotThereError say rule, value and remedy.
@@ -80,7 +82,10 @@ def find(
     condition = Filter.parse(filter, snapshot.label_names) if isinstance(filter, str) else filter
     known = known_labels(snapshot.label_names).choose(labels) if labels else None
     unlike = _mean(snapshot, negative) if negative else None
-    vectors = [_direction(snapshot, positive, unlike) for _, positive in queries]
+    wrong = _some(snapshot, negative)
+    vectors = [
+        _direction(snapshot, positive, unlike, wrong, {*_ids(positive), *_ids(negative)}) for _, positive in queries
+    ]
     own = [{example for example in (*positive, *negative) if isinstance(example, str)} for _, positive in queries]
     end = offset + k
     stacked = np.stack(vectors) if vectors else np.empty((0, snapshot.dim), np.float32)
@@ -136,9 +141,13 @@ def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
 
 
 def _direction(
-    snapshot: Snapshot, positive: Sequence[Example], unlike: NDArray[np.float64] | None
+    snapshot: Snapshot,
+    positive: Sequence[Example],
+    unlike: NDArray[np.float64] | None,
+    wrong: NDArray[np.float64],
+    marked: set[str],
 ) -> NDArray[np.float32]:
-    """The unit vector (D,) to search with; `unlike` is the mean of the negative examples."""
+    """The unit vector (D,) to search with; `unlike` is the mean of the negative examples, `wrong` some of them."""
     if not positive:
         remedy = "Give the id of a tile, a vector or a picture."
         raise QueryError("a query has at least one positive example", 0, remedy)
@@ -150,12 +159,25 @@ def _direction(
     norm = float(np.linalg.norm(mean))
     if norm < 1e-6:
         raise QueryError("positive and negative examples must not cancel out", norm, "Leave out one of them.")
-    return np.asarray(mean / norm, np.float32)
+    usual = snapshot.vectors_of([id_ for id_ in snapshot.background if id_ not in marked]).astype(np.float64)
+    return beside_classifier(mean / norm, _some(snapshot, positive), np.concatenate([wrong, usual])).astype(np.float32)
+
+
+def _ids(examples: Sequence[Example]) -> list[str]:
+    return [example for example in examples if isinstance(example, str)]
+
+
+def _some(snapshot: Snapshot, examples: Sequence[Example]) -> NDArray[np.float64]:
+    """The unit vectors (n, D) of the examples; of many, of some that are drawn at random, always the same."""
+    if len(examples) > MOST:
+        chosen = np.random.default_rng(0).choice(len(examples), MOST, replace=False)
+        examples = [examples[place] for place in np.sort(chosen)]
+    return np.array([_vector(snapshot, example) for example in examples]).reshape(len(examples), snapshot.dim)
 
 
 def _mean(snapshot: Snapshot, examples: Sequence[Example]) -> NDArray[np.float64]:
     """The mean (D,) of the examples' unit vectors."""
-    ids = [example for example in examples if isinstance(example, str)]
+    ids = _ids(examples)
     total = np.sum([_vector(snapshot, one) for one in examples if not isinstance(one, str)], axis=0, dtype=np.float64)
     for id_ in ids:
         check_there(snapshot, id_)

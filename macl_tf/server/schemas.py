@@ -73,7 +73,7 @@ class Condition(Strict):
 
 
 class Query(Strict):
-    """A search. Results are ranked by cosine with normalise(mean(positive) - 0.5 mean(negative)), of unit vectors."""
+    """A search. Results are ranked by cosine with the example, or with the direction that several give."""
 
     positive: list[Example] = Field([], description="What results should be like. An uploaded image is one more.")
     negative: list[Example] = Field([], description="What they should not be like.")
