@@ -86,8 +86,15 @@ def vectors_of(values):
     return np.array([np.random.default_rng(value).normal(size=DIM) for value in values]).reshape(len(values), DIM)
 
 
+def label_of(value):
+    """What some of the writes bring that the index did not have; none of the others does."""
+    return (f"new {value}",) if value >= 100_000 and value % 7 == 0 else ()
+
+
 def rows(ids, value):
-    return Items.of(("a", "b"), ids, paths=[str(value)] * len(ids)), vectors_of([value] * len(ids))
+    names = ("a", "b", *label_of(value))
+    labels = [[0, 0, 1][: len(names)]] * len(ids)
+    return Items.of(names, ids, labels, paths=[str(value)] * len(ids)), vectors_of([value] * len(ids))
 
 
 def build(root, value, count=40, kind="auto", say=None):
@@ -110,6 +117,8 @@ def look(say, root):
         wanted = vectors_of([value])[0]
         assert abs(index.snapshot.added_vectors[row] @ wanted / np.linalg.norm(wanted) - 1) < 1e-6
         assert index.snapshot.added_thumbnails[row] == PICTURE[: value % 100_000]
+    for row, path in enumerate(items.paths):
+        assert tuple(items.describe(row)["labels"]) == label_of(int(path)), "a label is there with its item"
     if len(index):
         assert len(index.search(np.ones((1, DIM)), k=3)[0]) == min(3, len(index))
     say(
@@ -128,7 +137,8 @@ def write_on(say, root, seed, name):
         ids = list(dict.fromkeys(ids))
         if generator.random() < 0.6:
             say({"upsert": ids, "value": number})
-            index.upsert(*rows(ids, number), [PICTURE[: number % 100_000]] * len(ids))
+            pictures = [PICTURE[: number % 100_000]] * len(ids)
+            index.upsert(*rows(ids, number), pictures, new_labels=label_of(number))
         else:
             say({"delete": ids})
             index.delete(ids)

@@ -284,6 +284,31 @@ except PermissionError as error:
     assert result.stdout.splitlines() == ["a a", "refused collections.lock"]
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_full_disk_leaves_the_marks_as_they_were(collections, served, run_python, begun):
+    """RLIMIT_FSIZE stands in for the disk: a write is cut short there, and the next one fails."""
+    if begun:
+        collections.mark("ships", right=["a"])
+    script = """
+import resource, signal, sys
+from macl_tf.teaching.collections import Collections
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+collections = Collections(sys.argv[1])
+try:
+    collections.mark("ships", right=map(str, range(10_000)))
+except OSError as error:
+    print(error)
+print(collections.mark("ships", wrong=["small"]).counts)
+"""
+    said = run_python(script, served).stdout
+    assert "is not made. Free some space" in said and f"{{'right': {int(begun)}, 'wrong': 1}}" in said
+    found = collections.get("ships")
+    assert (found.right, found.wrong) == ((("a",) if begun else ()), ("small",))
+    names = {path.name for path in served.iterdir()}
+    assert names == {"collections.lock", "collections.sqlite", "index"}
+
+
 @pytest.mark.slow
 def test_no_acknowledged_mark_is_lost_by_a_kill(run_python, served):
     script = "from tests.collection_kills import *; kill_markers(sys.argv[1], 12, 1)"
