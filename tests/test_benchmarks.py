@@ -24,6 +24,7 @@ from benchmarks.speed import __main__ as speed_experiments
 from benchmarks.speed import losses
 from benchmarks.speed.__main__ import EXPERIMENTS
 from macl_tf.training.settings import LOSSES, load_settings
+from macl_tf.training.train import train
 
 
 def test_a_command_line_does_not_name_places(monkeypatch):
@@ -210,7 +211,7 @@ def test_settings_that_were_renamed_are_read_by_their_names_of_today(tmp_path, m
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path):
+def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path, small_encoder):
     sets = [
         "num_tiles=60",
         "epochs=1",
@@ -220,7 +221,7 @@ def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path):
         "width=8",
         "classification_weight=5",
     ]
-    metrics = runs.train(tmp_path / "run", sets)
+    metrics = train(load_settings(assignments=sets), tmp_path / "run", progress=False)
     found_by = evaluate_run.evaluate_run(tmp_path / "run")
     beside = ["projection+probabilities", "backbone+probabilities"]
     assert list(found_by) == ["projection", "backbone", "robust", "probabilities", *beside]
