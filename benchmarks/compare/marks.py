@@ -37,8 +37,8 @@ WAYS: dict[str, Way] = {
 }
 
 
-def features(dataset: str, folder: Path, size: int = 224) -> tuple[Floats, NDArray[np.bool_], tuple[str, ...]]:
-    """Unit rows (N, F) of the pooled features of all tiles, their labels (N, C), and the labels' names."""
+def features(dataset: str, folder: Path, size: int = 224) -> tuple[Floats, NDArray[np.bool_]]:
+    """Unit rows (N, F) of the pooled features of all tiles, and their labels (N, C)."""
     import macl_tf
     from macl_tf.datasets import load_archive
     from macl_tf.evaluation.retrieval import embed
@@ -49,7 +49,7 @@ def features(dataset: str, folder: Path, size: int = 224) -> tuple[Floats, NDArr
     encoder = macl_tf.build_encoder(size, backbone="efficientnet-lite0", weights="imagenet")
     images = load_images(archive, np.arange(len(archive)), size)
     rows = embed(descriptor_model(encoder, "backbone"), images).astype(np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True), archive.labels.astype(bool), archive.label_names
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), archive.labels.astype(bool)
 
 
 def average_precision(scores: Floats, wanted: NDArray[np.bool_]) -> float:
@@ -108,7 +108,7 @@ def main(words: Sequence[str] | None = None) -> None:
     folders = {"ucm": ("ucm", options.data_dir), "dubai": ("folder", options.elsewhere)}
     archives = {}
     for name, (dataset, folder) in folders.items():
-        rows, labels, _ = features(dataset, folder)
+        rows, labels = features(dataset, folder)
         archives[name] = measured(rows, labels, SHARE[name])
     command.record(options.out, "benchmarks.compare.marks", ["tensorflow", "keras"], {"archives": archives}, table)
 

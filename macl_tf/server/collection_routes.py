@@ -63,7 +63,10 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def marks(name: Name, offset: Offset = 0, limit: Limit = 100) -> Response:
         """The marks of a collection, the last ones first, with what is known about their tiles."""
         state = await service.state()
-        work = lambda kept, _: answers.marks(state, kept.get(name), offset, limit)  # noqa: E731
+
+        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+            return answers.marks(state, kept.get(name), offset, limit)
+
         return _json(await service.look_at_collections(work))
 
     @router.post("/collections/marks", response_model=schemas.CollectionAnswer, dependencies=writes)
@@ -79,7 +82,10 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     @router.post("/collections/rename", response_model=schemas.CollectionAnswer, dependencies=writes)
     async def rename(given: Annotated[schemas.NewName, Body()]) -> Response:
         """Gives a collection another name, which no other has."""
-        work = lambda kept, _: answers.collection(kept.rename(given.name, given.new, by=_UNNAMED))  # noqa: E731
+
+        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+            return answers.collection(kept.rename(given.name, given.new, by=_UNNAMED))
+
         return _json(await service.change_collections(work))
 
     @router.post("/collections/label", response_model=schemas.LabelledAnswer, dependencies=writes)

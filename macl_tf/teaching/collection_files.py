@@ -23,7 +23,7 @@ from macl_tf.index.items import unrolled
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.search.places import box_of, geometry_of
 from macl_tf.search.query import QueryError
-from macl_tf.teaching.collections import MARKS, RIGHT, Collection, Collections, Mark, time_of
+from macl_tf.teaching.collections import MARKS, RIGHT, Collection, Collections, Mark, time_in, time_of
 
 _COLUMNS = Mark._fields
 _LIST = "a file of a collection is CSV, GeoJSON or GeoParquet, or a list of ids, one in each line"
@@ -147,10 +147,7 @@ def _mark_of(row: Mapping[str, str], mark: str, by: str, now: str) -> Mark:
     said = _WORDS.get(row.get("mark", mark).strip().lower())
     if said is None:
         raise QueryError(f"a mark is one of {', '.join(MARKS)}", row["mark"], "Write it so, or leave out the column.")
-    try:
-        at = time_of(datetime.fromisoformat(row["at"])) if row.get("at") else now
-    except ValueError:
-        raise QueryError("a time is like 2026-01-31T12:00:00Z", row["at"], "Write it so, or leave it empty.") from None
+    at = time_in(row["at"]) if row.get("at") else now
     return Mark(row["id"], said, row.get("by", by), at)
 
 

@@ -216,7 +216,7 @@ class Collections:
 
         Of each tile the newest mark counts, which may be the one that is there.
         """
-        timed = [mark._replace(at=_time_in(mark.at)) for mark in marks]
+        timed = [mark._replace(at=time_in(mark.at)) for mark in marks]
         if twice := [id_ for id_, count in Counter(mark.id for mark in marks).items() if count > 1]:
             raise QueryError("a tile has one mark", shorten(twice, 5), "Leave out all but the right one of each tile.")
 
@@ -364,12 +364,13 @@ def time_of(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _time_in(text: str) -> str:
+def time_in(text: str) -> str:
+    """A moment that a person or a file gives, as marks have it; a QueryError for what is none."""
     try:
         return time_of(datetime.fromisoformat(text))
     except ValueError:
         raise QueryError(
-            "a time is like 2026-01-31T12:00:00Z", text, "Write it so; without a zone it is UTC."
+            "a time is like 2026-01-31T12:00:00Z", text, "Write it so, or leave it empty; without a zone it is UTC."
         ) from None
 
 
