@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks import command
 from benchmarks.tables import markdown, number
+from macl_tf.metrics import average_precision
 from macl_tf.search.direction import classifier, direction, rocchio, unit
 
 MARKS, DRAWS = (1, 2, 5, 10, 20, 50), 5
@@ -52,12 +53,6 @@ def features(dataset: str, folder: Path, size: int = 224) -> tuple[Floats, NDArr
     return rows / np.linalg.norm(rows, axis=1, keepdims=True), archive.labels.astype(bool)
 
 
-def average_precision(scores: Floats, wanted: NDArray[np.bool_]) -> float:
-    """Of all wanted rows, best score first."""
-    ranks = np.flatnonzero(wanted[np.argsort(-scores, kind="stable")]) + 1
-    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
-
-
 def one_draw(rows: Floats, held: NDArray[np.bool_], marks: int, rng: np.random.Generator) -> dict[str, float]:
     """The average precision by each way."""
     right = rng.permutation(np.flatnonzero(held))[:marks]
@@ -65,8 +60,9 @@ def one_draw(rows: Floats, held: NDArray[np.bool_], marks: int, rng: np.random.G
     wrong = by_mean[~held[by_mean]][:marks]
     left = np.setdiff1d(np.arange(len(rows)), [*right, *wrong])
     usual = rng.choice(left, min(BACKGROUND, len(left)), replace=False)
+    marked = (rows[right], rows[wrong], rows[usual])
     return {
-        name: average_precision(rows[left] @ way(rows[right], rows[wrong], rows[usual]), held[left])
+        name: float(average_precision(held[left][np.argsort(-(rows[left] @ way(*marked)), kind="stable")]))
         for name, way in WAYS.items()
     }
 
