@@ -35,11 +35,9 @@ def add_commands(commands: Any) -> None:
     option = teach.add_argument
     option("served", metavar="SERVED", help="what `macl export` or `macl index` wrote")
     option("--labels", metavar="FILE", help="a label table of its tiles, to learn from beside labels and collections")
-    option(
-        "--loss", choices=tuple(LOSSES), default="macl", metavar="LOSS", help="macl (default), or: " + ", ".join(LOSSES)
-    )
+    option("--loss", choices=tuple(LOSSES), default="macl", metavar="LOSS", help=f"{', '.join(LOSSES)} (macl)")
     option("--set", metavar="KEY=VALUE", action="append", default=[],
-           help="a setting of `macl train` that is of the head, loss, batches or optimizer; may be given many times")  # fmt: skip
+           help="a setting of `macl train`, of head, loss, batches or optimizer; may be given many times")  # fmt: skip
     option("--publish", choices=("better", "always", "never"), default="better",
            help="when: better (default: held-out tiles are not found worse than before), always or never")  # fmt: skip
     option("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")

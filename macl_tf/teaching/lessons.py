@@ -19,7 +19,8 @@ from macl_tf.search.query import QueryError
 from macl_tf.teaching.collections import RIGHT, Collection
 
 LEAST = 4  # tiles that hold a label or are right in a collection: two to learn from, two to judge by
-_BACKGROUND = 2_000  # tiles of which nothing is said, that stand for what is usual
+_BACKGROUND = 1_000  # tiles of which nothing is said, that stand for what is usual
+_UNLIKE = 0.7  # share of these from which they are drawn, the least like any label
 _MOST = 100_000  # labelled tiles that are learned from
 
 
@@ -98,9 +99,7 @@ def gather(
     counts = labels.sum(axis=0)
     if counts.max(initial=0) < LEAST:
         there = listed([f"{name} {count}" for name, count in zip(names, counts.tolist(), strict=True)], 5)
-        rule = (
-            f"teaching needs a label or collection that at least {LEAST} tiles hold, two to learn from, two to judge by"
-        )
+        rule = f"x"
         raise QueryError(
             rule,
             there or "none",
@@ -108,7 +107,7 @@ def gather(
         )
     kept = counts >= 2
     labels = labels[:, kept]
-    positions = _chosen(labels, said, np.random.default_rng(seed))
+    positions = _chosen(snapshot, labels, said, np.random.default_rng(seed))
     return Lessons(
         tuple(name for name, keep in zip(names, kept, strict=True) if keep),
         tuple(name for name in of_collections if kept[names.index(name)]),
@@ -118,13 +117,34 @@ def gather(
     )
 
 
-def _chosen(labels: NDArray[np.bool_], said: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Tiles with a label, tiles of which it is said that they have none, and some of which nothing is said."""
+def vectors_at(snapshot: Snapshot, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, D) vectors of the tiles at ascending positions; one block of others is in memory at a time."""
+    parts, start = [np.empty((0, snapshot.dim), np.float32)], 0
+    for block in snapshot.blocks():
+        own = positions[np.searchsorted(positions, start) : np.searchsorted(positions, start + len(block))]
+        parts.append(block[own - start])
+        start += len(block)
+    return np.concatenate(parts)
+
+
+def _chosen(
+    snapshot: Snapshot, labels: NDArray[np.bool_], said: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Tiles with a label, tiles of which it is said that they have none, and some of which nothing is said.
+
+    Of the last, only those that are unlike what is labelled: where ten of a hundred airplanes are marked, the others
+    are among the tiles that are like these, and would be learned as no airplanes.
+    """
     held = labels.any(axis=1)
     labelled = np.flatnonzero(held)
     if len(labelled) > _MOST:  # rare labels stay
         weights = label_aware_weights(labels[labelled], 1.0)
-        labelled = rng.choice(labelled, _MOST, replace=False, p=weights)
+        labelled = np.sort(rng.choice(labelled, _MOST, replace=False, p=weights))
     wrong, rest = np.flatnonzero(said & ~held), np.flatnonzero(~said & ~held)
-    usual = rng.choice(rest, min(_BACKGROUND, len(rest)), replace=False)
-    return np.sort(np.concatenate([labelled, wrong, usual])).astype(np.int64)
+    if len(rest):
+        means = labels[labelled].T.astype(np.float32) @ vectors_at(snapshot, labelled)
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        likeness = np.concatenate([(block @ means.T).max(axis=1) for block in snapshot.blocks()])[rest]
+        unlike = rest[likeness <= np.quantile(likeness, _UNLIKE)]
+        rest = rng.choice(unlike, min(_BACKGROUND, len(unlike)), replace=False)
+    return np.sort(np.concatenate([labelled, wrong, rest])).astype(np.int64)

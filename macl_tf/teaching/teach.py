@@ -31,14 +31,14 @@ from macl_tf.models.descriptor_names import HEAD, features_in
 from macl_tf.search.query import QueryError
 from macl_tf.teaching.collections import Collections
 from macl_tf.teaching.judging import JUDGED_BY, MEANS, held_out, judged
-from macl_tf.teaching.lessons import Lessons, gather
+from macl_tf.teaching.lessons import Lessons, gather, vectors_at
 from macl_tf.training.heads import Head, HeadTrainer
 from macl_tf.training.settings import Settings, load_settings
 
 REPORT = Path("teaching", "report.json")  # in the served folder: of the last call
 PUBLISH = ("better", "always", "never")
-# A few marks are learned in 200 steps, and forgotten in 600: half of what was won is lost again.
-_EPOCHS, _STEPS, _LARGEST_EPOCH = 20, 10, 40
+# A few marks are learned in 100 steps; in 600, half of what was won is lost again.
+_EPOCHS, _STEPS, _LARGEST_EPOCH = 20, 5, 40
 _NEGATIVES = 0.25  # of a batch; more where fewer tiles are labelled
 # Settings of `macl train` that are of a head, its loss, batches and optimizer.
 _OWN = (
@@ -144,7 +144,7 @@ def teach(
         state = index.snapshot
         made_with, info = _encoder_of(served, state)
         lessons = gather(state, Collections(served).all(), labels, seed=asked.seed)
-        vectors = _vectors(state, lessons.positions)
+        vectors = vectors_at(state, lessons.positions)
         features = scaled(vectors[:, : features_in(info)])
         encoder = ExportedEncoder.load(served, made_with["version"])  # before any training: it may be damaged
         with _Bar(progress, on_progress) as bar:
@@ -236,7 +236,7 @@ def _settings(loss: str, assignments: Sequence[str]) -> Settings:
     width = settings.descriptor.partition("+")[0]
     if width not in ("robust", "backbone"):
         raise ValueError(
-            f"descriptor must be robust or backbone+probabilities, which keep the features that the next teaching needs, "
+            f"descriptor must be robust or backbone+probabilities, which keep what the next teaching needs, "
             f"got '{settings.descriptor}'."
         )
     return settings
@@ -254,16 +254,6 @@ def _encoder_of(served: Path, state: Snapshot) -> tuple[dict[str, Any], dict[str
             "Export the run again with them: macl export --run-dir RUN --output SERVED --descriptor robust",
         )
     return made_with, info
-
-
-def _vectors(state: Snapshot, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(n, D) vectors of the tiles at ascending positions, of which one block is in memory at a time."""
-    parts, start = [np.empty((0, state.dim), np.float32)], 0
-    for block in state.blocks():
-        own = positions[np.searchsorted(positions, start) : np.searchsorted(positions, start + len(block))]
-        parts.append(block[own - start])
-        start += len(block)
-    return np.concatenate(parts)
 
 
 def _published(
