@@ -228,8 +228,8 @@ class Index:
         Raises:
             ArtifactError: If the index is of another encoder than the projection is for.
         """
-        build = {"kind": kind, "recall_target": recall_target, "keep": keep, "progress": progress}
-        return self._republish(projection, check, **build)
+        build: dict[str, Any] = {"kind": kind, "recall_target": recall_target, "progress": progress}
+        return self._republish(projection, check, keep=keep, **build)
 
     def _republish(
         self,
@@ -241,7 +241,7 @@ class Index:
     ) -> Path:
         self._check_writable()
         now = self._snapshot
-        carry = projection and projection.carry
+        carry = None if projection is None else projection.carry
         with publishing(self._root, keep, lambda: now, check, carry) as staging:
             self.refresh()  # here nobody else publishes: what is newest now stays it
             now = self._snapshot

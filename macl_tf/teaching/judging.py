@@ -20,7 +20,7 @@ MEANS = ("ndcg@100_jaccard", "map_per_label", "map_rarest_third")
 JUDGED_BY = "map_per_label"
 
 Floats = NDArray[np.floating[Any]]
-Before, After = RetrievalReport, RetrievalReport
+Pair = tuple[RetrievalReport, RetrievalReport]  # of the encoder before, and after
 
 
 def held_out(labels: NDArray[np.uint8], seed: int) -> Iterator[NDArray[np.bool_]]:
@@ -39,7 +39,7 @@ def held_out(labels: NDArray[np.uint8], seed: int) -> Iterator[NDArray[np.bool_]
 
 def compared(
     before: Floats, after: Floats, labels: NDArray[np.uint8], names: Sequence[str], counts: NDArray[np.int64], seed: int
-) -> tuple[Before, After]:
+) -> Pair:
     """Held-out tiles searched among each other by the vectors (n, D) of two encoders; tiles with a label are queries.
 
     `counts` (C,) of all tiles say which labels are rare.
@@ -94,7 +94,7 @@ def judged(
     labels: NDArray[np.uint8],
     names: Sequence[str],
     seed: int,
-) -> tuple[Before, After]:
+) -> Pair:
     """Reports of the encoder before, and of heads that `train` makes without the tiles that are held out.
 
     Args:

@@ -37,7 +37,7 @@ class Lessons:
     @property
     def held(self) -> NDArray[np.bool_]:
         """(N,) which tiles hold a label."""
-        return self.labels.any(axis=1)
+        return np.asarray(self.labels.any(axis=1))
 
 
 def gather(
@@ -99,7 +99,7 @@ def gather(
     counts = labels.sum(axis=0)
     if counts.max(initial=0) < LEAST:
         there = listed([f"{name} {count}" for name, count in zip(names, counts.tolist(), strict=True)], 5)
-        rule = f"x"
+        rule = f"teaching needs a label or collection that {LEAST} tiles hold, two to learn from and two to judge by"
         raise QueryError(
             rule,
             there or "none",

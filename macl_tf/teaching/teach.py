@@ -69,7 +69,7 @@ class Taught:
     def table(self) -> str:
         """Before and after, of all held-out tiles and of each label; collections have a star."""
         starred = set(self.lessons.collections)
-        rows = [("held-out tiles", "tiles", "before", "after")]
+        rows: list[tuple[str, ...]] = [("held-out tiles", "tiles", "before", "after")]
         rows += [(describe(key), "", *_numbers(self.before.values[key], self.after.values[key])) for key in MEANS]
         pairs = zip(self.before.per_label, self.after.per_label, strict=True)
         rows += [
@@ -244,8 +244,8 @@ def _settings(loss: str, assignments: Sequence[str]) -> Settings:
 
 def _encoder_of(served: Path, state: Snapshot) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the index says of its encoder, and what that says of itself; refuses one without features."""
-    made_with = state.info.get("encoder")
-    info = {} if not made_with else open_encoder(served, made_with, verify=False)[1]["info"]
+    made_with: dict[str, Any] = state.info.get("encoder") or {}
+    info: dict[str, Any] = {} if not made_with else open_encoder(served, made_with, verify=False)[1]["info"]
     if not info or not features_in(info):
         rule = "teaching needs the features of the backbone, which vectors of robust or backbone hold"
         raise QueryError(
@@ -291,10 +291,10 @@ def _published(
 def _tidy(served: Path) -> None:
     """Removes an encoder that a killed process left without its index."""
     root = served / "encoder"
-    used = {
-        open_version(served / "index", "index", version, verify=False)[1]["info"].get("encoder", {}).get("version")
-        for version in versions(served / "index")
-    }
+    infos = [
+        open_version(served / "index", "index", one, verify=False)[1]["info"] for one in versions(served / "index")
+    ]
+    used = [info["encoder"]["version"] for info in infos if info.get("encoder")]
     for version in versions(root):
         if version not in used and "taught" in open_version(root, "encoder", version, verify=False)[1]["info"]:
             withdraw(root, version)
