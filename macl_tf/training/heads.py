@@ -1,4 +1,4 @@
-"""A head on features that are there already: compiled, fitted, and fitted again from the same random weights."""
+"""How a model is fitted to the batches of a run, and a head on features again and again from the same weights."""
 
 from __future__ import annotations
 
