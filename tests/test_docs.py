@@ -86,7 +86,7 @@ def test_every_command_is_one_that_macl_takes():
                 dataset = getattr(options, "dataset", None) or ("folder" if options.command == "inspect" else None)
                 load_settings(None, sets, **({"dataset": dataset} if dataset else {}))
             checked.add(options.command)
-    commands = "tile inspect train evaluate export embed index search upsert delete collections teach serve"
+    commands = "tile inspect train evaluate export embed index search upsert delete collections teach suggest serve"
     assert checked == set(commands.split())
 
 

@@ -23,6 +23,7 @@ from macl_tf.search.query import QueryError
 from macl_tf.teaching.collections import Collections
 from macl_tf.teaching.judging import held_out, pooled
 from macl_tf.teaching.lessons import gather, vectors_at
+from macl_tf.teaching.suggestions import suggest
 from macl_tf.teaching.teach import REPORT, Taught, teach
 from macl_tf.training.heads import HeadTrainer
 from tests.runs import ROBUST_DIM, SIZE
@@ -360,3 +361,41 @@ def write_table(folder):
     table = folder / "labels.csv"
     table.write_text("image,labels\nnowhere,sea\n")
     return table
+
+
+def planted(folder):
+    """An index of two clouds of labels, with a tile of each that lost its label and one that has it wrongly."""
+    rng = np.random.default_rng(0)
+    clouds = np.repeat([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], 20, axis=0)
+    labels = np.zeros((60, 2), np.uint8)
+    labels[:20, 0], labels[20:40, 1] = 1, 1
+    labels[3, 0] = labels[25, 1] = 0  # lost
+    labels[45, 0] = 1  # wrong
+    items = Items.of(("sea", "sand, or gravel"), ids(*range(60)), labels)
+    vectors = clouds + 0.2 * rng.normal(size=clouds.shape)
+    build_index(folder / "index", items, vectors, info={"encoder": None}, progress=False)
+
+
+def test_suggestions_are_labels_that_were_lost_and_those_that_are_wrong(tmp_path):
+    planted(tmp_path)
+    found = suggest(tmp_path, most=3)
+    sure = {(one.label, one.id, one.kind) for one in found}
+    assert {("sea", "t03", "missing"), ("sand, or gravel", "t25", "missing"), ("sea", "t45", "doubtful")} <= sure
+    assert {one.id for one in found if one.kind == "doubtful"} == {"t45"}
+    missing = [one for one in found if one.kind == "missing"]
+    assert {one.id for one in missing} == {"t03", "t25"} and all(one.score >= 0.75 for one in missing)
+    Collections(tmp_path).mark("sea", wrong=["t03"])  # somebody looked at it
+    assert "t03" not in {one.id for one in suggest(tmp_path, labels=["sea"])}
+
+
+def test_suggestions_as_a_table(tmp_path, capsys):
+    planted(tmp_path)
+    assert cli.main(["suggest", str(tmp_path), "-n", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "label,id,suggestion,score" and '"sand, or gravel",t25,missing,' in printed
+    assert cli.main(["suggest", str(tmp_path), "-n", "1", "--output", str(tmp_path / "found.csv")]) == 0
+    assert (tmp_path / "found.csv").read_text() == printed
+    assert "sea: 1 probably hold it, 1 probably do not." in capsys.readouterr().out
+    assert cli.main(["suggest", str(tmp_path), "--label", "seas"]) == 2
+    assert "a label to look at must be one of sea, sand, or gravel" in capsys.readouterr().err
+    assert cli.main(["suggest", str(tmp_path), "-n", "0"]) == 2

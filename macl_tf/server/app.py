@@ -122,4 +122,6 @@ def _routed(
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     paths = Paths(app.openapi(), page, root_path)
     images = service.base_map.origin if service.base_map else ""
-    return Guard(app, paths, access, service.limits, service.metrics, service.versions.newest.snapshot.dim, images)
+    return Guard(
+        app, paths, access, service.limits, service.metrics, lambda: service.versions.newest.snapshot.dim, images
+    )

@@ -40,18 +40,26 @@ class Guard:
     """An ASGI application around another.
 
     What holds for every route is said here once: a HEAD is answered as a GET without the body, OPTIONS with what the
-    path takes, and paths and methods that there are not with 404 and 405, whoever asks. D, `dim`, tells how large
-    queries in JSON may be; the page may load pictures from the server `images`, too.
+    path takes, and paths and methods that there are not with 404 and 405, whoever asks. D, which `dim` says anew
+    each time since another index may come, tells how large queries in JSON may be; the page may load pictures from the
+    server `images`, too.
     """
 
     def __init__(
-        self, app: App, paths: Paths, access: Access, limits: Limits, metrics: Metrics, dim: int, images: str = ""
+        self,
+        app: App,
+        paths: Paths,
+        access: Access,
+        limits: Limits,
+        metrics: Metrics,
+        dim: Callable[[], int],
+        images: str = "",
     ) -> None:
         policy = _POLICY.format(images=f" {images}" if images else "").encode()
         self._headers = [(b"content-security-policy", policy), *_HEADERS]
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
         self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
-        self._json_bytes = _AROUND + limits.batch * dim * _NUMBER
+        self._dim = dim
         self._of_client: Counter[str] = Counter()
         self._bytes_of_client: Counter[str] = Counter()
 
@@ -115,7 +123,7 @@ class Guard:
             remedy = "Leave out compression and the header Content-Encoding."
             raise errors.wrong_kind("a body is sent as it is", kind, remedy)
         upload = headers.get(b"content-type", b"").lower().startswith(b"multipart/")
-        most = self._json_bytes + (self._limits.bytes if upload else 0)
+        most = _AROUND + self._limits.batch * self._dim() * _NUMBER + (self._limits.bytes if upload else 0)
         answer.body = body = _Body(receive, most, self._limits, headers, place.path if upload else "")
         full_path = place.prefix + place.path
         inner = {

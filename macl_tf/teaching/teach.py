@@ -26,6 +26,7 @@ from macl_tf.export.taught import scaled, write_taught
 from macl_tf.files import write_json
 from macl_tf.index.index import Index, Projection
 from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.version import resolved
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.descriptor_names import HEAD, features_in
 from macl_tf.search.query import QueryError
@@ -38,7 +39,8 @@ from macl_tf.training.settings import Settings, load_settings
 REPORT = Path("teaching", "report.json")  # in the served folder: of the last call
 PUBLISH = ("better", "always", "never")
 # A few marks are learned in 100 steps; in 600, half of what was won is lost again.
-_EPOCHS, _STEPS, _LARGEST_EPOCH = 20, 5, 40
+_EPOCHS, _STEPS, _LARGEST_EPOCH = 20, 5, 20
+_EXACT = 150_000  # tiles up to which the new index is searched exactly, unless asked: ScaNN takes minutes to tune
 _NEGATIVES = 0.25  # of a batch; more where fewer tiles are labelled
 # Settings of `macl train` that are of a head, its loss, batches and optimizer.
 _OWN = (
@@ -106,6 +108,7 @@ def teach(
     loss: str = "macl",
     settings: Sequence[str] = (),
     publish: str = "better",
+    kind: str = "",
     keep: int = 2,
     progress: bool = False,
     on_progress: Progress | None = None,
@@ -121,6 +124,8 @@ def teach(
         loss: One of `losses.registry.LOSSES`.
         settings: More of `macl train`, as "key=value": those of head, loss, batches and optimizer.
         publish: "better", where held-out tiles are not found worse than before; "always"; or "never".
+        kind: Of the new index, as of `export_run`; "" for exact search up to 150,000 tiles, and beyond as the index is.
+            `macl index SERVED` builds another from it, any time.
         keep: Versions of the index to keep, 0 for all.
         progress: Whether to show a bar and what is written.
         on_progress: Called with what is done now, and which share of it is.
@@ -138,6 +143,7 @@ def teach(
     if publish not in PUBLISH:
         raise ValueError(f"publish must be one of {', '.join(PUBLISH)}, got {publish!r}.")
     asked = _settings(loss, settings)
+    resolved(kind or "auto", 0)  # refuses a kind that there is not
     with publishing_alone(served):
         _tidy(served)
         index = Index.open(served / "index")
@@ -145,7 +151,7 @@ def teach(
         made_with, info = _encoder_of(served, state)
         lessons = gather(state, Collections(served).all(), labels, seed=asked.seed)
         vectors = vectors_at(state, lessons.positions)
-        features = scaled(vectors[:, : features_in(info)])
+        features = scaled(vectors[:, : features_in(info)]).astype(np.float16)
         encoder = ExportedEncoder.load(served, made_with["version"])  # before any training: it may be damaged
         with _Bar(progress, on_progress) as bar:
             school = _School(asked, lessons, features, bar)
@@ -161,7 +167,7 @@ def teach(
             if publish == "always" or (publish == "better" and taught.better):
                 head = school.head(np.ones(len(features), bool))
                 figures = {**after.values, "num_queries": after.num_queries}
-                path = _published(served, index, encoder, made_with, info, head, figures, keep, bar)
+                path = _published(served, index, encoder, made_with, info, head, figures, kind, keep, bar)
                 after_build(served, path, keep, progress)
                 finish(served, keep, print if progress else lambda *_: None, pictures=bool(info["image_size"]))
                 taught = dataclasses.replace(taught, published=path)
@@ -174,8 +180,8 @@ def teach(
 class _School:
     """Trains heads on some of the tiles of the lessons, all from the same random weights."""
 
-    def __init__(self, asked: Settings, lessons: Lessons, features: NDArray[np.float32], bar: _Bar) -> None:
-        self._features, self._lessons, self._bar = features.astype(np.float16), lessons, bar
+    def __init__(self, asked: Settings, lessons: Lessons, features: NDArray[np.float16], bar: _Bar) -> None:
+        self._features, self._lessons, self._bar = features, lessons, bar
         held = lessons.held
         parts = [~out for out in held_out(lessons.labels, asked.seed)]
         labelled = min(int((held & part).sum()) for part in parts)
@@ -264,6 +270,7 @@ def _published(
     before: dict[str, Any],
     head: Head,
     figures: dict[str, Any],
+    kind: str,
     keep: int,
     bar: _Bar,
 ) -> Path:
@@ -280,7 +287,7 @@ def _published(
         projection = Projection(made_with, new, head.dim, lambda rows: head.describe(scaled(rows[:, :width])))
         return index.projected(
             projection,
-            kind=built.get("kind", "auto"),
+            kind=kind or ("brute_force" if len(index) <= _EXACT else built.get("kind", "auto")),
             recall_target=built.get("recall_target", 0.95),
             keep=keep,
             progress=False,
