@@ -32,7 +32,10 @@ OPERATIONS = [
     ("POST", "/api/v1/collections/label"),
     ("GET", "/api/v1/collections/file"),
     ("POST", "/api/v1/collections/file"),
+    ("POST", "/api/v1/teach"),
+    ("GET", "/api/v1/teach"),
 ]
+NOTHING_WRONG = [*OPERATIONS[:2], OPERATIONS[-1]]  # they take nothing that could be wrong
 TOKEN = "x" * 16
 CHECKS = (schemathesis.checks.not_a_server_error, status_code_conformance, content_type_conformance,
           response_schema_conformance)  # fmt: skip
@@ -45,6 +48,12 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(served):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("macl_tf.server.teaching.COMMAND", ("true",))  # tests/test_teaching.py teaches
+        yield from opened(served)
+
+
+def opened(served):
     with running(served, access=Access(TOKEN)) as url, Client(url, served, TOKEN) as client:
         yield client
 
@@ -117,7 +126,7 @@ def test_right_requests_are_answered_as_described(description, client, method, p
     assert answers(description, client, method, path, schemathesis.GenerationMode.POSITIVE)
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS[2:])  # the first two have nothing that could be wrong
+@pytest.mark.parametrize(("method", "path"), [one for one in OPERATIONS if one not in NOTHING_WRONG])
 def test_wrong_requests_are_refused_as_described(description, client, method, path):
     statuses = answers(description, client, method, path, schemathesis.GenerationMode.NEGATIVE)
     # There is no wrong text for an id, to delete what is not there is no error, and many a file is a list of ids.

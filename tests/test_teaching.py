@@ -20,6 +20,8 @@ from macl_tf.models.descriptor_names import features_in
 from macl_tf.pipeline.samplers import BesideUnlabelled, make_sampler
 from macl_tf.search.engine import SearchEngine
 from macl_tf.search.query import QueryError
+from macl_tf.server.schemas import TaughtResult
+from macl_tf.teaching import job
 from macl_tf.teaching.collections import Collections
 from macl_tf.teaching.judging import held_out, pooled
 from macl_tf.teaching.lessons import gather, vectors_at
@@ -238,6 +240,16 @@ def test_the_report_says_before_and_after_of_each_label_and_collection(taught):
     facts = SearchEngine.open(served).encoder.info
     assert facts["figures"]["map_per_label"] == pytest.approx(done.after["map_per_label"])
     assert facts["settings"]["loss"] == "macl" and facts["settings"]["trainable"] == "head"
+
+
+def test_a_server_can_tell_it(taught, small, capsys, monkeypatch):
+    result = TaughtResult(**taught[1].summary())
+    ours = next(label for label in result.labels if label.name == "ours")
+    assert result.published == 2 and (ours.tiles, ours.collection) == (6, True) and 0 < ours.after <= 1
+    monkeypatch.setattr(os, "nice", lambda more: more)
+    assert job.main([json.dumps({"served": str(small)})]) == 2  # an index that no encoder made
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["failed"].startswith("teaching needs the features")
 
 
 def test_a_taught_index_is_taught_again_on_the_same_features(taught, tmp_path, capsys):

@@ -133,6 +133,16 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
 
         return _json(await service.change_collections(work))
 
+    @router.post("/teach", response_model=schemas.TeachingAnswer, dependencies=writes)
+    async def teach(given: Annotated[schemas.ToTeach, Body()]) -> Response:
+        """Begins to teach the index all labels and collections, in the background; one at a time."""
+        return _json(await service.look(lambda: service.teaching.begin(given.loss, given.publish)))
+
+    @router.get("/teach", response_model=schemas.TeachingAnswer, dependencies=reads)
+    async def taught() -> Response:
+        """How far the last teaching is, and what came of it."""
+        return _json(service.teaching.state())
+
 
 def _json(answer: dict[str, Any]) -> Response:
     return Response(orjson.dumps(answer), media_type="application/json")

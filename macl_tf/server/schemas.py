@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from macl_tf.index.filters import Filter
+from macl_tf.losses.registry import LOSSES
 from macl_tf.server.errors import refusing
 from macl_tf.server.settings import DEPTH, BaseMap
 
@@ -123,6 +124,51 @@ class ToLabel(Strict):
     new_labels: list[Label] = Field(
         default=[], max_length=10, description="The label, where it is new, and meant, however near it is to another."
     )
+
+
+class ToTeach(Strict):
+    """What to teach the index."""
+
+    loss: Literal[tuple(LOSSES)] = Field(default="macl", description="Of the new head.")  # type: ignore[valid-type]
+    publish: Literal["better", "always", "never"] = Field(
+        default="better", description="When: where held-out tiles are not found worse than before, always, or never."
+    )
+
+
+class BeforeAfter(BaseModel):
+    """A figure of held-out tiles by the encoder that was there, and by heads that did not learn from them."""
+
+    name: str
+    before: float | None
+    after: float | None
+
+
+class TaughtLabel(BeforeAfter):
+    """The average precision of a label or collection."""
+
+    tiles: int = Field(description="That hold it.")
+    collection: bool
+
+
+class TaughtResult(BaseModel):
+    """What was learned, and whether it was published."""
+
+    published: int | None = Field(description="The new version of the index; null where it was not published.")
+    better: bool = Field(description="Whether held-out tiles are not found worse than before.")
+    tiles: int = Field(description="That hold a label.")
+    seconds: float
+    figures: list[BeforeAfter]
+    labels: list[TaughtLabel]
+
+
+class TeachingAnswer(BaseModel):
+    """How far the teaching is."""
+
+    state: Literal["none", "running", "done", "failed"]
+    stage: str | None = Field(description="What is done now: starting, training or indexing.")
+    share: float = Field(description="Which share of all is done, 0 to 1.")
+    error: str | None = Field(description="Why it failed.")
+    result: TaughtResult | None
 
 
 class Error(BaseModel):

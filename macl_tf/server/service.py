@@ -30,6 +30,7 @@ from macl_tf.server.metrics import Metrics
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Example, Query
 from macl_tf.server.settings import BaseMap, Limits
+from macl_tf.server.teaching import Teaching
 from macl_tf.server.versions import State, Versions
 from macl_tf.teaching.collections import Collections
 
@@ -62,6 +63,7 @@ class Service:
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.sample = RecallSample()
         self.collections = Collections(versions.served)
+        self.teaching = Teaching(versions.served)
         count = len(os.sched_getaffinity(0))
         self._decoding = ThreadPoolExecutor(count, "decode")
         self._searching = ThreadPoolExecutor(count, "search")
@@ -168,7 +170,8 @@ class Service:
         return {**state.versions, "label": label, "new_labels": new, **counts}
 
     def close(self) -> None:
-        """Ends the threads after what they have begun."""
+        """Ends the threads after what they have begun, and a teaching before it is published."""
+        self.teaching.close()
         for pool in (self._decoding, self._searching, self._writing, self._opening):
             pool.shutdown()
         self.versions.close()

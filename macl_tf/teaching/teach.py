@@ -86,6 +86,26 @@ class Taught:
             for row in rows
         )
 
+    def summary(self) -> dict[str, Any]:
+        """What a page shows, for JSON: means, and each label with its average precision before and after."""
+        starred = set(self.lessons.collections)
+        pairs = zip(self.before.per_label, self.after.per_label, strict=True)
+        return {
+            "published": None if self.published is None else int(self.published.name),
+            "better": self.better,
+            "tiles": int(self.lessons.held.sum()),
+            "seconds": round(self.seconds, 1),
+            "figures": [
+                {"name": describe(key), "before": self.before.values[key], "after": self.after.values[key]}
+                for key in MEANS
+            ],
+            "labels": [
+                {"name": one["name"], "tiles": one["train_count"], "collection": one["name"] in starred,
+                 "before": one["ap"], "after": other["ap"]}
+                for one, other in pairs
+            ],
+        }  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         return {
