@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.command import RESULTS
-from benchmarks.compare import marks, report, run_summary
+from benchmarks.compare import marks, report, run_summary, stems
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -35,8 +35,8 @@ def made(name: str, rest: str = "") -> str:
         return report.tables(summary, rest.split())
     if name.startswith("search_libraries"):
         summary = next(result for result in summary["results"] if result["data"] == rest)
-    if name == "marks":
-        return marks.table(summary)
+    if name in ("marks", "stems"):
+        return {"marks": marks, "stems": stems}[name].table(summary)
     of_speed = [module for module in SPEED if name.startswith(module)]
     found: str = (import_module(f"benchmarks.speed.{of_speed[0]}") if of_speed else run_summary).table(summary)
     return found

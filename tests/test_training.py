@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -253,13 +254,16 @@ def test_it_trains_on_all_devices_by_itself(run_python, tmp_path):
     assert "replicas" in output and (tmp_path / "run" / "metrics.json").is_file()
 
 
-def test_a_run_with_proxies_keeps_its_encoder_without_them(tmp_path, run_python):
+def test_a_run_with_proxies_keeps_its_encoder_without_them(tmp_path, monkeypatch, run_python):
+    traced, real = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(self) or real(self, data))
     for setting in ("microbatch=8", "classification_weight=5"):
         run = tmp_path / setting
         more = ["--set", "loss=proxy-anchor", "--set", setting, "--quiet"]
         assert cli.main(command(run, *more, "--set", "epochs=2")) == 0
         history = (run / "history.csv").read_text().splitlines()
         assert len(history) == 3 and "temperature" not in history[0]
+    assert len(traced) == 1  # of the joint run; microbatches have a step of their own
     script = """
 import sys, keras
 for path in sys.argv[1:]:
