@@ -82,10 +82,10 @@ def test_every_command_is_one_that_macl_takes():
             assert not [word for word in rest if word.startswith("-")], (page, words)
             if getattr(options, "set", None):
                 sets = [each for each in options.set if "N" not in each.partition("=")[2]]
-                dataset = options.dataset or ("folder" if options.command == "inspect" else None)
+                dataset = getattr(options, "dataset", None) or ("folder" if options.command == "inspect" else None)
                 load_settings(None, sets, **({"dataset": dataset} if dataset else {}))
             checked.add(options.command)
-    commands = "tile inspect train evaluate export embed index search upsert delete collections serve"
+    commands = "tile inspect train evaluate export embed index search upsert delete collections teach serve"
     assert checked == set(commands.split())
 
 
