@@ -28,6 +28,7 @@ OPERATIONS = [
     ("DELETE", "/api/v1/collections"),
     ("GET", "/api/v1/collections/marks"),
     ("POST", "/api/v1/collections/marks"),
+    ("GET", "/api/v1/collections/round"),
     ("POST", "/api/v1/collections/rename"),
     ("POST", "/api/v1/collections/label"),
     ("GET", "/api/v1/collections/file"),

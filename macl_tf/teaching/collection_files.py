@@ -43,21 +43,21 @@ def export_collection(collection: Collection, path: str | os.PathLike[str], snap
 
 
 def _write_csv(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
-    corners = unrolled(snapshot.items_of([mark.id for mark in collection.marks]).footprints)
+    corners = unrolled(snapshot.items_of([mark.id for mark in collection.seen]).footprints)
     middle = (corners.min(axis=1) + corners.max(axis=1)) / 2
     middle[:, 0] -= 360.0 * (middle[:, 0] > 180)
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow([*_COLUMNS, "lon", "lat"])
-    for mark, place in zip(collection.marks, middle.round(7).tolist(), strict=True):
+    for mark, place in zip(collection.seen, middle.round(7).tolist(), strict=True):
         table.writerow([*mark, *("" if np.isnan(degrees) else degrees for degrees in place)])
     write_text(path, text.getvalue())
 
 
 def _write_geojson(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
     features = []
-    footprints = snapshot.items_of([mark.id for mark in collection.marks]).footprints
-    for mark, corners in zip(collection.marks, footprints.tolist(), strict=True):
+    footprints = snapshot.items_of([mark.id for mark in collection.seen]).footprints
+    for mark, corners in zip(collection.seen, footprints.tolist(), strict=True):
         known = corners[0][0] == corners[0][0]  # not NaN
         where = {"bbox": box_of(corners)} if known else {}
         said = {name: getattr(mark, name) for name in _COLUMNS[1:]}
@@ -70,9 +70,9 @@ def _write_geojson(collection: Collection, path: str | os.PathLike[str], snapsho
 def _write_geoparquet(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
     from macl_tf.index.parquet import write_parquet
 
-    items = snapshot.items_of([mark.id for mark in collection.marks])
+    items = snapshot.items_of([mark.id for mark in collection.seen])
     items = replace(items, paths=np.full(len(items), "", object))  # where they lie on a disk is nobody else's business
-    texts = {name: [getattr(mark, name) for mark in collection.marks] for name in _COLUMNS[1:]}
+    texts = {name: [getattr(mark, name) for mark in collection.seen] for name in _COLUMNS[1:]}
     write_parquet(path, items, texts=texts)
 
 
