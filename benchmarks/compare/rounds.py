@@ -51,30 +51,35 @@ def one_course(state: Snapshot, held: NDArray[np.bool_], first: int) -> list[dic
 
 def measured(rows: NDArray[np.float64], labels: NDArray[np.bool_], names: Sequence[str]) -> dict[str, Any]:
     """By label: rounds to nine tenths, what five rounds find, and the intervals of all rounds."""
+    rare = [int(label) for label in np.argsort(labels.sum(0)) if labels[:, label].mean() <= SHARE]
+    played: dict[int, list[list[dict[str, int]]]] = {label: [] for label in rare}
+    for draw in tqdm(range(DRAWS), unit="draw"):
+        with tempfile.TemporaryDirectory() as folder:
+            # Of other ids other tiles are drawn at random.
+            ids = [f"{draw}/{number:04}" for number in range(len(rows))]
+            build_index(Path(folder, "index"), Items.of((), ids), rows, info={}, progress=False)
+            state = Index.open(Path(folder, "index"), exact=True).snapshot
+            for label in rare:
+                start = np.random.default_rng([draw, label]).choice(np.flatnonzero(labels[:, label]))
+                played[label].append(one_course(state, labels[:, label], int(start)))
     found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        ids = [f"{number:04}" for number in range(len(rows))]
-        build_index(Path(folder, "index"), Items.of((), ids), rows, info={}, progress=False)
-        state = Index.open(Path(folder, "index"), exact=True).snapshot
-        for label in tqdm([one for one in np.argsort(labels.sum(0)) if labels[:, one].mean() <= SHARE], unit="label"):
-            held, total = labels[:, label], int(labels[:, label].sum())
-            starts = np.random.default_rng(int(label)).choice(np.flatnonzero(held), DRAWS, replace=False)
-            courses = [one_course(state, held, int(start)) for start in starts]
-            needed = [
-                next((number for number, one in enumerate(course, 1) if one["found"] >= ENOUGH * total), None)
-                for course in courses
-            ]
-            told = [(one, total - one["found"]) for course in courses for one in course if "low" in one]
-            after = [course[COUNTED - 1] for course in courses]
-            found[names[label]] = {
-                "tiles": total,
-                "rounds": needed,
-                "share": float(np.mean([one["found"] / total for one in after])),
-                "left": float(np.mean([total - one["found"] for one in after])),
-                "estimate": float(np.mean([one["left"] for one in after])),
-                "high": float(np.mean([one["high"] for one in after])),
-                "holds": float(np.mean([one["low"] <= left <= one["high"] for one, left in told])),
-            }
+    for label, courses in played.items():
+        total = int(labels[:, label].sum())
+        needed = [
+            next((number for number, one in enumerate(course, 1) if one["found"] >= ENOUGH * total), None)
+            for course in courses
+        ]
+        told = [(one, total - one["found"]) for course in courses for one in course if "low" in one]
+        after = [course[COUNTED - 1] for course in courses]
+        found[names[label]] = {
+            "tiles": total,
+            "rounds": needed,
+            "share": float(np.mean([one["found"] / total for one in after])),
+            "left": float(np.mean([total - one["found"] for one in after])),
+            "estimate": float(np.mean([one["left"] for one in after])),
+            "high": float(np.mean([one["high"] for one in after])),
+            "holds": float(np.mean([one["low"] <= left <= one["high"] for one, left in told])),
+        }
     return found
 
 

@@ -40,6 +40,7 @@ const send = (path, body) =>
 export const collections = () => ask(`collections?${parameters({ limit: 200 })}`);
 export const marksOf = (name, offset, limit, signal) =>
   ask(`collections/marks?${parameters({ name, offset, limit })}`, { signal });
+export const round = (name, sampled, signal) => ask(`collections/round?${parameters({ name, sampled })}`, { signal });
 export const mark = (body) => send("collections/marks", body);
 export const toLabel = (body) => send("collections/label", body);
 export const deleteCollection = (name) => ask(`collections?${parameters({ name })}`, { method: "DELETE" });

@@ -6,9 +6,9 @@ import { element, shortName, wholeName } from "./element.js";
 /**
  * One list of tiles.
  *
- * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong" or undefined; mark(tile,
+ * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong", "skipped" or undefined; mark(tile,
  * how), how being one of these; scored: whether scores mean something; looked(id or null): a tile is pointed at;
- * archive: its name.
+ * archive: its name; skips: whether tiles may be skipped.
  */
 export function resultList(name, context) {
   const list = element("ol", { class: "tiles", "aria-label": name });
@@ -71,6 +71,7 @@ function card(tile, context) {
       { class: "judge", role: "group", "aria-label": `Is ${shortName(tile.id)} what you look for?` },
       judge("right", "✓ Right"),
       judge("wrong", "✕ Wrong"),
+      context.skips ? judge("skipped", "Skip") : null,
     ),
   );
   for (const [event, id] of [

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { FILTER, asks, base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
+import { asAnswer } from "./rounds.js";
 
 const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
 
@@ -41,6 +42,7 @@ export async function searchFor(search, version, archive, offset, signal) {
   const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
   const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
   if (search.marks) return tilesOfCollection(search, offset, signal);
+  if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
   const anywhere = { vector: randomVector(archive.info.model.dim, search.seed) };
   const query = {
     positive: asks(search) ? positive : [anywhere],

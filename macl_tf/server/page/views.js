@@ -1,20 +1,32 @@
 // How results are shown: map, number, versions, and the theme of the page.
 
+import { roundOf, tilesOf } from "./collections.js";
 import { element, find } from "./element.js";
 import { asks, hasFilter } from "./link.js";
+import { RANDOM } from "./rounds.js";
 
 const NUMBERS = [12, 24, 48, 96];
 
-export function showViews(search, archive, change) {
+/** `teach` begins rounds from the query, and is null where nothing can be written. */
+export function showViews(search, archive, change, teach) {
   const { info } = archive;
   const searching = asks(search);
   const focused = document.activeElement?.id;
   const parts = [];
-  if (search.marks) {
-    const like = () => change({ ...search, marks: false });
-    const attributes = { type: "button", id: "like-these", class: "primary", onclick: like };
-    parts.push(element("button", attributes, "Find more like these"));
-  } else if (!searching) {
+  const { collection } = search;
+  const button = (id, text, onclick, first) =>
+    parts.push(element("button", { type: "button", id, class: first ? "primary" : undefined, onclick }, text));
+  if (collection && !search.round && info.writable)
+    button("round", "Find all, in rounds", () => change(roundOf(search, collection)), true);
+  if (searching && !collection && teach) button("teach", "Find all, in rounds…", teach, true);
+  if (search.marks)
+    button("like-these", "Find more like these", () => change({ ...search, marks: false }), !info.writable);
+  if (search.round) {
+    button("marked", "Marked tiles", () => change(tilesOf(search, collection)));
+    const numbers = [...new Set([...RANDOM, search.random])].sort((a, b) => a - b).map((some) => [some, String(some)]);
+    const random = (value) => change({ ...search, random: Number(value) });
+    parts.push(choice("random", "At random", search.random, numbers, random));
+  } else if (!searching && !search.marks) {
     parts.push(
       element(
         "button",
@@ -37,7 +49,7 @@ export function showViews(search, archive, change) {
       ),
     );
   }
-  if (searching || search.marks || hasFilter(search)) {
+  if (!search.round && (searching || search.marks || hasFilter(search))) {
     const number = Math.min(search.k, info.limits.k);
     const numbers = [...new Set([...NUMBERS, number])]
       .filter((some) => some <= info.limits.k)
