@@ -22,6 +22,7 @@ OPERATIONS = [
     ("POST", "/api/v1/search/image"),
     ("GET", "/api/v1/items"),
     ("GET", "/api/v1/thumbnail"),
+    ("GET", "/api/v1/diverse"),
     ("PUT", "/api/v1/items"),
     ("DELETE", "/api/v1/items"),
     ("GET", "/api/v1/collections"),

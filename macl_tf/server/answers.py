@@ -67,6 +67,11 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
     }
 
 
+def diverse(state: State, k: int, seed: int) -> dict[str, Any]:
+    """Tiles to begin with."""
+    return {**state.versions, "items": [item(state, id_) for id_ in state.snapshot.diverse(k, seed)]}
+
+
 def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
     """Results as answers show them, and what was searched with; as GeoJSON, those that have places."""
     results = [

@@ -90,6 +90,15 @@ def api(service: Service, access: Access) -> APIRouter:
         state = await service.state(index)
         return _json({**state.versions, "item": answers.item(state, id_)})
 
+    @router.get("/diverse", response_model=schemas.ItemsAnswer, dependencies=reads)
+    async def diverse(
+        k: Annotated[int, Query(ge=1, le=200, description="Tiles in the answer.")] = 24,
+        seed: Annotated[int, Query(ge=0, le=1 << 31, description="Another number gives other tiles.")] = 0,
+    ) -> Response:
+        """Tiles that are unlike each other, to begin with: the same ones for the same index."""
+        state = await service.state()
+        return _json(await service.look(lambda: answers.diverse(state, k, seed)))
+
     @router.get("/thumbnail", response_class=Response, responses=_JPEG, dependencies=reads)
     async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
         """The small picture of a tile."""

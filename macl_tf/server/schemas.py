@@ -202,6 +202,12 @@ class ItemAnswer(Versions):
     item: Item
 
 
+class ItemsAnswer(Versions):
+    """Several tiles."""
+
+    items: list[Item]
+
+
 class WrittenAnswer(Versions):
     """An upsert that is on disk."""
 

@@ -131,9 +131,11 @@ function summary(answers, { search, archive, embedded }, inBoth) {
   if (search.marks) return `${count(found.length, "tile")}, the last marked first.`;
   if (search.round) return `${count(found.length, "tile")} to mark: y right, n wrong, k skip.`;
   if (!asks(search))
-    return hasFilter(search) || !archive.labels.some((label) => label.count)
+    return hasFilter(search)
       ? `${count(found.length, "tile")}.`
-      : "One for each label, the rarest first.";
+      : archive.labels.some((label) => label.count)
+        ? "One for each label, the rarest first."
+        : "As unlike each other as they can be.";
   const times = [
     embedded && `picture ${embedded.toFixed(0)} ms`,
     ms && `search ${ms.search.toFixed(ms.search < 10 ? 1 : 0)} ms`,

@@ -25,6 +25,7 @@ export const setToken = (value) => sessionStorage.setItem(TOKEN, value);
 export const info = () => ask("info");
 export const labels = () => ask("labels");
 export const item = async (id, signal) => (await ask(`items?id=${encodeURIComponent(id)}`, { signal })).item;
+export const diverse = async (seed, signal) => (await ask(`diverse?${parameters({ seed })}`, { signal })).items;
 export const search = (query, signal) =>
   ask("search", {
     method: "POST",

@@ -60,11 +60,13 @@ function card(tile, context) {
     context.scored ? score(tile) : null,
     element("p", { class: "name", title: tile.id }, wholeName(tile.id)),
     about(tile, context.archive),
-    element(
-      "ul",
-      { class: "chips", "aria-label": "Labels" },
-      labels.map((label) => chip(label, shared.has(label), rare.has(label))),
-    ),
+    labels.length
+      ? element(
+          "ul",
+          { class: "chips", "aria-label": "Labels" },
+          labels.map((label) => chip(label, shared.has(label), rare.has(label))),
+        )
+      : null,
     element("p", { class: "elsewhere", hidden: true }),
     element(
       "div",

@@ -64,13 +64,13 @@ async function tilesOfCollection(search, offset, signal) {
   return { ...found, results: found.marks.map(tile) };
 }
 
-/** Tiles to begin with: one for each label, the rarest first. Nothing is known about the archive but this. */
+/** Tiles to begin with: one for each label, the rarest first; where no tile has one, those most unlike each other. */
 export async function tilesToBegin(search, archive, signal) {
   const held = archive.labels.filter((label) => label.count).sort((a, b) => a.count - b.count);
   const { dim } = archive.info.model;
   const ask = (number, filter, k) =>
     api.search({ positive: [{ vector: randomVector(dim, search.seed * 1000 + number) }], k, filter }, signal);
-  if (!held.length) return (await ask(0, {}, Math.min(24, archive.info.limits.k))).results;
+  if (!held.length) return api.diverse(search.seed, signal);
   const answers = await inTurns(held.slice(0, 24), (label, number) => ask(number, { any_of: [label.name] }, 4));
   const chosen = new Map();
   for (const { results } of answers) {
