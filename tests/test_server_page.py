@@ -1,5 +1,6 @@
 """The page of the service, used in a real browser against a real server, whose encoder alone is a stub."""
 
+import csv
 import io
 import json
 import re
@@ -293,6 +294,13 @@ def test_more_results_follow_on_the_same_page(open_page, api):
     until(page, "document.querySelectorAll('.tile').length === 24")
     assert shown(page) == ids(api.search(*examples(name_of(0)), k=24))
     assert page.locator(".score .rank").all_text_contents() == [str(rank) for rank in range(1, 25)]
+    page.click("#download summary")
+    with page.expect_download() as download:
+        page.locator("#download").get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == "results.csv"
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == shown(page)
+    assert page.locator("#download .entries").is_hidden()
 
 
 def test_what_is_no_picture_is_refused_well_and_nothing_is_lost(open_page):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -127,6 +130,14 @@ def round_of(state: State, found: Round) -> dict[str, Any]:
         for kind in KINDS
     }
     return {**state.versions, **collection(found.collection), **figures(found), **tiles}
+
+
+def file(name: str, write: Callable[[Path], None]) -> bytes:
+    """What `write` writes to a file of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        write(path)
+        return path.read_bytes()
 
 
 def some(ids: list[str]) -> dict[str, Any]:

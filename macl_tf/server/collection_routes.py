@@ -13,16 +13,16 @@ from fastapi.params import Depends
 
 from macl_tf.index.index import Snapshot
 from macl_tf.search.query import QueryError
+from macl_tf.search.tile_files import TYPES
 from macl_tf.server import answers, schemas
 from macl_tf.server.service import Service
 from macl_tf.teaching.collection_files import export_collection, import_collection
 from macl_tf.teaching.collections import MARKS, Collections
 from macl_tf.teaching.rounds import BEST, MOST, SAMPLED, UNCERTAIN, next_round
 
-_TYPES = {"csv": "text/csv", "geojson": "application/geo+json", "parquet": "application/vnd.apache.parquet"}
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _TYPES.values()},
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()},
         "description": "The marks, and where tiles lie.",
     }
 }
@@ -114,15 +114,12 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
 
         def work(kept: Collections, snapshot: Snapshot) -> bytes:
             found = kept.get(name)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, f"collection.{format_}")
-                export_collection(found, path, snapshot)
-                return path.read_bytes()
+            return answers.file(f"collection.{format_}", lambda path: export_collection(found, path, snapshot))
 
         data = await service.look_at_collections(work)
         called = quote(f"{name}.{format_}", safe="")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{called}"}
-        return Response(data, headers=headers, media_type=_TYPES[format_])
+        return Response(data, headers=headers, media_type=TYPES[format_])
 
     @router.post("/collections/file", response_model=schemas.ImportedAnswer, dependencies=writes)
     async def import_(

@@ -90,7 +90,9 @@ class Query(Strict):
     )  # fmt: skip
     exact: bool = Field(default=False, description="Whether to compare with every item.")
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
-    format: Literal["json", "geojson"] = "json"
+    format: Literal["json", "geojson", "csv", "parquet"] = Field(
+        default="json", description="csv and parquet, which is GeoParquet, are files of the results."
+    )
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
 
 

@@ -7,7 +7,7 @@ import { CLOSED, EMPTY } from "./link.js";
 import { notice, say } from "./notices.js";
 
 const AUTHOR = "macl-author";
-const FORMATS = [
+export const FORMATS = [
   ["csv", "CSV"],
   ["geojson", "GeoJSON"],
   ["parquet", "GeoParquet"],
@@ -238,7 +238,8 @@ export async function withToken(act) {
   }
 }
 
-async function attempt(act) {
+/** Does something of which a failure is told above the results. */
+export async function attempt(act) {
   try {
     await withToken(act);
   } catch (error) {

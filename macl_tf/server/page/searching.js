@@ -39,21 +39,29 @@ export async function embed(file, version, archive, drawing) {
 
 /** One page of results. */
 export async function searchFor(search, version, archive, offset, signal) {
-  const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
-  const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
   if (search.marks) return tilesOfCollection(search, offset, signal);
   if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
+  return api.search({ ...(await queryOf(search, version, archive)), offset }, signal);
+}
+
+/** Saves the first `k` results as a file of that format. */
+export async function saveResults(search, archive, k, format) {
+  const query = await queryOf(search, search.index, archive);
+  return api.downloadResults({ ...query, k: Math.min(k, archive.info.limits.k), format }, "results");
+}
+
+async function queryOf(search, version, archive) {
+  const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
+  const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
   const anywhere = { vector: randomVector(archive.info.model.dim, search.seed) };
-  const query = {
+  return {
     positive: asks(search) ? positive : [anywhere],
     negative: asks(search) ? negative : [],
     ...(search.collection ? { collection: search.collection } : {}),
     k: Math.min(search.k, archive.info.limits.k),
-    offset,
     filter: conditions(search),
     index: version,
   };
-  return api.search(query, signal);
 }
 
 /** One page of a collection's tiles, the last marked first; each says how it is `marked`. */

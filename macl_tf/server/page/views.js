@@ -1,9 +1,10 @@
 // How results are shown: map, number, versions, and the theme of the page.
 
-import { roundOf, tilesOf } from "./collections.js";
+import { FORMATS, attempt, roundOf, tilesOf } from "./collections.js";
 import { element, find } from "./element.js";
-import { asks, hasFilter } from "./link.js";
+import { asks, hasFilter, isOpen } from "./link.js";
 import { RANDOM } from "./rounds.js";
+import { saveResults } from "./searching.js";
 
 const NUMBERS = [12, 24, 48, 96];
 
@@ -86,11 +87,34 @@ export function showViews(search, archive, change, teach) {
       );
     }
   }
+  if (searching || (hasFilter(search) && !isOpen(search))) parts.push(downloads(search, archive));
   find("views").replaceChildren(...parts);
   if (focused)
     find("views")
       .querySelector(`#${CSS.escape(focused)}`)
       ?.focus();
+}
+
+/** A menu that saves the results that are shown. */
+function downloads(search, archive) {
+  const shown = () => document.querySelector(".tiles")?.children.length || search.k;
+  const known = FORMATS.filter(([format]) => format !== "geojson" || archive.info.has_places); // it holds places only
+  const entries = known.map(([format, text]) => {
+    const onclick = () => {
+      menu.open = false;
+      attempt(() => saveResults(search, archive, shown(), format));
+    };
+    return element("button", { type: "button", onclick }, text);
+  });
+  const menu = element(
+    "details",
+    { class: "menu", id: "download" },
+    element("summary", {}, "Download"),
+    element("div", { class: "entries" }, entries),
+  );
+  menu.addEventListener("focusout", (event) => (menu.open &&= menu.contains(event.relatedTarget)));
+  menu.addEventListener("keydown", (event) => event.key === "Escape" && (menu.open = false));
+  return menu;
 }
 
 /** "2 (encoder 1)"; descriptor and archive only where they are not the same in all versions. */
