@@ -27,8 +27,8 @@ def one_layer(scaled):
 def make_small_encoder(settings: Settings, bands: Bands | None = None) -> keras.Model:
     """Instead of `macl_tf.training.build.make_encoder`, for runs whose network is not the subject."""
     weights = None if settings.weights in ("", "imagenet") else settings.weights
-    dim = settings.embedding_dim
-    return build_encoder(settings.image_size, backbone=one_layer, embedding_dim=dim, hidden_dim=8, weights=weights)
+    small = {"backbone": one_layer, "embedding_dim": settings.embedding_dim, "hidden_dim": 8}
+    return build_encoder(settings.image_size, **small, weights=weights, bands=bands)
 
 
 def residual(scaled):

@@ -78,6 +78,7 @@ LIGHT = (
     "index.searchers.exact",
     "search.engine",
     "search.showing",
+    "teaching.rounds",
     "teaching.collection_files",
     "tiling.tile",
 )

@@ -147,7 +147,7 @@ def test_what_is_not_there_is_said(tmp_path):
 
 
 @pytest.mark.slow
-def test_it_is_trained_on(first, tmp_path, capsys):
+def test_it_is_trained_on(first, small_encoder, tmp_path, capsys):
     root, _ = first
     sets = ("backbone=resnet18", "width=8", "image_size=32", "epochs=1", "batch_size=8", "bands=B02,B03,B04,B8A")
     words = [word for text in sets for word in ("--set", text)]

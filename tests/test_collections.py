@@ -110,7 +110,7 @@ def test_names_and_authors_that_cannot_be_are_refused(collections, name):
 
 def test_what_contradicts_itself_is_refused_and_changes_nothing(collections):
     collections.mark("ships", right=["a"])
-    with pytest.raises(QueryError, match="right, wrong or none, one of them"):
+    with pytest.raises(QueryError, match="right, wrong, skipped or none, one of them"):
         collections.mark("ships", right=["b", "c"], wrong=["c"])
     for spelled in ("Ships", "SHIPS "[:5], "sh-ips"):
         with pytest.raises(QueryError, match="there is a collection 'ships' already"):
@@ -395,7 +395,7 @@ def test_lists_and_tables_of_others_are_read(tmp_path, text, marks):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"id,mark\na,right\nb,maybe\n", r"row 3: a mark is one of right, wrong, got 'maybe'"),
+        (b"id,mark\na,right\nb,maybe\n", r"row 3: a mark is one of right, wrong, skipped, got 'maybe'"),
         (b"id,mark\na,\n", r"row 2: a mark is one of"),
         (b"id,mark\na,right,1\n", r"row 2: each row has as many cells as the header, 2, got 3"),
         (b"id,at\na,soon\n", r"row 2: a time is like"),
@@ -495,6 +495,9 @@ def test_the_command_line(served, tmp_path, capsys):
     assert [mark["id"] for mark in json.loads(said("show", "ships", "--json"))] == [IDS[6], IDS[4], IDS[1], IDS[2]]
     shown = said("show", "ships", "-n", "1")
     assert shown.startswith("ships: 1 right, 3 wrong.") and "3 before these: -n 0 shows all" in shown
+    first, second, *rows = said("round", "ships").splitlines()
+    assert first == "ships: 1 right tiles are found; 1 of the last 4 marks are right."
+    assert second.startswith("How many are left nobody knows") and len(rows) == 8
     path = tmp_path / "ships.geojson"
     assert said("export", "ships", path) == f"4 marks in {path}."
     assert said("import", path, "copy") == "copy: 4 marks read, 4 of them new. It has 1 right, 3 wrong."
@@ -516,6 +519,18 @@ def test_the_command_line(served, tmp_path, capsys):
     assert said("delete", "more") == "more is deleted; it had 0 right, 2 wrong."
     assert "a collection must be there, got 'more'" in refused("show", "more")
     assert "export takes 2 names, got 1" in refused("export", "ships")
+    assert (
+        said("mark", "few", "--right", IDS[0], "--skipped", IDS[1])
+        == "New collection few: 1 right, 0 wrong, 1 skipped."
+    )
+    found = json.loads(said("round", "few", "--json", "--best", "2", "--sampled", "0"))
+    assert len(found["best"]) == 2 and found["skipped"] == 1 and not found["sampled"]
+    assert "best must be in [0, 200], got -1" in refused("round", "few", "--best", "-1")
+    assert said("mark", "few", "--wrong", *[id_ for id_ in IDS[2:] if id_.isprintable() and id_.strip() == id_])
+    more = [one["id"] for one in json.loads(said("round", "few", "--json"))["best"]]
+    Collections(served).mark("few", wrong=more)
+    assert "About 0 are left: 0 to 1 with 95 % confidence" in said("round", "few")
+    assert "All tiles are marked." in said("round", "few")
     assert "are for mark, not for list" in refused("list", "--right", "1.png")
     assert "is not there" in refused("import", tmp_path / "nothing.csv")
     shutil.rmtree(served / "index")

@@ -8,6 +8,7 @@ import pytest
 from macl_tf.index.index import Index
 from macl_tf.server.auth import Access
 from macl_tf.teaching.collections import Collections
+from macl_tf.teaching.rounds import next_round
 from tests.browser import until
 from tests.serving_process import TOKEN, Client, make_served, name_of, running
 from tests.test_server_page import FIRST, HOSTILE, api, browser, moved, open_page, served, settled, shown
@@ -87,6 +88,45 @@ def test_marks_are_saved_and_opened_again_and_changed(open_page, own, folder):
     assert shown(page) == [hit["id"] for hit in own.search(collection=NAME, k=24)["results"]]
     moved(page, page.get_by_role("button", name=f"Close {NAME}").click)
     assert page.evaluate("location.hash") in ("", "#")
+
+
+def test_rounds_lead_from_one_tile_to_the_others_by_keys(open_page, api, served):
+    page = open_page(FIRST)
+    judge(page, 0, "Wrong")
+    first = shown(page)[0]
+    page.click("#teach")
+    page.fill("#collection-name", NAME)
+    moved(page, lambda: (press(page, "Save"), give_token(page)))
+    kept, state = Collections(served), Index.open(served / "index").snapshot
+    assert (kept.get(NAME).right, kept.get(NAME).wrong) == ((name_of(0),), (first,))
+    expected = next_round(kept.get(NAME), state)
+    groups = ("Best candidates", "Uncertain", "At random")
+    for title, tiles in zip(groups, (expected.best, expected.uncertain, expected.sampled), strict=True):
+        listed = page.locator(f"section[aria-label='{title}'] .tile").evaluate_all("all => all.map(t => t.dataset.id)")
+        assert listed == [tile.id for tile in tiles]
+    assert page.inner_text("#figures").split("\n")[:5] == ["Found", "1", "right tile", "Last marks right", "50 %"]
+    # A mark leads to the next tile, whatever the key.
+    page.keyboard.press("g")
+    for key in "ynk":
+        page.keyboard.press(key)
+    ids = [tile.id for tile in expected.best]
+    assert page.evaluate("document.activeElement.closest('.tile').dataset.id") == ids[3]
+    for title in groups:
+        page.locator(f"section[aria-label='{title}']").get_by_role("button", name="Rest wrong").click()
+    assert "1 right" in page.inner_text("#marks") and "1 skipped" in page.inner_text("#marks")
+    page.keyboard.press("s")
+    until(page, "document.getElementById('status').textContent.startsWith('Saved: ')")
+    found = kept.get(NAME)
+    assert found.right == (name_of(0), ids[0]) and found.skipped == (ids[2],) and ids[1] in found.wrong
+    left = next_round(found, Index.open(served / "index").snapshot).left
+    assert f"{left.low} to {left.high}, 95 % sure, by {left.sample} random tiles" in page.inner_text("#figures")
+    moved(page, lambda: page.click("#marked"))
+    assert page.locator(".tile[data-mark=skipped]").count() == 1
+    moved(page, lambda: page.click("#round"))
+    moved(page, lambda: page.select_option("#random", "50"))
+    page.reload()
+    assert settled(page).locator("#random").input_value() == "50"
+    kept.delete(NAME)
 
 
 def test_the_tiles_of_a_query_are_saved_without_new_marks(open_page, own, folder):

@@ -410,6 +410,15 @@ def test_the_table_json_and_sheet_of_the_command(served, archive, tmp_path, caps
     results = answer["answers"][0]["results"]
     assert [result["rank"] for result in results] == [1, 2, 3]
     assert all(set(result["shared"]) <= set(result["labels"]) for result in results)
+    table = tmp_path / "found.geojson"
+    ids = [word for place in (4, 5) for word in ("--id", archive.file_names[place])]
+    assert macl("search", served, *ids, "-k", "2", "--output", table) == 0
+    assert f"Results: {table}" in capsys.readouterr().out
+    features = json.loads(table.read_text(encoding="utf-8"))["features"]
+    assert [one["properties"]["query"] for one in features] == [archive.file_names[place] for place in (4, 4, 5, 5)]
+    assert features[0]["id"] == results[0]["id"] and features[0]["properties"]["labels"] == results[0]["labels"]
+    assert macl("search", served, *ids, "--output", tmp_path / "found.xlsx") == 2
+    assert "a file of tiles is one of .csv, .geojson" in capsys.readouterr().err
     assert macl("search", served, "--id", archive.file_names[4], "-k", "2") == 0
     assert "shared labels" in capsys.readouterr().out
 

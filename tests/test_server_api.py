@@ -1,15 +1,18 @@
 """The contract of every route that reads, over a real connection: what is asked, what is answered, what is refused."""
 
 import base64
+import csv
 import io
 import json
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from macl_tf.datasets.label_lists import listed
 from macl_tf.search.direction import direction
 from macl_tf.server.app import PAGE
 from macl_tf.server.schemas import InfoAnswer, ItemAnswer, LabelsAnswer, SearchAnswer
@@ -179,6 +182,26 @@ def test_geojson_has_the_results_with_places(client):
             assert sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring)) > 0
         assert {"rank", "score", "labels", "thumbnail"} <= set(feature["properties"])
     assert answer["search"]["index_version"] == 1 and answer["search"]["k"] == 50
+
+
+def test_results_are_a_file_where_asked_for(client):
+    query = {"positive": [{"id": name_of(1)}], "k": 7, "offset": 2}
+    found = client.search(*query["positive"], k=7, offset=2)["results"]
+    for kind in ("csv", "parquet"):
+        response = client.post("/api/v1/search", json={**query, "format": kind})
+        assert response.headers["content-disposition"] == f'attachment; filename="results.{kind}"'
+        if kind == "csv":
+            rows = list(csv.DictReader(io.StringIO(response.text)))
+            assert [row["labels"] for row in rows] == [listed(one["labels"]) for one in found]
+            east = [one["bbox"] and (one["bbox"][0] + one["bbox"][2]) / 2 for one in found if one["id"] != name_of(0)]
+            places = [row["lon"] and float(row["lon"]) for row in rows if row["id"] != name_of(0)]
+            assert places == [pytest.approx(lon) if lon is not None else "" for lon in east]
+        else:
+            table = pq.read_table(io.BytesIO(response.content))
+            assert b"geo" in table.schema.metadata and set(table["path"].to_pylist()) == {""}
+            rows = table.to_pylist()
+        said = [(row["id"], int(row["rank"]), float(row["score"])) for row in rows]
+        assert said == [(one["id"], one["rank"], one["score"]) for one in found]
 
 
 def test_items_and_their_small_pictures(client):

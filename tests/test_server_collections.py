@@ -11,6 +11,7 @@ from macl_tf.index.index import Index
 from macl_tf.server.auth import Access
 from macl_tf.server.settings import Limits
 from macl_tf.teaching.collections import Collections
+from macl_tf.teaching.rounds import next_round
 from tests.serving_process import TOKEN, Client, make_served, name_of, running, upload
 
 STRANGE = 'ships/“old”, #1 & 50% <b> ü🌊?"'
@@ -41,7 +42,7 @@ def mark(client, status=200, **said):
 def test_marks_are_kept_listed_and_paged(client, served):
     assert asked(client, "GET", "") == {"collections": [], "total": 0, "offset": 0}
     made = mark(client, right=RIGHT, wrong=WRONG, by="Ada")
-    assert {**made, "at": 0} == {"name": STRANGE, "right": 3, "wrong": 2, "by": "Ada", "at": 0}
+    assert {**made, "at": 0} == {"name": STRANGE, "right": 3, "wrong": 2, "skipped": 0, "by": "Ada", "at": 0}
     mark(client, neither=RIGHT[:1], right=WRONG[:1])
     mark(client, name="empty")
     listed = asked(client, "GET", "", params={"limit": 1, "offset": 1})
@@ -55,6 +56,26 @@ def test_marks_are_kept_listed_and_paged(client, served):
     page = asked(client, "GET", "/marks", params={"name": STRANGE, "offset": 2})
     assert [one["id"] for one in page["marks"]] == RIGHT[:0:-1] and not page["more"]
     assert Collections(served).get(STRANGE).right == (*RIGHT[1:], WRONG[0])
+
+
+def test_a_round_asks_for_tiles_of_three_kinds_and_says_what_is_found(client, served):
+    mark(client, right=RIGHT[:1], skipped=WRONG)
+    found = asked(client, "GET", "/round", params={"name": STRANGE, "best": 4, "uncertain": 3, "sampled": 5})
+    engine = next_round(Collections(served).get(STRANGE), Index.open(served / "index").snapshot, best=4, uncertain=3)
+    for kind in ("best", "uncertain", "sampled"):
+        assert [tile["id"] for tile in found[kind]] == [tile.id for tile in getattr(engine, kind)]
+    assert (found["found"], found["skipped"], found["left"]) == (1, 2, None) and found["best"][0]["thumbnail"]
+    assert found["precision"] == {"right": 1, "of": 1} and found["index_version"] == 1
+    rest = [tile["id"] for tile in (*found["best"], *found["uncertain"], *found["sampled"])]
+    assert mark(client, wrong=rest)["skipped"] == 2
+    found = asked(client, "GET", "/round", params={"name": STRANGE})
+    assert {"sample", "low", "high", "estimate"} == {*found["left"]} and not {*rest} & {
+        tile["id"] for tile in found["best"]
+    }
+    listed = asked(client, "GET", "/marks", params={"name": STRANGE})["marks"]
+    assert [one["id"] for one in listed if one["mark"] == "skipped"] == WRONG[::-1]
+    asked(client, "GET", "/round", 422, params={"name": STRANGE, "best": 1000})
+    assert asked(client, "GET", "/round", 404, params={"name": "nobody"})["error"]["value"] == "nobody"
 
 
 def test_a_tile_that_is_deleted_keeps_its_mark(client):
@@ -116,7 +137,7 @@ def test_a_list_of_ids_is_taken_whole_or_not_at_all(client):
     assert done["wrong"] == 2 + 1 and done["absent"] == {"count": 2, "first": ["nobody", "no one"]}
     assert done["by"] == "Grace"
     error = send("id,mark\na,right\nb,perhaps\n", 422)["error"]
-    assert error["rule"] == "row 3: a mark is one of right, wrong" and error["value"] == "perhaps"
+    assert error["rule"] == "row 3: a mark is one of right, wrong, skipped" and error["value"] == "perhaps"
     assert send("a", 422, who="me")["error"]["value"] == "who"
     assert asked(client, "GET", "")["collections"][0]["wrong"] == 3
     answer = client.post("/api/v1/collections/file", json={"name": "x"})
@@ -169,7 +190,7 @@ def test_rename_and_delete(client):
     ("said", "status", "words"),
     [
         ({"right": ["nobody"]}, 404, "the id must be of a tile in the index"),
-        ({"right": RIGHT, "wrong": RIGHT[:1]}, 422, "a tile is marked right, wrong or none, one of them"),
+        ({"right": RIGHT, "wrong": RIGHT[:1]}, 422, "a tile is marked right, wrong, skipped or none, one of them"),
         ({"name": "two\nlines", "right": RIGHT}, 422, "the name of a collection is printable"),
         ({"name": "", "right": RIGHT}, 422, "name: "),
         ({"by": "a\tb", "right": RIGHT}, 422, "an author is printable"),

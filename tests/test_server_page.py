@@ -1,5 +1,6 @@
 """The page of the service, used in a real browser against a real server, whose encoder alone is a stub."""
 
+import csv
 import io
 import json
 import re
@@ -293,6 +294,13 @@ def test_more_results_follow_on_the_same_page(open_page, api):
     until(page, "document.querySelectorAll('.tile').length === 24")
     assert shown(page) == ids(api.search(*examples(name_of(0)), k=24))
     assert page.locator(".score .rank").all_text_contents() == [str(rank) for rank in range(1, 25)]
+    page.click("#download summary")
+    with page.expect_download() as download:
+        page.locator("#download").get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == "results.csv"
+    with open(download.value.path(), encoding="utf-8", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == shown(page)
+    assert page.locator("#download .entries").is_hidden()
 
 
 def test_what_is_no_picture_is_refused_well_and_nothing_is_lost(open_page):
@@ -622,9 +630,13 @@ def test_an_archive_without_labels_lists_none(open_page, tmp_path):
         assert client.get("/api/v1/info").json()["labels"] == 0
         assert [label["count"] for label in client.get("/api/v1/labels").json()["labels"]] == [0, 0]
         page = open_page(at=client)
-        assert page.inner_text("#archive").startswith("9 tiles ·") and page.inner_text("#status") == "9 tiles."
+        assert page.inner_text("#archive").startswith("9 tiles ·") and page.inner_text("#status").startswith(
+            "As unlike each"
+        )
         assert page.locator(".labels li").count() == 0 and page.locator("#filters").is_hidden()
-        assert page.locator("#legend").is_hidden() and len(shown(page)) == 9
+        begun = [item["id"] for item in client.get("/api/v1/diverse").json()["items"]]
+        assert page.locator("#legend").is_hidden() and shown(page) == begun and len(begun) == 9
+        assert page.locator(".chips").count() == 0
         # What a link asks for can be taken back.
         page = open_page("#any_of=sea", at=client)
         assert page.locator(".labels li").count() == 1 and "No tile meets the filter" in page.inner_text("#lists")

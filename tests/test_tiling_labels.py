@@ -397,20 +397,20 @@ def test_vectors_need_a_scene_with_a_place_and_vectors_elsewhere_give_no_label(t
     assert "features outside all scenes: 1" in str(summary) and "tiles without a label, kept: 6" in str(summary)
 
 
-def test_a_hundred_thousand_polygons_take_seconds(tmp_path):
+def test_many_polygons_take_seconds(tmp_path):
     generator = np.random.default_rng(0)
-    x, y = generator.uniform(0, 2560, (2, 100_000))
+    x, y = generator.uniform(0, 2560, (2, 30_000))
     boxes = shapely.box(500_000 + 10 * x, 5_000_000 - 10 * y, 500_000 + 10 * x + 50, 5_000_000 - 10 * y + 50)
-    kinds = np.array([f"k{number}" for number in generator.integers(0, 5, 100_000)], object)
+    kinds = np.array([f"k{number}" for number in generator.integers(0, 5, 30_000)], object)
     pyogrio.raw.write(tmp_path / "v.gpkg", shapely.to_wkb(boxes), field_data=[kinds], fields=["kind"], crs=UTM,
                       geometry_type="Polygon")  # fmt: skip
     scene = raster(tmp_path / "s.tif", np.ones((1, 2560, 2560), np.uint8))
     began = time.monotonic()
     cut(scene, tmp_path / "A", Options(size=256, label_column="kind"), vectors=tmp_path / "v.gpkg")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 20
     # 25 square pixels each, at random: the union of n of them covers 1 - exp(-25 n / area).
     found = np.array([list(held.values()) for held in shares(tmp_path / "A").values()])
-    assert np.abs(found - (1 - np.exp(-25 * 20_000 / 2560**2))).max() < 0.03
+    assert np.abs(found - (1 - np.exp(-25 * 6_000 / 2560**2))).max() < 0.03
 
 
 def test_the_archive_is_one_that_training_reads(tmp_path):

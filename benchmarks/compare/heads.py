@@ -214,9 +214,8 @@ def workers(sets: Sequence[str], options: argparse.Namespace) -> Iterator[Proces
         "initializer": _begin,
         "initargs": (load_settings(assignments=sets), options.elsewhere),
     }
-    with ProcessPoolExecutor(1, **given) as alone:
-        alone.submit(_floor).result()
-    with ProcessPoolExecutor(options.jobs, **given) as pool:
+    with ProcessPoolExecutor(options.jobs, **given) as pool:  # which starts the others when they have work
+        pool.submit(_floor).result()
         yield pool
 
 

@@ -66,6 +66,7 @@ examples:
   macl search served tile.jpg
   macl search served --positive harbor07.jpg --positive harbor12.jpg --negative pier03.jpg -k 20 --offset 20
   macl search served a.tif b.png -k 20 --sheet found.png
+  macl search served --collection ships -k 500 --output ships.geojson
   macl search served --id harbor/harbor07.jpg --filter "any_of=ship,dock; none_of=airplane"
   macl search served tile.jpg --filter "any_of=Beaches, dunes, sands, Inland waters"
   macl search served tile.jpg --filter "bbox=5.9,45.8,10.5,47.8; since=2020-01-01; until=2021-12-31" --json
@@ -180,6 +181,7 @@ def add_commands(commands: Any) -> None:
     option("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
     option("--json", action="store_true", help="print JSON for programs")
     option("--sheet", metavar="PNG", help="also draw a contact sheet")
+    option("--output", metavar="FILE", help="also write the results: .csv, .geojson or .parquet (GeoParquet)")
 
     option = command("upsert", "add or replace pictures in the index", UPSERT_HELP, run_upsert, more="images")
     option("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
@@ -297,6 +299,7 @@ def run_search(options: argparse.Namespace) -> int:
         )
     from macl_tf.search.engine import SearchEngine
     from macl_tf.search.showing import as_json, as_table, draw_sheet
+    from macl_tf.search.tile_files import write_results
 
     engine = SearchEngine.open(options.served, exact=options.exact)
     state = engine.index.snapshot
@@ -322,12 +325,16 @@ def run_search(options: argparse.Namespace) -> int:
     )
     if options.sheet:
         draw_sheet(engine, answers, options.sheet)
+    if options.output:
+        write_results(answers, options.output, state)
     if options.json:
         print(json.dumps(as_json(engine, answers), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         print(as_table(answers))
         if options.sheet:
             print(f"\nPictures: {options.sheet}")
+        if options.output:
+            print(f"\nResults: {options.output}")
     return 0
 
 

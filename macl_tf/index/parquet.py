@@ -42,14 +42,14 @@ def write_parquet(
     items: Items,
     vectors: NDArray[np.float32] | None = None,
     thumbnails: Sequence[bytes | None] | None = None,
-    texts: Mapping[str, Sequence[str]] | None = None,
+    more: Mapping[str, Sequence[Any]] | None = None,
     model: Mapping[str, str] | None = None,
 ) -> None:
     """Writes N items, and what is given with them, as one Parquet file; whole or not at all.
 
-    `vectors` are (N, D) embeddings, `thumbnails` N JPEG files (None or b"" where there is none), and `texts` more
-    columns of N str each, by name, which `read_texts` reads. `model` tells what made the embeddings: its id and
-    source (a URI), at least.
+    `vectors` are (N, D) embeddings, `thumbnails` N JPEG files (None or b"" where there is none), and `more` columns of
+    N str or N numbers each, by name; `read_texts` reads those of str. `model` tells what made the embeddings: its id
+    and source (a URI), at least.
     """
     columns: dict[str, Any] = {
         "id": pa.array(items.ids, pa.string()),
@@ -65,12 +65,14 @@ def write_parquet(
             raise ValueError(f"vectors must have shape (items, D) with {len(items)} items, got {vectors.shape}.")
         flat = np.ascontiguousarray(vectors, np.float32).reshape(-1)
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])
-    for name, values in {"thumbnails": thumbnails, **(texts or {})}.items():
+    for name, values in {"thumbnails": thumbnails, **(more or {})}.items():
         if values is not None and len(values) != len(items):
             raise ValueError(f"{name} must have one entry for each of the {len(items)} items, got {len(values)}.")
     if thumbnails is not None:
         columns["thumbnail"] = pa.array([thumbnail or None for thumbnail in thumbnails], pa.binary())
-    columns |= {name: pa.array(list(values), pa.string()) for name, values in (texts or {}).items()}
+    for name, values in (more or {}).items():
+        numbers = bool(len(values)) and not isinstance(values[0], str)
+        columns[name] = pa.array(list(values), None if numbers else pa.string())
     metadata = {"macl_tf": json.dumps({"label_names": items.label_names}, ensure_ascii=False)}
     bounds = items.bounds[~np.isnan(items.bounds[:, 0])]
     if len(bounds):

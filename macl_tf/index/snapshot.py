@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.datasets.walk import shorten
+from macl_tf.index.diverse import centres
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, NewLabels, Relabel, Upsert, journal_path, read_changes
@@ -30,6 +31,7 @@ from macl_tf.metrics.ranked import check_cutoff
 _BACKGROUND = 300  # items that stand for what is usual, beside those that somebody marked
 # With so few rows left to choose from, or so many candidates to fetch, looking at all of them is the faster way.
 _FEW_ROWS, _MANY_CANDIDATES = 20_000, 2_000
+_DIVERSE, _KEPT = 20_000, 20  # items among which diverse ones are chosen, choices that are kept
 _SPARE = 1_000  # dead rows that were added since and are not worth tidying away
 
 
@@ -197,6 +199,24 @@ class Snapshot:
         count = min(_BACKGROUND, len(self))
         places = np.random.default_rng(0).choice(len(self), count, replace=False)
         return tuple(table.ids[row] for table, row in map(self._home, np.sort(places).tolist()))
+
+    def diverse(self, count: int, seed: int = 0) -> tuple[str, ...]:
+        """Ids of so many living items that are unlike each other, to begin with; see `macl_tf.index.diverse`.
+
+        They are chosen among 20,000 drawn at random, another seed among half as many or half of the items.
+        """
+        if (count, seed) not in self._diverse:
+            most = min(len(self), _DIVERSE if seed == 0 else max(count, min(_DIVERSE, len(self)) // 2))
+            places = np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)).tolist()
+            ids = [table.ids[row] for table, row in map(self._home, places)]
+            if len(self._diverse) >= _KEPT:
+                self._diverse.clear()
+            self._diverse[count, seed] = tuple(ids[place] for place in centres(self.vectors_of(ids), count))
+        return self._diverse[count, seed]
+
+    @cached_property
+    def _diverse(self) -> dict[tuple[int, int], tuple[str, ...]]:
+        return {}
 
     def holds(self, id_: str) -> bool:
         """Whether there is an item with this id."""

@@ -163,6 +163,12 @@ def _direction(
     return beside_classifier(mean / norm, _some(snapshot, positive), np.concatenate([wrong, usual])).astype(np.float32)
 
 
+def vector_of(snapshot: Snapshot, positive: Sequence[Example], negative: Sequence[Example]) -> NDArray[np.float32]:
+    """The unit vector (D,) that `find` would search with."""
+    unlike = _mean(snapshot, negative) if negative else None
+    return _direction(snapshot, positive, unlike, _some(snapshot, negative), {*_ids(positive), *_ids(negative)})
+
+
 def _ids(examples: Sequence[Example]) -> list[str]:
     return [example for example in examples if isinstance(example, str)]
 

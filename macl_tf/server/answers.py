@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +18,7 @@ from macl_tf.search.query import Answer, describe
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 from macl_tf.teaching.collections import Collection
+from macl_tf.teaching.rounds import KINDS, Round, figures
 
 _FIGURES = ("sha256", "dim", "image_size", "features", "descriptor", "dataset", "figures")
 _FIRST = 5  # ids that stand for many
@@ -66,6 +70,11 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
     }
 
 
+def diverse(state: State, k: int, seed: int) -> dict[str, Any]:
+    """Tiles to begin with."""
+    return {**state.versions, "items": [item(state, id_) for id_ in state.snapshot.diverse(k, seed)]}
+
+
 def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
     """Results as answers show them, and what was searched with; as GeoJSON, those that have places."""
     results = [
@@ -97,9 +106,9 @@ def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, A
 
 
 def collection(one: Collection) -> dict[str, Any]:
-    """A collection in short: its name, how many tiles are right and wrong, by whom and when it was last changed."""
+    """A collection in short: its name, how many tiles are of each kind, by whom and when it was last changed."""
     by, at = one.changed
-    return {"name": one.name, **one.counts, "by": by or None, "at": at}
+    return {"name": one.name, **one.counts, "skipped": len(one.skipped), "by": by or None, "at": at}
 
 
 def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, Any]:
@@ -107,11 +116,28 @@ def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, A
     known = state.snapshot
     shown = [
         {**mark._asdict(), "by": mark.by or None, "item": item(state, mark.id) if known.holds(mark.id) else None}
-        for mark in one.marks[::-1][offset : offset + limit]
+        for mark in one.seen[::-1][offset : offset + limit]
     ]
-    more = offset + limit < len(one.marks)
+    more = offset + limit < len(one.seen)
     absent = some(one.absent(known))
     return {**state.versions, **collection(one), "absent": absent, "marks": shown, "offset": offset, "more": more}
+
+
+def round_of(state: State, found: Round) -> dict[str, Any]:
+    """The tiles to judge next, of each kind, and the figures of the collection."""
+    tiles = {
+        kind: [{"score": round(one.score, 6), **item(state, one.id, one.item)} for one in getattr(found, kind)]
+        for kind in KINDS
+    }
+    return {**state.versions, **collection(found.collection), **figures(found), **tiles}
+
+
+def file(name: str, write: Callable[[Path], None]) -> bytes:
+    """What `write` writes to a file of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        write(path)
+        return path.read_bytes()
 
 
 def some(ids: list[str]) -> dict[str, Any]:

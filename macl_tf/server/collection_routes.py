@@ -13,15 +13,16 @@ from fastapi.params import Depends
 
 from macl_tf.index.index import Snapshot
 from macl_tf.search.query import QueryError
+from macl_tf.search.tile_files import TYPES
 from macl_tf.server import answers, schemas
 from macl_tf.server.service import Service
 from macl_tf.teaching.collection_files import export_collection, import_collection
-from macl_tf.teaching.collections import Collections
+from macl_tf.teaching.collections import MARKS, Collections
+from macl_tf.teaching.rounds import BEST, MOST, SAMPLED, UNCERTAIN, next_round
 
-_TYPES = {"csv": "text/csv", "geojson": "application/geo+json", "parquet": "application/vnd.apache.parquet"}
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _TYPES.values()},
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()},
         "description": "The marks, and where tiles lie.",
     }
 }
@@ -31,6 +32,7 @@ _UNNAMED = "token"
 Name = Annotated[str, Query(min_length=1, max_length=200, description="Of a collection.")]
 Format = Annotated[Literal["csv", "geojson", "parquet"], Query(description="parquet is GeoParquet.")]
 Offset = Annotated[int, Query(ge=0, le=1 << 40, description="Entries to leave out, for the next page.")]
+Tiles = Annotated[int, Query(ge=0, le=MOST, description="Tiles of this kind.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Entries in the answer.")]
 
 
@@ -39,7 +41,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
 
     @router.get("/collections", response_model=schemas.CollectionsAnswer, dependencies=reads)
     async def collections(offset: Offset = 0, limit: Limit = 100) -> Response:
-        """The collections by name, with how many tiles are right and wrong."""
+        """The collections by name, with how many tiles are right, wrong and skipped."""
 
         def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
             found = kept.all()
@@ -71,13 +73,26 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
 
     @router.post("/collections/marks", response_model=schemas.CollectionAnswer, dependencies=writes)
     async def mark(given: Annotated[schemas.Marks, Body()]) -> Response:
-        """Marks tiles as right, wrong or neither; makes the collection where there is none. It is on disk then."""
-        said = {"right": given.right, "wrong": given.wrong, "neither": given.neither}
+        """Marks tiles as right, wrong, skipped or neither; makes the collection where there is none, on disk then."""
+        said = {how: getattr(given, how) for how in (*MARKS, "neither")}
 
         def work(kept: Collections, snapshot: Snapshot) -> dict[str, Any]:
             return answers.collection(kept.mark(given.name, **said, by=given.by or _UNNAMED, snapshot=snapshot))
 
         return _json(await service.change_collections(work))
+
+    @router.get("/collections/round", response_model=schemas.RoundAnswer, dependencies=reads)
+    async def round_(
+        name: Name, best: Tiles = BEST, uncertain: Tiles = UNCERTAIN, sampled: Tiles = SAMPLED
+    ) -> Response:
+        """The tiles to judge next: best candidates, uncertain and random ones, and how many right ones are left."""
+        state = await service.state()
+        numbers = {"best": best, "uncertain": uncertain, "sampled": sampled}
+
+        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+            return answers.round_of(state, next_round(kept.get(name), state.snapshot, **numbers))
+
+        return _json(await service.look_at_collections(work))
 
     @router.post("/collections/rename", response_model=schemas.CollectionAnswer, dependencies=writes)
     async def rename(given: Annotated[schemas.NewName, Body()]) -> Response:
@@ -99,15 +114,12 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
 
         def work(kept: Collections, snapshot: Snapshot) -> bytes:
             found = kept.get(name)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, f"collection.{format_}")
-                export_collection(found, path, snapshot)
-                return path.read_bytes()
+            return answers.file(f"collection.{format_}", lambda path: export_collection(found, path, snapshot))
 
         data = await service.look_at_collections(work)
         called = quote(f"{name}.{format_}", safe="")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{called}"}
-        return Response(data, headers=headers, media_type=_TYPES[format_])
+        return Response(data, headers=headers, media_type=TYPES[format_])
 
     @router.post("/collections/file", response_model=schemas.ImportedAnswer, dependencies=writes)
     async def import_(

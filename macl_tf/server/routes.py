@@ -13,6 +13,7 @@ from fastapi.security import HTTPBearer
 from pydantic import Field, ValidationError
 
 from macl_tf.search.query import NotThereError, QueryError, check_there
+from macl_tf.search.tile_files import TYPES
 from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
 from macl_tf.server.collection_routes import add_collections
@@ -28,8 +29,12 @@ _JPEG: dict[int | str, dict[str, Any]] = {
     304: {"description": "The one that If-None-Match names."},
 }
 _LABELS: dict[int | str, dict[str, Any]] = {304: {"description": "Those that If-None-Match names."}}
-_GEOJSON: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/geo+json": {"schema": {"type": "object"}}}, "description": "Results, best first."}
+_FILES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()}
+_RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {**_FILES, TYPES["geojson"]: {"schema": {"type": "object"}}},
+        "description": "Results, best first.",
+    }
 }
 
 Id = Annotated[str, Query(alias="id", min_length=1, max_length=512, description="Of an item in the index.")]
@@ -65,12 +70,12 @@ def api(service: Service, access: Access) -> APIRouter:
         answer.headers.update(headers)
         return answer
 
-    @router.post("/search", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
+    @router.post("/search", response_model=schemas.SearchAnswer, responses=_RESULTS, dependencies=reads)
     async def search(query: Annotated[schemas.Query, Body()]) -> Response:
         """The tiles most like the positive and least like the negative examples."""
-        return _json(await service.search(query))
+        return _found(await service.search(query), query)
 
-    @router.post("/search/image", response_model=schemas.SearchAnswer, responses=_GEOJSON, dependencies=reads)
+    @router.post("/search/image", response_model=schemas.SearchAnswer, responses=_RESULTS, dependencies=reads)
     async def search_image(
         request: Request,
         image: Image,
@@ -82,13 +87,22 @@ def api(service: Service, access: Access) -> APIRouter:
             parsed = schemas.Query.model_validate_json(query)
         except ValidationError as error:
             raise invalid_input(error.errors(include_url=False), "query") from None
-        return _json(await service.search(parsed, _reader(image)))
+        return _found(await service.search(parsed, _reader(image)), parsed)
 
     @router.get("/items", response_model=schemas.ItemAnswer, dependencies=reads)
     async def item(id_: Id, index: Version = None) -> Response:
         """What is known about a tile."""
         state = await service.state(index)
         return _json({**state.versions, "item": answers.item(state, id_)})
+
+    @router.get("/diverse", response_model=schemas.ItemsAnswer, dependencies=reads)
+    async def diverse(
+        k: Annotated[int, Query(ge=1, le=200, description="Tiles in the answer.")] = 24,
+        seed: Annotated[int, Query(ge=0, le=1 << 31, description="Another number gives other tiles.")] = 0,
+    ) -> Response:
+        """Tiles that are unlike each other, to begin with: the same ones for the same index."""
+        state = await service.state()
+        return _json(await service.look(lambda: answers.diverse(state, k, seed)))
 
     @router.get("/thumbnail", response_class=Response, responses=_JPEG, dependencies=reads)
     async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
@@ -161,6 +175,13 @@ def _reader(image: UploadFile) -> Callable[[], bytes]:
 def _json(answer: dict[str, Any]) -> Response:
     kind = "application/geo+json" if answer.get("type") == "FeatureCollection" else "application/json"
     return Response(orjson.dumps(answer), media_type=kind)
+
+
+def _found(answer: dict[str, Any] | bytes, query: schemas.Query) -> Response:
+    if not isinstance(answer, bytes):
+        return _json(answer)
+    headers = {"Content-Disposition": f'attachment; filename="results.{query.format}"'}
+    return Response(answer, headers=headers, media_type=TYPES[query.format])
 
 
 def _knows(request: Request, etag: str) -> bool:

@@ -91,7 +91,9 @@ class Query(Strict):
     )  # fmt: skip
     exact: bool = Field(default=False, description="Whether to compare with every item.")
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
-    format: Literal["json", "geojson"] = "json"
+    format: Literal["json", "geojson", "csv", "parquet"] = Field(
+        default="json", description="csv and parquet, which is GeoParquet, are files of the results."
+    )
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
 
 
@@ -105,6 +107,7 @@ class Marks(Strict):
     name: Annotated[str, Field(min_length=1, max_length=200, description="Of the collection, made if need be.")]
     right: Ids = []
     wrong: Ids = []
+    skipped: Ids = Field(default=[], description="Tiles that are neither for now: no round asks for them again.")
     neither: Ids = Field(default=[], description="Tiles whose marks are taken back.")
     by: str = Field(default="", max_length=200, description="Who says so; by default whoever holds the token.")
 
@@ -247,6 +250,12 @@ class ItemAnswer(Versions):
     item: Item
 
 
+class ItemsAnswer(Versions):
+    """Several tiles."""
+
+    items: list[Item]
+
+
 class WrittenAnswer(Versions):
     """An upsert that is on disk."""
 
@@ -261,11 +270,12 @@ class DeletedAnswer(Versions):
 
 
 class CollectionAnswer(BaseModel):
-    """A collection: how many tiles are right and wrong, by whom and when the last mark was made."""
+    """A collection: how many tiles are right, wrong or skipped, by whom and when the last mark was made."""
 
     name: str
     right: int
     wrong: int
+    skipped: int
     by: str | None
     at: str = Field(description="In UTC.")
 
@@ -289,7 +299,7 @@ class MarkInfo(BaseModel):
     """What somebody said of a tile."""
 
     id: str
-    mark: Literal["right", "wrong"]
+    mark: Literal["right", "wrong", "skipped"]
     by: str | None
     at: str
     item: Item | None = Field(description="null where the index does not hold the tile now.")
@@ -302,6 +312,39 @@ class MarksAnswer(CollectionAnswer, Versions):
     marks: list[MarkInfo]
     offset: int
     more: bool
+
+
+class RoundTile(Item):
+    """A tile to judge."""
+
+    score: float = Field(description="Cosine similarity with the direction that the marks give.")
+
+
+class PrecisionInfo(BaseModel):
+    """How many of the last marks are right."""
+
+    right: int
+    of: int
+
+
+class LeftInfo(BaseModel):
+    """How many right tiles are not marked yet, estimated from tiles that were drawn at random."""
+
+    estimate: int
+    low: int = Field(description="With high, the interval that holds the number with 95 % confidence.")
+    high: int
+    sample: int = Field(description="Tiles that were drawn at random and judged right or wrong.")
+
+
+class RoundAnswer(CollectionAnswer, Versions):
+    """What to judge next. No tile stands in two lists."""
+
+    found: int = Field(description="Tiles of the index that are marked right.")
+    precision: PrecisionInfo | None = Field(description="null before the first mark.")
+    left: LeftInfo | None = Field(description="null as long as no block of the random tiles is judged.")
+    best: list[RoundTile] = Field(description="The best candidates, the highest scores first.")
+    uncertain: list[RoundTile] = Field(description="Tiles between right and wrong, the most uncertain first.")
+    sampled: list[RoundTile] = Field(description="Tiles that are drawn at random.")
 
 
 class ImportedAnswer(CollectionAnswer):

@@ -24,6 +24,7 @@ from macl_tf.index.index import Index, Snapshot
 from macl_tf.index.items import Items
 from macl_tf.search.pictures import items_of, read_picture
 from macl_tf.search.query import QueryError, find
+from macl_tf.search.tile_files import write_results
 from macl_tf.server import answers
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.metrics import Metrics
@@ -78,8 +79,11 @@ class Service:
             held = await self._run(self._opening, lambda: self.versions.opened(version))
         return held or self.versions.newest
 
-    async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any]:
-        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes."""
+    async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any] | bytes:
+        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes.
+
+        The answer is a file's bytes where the query's format is one.
+        """
         begin = time.perf_counter()
         self._check(query, images=read is not None)
         ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
@@ -90,6 +94,8 @@ class Service:
                 vector, preview = await self._embed(state, read, ms, small=PREVIEW if query.preview else 0)
                 vectors = [vector]
             answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms))
+        if isinstance(answer, bytes):
+            return answer
         said = answer.get("search", answer)
         said |= {"k": query.k, "offset": query.offset, "ms": ms}
         said["query"]["preview"] = base64.b64encode(preview).decode() or None
@@ -226,7 +232,7 @@ class Service:
 
     def _find(
         self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float]
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any] | bytes:
         begin, marked = time.perf_counter(), dict[str, list[str]]()
         if query.collection is not None:
             with _whole():
@@ -246,6 +252,8 @@ class Service:
         self._took(ms, search=time.perf_counter() - begin)
         if state.newest:
             self.sample.add(answer.vector)
+        if query.format in ("csv", "parquet"):
+            return answers.file(f"results.{query.format}", lambda path: write_results([answer], path, state.snapshot))
         return answers.found(state, answer, geojson=query.format == "geojson")
 
     async def _write(self, change: Callable[[Index], T]) -> tuple[State, T]:

@@ -10,19 +10,15 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from macl_tf.files import write_text
-from macl_tf.index.items import unrolled
 from macl_tf.index.snapshot import Snapshot
-from macl_tf.search.places import box_of, geometry_of
 from macl_tf.search.query import QueryError
+from macl_tf.search.tile_files import write_tiles
 from macl_tf.teaching.collections import MARKS, RIGHT, Collection, Collections, Mark, time_in, time_of
 
 _COLUMNS = Mark._fields
@@ -36,52 +32,9 @@ def export_collection(collection: Collection, path: str | os.PathLike[str], snap
 
     Places are those of the index. A tile that it does not hold has none, and its mark is written as the others are.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in WRITERS:
-        raise QueryError(f"a collection is written as one of {', '.join(WRITERS)}", str(path), "Name the file so.")
-    WRITERS[suffix](collection, path, snapshot)
-
-
-def _write_csv(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
-    corners = unrolled(snapshot.items_of([mark.id for mark in collection.marks]).footprints)
-    middle = (corners.min(axis=1) + corners.max(axis=1)) / 2
-    middle[:, 0] -= 360.0 * (middle[:, 0] > 180)
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow([*_COLUMNS, "lon", "lat"])
-    for mark, place in zip(collection.marks, middle.round(7).tolist(), strict=True):
-        table.writerow([*mark, *("" if np.isnan(degrees) else degrees for degrees in place)])
-    write_text(path, text.getvalue())
-
-
-def _write_geojson(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
-    features = []
-    footprints = snapshot.items_of([mark.id for mark in collection.marks]).footprints
-    for mark, corners in zip(collection.marks, footprints.tolist(), strict=True):
-        known = corners[0][0] == corners[0][0]  # not NaN
-        where = {"bbox": box_of(corners)} if known else {}
-        said = {name: getattr(mark, name) for name in _COLUMNS[1:]}
-        shape = geometry_of(corners) if known else None
-        features.append({"type": "Feature", "id": mark.id, **where, "geometry": shape, "properties": said})
-    whole = {"type": "FeatureCollection", "name": collection.name, "features": features}
-    write_text(path, json.dumps(whole, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _write_geoparquet(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
-    from macl_tf.index.parquet import write_parquet
-
-    items = snapshot.items_of([mark.id for mark in collection.marks])
-    items = replace(items, paths=np.full(len(items), "", object))  # where they lie on a disk is nobody else's business
-    texts = {name: [getattr(mark, name) for mark in collection.marks] for name in _COLUMNS[1:]}
-    write_parquet(path, items, texts=texts)
-
-
-WRITERS: dict[str, Callable[[Collection, str | os.PathLike[str], Snapshot], None]] = {
-    ".csv": _write_csv,
-    ".geojson": _write_geojson,
-    ".json": _write_geojson,
-    ".parquet": _write_geoparquet,
-}
+    marks = collection.seen
+    columns = {name: [getattr(mark, name) for mark in marks] for name in _COLUMNS[1:]}
+    write_tiles([mark.id for mark in marks], columns, path, snapshot, name=collection.name)
 
 
 @dataclass(frozen=True)

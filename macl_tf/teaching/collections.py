@@ -6,9 +6,9 @@ of the index, and tiles that are deleted and come back.
     about    one row: number of the last row of `events`, CRC-32 of it
     events   number (1, 2, ...), kind, collection, id, mark, by, at, CRC-32 of these
 
-Kinds are make, rename (id is the new name), delete, and mark (mark is right, wrong, or none: taken back). The mark of a
-tile with the newest time counts, of equals the one written last; all stay in the file. One call is one transaction
-(`macl_tf.sqlite_files`), under the lock file beside it.
+Kinds are make, rename (id is the new name), delete, and mark (right, wrong, skipped for a tile that somebody looked at
+and left, or none: taken back). The mark of a tile with the newest time counts, of equals the one written last; all stay
+in the file. One call is one transaction (`macl_tf.sqlite_files`), under the lock file beside it.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.sqlite_files import cannot_be_opened, crc_of, making, reading, writing
 
-RIGHT, WRONG, NEITHER = "right", "wrong", "none"
-MARKS = (RIGHT, WRONG)
+RIGHT, WRONG, SKIPPED, NEITHER = "right", "wrong", "skipped", "none"
+MARKS = (RIGHT, WRONG, SKIPPED)
 _FORMAT = 1  # SQLite's user_version
 _SCHEMA = f"""
 PRAGMA user_version = {_FORMAT};
@@ -54,7 +54,7 @@ class Mark(NamedTuple):
     """What somebody said of a tile."""
 
     id: str
-    mark: str  # "right" or "wrong"; in a history also "none", which takes back what was said before
+    mark: str  # "right", "wrong" or "skipped"; in a history also "none", which takes back what was said before
     by: str  # "" where it is not known
     at: str  # in UTC, "2026-01-31T12:00:00.000Z"
 
@@ -79,7 +79,12 @@ class Collection:
 
     @cached_property
     def marks(self) -> tuple[Mark, ...]:
-        """What holds now, in the order in which it was said."""
+        """What is right and wrong now, in the order in which it was said."""
+        return tuple(mark for mark in self.said.values() if mark.mark in (RIGHT, WRONG))
+
+    @cached_property
+    def seen(self) -> tuple[Mark, ...]:
+        """`marks`, and the tiles that were skipped among them."""
         return tuple(mark for mark in self.said.values() if mark.mark != NEITHER)
 
     @property
@@ -91,6 +96,11 @@ class Collection:
     def wrong(self) -> tuple[str, ...]:
         """Ids of the tiles that are marked wrong."""
         return tuple(mark.id for mark in self.marks if mark.mark == WRONG)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Ids of the tiles that somebody looked at and left, neither right nor wrong; no round asks for them again."""
+        return tuple(mark.id for mark in self.seen if mark.mark == SKIPPED)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -107,7 +117,7 @@ class Collection:
 
     def absent(self, snapshot: Snapshot) -> list[str]:
         """Ids of marked tiles that the index does not hold now."""
-        return [mark.id for mark in self.marks if not snapshot.holds(mark.id)]
+        return [mark.id for mark in self.seen if not snapshot.holds(mark.id)]
 
     def examples(self, snapshot: Snapshot) -> dict[str, list[str]]:
         """What to search for, as `SearchEngine.search` takes it: right tiles are positive, wrong ones negative.
@@ -175,6 +185,7 @@ class Collections:
         *,
         right: Iterable[str] = (),
         wrong: Iterable[str] = (),
+        skipped: Iterable[str] = (),
         neither: Iterable[str] = (),
         by: str = "",
         snapshot: Snapshot | None = None,
@@ -185,14 +196,15 @@ class Collections:
             name: Of the collection: printable, at most 200 letters.
             right: Ids of tiles.
             wrong: Ids of tiles.
+            skipped: Ids of tiles that are neither for now: no round asks for them again.
             neither: Ids of tiles whose marks are taken back.
             by: Who says so.
             snapshot: A state of the index: an id that is neither in it nor in the collection is a NotThereError.
         """
-        given = [(RIGHT, right), (WRONG, wrong), (NEITHER, neither)]
+        given = [(RIGHT, right), (WRONG, wrong), (SKIPPED, skipped), (NEITHER, neither)]
         wanted = [(id_, mark) for mark, ids in given for id_ in ([ids] if isinstance(ids, str) else ids)]
         if twice := [id_ for id_, count in Counter(id_ for id_, _ in set(wanted)).items() if count > 1]:
-            rule = f"a tile is marked {RIGHT}, {WRONG} or {NEITHER}, one of them"
+            rule = f"a tile is marked {', '.join(MARKS)} or {NEITHER}, one of them"
             raise QueryError(rule, shorten(sorted(twice), 5), "Leave out the other mark.")
 
         def change(state: dict[str, Collection]) -> list[_Event]:
@@ -418,7 +430,7 @@ def _check(event: _Event) -> None:
         _check_name("an author", event.by)
     if event.kind == "mark":
         if event.mark not in (*MARKS, NEITHER):
-            raise QueryError(f"a mark is {RIGHT}, {WRONG} or {NEITHER}", event.mark, "Give one of these.")
+            raise QueryError(f"a mark is {', '.join(MARKS)} or {NEITHER}", event.mark, "Give one of these.")
         try:
             fits = event.id.encode() != b"" and len(event.id) <= _LONGEST_ID
         except UnicodeEncodeError:

@@ -1,11 +1,12 @@
 // Answers of the server on the page: one list of tiles or two, the map, and the line that sums them up.
 
 import { count, element, find, shortName } from "./element.js";
-import { asks, hasFilter, keyOf, only, toFragment, withoutFilter } from "./link.js";
+import { asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
 import { highlight, showMap } from "./map.js";
 import { addKept, howOf, mark, setKept } from "./marks.js";
 import { notice, say } from "./notices.js";
 import { compareLists, resultList } from "./results.js";
+import { roundPart } from "./rounds.js";
 import { versionName } from "./views.js";
 
 /**
@@ -16,7 +17,7 @@ import { versionName } from "./views.js";
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
-  const scored = asks(search);
+  const scored = asks(search) || search.round;
   setKept(answers.flatMap(keptIn));
   const asked = search.like
     .map(keyOf)
@@ -29,6 +30,7 @@ export function showAnswers(answers, page) {
     rare: archive.rare,
     looked: highlight,
     archive: archive.info.index.archive?.name,
+    skips: isOpen(search) && archive.info.writable,
     queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
   };
@@ -47,6 +49,8 @@ export function showAnswers(answers, page) {
     });
   find("found-title").textContent = search.marks
     ? `Marked in ${search.collection}`
+    : search.round
+      ? `Round of ${search.collection}`
     : scored
       ? "Most alike"
       : hasFilter(search)
@@ -55,7 +59,7 @@ export function showAnswers(answers, page) {
   const lists = columns.map(({ list }) => list);
   say(summary(answers, page, compared && lists.every(Boolean) ? compareLists(...lists) : null));
   const examples = search.like.map((example) => (example.id ? shortName(example.id) : "a picture"));
-  document.title = scored
+  document.title = asks(search)
     ? `Like ${[search.collection, ...examples].filter(Boolean).join(", ")}`
     : search.collection || "Tile search";
 }
@@ -63,7 +67,7 @@ export function showAnswers(answers, page) {
 const keptIn = ({ results = [] }) => results.filter(({ marked }) => marked).map(({ id, marked }) => [id, marked.mark]);
 
 function column(found, version, context, page) {
-  const { archive, compared } = page;
+  const { search, archive, compared } = page;
   const number = found.index_version ?? version ?? archive.info.index.version;
   const entry = archive.info.versions.find((known) => known.version === number);
   const name = compared ? `Index ${entry ? versionName(entry, archive.info) : number}` : "Tiles";
@@ -71,6 +75,14 @@ function column(found, version, context, page) {
     const { failure } = found;
     const told = notice(failure, failure.temporary ? page.again : null);
     return { node: element("section", { "aria-label": name }, element("h3", {}, name), told), list: null };
+  }
+  if (search.round) {
+    const listOf = (title, tiles) => {
+      const part = resultList(title, context);
+      part.add(tiles);
+      return part.list;
+    };
+    return { node: roundPart(found, { ...context, listOf }), list: null };
   }
   const { list, add } = resultList(name, context);
   add(found.results);
@@ -82,7 +94,7 @@ function column(found, version, context, page) {
 
 function nothing({ search, change }) {
   const clear = () => change(withoutFilter(search));
-  const filtered = hasFilter(search) && !search.marks;
+  const filtered = hasFilter(search) && !isOpen(search);
   const all = search.marks ? "No tile is marked here yet." : "There is no tile here yet.";
   return element(
     "div",
@@ -117,10 +129,13 @@ function summary(answers, { search, archive, embedded }, inBoth) {
   const { results: found, ms } = answers.find(({ results }) => results);
   if (inBoth !== null) return `${inBoth} of ${found.length} tiles are in both lists.`;
   if (search.marks) return `${count(found.length, "tile")}, the last marked first.`;
+  if (search.round) return `${count(found.length, "tile")} to mark: y right, n wrong, k skip.`;
   if (!asks(search))
-    return hasFilter(search) || !archive.labels.some((label) => label.count)
+    return hasFilter(search)
       ? `${count(found.length, "tile")}.`
-      : "One for each label, the rarest first.";
+      : archive.labels.some((label) => label.count)
+        ? "One for each label, the rarest first."
+        : "As unlike each other as they can be.";
   const times = [
     embedded && `picture ${embedded.toFixed(0)} ms`,
     ms && `search ${ms.search.toFixed(ms.search < 10 ? 1 : 0)} ms`,

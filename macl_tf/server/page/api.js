@@ -2,6 +2,7 @@
 // says whether the same again may succeed.
 
 const TOKEN = "macl-token";
+const JSON_BODY = { "Content-Type": "application/json" };
 
 export class Failure extends Error {
   constructor({ rule, value = "", remedy = "", status = 0, temporary = false }) {
@@ -25,32 +26,41 @@ export const setToken = (value) => sessionStorage.setItem(TOKEN, value);
 export const info = () => ask("info");
 export const labels = () => ask("labels");
 export const item = async (id, signal) => (await ask(`items?id=${encodeURIComponent(id)}`, { signal })).item;
+export const diverse = async (seed, signal) => (await ask(`diverse?${parameters({ seed })}`, { signal })).items;
 export const search = (query, signal) =>
   ask("search", {
     method: "POST",
     body: JSON.stringify(query),
-    headers: { "Content-Type": "application/json" },
+    headers: JSON_BODY,
     signal,
   });
 
 const parameters = (given) => new URLSearchParams(given).toString();
 const send = (path, body) =>
-  ask(path, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  ask(path, { method: "POST", body: JSON.stringify(body), headers: JSON_BODY });
 
 export const collections = () => ask(`collections?${parameters({ limit: 200 })}`);
 export const marksOf = (name, offset, limit, signal) =>
   ask(`collections/marks?${parameters({ name, offset, limit })}`, { signal });
+export const round = (name, sampled, signal) => ask(`collections/round?${parameters({ name, sampled })}`, { signal });
 export const mark = (body) => send("collections/marks", body);
 export const toLabel = (body) => send("collections/label", body);
 export const deleteCollection = (name) => ask(`collections?${parameters({ name })}`, { method: "DELETE" });
 
 /** Saves a collection as a file, as the browser saves what it downloads. */
-export async function download(name, format) {
-  const response = await reach(`collections/file?${parameters({ name, format })}`);
+export const download = (name, format) =>
+  saved(`collections/file?${parameters({ name, format })}`, {}, `${name}.${format}`);
+
+/** Saves the results of a query as a file. */
+export const downloadResults = (query, name) =>
+  saved("search", { method: "POST", body: JSON.stringify(query), headers: JSON_BODY }, `${name}.${query.format}`);
+
+async function saved(path, options, name) {
+  const response = await reach(path, options);
   if (!response.ok) throw failureOf(response, await response.json().catch(() => null));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await response.blob());
-  link.download = `${name}.${format}`;
+  link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -2,14 +2,15 @@
 
 import { showAnswers } from "./answers.js";
 import * as api from "./api.js";
-import { askToSave, countsOf, save, showCollections, tilesOf, withToken } from "./collections.js";
+import { askToSave, countsOf, roundOf, save, showCollections, tilesOf, withToken } from "./collections.js";
 import { askForToken, openHelp } from "./dialogs.js";
 import { count, find, shortName } from "./element.js";
 import { showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
-import { EMPTY, asks, fromFragment, hasFilter, keyOf, only, refined, toFragment } from "./link.js";
-import { clearMarks, listenForMarks } from "./marks.js";
+import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, refined, toFragment } from "./link.js";
+import { clearMarks, listenForMarks, said } from "./marks.js";
 import { clearFailure, say, showFailure } from "./notices.js";
+import { goOn } from "./rounds.js";
 import { checkFile, checkSeen, receivePictures, tinyPicture } from "./pictures.js";
 import { showQuery } from "./query.js";
 import { embed, keepFile, searchFor, tilesToBegin } from "./searching.js";
@@ -75,10 +76,11 @@ async function show() {
 /** What is not a search: the query, the filter and the views as the link has them. */
 function frame() {
   const { writable } = archive.info;
-  showQuery(search, tiles, change, archive, writable ? () => keep({ right: [], wrong: [], neither: [] }) : null);
+  showQuery(search, tiles, change, archive, writable ? () => keep({ right: [], wrong: [], skipped: [], neither: [] }) : null);
   showFilters(search, archive, change);
   showCollections({ search, archive, change, changed, toFragment });
-  showViews(search, archive, change);
+  const known = search.like.some(({ id }) => id !== undefined);
+  showViews(search, archive, change, writable && known ? () => keep(said(), roundOf) : null);
   const { info } = archive;
   const name = info.index.archive?.name;
   find("drop").hidden = !info.model.image_size;
@@ -89,7 +91,7 @@ function frame() {
 }
 
 async function answer(version, signal) {
-  if (asks(search) || search.marks || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
+  if (asks(search) || isOpen(search) || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
   return { results: await tilesToBegin(search, archive, signal), more: false };
 }
 
@@ -121,23 +123,23 @@ async function changed() {
   frame();
 }
 
-/** Keeps marks in the collection that is open, or in one that is asked for, which is open then. */
-async function keep(marked) {
+/** Keeps marks in the collection that is open, or in one that is asked for, which is open then: its tiles or a round. */
+async function keep(marked, open = tilesOf) {
   const idsOf = (examples) => examples.map(({ id }) => id).filter((id) => id !== undefined);
   const [right, wrong] = [search.like, search.unlike].map(idsOf);
   let name = search.collection;
   let saved = null;
-  const direct = name && marked.right.length + marked.wrong.length + marked.neither.length;
+  const direct = name && Object.values(marked).flat().length;
   try {
     if (direct) saved = await withToken(() => save({ name, ...marked }));
     else name = await askToSave(marked, { right, wrong }, archive, name);
   } catch (error) {
-    return failed(error, () => keep(marked));
+    return failed(error, () => keep(marked, open));
   }
   if (!name) return;
   await learn();
   clearMarks();
-  if (!direct) return change(tilesOf({ ...EMPTY, map: search.map, k: search.k }, name));
+  if (!direct) return change(open({ ...EMPTY, map: search.map, k: search.k }, name));
   await show();
   say(`Saved: ${name} has ${countsOf(saved)}.`);
 }
@@ -201,7 +203,7 @@ async function take(files, more) {
       examples.push(example);
       embedded = ms.decode + ms.encode;
     }
-    const rest = more ? search : { ...search, like: [], unlike: [], collection: "", marks: false };
+    const rest = more ? search : { ...search, like: [], unlike: [], ...CLOSED };
     change(refined({ ...rest, seed: 0 }, examples, []));
   } catch (error) {
     say("");
@@ -220,6 +222,13 @@ async function copyLink() {
   }
 }
 
+/** Presses a button of a tile; in a round the next one that is not marked follows. */
+function judge(tile, button) {
+  const pressed = tile?.querySelector(button);
+  pressed?.click();
+  if (pressed && search.round && tile.dataset.mark) goOn(tile);
+}
+
 function goTo(id) {
   find(id).focus({ preventScroll: true });
   find(id).scrollIntoView({ block: "start" });
@@ -228,9 +237,10 @@ function goTo(id) {
 receivePictures(take, (fragment) => (location.hash = fragment));
 listenForMarks({
   again: (right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)),
-  save: keep,
+  save: (marked) => keep(marked),
   canSave: () => Boolean(archive.info?.writable),
   into: () => search.collection,
+  round: () => search.round,
 });
 find("by-id").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -252,8 +262,9 @@ listenForKeys({
   "/": () => ((find("filters").open = true), (find("label-search") ?? find("id")).focus()),
   u: () => find("drop").hidden || find("choose").click(),
   g: () => (find("lists").querySelector('.tile a[tabindex="0"]') ?? find("found")).focus(),
-  y: (tile) => tile?.querySelector(".right").click(),
-  n: (tile) => tile?.querySelector(".wrong").click(),
+  y: (tile) => judge(tile, ".right"),
+  n: (tile) => judge(tile, ".wrong"),
+  k: (tile) => judge(tile, ".skipped"),
   s: () => (find("again") ?? find("save"))?.click(),
   m: () => find("map-toggle")?.click(),
   l: copyLink,

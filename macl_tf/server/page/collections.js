@@ -3,22 +3,25 @@
 import * as api from "./api.js";
 import { askForToken } from "./dialogs.js";
 import { count, element, find } from "./element.js";
-import { EMPTY } from "./link.js";
+import { CLOSED, EMPTY } from "./link.js";
 import { notice, say } from "./notices.js";
 
 const AUTHOR = "macl-author";
-const FORMATS = [
+export const FORMATS = [
   ["csv", "CSV"],
   ["geojson", "GeoJSON"],
   ["parquet", "GeoParquet"],
 ];
 
 /** The link's search that shows the tiles of a collection. */
-export const tilesOf = (search, name) => ({ ...search, like: [], unlike: [], collection: name, marks: true });
+export const tilesOf = (search, name) => ({ ...search, like: [], unlike: [], ...CLOSED, collection: name, marks: true });
+
+/** The one that shows which tiles are to be marked next. */
+export const roundOf = (search, name) => ({ ...tilesOf(search, name), marks: false, round: true });
 
 /** "12 right, 3 wrong" */
-export const countsOf = ({ right, wrong }) =>
-  `${right.toLocaleString("en")} right, ${wrong.toLocaleString("en")} wrong`;
+export const countsOf = ({ right, wrong, skipped }) =>
+  `${right.toLocaleString("en")} right, ${wrong.toLocaleString("en")} wrong${skipped ? `, ${skipped} skipped` : ""}`;
 
 /**
  * Shows the collections, the one that is open with what can be done with it.
@@ -80,7 +83,7 @@ function actions(open, { archive, change, changed }) {
 /**
  * Asks which collection marks are saved to, and saves them; resolves to its name, or null.
  *
- * said: right, wrong, and neither, lists of ids; others: the ids of the query, {right, wrong}, which may be saved too;
+ * said: right, wrong, skipped and neither, lists of ids; others: the ids of the query, {right, wrong}, which may be saved too;
  * suggested: a name, or "".
  */
 export function askToSave(said, others, archive, suggested) {
@@ -97,7 +100,7 @@ export function askToSave(said, others, archive, suggested) {
   const by = authorField();
   const some = others.right.length + others.wrong.length;
   const too = element("input", { type: "checkbox", checked: true });
-  const marked = said.right.length + said.wrong.length + said.neither.length;
+  const marked = Object.values(said).flat().length;
   const parts = [
     element("p", {}, element("label", { for: "collection-name" }, "Collection"), name),
     element("datalist", { id: "collection-names" }, names.map((known) => element("option", { value: known }))),
@@ -109,12 +112,13 @@ export function askToSave(said, others, archive, suggested) {
   ];
   return dialog("Save the marks", parts, "Save", async () => {
     const both = !marked || (some && too.checked);
-    const known = new Set([...said.right, ...said.wrong, ...said.neither]);
+    const known = new Set(Object.values(said).flat());
     const rest = (how) => (both ? others[how].filter((id) => !known.has(id)) : []);
     const body = {
       name: name.value.trim(),
       right: [...said.right, ...rest("right")],
       wrong: [...said.wrong, ...rest("wrong")],
+      skipped: said.skipped,
       neither: said.neither,
       by: by.value(),
     };
@@ -234,7 +238,8 @@ export async function withToken(act) {
   }
 }
 
-async function attempt(act) {
+/** Does something of which a failure is told above the results. */
+export async function attempt(act) {
   try {
     await withToken(act);
   } catch (error) {

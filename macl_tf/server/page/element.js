@@ -23,4 +23,5 @@ export const wholeName = (id) =>
 export const shortName = (id) => id.split("/").at(-1);
 
 const NUMBERS = new Intl.NumberFormat("en");
-export const count = (number, noun) => `${NUMBERS.format(number)} ${noun}${number === 1 ? "" : "s"}`;
+export const written = (number) => NUMBERS.format(number);
+export const count = (number, noun) => `${written(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -1,7 +1,7 @@
 // Which tiles may be found: by labels with their counts, dates and place.
 
 import { element, find } from "./element.js";
-import { hasFilter, withoutFilter } from "./link.js";
+import { hasFilter, isOpen, withoutFilter } from "./link.js";
 
 const MANY = 12; // labels from which a field to find one is worth its place
 
@@ -26,7 +26,7 @@ export function showFilters(search, archive, change) {
   // A label that no tile holds narrows nothing; one that a link names must be there to be taken back.
   const labels = archive.labels.filter((label) => label.count || named.has(label.name));
   if (labels.length) parts.push(...labelPart(search, labels, change, sought));
-  find("filters").hidden = !parts.length || search.marks; // tiles of a collection are shown all
+  find("filters").hidden = !parts.length || isOpen(search); // tiles of a collection are shown all
   find("filter-body").replaceChildren(...parts);
   narrow(sought);
   // What was pressed was made anew: the keyboard stays where it was.

@@ -2,7 +2,8 @@
 //
 //   #like=ship01.jpg&unlike=dock7.jpg&any_of=ship&any_of=dock&none_of=cars&since=2020-01-01&bbox=5,45,10,50&k=48&map
 //
-// collection=<name> searches from the tiles of a collection, and with marks it shows these.
+// collection=<name> searches from the tiles of a collection, with marks it shows these, and with round those that are
+// to be marked next, random=<number> of them drawn at random.
 //
 // Ids and labels are whole, whatever they hold: each stands in a part of its own.
 //
@@ -21,6 +22,8 @@ export const EMPTY = Object.freeze({
   k: 24,
   collection: "",
   marks: false,
+  round: false,
+  random: 5,
   index: null,
   versus: null,
   map: false,
@@ -49,7 +52,8 @@ export function toFragment(search) {
   for (const key of ["k", "seed"]) if (search[key] !== EMPTY[key]) add(key, String(search[key]));
   for (const key of ["index", "versus"]) if (search[key] !== null) add(key, String(search[key]));
   if (search.collection) add("collection", search.collection);
-  if (search.collection && search.marks) parts.push("marks");
+  for (const key of ["marks", "round"]) if (search.collection && search[key]) parts.push(key);
+  if (search.collection && search.round && search.random !== EMPTY.random) add("random", String(search.random));
   if (search.map) parts.push("map");
   return `#${parts.join("&")}`;
 }
@@ -72,13 +76,21 @@ export function fromFragment(fragment) {
   search.seed = whole(given.get("seed"), 0) ?? EMPTY.seed;
   for (const key of ["index", "versus"]) search[key] = whole(given.get(key), 0);
   search.collection = given.get("collection") ?? "";
-  search.marks = search.collection !== "" && given.has("marks");
+  search.round = search.collection !== "" && given.has("round");
+  search.marks = search.collection !== "" && given.has("marks") && !search.round;
+  search.random = whole(given.get("random"), 0) ?? EMPTY.random;
   search.map = given.has("map");
   return search;
 }
 
-/** Whether there is something that results are like: examples, or a collection, unless its own tiles are shown. */
-export const asks = (search) => search.like.length > 0 || (search.collection !== "" && !search.marks);
+/** Whether a collection's own tiles are shown, or those that it asks for. */
+export const isOpen = (search) => search.marks || search.round;
+
+/** No collection. */
+export const CLOSED = Object.freeze({ collection: "", marks: false, round: false });
+
+/** Whether there is something that results are like: examples, or a collection. */
+export const asks = (search) => !isOpen(search) && (search.like.length > 0 || search.collection !== "");
 
 export function hasFilter(search) {
   return FILTER.some((key) => search[key]?.length);
@@ -94,8 +106,7 @@ export const only = (search, example) => ({
   ...search,
   like: [example],
   unlike: [],
-  collection: "",
-  marks: false,
+  ...CLOSED,
 });
 
 /** Examples with more of them; who is now right is no longer wrong, and the other way round. */
@@ -103,7 +114,7 @@ export function refined(search, right, wrong) {
   const keys = new Set([...right, ...wrong].map(keyOf));
   const rest = (examples) => examples.filter((example) => !keys.has(keyOf(example)));
   const examples = { like: [...rest(search.like), ...right], unlike: [...rest(search.unlike), ...wrong] };
-  return { ...search, ...examples, marks: false };
+  return { ...search, ...examples, marks: false, round: false };
 }
 
 export function encodeVector(values) {

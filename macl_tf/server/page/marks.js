@@ -3,26 +3,26 @@
 import { element, find } from "./element.js";
 import { showMark } from "./results.js";
 
-const marks = new Map(); // id to {tile, how}: "right", "wrong", or "none" where what was kept is taken back
-let kept = new Map(); // id to "right" or "wrong": of tiles that are shown as those of a collection
+const marks = new Map(); // id to {tile, how}: "right", "wrong", "skipped", or "none" where what was kept is taken back
+let kept = new Map(); // id to "right", "wrong" or "skipped": of tiles that are shown as those of a collection
 let bar = {};
 
 /**
  * What the bar below offers. `again(right, wrong)` is called with examples when the marks are to be searched with,
- * `save(said)` with lists of ids, right, wrong and neither, when they are to be kept. `canSave()` is whether they can
- * be, `into()` the name of the collection that is open, or "".
+ * `save(said)` with lists of ids, right, wrong, skipped and neither, when they are to be kept. `canSave()` is whether
+ * they can be, `into()` the name of the collection that is open, or "", `round()` whether a round is shown.
  */
 export function listenForMarks(offers) {
   bar = offers;
 }
 
-/** Whether a tile is marked "right" or "wrong", or neither. */
+/** Whether a tile is marked "right", "wrong" or "skipped", or not at all. */
 export function howOf(id) {
   const how = marks.get(id)?.how ?? kept.get(id);
   return how === "none" ? undefined : how;
 }
 
-/** Marks a tile "right" or "wrong"; the same mark twice takes it back. */
+/** Marks a tile "right", "wrong" or "skipped"; the same mark twice takes it back. */
 export function mark(tile, how) {
   const next = howOf(tile.id) === how ? "none" : how;
   if (next === (kept.get(tile.id) ?? "none")) marks.delete(tile.id);
@@ -48,16 +48,17 @@ export function addKept(entries) {
 const ids = (how) => [...marks.values()].filter((entry) => entry.how === how).map(({ tile }) => tile.id);
 
 /** What is marked and not kept yet: lists of ids. */
-export const said = () => ({ right: ids("right"), wrong: ids("wrong"), neither: ids("none") });
+export const said = () => ({ right: ids("right"), wrong: ids("wrong"), skipped: ids("skipped"), neither: ids("none") });
 
 function show() {
   for (const node of document.querySelectorAll(".tile")) showMark(node, howOf(node.dataset.id));
   const node = find("marks");
   node.hidden = !marks.size;
-  const { right, wrong, neither } = said();
+  const { right, wrong, skipped, neither } = said();
   const words = [
     [right, "right"],
     [wrong, "wrong"],
+    [skipped, "skipped"],
     [neither, "taken back"],
   ];
   const text = words.filter(([some]) => some.length).map(([some, word]) => `${some.length} ${word}`);
@@ -71,7 +72,7 @@ function show() {
   const save = element(
     "button",
     { type: "button", id: "save", class: into ? "primary" : undefined, onclick: () => bar.save(said()) },
-    into ? element("span", {}, "Save to ", element("bdi", {}, into)) : "Save…",
+    bar.round() ? "Next round" : into ? element("span", {}, "Save to ", element("bdi", {}, into)) : "Save…",
   );
   node.replaceChildren(
     element("p", { role: "status" }, text.join(", ")),

@@ -3,7 +3,7 @@
 import { showPicture } from "./api.js";
 import { countsOf, tilesOf } from "./collections.js";
 import { element, find, wholeName } from "./element.js";
-import { keyOf, pictureSource, toFragment } from "./link.js";
+import { CLOSED, isOpen, keyOf, pictureSource, toFragment } from "./link.js";
 import { previewOf } from "./searching.js";
 
 /**
@@ -15,7 +15,7 @@ export function showQuery(search, tiles, change, archive, save) {
     ...search,
     [key]: search[key].filter((other) => keyOf(other) !== keyOf(example)),
   });
-  const none = () => change({ ...search, like: [], unlike: [], collection: "", marks: false });
+  const none = () => change({ ...search, like: [], unlike: [], ...CLOSED });
   const anew = element("button", { type: "button", class: "plain", onclick: none }, "Begin anew");
   const ids = [...search.like, ...search.unlike].filter(({ id }) => id !== undefined);
   const keep = element("button", { type: "button", class: "plain", onclick: save }, "Save…");
@@ -62,7 +62,7 @@ function collectionRow(search, archive, change, close) {
     element(
       "div",
       {},
-      element("h3", {}, search.marks ? "Collection" : "Like the collection"),
+      element("h3", {}, isOpen(search) ? "Collection" : "Like the collection"),
       element("a", { href: toFragment(tilesOf(search, name)) }, element("bdi", {}, name)),
       known ? element("p", { class: "quiet" }, countsOf(known)) : null,
     ),

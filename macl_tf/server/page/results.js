@@ -6,9 +6,9 @@ import { element, shortName, wholeName } from "./element.js";
 /**
  * One list of tiles.
  *
- * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong" or undefined; mark(tile,
+ * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong", "skipped" or undefined; mark(tile,
  * how), how being one of these; scored: whether scores mean something; looked(id or null): a tile is pointed at;
- * archive: its name.
+ * archive: its name; skips: whether tiles may be skipped.
  */
 export function resultList(name, context) {
   const list = element("ol", { class: "tiles", "aria-label": name });
@@ -60,17 +60,20 @@ function card(tile, context) {
     context.scored ? score(tile) : null,
     element("p", { class: "name", title: tile.id }, wholeName(tile.id)),
     about(tile, context.archive),
-    element(
-      "ul",
-      { class: "chips", "aria-label": "Labels" },
-      labels.map((label) => chip(label, shared.has(label), rare.has(label))),
-    ),
+    labels.length
+      ? element(
+          "ul",
+          { class: "chips", "aria-label": "Labels" },
+          labels.map((label) => chip(label, shared.has(label), rare.has(label))),
+        )
+      : null,
     element("p", { class: "elsewhere", hidden: true }),
     element(
       "div",
       { class: "judge", role: "group", "aria-label": `Is ${shortName(tile.id)} what you look for?` },
       judge("right", "✓ Right"),
       judge("wrong", "✕ Wrong"),
+      context.skips ? judge("skipped", "Skip") : null,
     ),
   );
   for (const [event, id] of [

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { FILTER, asks, base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
+import { asAnswer } from "./rounds.js";
 
 const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
 
@@ -38,20 +39,29 @@ export async function embed(file, version, archive, drawing) {
 
 /** One page of results. */
 export async function searchFor(search, version, archive, offset, signal) {
+  if (search.marks) return tilesOfCollection(search, offset, signal);
+  if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
+  return api.search({ ...(await queryOf(search, version, archive)), offset }, signal);
+}
+
+/** Saves the first `k` results as a file of that format. */
+export async function saveResults(search, archive, k, format) {
+  const query = await queryOf(search, search.index, archive);
+  return api.downloadResults({ ...query, k: Math.min(k, archive.info.limits.k), format }, "results");
+}
+
+async function queryOf(search, version, archive) {
   const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
   const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
-  if (search.marks) return tilesOfCollection(search, offset, signal);
   const anywhere = { vector: randomVector(archive.info.model.dim, search.seed) };
-  const query = {
+  return {
     positive: asks(search) ? positive : [anywhere],
     negative: asks(search) ? negative : [],
     ...(search.collection ? { collection: search.collection } : {}),
     k: Math.min(search.k, archive.info.limits.k),
-    offset,
     filter: conditions(search),
     index: version,
   };
-  return api.search(query, signal);
 }
 
 /** One page of a collection's tiles, the last marked first; each says how it is `marked`. */
@@ -62,13 +72,13 @@ async function tilesOfCollection(search, offset, signal) {
   return { ...found, results: found.marks.map(tile) };
 }
 
-/** Tiles to begin with: one for each label, the rarest first. Nothing is known about the archive but this. */
+/** Tiles to begin with: one for each label, the rarest first; where no tile has one, those most unlike each other. */
 export async function tilesToBegin(search, archive, signal) {
   const held = archive.labels.filter((label) => label.count).sort((a, b) => a.count - b.count);
   const { dim } = archive.info.model;
   const ask = (number, filter, k) =>
     api.search({ positive: [{ vector: randomVector(dim, search.seed * 1000 + number) }], k, filter }, signal);
-  if (!held.length) return (await ask(0, {}, Math.min(24, archive.info.limits.k))).results;
+  if (!held.length) return api.diverse(search.seed, signal);
   const answers = await inTurns(held.slice(0, 24), (label, number) => ask(number, { any_of: [label.name] }, 4));
   const chosen = new Map();
   for (const { results } of answers) {

@@ -1,20 +1,33 @@
 // How results are shown: map, number, versions, and the theme of the page.
 
+import { FORMATS, attempt, roundOf, tilesOf } from "./collections.js";
 import { element, find } from "./element.js";
-import { asks, hasFilter } from "./link.js";
+import { asks, hasFilter, isOpen } from "./link.js";
+import { RANDOM } from "./rounds.js";
+import { saveResults } from "./searching.js";
 
 const NUMBERS = [12, 24, 48, 96];
 
-export function showViews(search, archive, change) {
+/** `teach` begins rounds from the query, and is null where nothing can be written. */
+export function showViews(search, archive, change, teach) {
   const { info } = archive;
   const searching = asks(search);
   const focused = document.activeElement?.id;
   const parts = [];
-  if (search.marks) {
-    const like = () => change({ ...search, marks: false });
-    const attributes = { type: "button", id: "like-these", class: "primary", onclick: like };
-    parts.push(element("button", attributes, "Find more like these"));
-  } else if (!searching) {
+  const { collection } = search;
+  const button = (id, text, onclick, first) =>
+    parts.push(element("button", { type: "button", id, class: first ? "primary" : undefined, onclick }, text));
+  if (collection && !search.round && info.writable)
+    button("round", "Find all, in rounds", () => change(roundOf(search, collection)), true);
+  if (searching && !collection && teach) button("teach", "Find all, in rounds…", teach, true);
+  if (search.marks)
+    button("like-these", "Find more like these", () => change({ ...search, marks: false }), !info.writable);
+  if (search.round) {
+    button("marked", "Marked tiles", () => change(tilesOf(search, collection)));
+    const numbers = [...new Set([...RANDOM, search.random])].sort((a, b) => a - b).map((some) => [some, String(some)]);
+    const random = (value) => change({ ...search, random: Number(value) });
+    parts.push(choice("random", "At random", search.random, numbers, random));
+  } else if (!searching && !search.marks) {
     parts.push(
       element(
         "button",
@@ -37,7 +50,7 @@ export function showViews(search, archive, change) {
       ),
     );
   }
-  if (searching || search.marks || hasFilter(search)) {
+  if (!search.round && (searching || search.marks || hasFilter(search))) {
     const number = Math.min(search.k, info.limits.k);
     const numbers = [...new Set([...NUMBERS, number])]
       .filter((some) => some <= info.limits.k)
@@ -74,11 +87,34 @@ export function showViews(search, archive, change) {
       );
     }
   }
+  if (searching || (hasFilter(search) && !isOpen(search))) parts.push(downloads(search, archive));
   find("views").replaceChildren(...parts);
   if (focused)
     find("views")
       .querySelector(`#${CSS.escape(focused)}`)
       ?.focus();
+}
+
+/** A menu that saves the results that are shown. */
+function downloads(search, archive) {
+  const shown = () => document.querySelector(".tiles")?.children.length || search.k;
+  const known = FORMATS.filter(([format]) => format !== "geojson" || archive.info.has_places); // it holds places only
+  const entries = known.map(([format, text]) => {
+    const onclick = () => {
+      menu.open = false;
+      attempt(() => saveResults(search, archive, shown(), format));
+    };
+    return element("button", { type: "button", onclick }, text);
+  });
+  const menu = element(
+    "details",
+    { class: "menu", id: "download" },
+    element("summary", {}, "Download"),
+    element("div", { class: "entries" }, entries),
+  );
+  menu.addEventListener("focusout", (event) => (menu.open &&= menu.contains(event.relatedTarget)));
+  menu.addEventListener("keydown", (event) => event.key === "Escape" && (menu.open = false));
+  return menu;
 }
 
 /** "2 (encoder 1)"; descriptor and archive only where they are not the same in all versions. */
