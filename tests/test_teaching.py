@@ -16,6 +16,8 @@ from macl_tf.evaluation.retrieval import evaluate
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
 from macl_tf.index.version import write_version
+from macl_tf.labels import LabelStatistics
+from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import features_in
 from macl_tf.pipeline.samplers import BesideUnlabelled, make_sampler
 from macl_tf.search.engine import SearchEngine
@@ -28,6 +30,7 @@ from macl_tf.teaching.lessons import gather, vectors_at
 from macl_tf.teaching.suggestions import suggest
 from macl_tf.teaching.teach import REPORT, Taught, teach
 from macl_tf.training.heads import HeadTrainer
+from macl_tf.training.settings import load_settings
 from tests.runs import ROBUST_DIM, SIZE
 
 NUMBERS = 40  # tiles of the small index, called t00 to t39
@@ -333,6 +336,7 @@ def test_features_that_an_index_does_not_keep_are_asked_for(small):
     ("options", "said"),
     [
         ({"loss": "maccl"}, "loss must be one of"),
+        ({"loss": "info-nce"}, "loss must be one that learns from labels, got 'info-nce'"),
         ({"publish": "maybe"}, "publish must be one of better, always, never, got 'maybe'"),
         ({"settings": ["image_size=64"]}, "a setting of teaching must be one of .*, got image_size"),
         ({"settings": ["epoch=3"]}, "There is no setting 'epoch'. Did you mean epochs"),
@@ -411,3 +415,48 @@ def test_suggestions_as_a_table(tmp_path, capsys):
     assert cli.main(["suggest", str(tmp_path), "--label", "seas"]) == 2
     assert "a label to look at must be one of sea, sand, or gravel" in capsys.readouterr().err
     assert cli.main(["suggest", str(tmp_path), "-n", "0"]) == 2
+
+
+@pytest.mark.slow
+def test_an_index_of_vectors_from_elsewhere_is_taught_too(tmp_path):
+    from macl_tf.export.vector_index import index_vectors
+
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(np.eye(8)[:3], 12, axis=0) + 0.2 * rng.normal(size=(36, 8))
+    np.savez(tmp_path / "vectors.npz", vectors=vectors.astype(np.float32), ids=np.array(ids(*range(36))))
+    served = index_vectors(tmp_path / "vectors.npz", tmp_path / "served", progress=False)
+    Collections(served).mark("ours", right=ids(*range(6)), wrong=ids(12, 13))
+    assert teach(served, settings=QUICK, publish="always").published
+    engine = SearchEngine.open(served)
+    assert engine.index.dim == 8 + 4 and engine.encoder.info["features"] == 8 and not engine.encoder.image_size
+    np.testing.assert_allclose(
+        engine.encoder.of_features(vectors[4]), engine.index.snapshot.vectors_of(ids(4))[0], atol=1e-5
+    )
+
+
+@pytest.mark.slow
+def test_a_run_whose_vectors_hold_no_features_is_exported_again(small_run, tmp_path):
+    """The remedy of the refusal is one."""
+    from macl_tf.export.exporting import export_run
+
+    served = export_run(small_run, tmp_path / "served", descriptor="projection", progress=False)
+    with pytest.raises(QueryError, match=r"got 'projection'\. Export the run again.*--descriptor robust"):
+        teach(served)
+    export_run(small_run, served, descriptor="robust", progress=False)
+    assert teach(served, settings=QUICK, publish="always").published == served / "index" / "3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("macl", "info-nce")])
+def test_every_loss_learns_beside_tiles_without_a_label(loss):
+    rng = np.random.default_rng(0)
+    labels = np.zeros((30, 2), np.uint8)
+    labels[:10, 0], labels[8:18, 1] = 1, 1
+    quick = ["dataset=folder", "epochs=2", "batch_size=8", "embedding_dim=4", "augment=false"]
+    settings = load_settings(assignments=["trainable=head", f"loss={loss}", *quick])
+    trainer = HeadTrainer(settings, 6, LabelStatistics.from_labels(labels[:18]), steps=3, negatives=4)
+    features = rng.normal(size=(30, 6)).astype(np.float32)
+    first, again = (trainer.fit(features, labels) for _ in range(2))
+    found = first.describe(features)
+    assert np.isfinite(found).all() and first.digest == again.digest
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)

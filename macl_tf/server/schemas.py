@@ -129,10 +129,13 @@ class ToLabel(Strict):
     )
 
 
+_LOSSES = tuple(name for name in LOSSES if name != "info-nce")  # which learns from no label
+
+
 class ToTeach(Strict):
     """What to teach the index."""
 
-    loss: Literal[tuple(LOSSES)] = Field(default="macl", description="Of the new head.")  # type: ignore[valid-type]
+    loss: Literal[_LOSSES] = Field(default="macl", description="Of the new head.")  # type: ignore[valid-type]
     publish: Literal["better", "always", "never"] = Field(
         default="better", description="When: where held-out tiles are not found worse than before, always, or never."
     )

@@ -45,7 +45,7 @@ _NEGATIVES = 0.25  # of a batch; more where fewer tiles are labelled
 # Settings of `macl train` that are of a head, its loss, batches and optimizer.
 _OWN = (
     "classification_weight", "temperature", "margin", "final_temperature", "reweighting_power", "overlap_power",
-    "overlap_scale", "rarity_scale", "min_temperature", "batch_size", "views", "sampler", "images_per_class",
+    "overlap_scale", "rarity_scale", "min_temperature", "batch_size", "sampler", "images_per_class",
     "sampler_power", "epochs", "learning_rate", "weight_decay", "warmup_epochs", "embedding_dim", "descriptor", "seed",
 )  # fmt: skip
 Progress = Callable[[str, float], object]  # what is done now, and which share of all is
@@ -257,6 +257,8 @@ def _settings(loss: str, assignments: Sequence[str]) -> Settings:
     names = [text.partition("=")[0].strip() for text in assignments]
     if foreign := [name for name in names if name not in _OWN and name in Settings.__dataclass_fields__]:
         raise ValueError(f"a setting of teaching must be one of {', '.join(_OWN)}, got {foreign[0]}. Leave it out.")
+    if loss == "info-nce":
+        raise ValueError("loss must be one that learns from labels, got 'info-nce'. Leave it out for macl.")
     of_head = ["dataset=folder", f"trainable={HEAD}", f"epochs={_EPOCHS}", "augment=false", f"loss={loss}"]
     settings = load_settings(assignments=[*of_head, *assignments])
     width = settings.descriptor.partition("+")[0]
