@@ -108,4 +108,4 @@ import keras
 from macl_tf import losses
 assert {{losses.TripletHard, losses.MACL}} <= set(keras.saving.get_custom_objects().values())
 """
-    run_python(script)
+    run_python(script, warm=True)  # with Keras, but nothing of ours
