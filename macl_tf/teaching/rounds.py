@@ -89,7 +89,7 @@ def next_round(
     direction = vector_of(snapshot, marked["positive"], marked["negative"])
     first = snapshot.vectors_of(marked["positive"][:1])[0]
     scores, likeness = np.concatenate([block @ np.stack([direction, first], 1) for block in snapshot.blocks()]).T
-    ids = snapshot.items.ids
+    ids: list[str] = snapshot.items.ids.tolist()
     said = {mark.id: mark.mark for mark in collection.seen}
     marks = np.array([said.get(id_, "") for id_ in ids])
     right, wrong, seen = marks == RIGHT, marks == WRONG, marks != ""
