@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.command import RESULTS
-from benchmarks.compare import marks, report, rounds, run_summary
+from benchmarks.compare import marks, report, rounds, run_summary, stems
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ DOCUMENTS = tuple(  # those that hold such tables
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if BLOCK.search(path.read_text(encoding="utf-8"))
 )
-PLAYED = {"marks": marks, "rounds": rounds}
+OF_COMPARE = {"marks": marks, "rounds": rounds, "stems": stems}
 SPEED = sorted((path.stem for path in (Path(__file__).parent / "speed").glob("*.py")), key=len, reverse=True)
 
 
@@ -36,8 +36,8 @@ def made(name: str, rest: str = "") -> str:
         return report.tables(summary, rest.split())
     if name.startswith("search_libraries"):
         summary = next(result for result in summary["results"] if result["data"] == rest)
-    if name in PLAYED:
-        return PLAYED[name].table(summary)
+    if name in OF_COMPARE:
+        return OF_COMPARE[name].table(summary)
     of_speed = [module for module in SPEED if name.startswith(module)]
     found: str = (import_module(f"benchmarks.speed.{of_speed[0]}") if of_speed else run_summary).table(summary)
     return found

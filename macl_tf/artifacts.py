@@ -38,6 +38,7 @@ class Staging:
 
     path: Path
     info: dict[str, Any] = field(default_factory=dict)
+    uuid: str = field(default_factory=lambda: uuid.uuid4().hex)  # what tells it from all others
     published: Path | None = None
 
 
@@ -95,6 +96,12 @@ def prune(root: str | os.PathLike[str], keep: int, protected: Iterable[int] = ()
         _prune(Path(root), keep, protected)
 
 
+def withdraw(root: str | os.PathLike[str], version: int) -> None:
+    """Removes one version that nobody needs; BlockingIOError as of `publish`."""
+    with _publisher(Path(root)):
+        _remove(Path(root), version)
+
+
 def _publisher(root: Path) -> AbstractContextManager[None]:
     """Held by the one process that publishes or removes versions under `root`."""
     busy = f"'{root}' is being written by another process. Wait for it to end, then run this again."
@@ -103,10 +110,14 @@ def _publisher(root: Path) -> AbstractContextManager[None]:
 
 def _prune(root: Path, keep: int, protected: Iterable[int]) -> None:
     for old in set(versions(root)[:-keep] if keep else []) - set(protected):
-        # Renamed first, so that nobody opens half a version while it goes.
-        doomed = root / f"{PARTIAL}old-{old}"
-        os.rename(root / str(old), doomed)
-        shutil.rmtree(doomed)
+        _remove(root, old)
+
+
+def _remove(root: Path, version: int) -> None:
+    # Renamed first, so that nobody opens half a version while it goes.
+    doomed = root / f"{PARTIAL}old-{version}"
+    os.rename(root / str(version), doomed)
+    shutil.rmtree(doomed)
 
 
 def open_version(
@@ -179,7 +190,7 @@ def _write_manifest(staging: Staging, kind: str) -> None:
     facts: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
-        "uuid": uuid.uuid4().hex,
+        "uuid": staging.uuid,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "macl_tf": macl_tf.__version__,
         "info": staging.info,

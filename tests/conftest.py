@@ -8,8 +8,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import macl_tf` does,
 os.environ["TFDS_DATA_DIR"] = os.devnull  # a test that forgets its own folder fails
 
 import gc
+import json
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,19 +42,59 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
-@pytest.fixture
-def run_python():
-    """Runs a script in a process of its own, for what one process cannot do twice (stack.md: strategies)."""
+class Warm:
+    """tests/warm_python.py, started when it is first needed."""
 
-    def run(script, *arguments, check=True, timeout=240, **environment):
+    process = None
+
+    def run(self, script, arguments, timeout, environment, folder):
+        if self.process is None:
+            command = [sys.executable, str(ROOT / "tests" / "warm_python.py")]
+            variables = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}  # no thread before a fork
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables
+            )
+        output, error = folder / "output", folder / "error"
+        asked = {"code": script, "arguments": arguments, "environment": environment}
+        self.process.stdin.write(json.dumps(asked | {"output": str(output), "error": str(error)}).encode() + b"\n")
+        self.process.stdin.flush()
+        child = int(self.process.stdout.readline())
+        late = threading.Timer(timeout, os.kill, (child, signal.SIGKILL))
+        late.start()
+        code = int(self.process.stdout.readline())
+        late.cancel()
+        return subprocess.CompletedProcess(script, code, output.read_text(), error.read_text())
+
+    def end(self):
+        if self.process is not None:
+            self.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def warm_process():
+    """Runs scripts in forks of a process that has loaded TensorFlow."""
+    found = Warm()
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def run_python(warm_process, tmp_path_factory):
+    """Runs a script in a process of its own, for what one process cannot do twice (stack.md: strategies).
+
+    A `warm` one begins with TensorFlow loaded, but nothing computed: where it is not what is loaded, when, or how much
+    memory there is that is tested.
+    """
+
+    def run(script, *arguments, check=True, timeout=240, warm=False, **environment):
         variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-        result = subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={key: value for key, value in variables.items() if value is not None},
-        )
+        variables = {key: value for key, value in variables.items() if value is not None}
+        words = [str(word) for word in arguments]
+        if warm:
+            result = warm_process.run(script, words, timeout, variables, tmp_path_factory.mktemp("script"))
+        else:
+            command = [sys.executable, "-c", script, *words]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=variables)
         if check and result.returncode:
             pytest.fail(f"exit {result.returncode}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}")
         return result

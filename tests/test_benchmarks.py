@@ -460,6 +460,8 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    pixels = keras.Input((32, 32, 3))
+    keras.Model(pixels, keras.layers.Conv2D(8, 5, strides=4)(pixels)).save(tmp_path / "mine.keras")
     out, path = tmp_path / "results.parquet", tmp_path / "small.toml"
     monkeypatch.setattr(sys, "argv", ["compare", str(path), "--work", str(tmp_path / "work"), "--out", str(out)])
 
@@ -475,7 +477,7 @@ dataset = "synthetic"
 losses = ["macl"]
 samplers = ["weighted"]
 tune = {keys["tune"]}
-set = {{num_tiles = 60, image_size = 32, batch_size = 16, backbone = "resnet18", width = 8, {sets}}}
+set = {{num_tiles = 60, image_size = 32, batch_size = 16, backbone = "{tmp_path / "mine.keras"}", {sets}}}
 """)
         compare.main()
         return {row["kind"]: row for row in results_file.read(out)}

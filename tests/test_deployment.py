@@ -254,7 +254,7 @@ for arguments in json.loads(sys.argv.pop()):
     with contextlib.suppress(SystemExit):  # its own, after each command
         main()
 """
-    text = run_python(script, json.dumps([show, run])).stdout
+    text = run_python(script, json.dumps([show, run]), warm=True).stdout
 
     found = {}
     for name, block in re.findall(r"signature_def\['(\w+)'\]:(.*?)Method name", text, re.DOTALL):

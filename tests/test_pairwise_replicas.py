@@ -89,11 +89,11 @@ for settings, known, rows, size in cases:
 
 def test_every_loss_is_that_of_the_whole_batch_in_both_forms(run_python):
     """Traps 2, 4, 5 and 6 of tf.distribute; replicas hold different numbers of rows."""
-    result = run_python(STEPS, 3, KERNEL, timeout=600)
+    result = run_python(STEPS, 3, KERNEL, timeout=600, warm=True)
     assert result.stdout.count("same") == 2 * len(KERNEL)
 
 
 def test_fit_takes_the_steps_of_one_device(run_python):
     """Traps 2 to 6 with the optimizer's own collectives, an uneven last batch among them."""
     cases = [({"weighted": True, "tile_size": 3}, True, 31, 16), ({}, False, 40, 20)]
-    assert run_python(FITS, 2, cases, timeout=600).stdout.count("same") == len(cases)
+    assert run_python(FITS, 2, cases, timeout=600, warm=True).stdout.count("same") == len(cases)

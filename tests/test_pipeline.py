@@ -1,9 +1,6 @@
 """Training batches: what is drawn, in which order, and that image and labels stay together."""
 
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,12 +250,9 @@ def distributed_batches(out: str) -> None:
 
 
 @pytest.mark.slow
-def test_replicas_share_the_batches_of_one_device(tmp_path):
+def test_replicas_share_the_batches_of_one_device(tmp_path, run_python):
     out = str(tmp_path / "batches.npz")
-    code = f"from tests.test_pipeline import distributed_batches; distributed_batches({out!r})"
-    root = Path(__file__).parents[1]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-3000:]
+    run_python(f"from tests.test_pipeline import distributed_batches; distributed_batches({out!r})", warm=True)
     with np.load(out) as together:
         for sampler in ("weighted", "repeat"):
             one_device = batches(training_dataset(noisy_archive(), ALL, **COMMON, sampler=sampler, views=2))

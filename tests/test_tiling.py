@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 from rasterio.shutil import copy as gdal_copy
 from rasterio.warp import transform
 from rasterio.windows import Window
@@ -21,7 +22,7 @@ from macl_tf.tiling import tile as tiling
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.sources import find_sources
 from macl_tf.tiling.tile import tile
-from macl_tf.tiling.windows import chunks, starts
+from macl_tf.tiling.windows import chunks, starts, together
 from tests.scene_files import PLACE, UTM, palette_png, pixels, raster
 
 
@@ -60,6 +61,30 @@ def test_parts_hold_every_window_once_whatever_their_size():
         found = [(part.row, column) for part in parts for column in part.columns]
         assert found == [(row, column) for row in starts(100, 32, 16) for column in starts(170, 32, 16)]
         assert [part.number for part in parts] == list(range(len(parts)))
+
+
+def test_parts_that_share_blocks_are_cut_by_one_thread():
+    parts = list(chunks(1024, 2048, 256, 256, 1 << 16))
+    assert len(parts) == 4 * 8  # a window each
+    tiled = together(parts, (512, 512))
+    assert [[(part.row // 512, part.columns[0] // 512) for part in group] for group in tiled] == [
+        [(row, column)] * 4 for row in range(2) for column in range(4)
+    ]
+    assert [len(group) for group in together(parts, (1, 2048))] == [8] * 4  # strips: a row of windows
+    assert together(parts, (1024, 2048)) == [parts]
+
+
+@pytest.mark.parametrize(
+    ("bands", "dtype", "layout"), [(3, "uint8", "pixel"), (4, "uint8", "band"), (3, "uint16", "band")]
+)
+def test_pictures_stand_pixel_by_pixel_and_other_tiles_band_by_band(tmp_path, bands, dtype, layout):
+    values = pixels(bands, 32, 32, dtype)
+    cut(raster(tmp_path / "s.tif", values), tmp_path / "A")
+    (path,) = image_paths(tmp_path / "A")
+    with rasterio.open(path) as file:
+        assert file.interleaving.value.lower() == layout and file.read().tolist() == values.tolist()
+    if layout == "pixel":
+        assert np.moveaxis(np.asarray(Image.open(path)), 2, 0).tolist() == values.tolist()
 
 
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")  # rasterio's, with affine 3

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -239,25 +240,30 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 import macl_tf.training.train as training
 from macl_tf.training.settings import Settings
+from tests.runs import make_small_encoder
+training.build.make_encoder = make_small_encoder
 settings = Settings(num_tiles=60, image_size=32, batch_size=16, epochs=1, embedding_dim=8, backbone="resnet18",
-                    width=8, weights="", descriptor="projection")
+                    weights="", descriptor="projection")
 result = training.train(settings, sys.argv[1], progress=False)
 print("replicas", tf.distribute.get_strategy().num_replicas_in_sync, result["best_epoch"])
 """
 
 
 def test_it_trains_on_all_devices_by_itself(run_python, tmp_path):
-    output = run_python(REPLICATED, tmp_path / "run").stdout
+    output = run_python(REPLICATED, tmp_path / "run", warm=True).stdout
     assert "replicas" in output and (tmp_path / "run" / "metrics.json").is_file()
 
 
-def test_a_run_with_proxies_keeps_its_encoder_without_them(tmp_path):
+def test_a_run_with_proxies_keeps_its_encoder_without_them(tmp_path, monkeypatch, run_python):
+    traced, real = [], keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(self) or real(self, data))
     for setting in ("microbatch=8", "classification_weight=5"):
         run = tmp_path / setting
         more = ["--set", "loss=proxy-anchor", "--set", setting, "--quiet"]
         assert cli.main(command(run, *more, "--set", "epochs=2")) == 0
         history = (run / "history.csv").read_text().splitlines()
         assert len(history) == 3 and "temperature" not in history[0]
+    assert len(traced) == 1  # of the joint run; microbatches have a step of their own
     script = """
 import sys, keras
 for path in sys.argv[1:]:
@@ -265,7 +271,7 @@ for path in sys.argv[1:]:
     print(*[output.shape[1] for output in encoder.outputs], "proxies" in [layer.name for layer in encoder.layers])
 """
     encoders = [tmp_path / setting / "encoder.keras" for setting in ("microbatch=8", "classification_weight=5")]
-    result = subprocess.run([sys.executable, "-c", script, *encoders], capture_output=True, text=True, check=True)
+    result = run_python(script, *encoders, warm=True)
     # The last are the features of the backbone as it began. And it took no macl_tf to load them.
     assert result.stdout.splitlines() == ["16 8 False", "16 14 8 False"]
 

@@ -104,8 +104,9 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
     from macl_tf.models.descriptors import all_descriptors, searchable
     from macl_tf.models.fine_tuning import detached_head
     from macl_tf.training import build
-    from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
+    from macl_tf.training.callbacks import RetrievalEvaluation
     from macl_tf.training.checkpoint import without_optimizer
+    from macl_tf.training.heads import fit
     from macl_tf.training.train import MONITOR, head_data, with_fitting_batches
 
     keras.utils.set_random_seed(settings.seed)
@@ -116,23 +117,12 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
         model.get_layer(layer.name).set_weights(layer.get_weights())
     model.compile(build.make_optimizer(settings, steps), **build.objective(settings, statistics), jit_compile=False)
     data = head_data(tiles.train, tiles.labels, settings, 0, steps)
-    schedule = TemperatureSchedule(build.temperature_schedule(settings, settings.epochs * steps))
     judged = {"label_statistics": statistics, "descriptor": settings.descriptor}
     best = keras.callbacks.EarlyStopping(
         MONITOR, mode="max", patience=settings.epochs, restore_best_weights=True, start_from_epoch=0
     )
-    history = model.fit(
-        data.dataset.map(lambda x, y: (x, build.targets(y, settings))),
-        epochs=settings.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            *([schedule] if build.follows_schedule(settings) else []),
-            RetrievalEvaluation(*tiles.searched["validation"], **judged),
-            best,
-        ],
-    )
+    evaluation = RetrievalEvaluation(*tiles.searched["validation"], **judged)
+    history = fit(model, data, settings, [evaluation, best], verbose=0)
     describe, widths = all_descriptors(searchable(without_optimizer(model)))
     results: dict[str, Any] = {}
     for part, (features, labels) in tiles.searched.items():
@@ -224,9 +214,8 @@ def workers(sets: Sequence[str], options: argparse.Namespace) -> Iterator[Proces
         "initializer": _begin,
         "initargs": (load_settings(assignments=sets), options.elsewhere),
     }
-    with ProcessPoolExecutor(1, **given) as alone:
-        alone.submit(_floor).result()
-    with ProcessPoolExecutor(options.jobs, **given) as pool:
+    with ProcessPoolExecutor(options.jobs, **given) as pool:  # which starts the others when they have work
+        pool.submit(_floor).result()
         yield pool
 
 

@@ -1,7 +1,8 @@
 """Does `macl tile` keep up with reading?  `python -m benchmarks.speed.tiling`.
 
 A generated scene (deflate with predictor, blocks of 512 px, as COGs are) is cut into tiles of 256 px, beside rasterio
-that only reads the same windows, with as many threads, each in a process of its own.
+that only reads the same windows, and that writes their bytes to files too, the least that cutting can cost: with as
+many threads, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -45,14 +46,17 @@ def make_scene(path: Path, side: int, bands: int, compress: str) -> None:
                 file.write(values[:, :height, :width].astype(np.uint16), window=Window(column, row, width, height))
 
 
-def read_windows(path: Path, side: int, workers: int) -> int:
-    """Reads all windows, a part of the rows in each thread; returns how many."""
+def read_windows(path: Path, side: int, workers: int, output: Path | None = None) -> int:
+    """Reads all windows, a part of the rows in each thread, and writes their bytes to files; returns how many."""
 
     def read(rows: list[int]) -> int:
         with rasterio.open(path, sharing=False) as file:
             for row in rows:
                 for column in range(0, side, TILE):
-                    file.read(window=Window(column, row, min(TILE, side - column), min(TILE, side - row)))
+                    values = file.read(window=Window(column, row, min(TILE, side - column), min(TILE, side - row)))
+                    if output is not None:
+                        with open(output / f"{row}_{column}", "wb", buffering=0) as tile:
+                            tile.write(values.data)
         return len(rows) * len(range(0, side, TILE))
 
     rows = list(range(0, side, TILE))
@@ -62,12 +66,15 @@ def read_windows(path: Path, side: int, workers: int) -> int:
 
 
 def measure(what: str, scene: Path, output: Path, side: int, workers: int) -> dict[str, float]:
-    """One of the two in this process: seconds, of processors too, windows and peak resident memory in bytes."""
+    """One of the three in this process: seconds, of processors too, windows and peak resident memory in bytes."""
     from macl_tf.tiling.tile import tile
 
     begin, cpu = time.perf_counter(), time.process_time()
     if what == "read":
         windows = read_windows(scene, side, workers)
+    elif what == "write":
+        output.mkdir()
+        windows = read_windows(scene, side, workers, output)
     else:
         windows = tile([scene], output, workers=workers, progress=False).tiles
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
@@ -103,8 +110,12 @@ def main() -> None:
         scene = Path(folder) / "scene.tif"
         make_scene(scene, arguments.side, arguments.bands, arguments.compress)
         for workers in (1, 2):
-            for what, name in (("read", "rasterio, reading"), ("tile", "macl tile")):
-                place = ("--measure", what, scene, Path(folder) / f"{workers}", workers)
+            for what, name in (
+                ("read", "rasterio, reading"),
+                ("write", "rasterio, reading, and files written"),
+                ("tile", "macl tile"),
+            ):
+                place = ("--measure", what, scene, Path(folder) / f"{what}{workers}", workers)
                 said = in_process("benchmarks.speed.tiling", *sys.argv[1:], *place)
                 measured[f"{name}, {workers} thread{'s' * (workers > 1)}"] = json.loads(said)
     settings = {name: str(value) for name, value in vars(arguments).items() if name not in ("out", "measure", "work")}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from macl_tf.cli import collections, index, inspect, serve, tile, train
+from macl_tf.cli import collections, index, inspect, serve, teach, tile, train
 from macl_tf.versions import need
 
 _MORE = "Close other programs, or use a machine with more of it."
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_commands(commands)
     index.add_commands(commands)
     collections.add_commands(commands)
+    teach.add_commands(commands)
     serve.add_commands(commands)
     return main_parser
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from macl_tf.artifacts import open_version, prune, versions
+from macl_tf.artifacts import open_encoder, open_version, prune, versions
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.bands import Bands, choose_bands, tiles_listed
 from macl_tf.datasets.images import RGB
@@ -103,6 +103,7 @@ def export_run(
     (served / "encoder").mkdir(parents=True, exist_ok=True)
     with publishing_alone(served):
         if archive is not None and exported_version(run, served, descriptor=descriptor) is None:
+            check_taught(served, discard_changes)
             check_changes(served / "index", discard_changes)  # the index will be new: before a new encoder shows
         # Old ones go at the end, when it is known who needs them.
         path = export_encoder(run, served, descriptor=descriptor)
@@ -166,6 +167,7 @@ def index_untrained(
     (served / "encoder").mkdir(parents=True, exist_ok=True)
     with publishing_alone(served):
         root = served / "index"
+        check_taught(served, discard_changes)
         check_changes(root, discard_changes)
         path = export_backbone(settings, served, bands)
         encoder = ExportedEncoder.load(served, int(path.name), runtime)
@@ -370,6 +372,19 @@ def check_changes(root: Path, discard: bool, holding: bool = False) -> None:
         raise ValueError(
             f"The index in '{root}' has {changes:,} upserts and deletes that a new one would not have. Add "
             "--discard-changes if they are not needed any more (the present version stays beside the new one)."
+        )
+
+
+def check_taught(served: Path, discard: bool) -> None:
+    """Raises a ValueError if a new index of another encoder would leave out what the present one was taught."""
+    if discard or not versions(served / "index"):
+        return
+    made_with = open_version(served / "index", "index", verify=False)[1]["info"].get("encoder")
+    if made_with and "taught" in open_encoder(served, made_with, verify=False)[1]["info"]:
+        raise ValueError(
+            f"The index in '{served}' was taught by `macl teach`, which a new one of this encoder would not be. Add "
+            "tiles with `macl upsert`, or with `macl embed` and `macl index --from`; or add --discard-changes if what "
+            "was taught is not needed any more (the present version stays beside the new one)."
         )
 
 

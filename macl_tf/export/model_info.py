@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,30 @@ def describe_backbone(settings: Settings, weights_sha256: str, bands: Bands | No
         f"{weights_sha256} {settings.backbone} {settings.image_size} {settings.turns}{f' {bands}' if bands else ''}"
     )
     return _described(settings, settings.descriptor, hashlib.sha256(deciding.encode()).hexdigest(), bands)
+
+
+def describe_taught(
+    before: Mapping[str, Any], settings: Settings, features: int, weights_sha256: str, figures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The facts about an encoder with a new head on the backbone of `before`, as `describe_encoder` gives them.
+
+    The head, with weights of that digest, takes so many `features`; `settings` are those that it was trained with, and
+    `figures` of tiles that were held out.
+    """
+    digest = hashlib.sha256(f"{before['encoder_sha256']} {weights_sha256}".encode()).hexdigest()
+    own = ("trainable", "descriptor", "loss", "embedding_dim", "epochs", "batch_size", "learning_rate", "temperature")
+    values = {**before["settings"], **{name: getattr(settings, name) for name in own}}
+    deciding = f"{digest} {settings.descriptor} {before['sha256']} {FORMAT}"
+    return {
+        **before,
+        "descriptor": settings.descriptor,
+        "figures": {key: figures[key] for key in FIGURES if figures.get(key) is not None},
+        "versions": {**before["versions"], "export": installed_versions(*_PACKAGES)},
+        "settings": values,
+        "encoder_sha256": digest,
+        "sha256": hashlib.sha256(deciding.encode()).hexdigest(),
+        "taught": {"features": features},
+    }
 
 
 def describe_vectors(

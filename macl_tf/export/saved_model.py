@@ -24,6 +24,7 @@ from macl_tf.export.warmup import write_warmup
 from macl_tf.models.runtimes import RUNTIMES, check_runtime, openvino_function
 
 KIND = "encoder"
+FEATURES = "backbone_features"  # the node of a graph that a new head is set behind; without one it is the output
 Tensor = Any
 
 
@@ -126,12 +127,18 @@ def save_encoder(model: Any, info: dict[str, Any], path: Path, vectors: Any = No
     """
     from macl_tf.models.inference import graph_encoder
 
+    bands, size = info.get("bands"), info["image_size"]
+    encode = graph_encoder(model, (size, size, len(bands["names"]) if bands else 3)) if size else None
+    save_graphs(encode, info, path, None if vectors is None else graph_encoder(vectors, vectors.input_shape[1:]))
+
+
+def save_graphs(encode: Any, info: dict[str, Any], path: Path, encode_vectors: Any = None) -> None:
+    """As `save_encoder`, of functions of TensorFlow, from float32 pixels or vectors, without variables."""
     size, dim = info["image_size"], info["dim"]
     module, signatures = tf.Module(name="encoder"), dict[str, Any]()
     if size:
         bands = info.get("bands")
         channels, kind = (len(bands["names"]), tf.float32) if bands else (3, tf.uint8)
-        encode = graph_encoder(model, (size, size, channels))
         module.encode = encode  # what another runtime takes: pixels of its size in, without decoding and resizing
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
@@ -151,9 +158,9 @@ def save_encoder(model: Any, info: dict[str, Any], path: Path, vectors: Any = No
             return {"embedding": tf.ensure_shape(embedding, (None, dim))}
 
         signatures |= {"serving_default": embed_pixels if bands else serving_default, "embed_pixels": embed_pixels}
-    if vectors is not None:
-        width = vectors.input_shape[1]
-        encode_vectors = graph_encoder(vectors, (width,))
+    if encode_vectors is not None:
+        width = encode_vectors.input_signature[0].shape[1]
+        module.encode_vectors = encode_vectors
 
         @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, width), tf.float32, name="features")])
         def embed_features(features: Tensor) -> dict[str, Tensor]:
@@ -233,6 +240,11 @@ class ExportedEncoder:
             resize = resize_bands if isinstance(self.reader, Bands) else resize_batch
             return self._run(resize(tf.constant(pixels), self.image_size).numpy())
         return self._signatures["embed_pixels"](pixels=tf.constant(pixels))["embedding"].numpy()
+
+    def graphs(self) -> dict[str, Any]:
+        """Its functions from float32 pixels (B, S, S, N), "encode", or vectors (B, F), "encode_vectors", to (B, D)."""
+        names = [name for name in ("encode", "encode_vectors") if hasattr(self._loaded, name)]
+        return {name: getattr(self._loaded, name).concrete_functions[0] for name in names}
 
     def embed_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors from elsewhere (B, F), where it takes such, to (B, D) float32 of unit norm."""

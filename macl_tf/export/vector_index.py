@@ -21,6 +21,7 @@ from macl_tf.datasets.vector_rows import VectorRows
 from macl_tf.datasets.vectors import VectorFiles
 from macl_tf.export.exporting import (
     check_changes,
+    check_taught,
     describe_index,
     encoder_identity,
     finish,
@@ -89,6 +90,7 @@ def index_vectors(
         (served / "encoder").mkdir(parents=True, exist_ok=True)
         with publishing_alone(served):
             root = served / "index"
+            check_taught(served, discard_changes)
             check_changes(root, discard_changes)
             path = holding(served, info) or publish_encoder(of_pictures or of_vectors, info, served, vectors=of_vectors)
             seen = f", pictures of {info['image_size']} px" if of_pictures else ", no pictures"

@@ -11,11 +11,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.artifacts import ArtifactError, versions
 from macl_tf.datasets.label_names import known_labels
@@ -26,6 +28,28 @@ from macl_tf.index.snapshot import Hit, Snapshot
 from macl_tf.index.version import Stored, build_index, publishing, write_version
 
 __all__ = ["Hit", "Index", "Snapshot", "build_index"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How the vectors of one encoder become those of another."""
+
+    old: Any  # the `info["encoder"]` of the index whose vectors they are
+    new: Any  # and of what they become
+    dim: int  # D of the new ones
+    project: Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (n, D) old to (n, D) new, of unit norm
+
+    def check(self, info: Mapping[str, Any]) -> None:
+        """Refuses an index of another encoder."""
+        if info.get("encoder") != self.old:
+            raise ArtifactError(
+                "the index must be of the encoder that its vectors are projected from, and another was published "
+                "meanwhile. Begin again."
+            )
+
+    def carry(self, change: Change) -> Change:
+        """A change made to the old index, as the new one takes it."""
+        return replace(change, vectors=self.project(change.vectors)) if isinstance(change, Upsert) else change
 
 
 def _present(name: str) -> Any:
@@ -179,14 +203,55 @@ class Index:
 
         This index shows it from then on. The arguments are those of `build_index`.
         """
+        return self._republish(None, kind=kind, recall_target=recall_target, keep=keep, progress=progress)
+
+    def projected(
+        self,
+        projection: Projection,
+        *,
+        kind: str = "auto",
+        recall_target: float = 0.95,
+        keep: int = 2,
+        progress: bool = True,
+        check: Callable[[], None] | None = None,
+    ) -> Path:
+        """As `compact`, with all vectors as another encoder would have made them, those written meanwhile too.
+
+        Args:
+            projection: From the vectors that are there to the new ones.
+            kind: As of `build_index`; so are the next ones.
+            recall_target: See there.
+            keep: See there.
+            progress: See there.
+            check: See there.
+
+        Raises:
+            ArtifactError: If the index is of another encoder than the projection is for.
+        """
+        build: dict[str, Any] = {"kind": kind, "recall_target": recall_target, "progress": progress}
+        return self._republish(projection, check, keep=keep, **build)
+
+    def _republish(
+        self,
+        projection: Projection | None,
+        check: Callable[[], None] | None = None,
+        *,
+        keep: int,
+        **build: Any,
+    ) -> Path:
         self._check_writable()
         now = self._snapshot
-        with publishing(self._root, keep, lambda: now) as staging:
+        carry = None if projection is None else projection.carry
+        with publishing(self._root, keep, lambda: now, check, carry) as staging:
             self.refresh()  # here nobody else publishes: what is newest now stays it
             now = self._snapshot
             info = now.info | {"folded_changes": now.info.get("folded_changes", 0) + now.num_changes}
-            content = staging, now.items, now.blocks(), now.dim, info, map(now.thumbnail, range(len(now)))
-            write_version(*content, kind=kind, recall_target=recall_target, progress=progress)
+            blocks, dim = now.blocks(), now.dim
+            if projection is not None:
+                projection.check(info)
+                info, blocks, dim = info | {"encoder": projection.new}, map(projection.project, blocks), projection.dim
+            content = staging, now.items, blocks, dim, info, map(now.thumbnail, range(len(now)))
+            write_version(*content, **build)
         self.refresh()
         return Path(staging.published or self._root)
 

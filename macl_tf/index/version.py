@@ -146,27 +146,31 @@ def build_index(
 
 @contextmanager
 def publishing(
-    root: Path, keep: int, source: Callable[[], Snapshot] | None = None, check: Callable[[], None] | None = None
+    root: Path,
+    keep: int,
+    source: Callable[[], Snapshot] | None = None,
+    check: Callable[[], None] | None = None,
+    carry: Callable[[Change], Change] | None = None,
 ) -> Iterator[Staging]:
     """`artifacts.publish` for an index: with its journal, and without the journals of versions that are gone.
 
     `source` gives, at the end of the block, the state that the new version was made from: what was written to its
-    journal since then is handed over to the new version, before that can be seen. `check` is called just before that,
-    with the journal's lock held.
+    journal since then is handed over to the new version, each change as `carry` makes it, before that can be seen.
+    `check` is called just before that, with the journal's lock held.
     """
 
     @contextmanager
     def hand_over(number: int) -> Iterator[None]:
-        uuid = read_json(staging.path / MANIFEST)["uuid"]
         with locked(lock_path(root)):  # writers wait
-            if check is not None:
-                check()
             changes: list[Change] = []
             if source is not None:
                 stored, end = (state := source()).stored, state.end
                 old = journal_path(root, stored.version)
                 changes, _ = read_changes(old, stored.uuid, state.label_names, end)
-            begin(journal_path(root, number), uuid, changes)
+                changes = changes if carry is None else [*map(carry, changes)]
+            if check is not None:
+                check()
+            begin(journal_path(root, number), staging.uuid, changes)
             yield
 
     with publish(root, KIND, keep=keep, around_rename=hand_over) as staging:

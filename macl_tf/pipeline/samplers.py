@@ -131,6 +131,33 @@ class Classes(Sampler):
         return self.drawable[drawn]
 
 
+class BesideUnlabelled(Sampler):
+    """The batches of another sampler, with images beside them that have no label: negatives of all that have one.
+
+    Args:
+        labelled: What draws the images with a label.
+        labels: (N, C) multi-hot, the same that `labelled` draws from.
+        count: Images without a label in each batch, >= 1, drawn alike.
+    """
+
+    def __init__(self, labelled: Sampler, labels: np.ndarray, count: int) -> None:
+        self._labelled, self._others, self._count = labelled, np.flatnonzero(~labels.any(axis=1)), count
+        if count < 1 or not len(self._others):
+            raise ValueError(f"count must be >= 1 of images without a label, got {count} of {len(self._others)}.")
+        self.batch_size, self.steps, self.seed = labelled.batch_size + count, labelled.steps, labelled.seed
+        self.drawable = np.union1d(labelled.drawable, self._others)
+        share = labelled.batch_size / self.batch_size
+        self.weights = labelled.weights * share
+        self.weights[self._others] = (1 - share) / len(self._others)
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """Those of the other sampler, then those without a label."""
+        weights = np.full(len(self._others), 1 / len(self._others))
+        drawn = draw_epoch(weights, self.steps * self._count, seed=self.seed, epoch=int(epoch))
+        beside = self._others[drawn].reshape(self.steps, self._count)
+        return np.concatenate([self._labelled.rows(epoch), beside], axis=1)
+
+
 SAMPLERS: dict[str, type[Sampler]] = {"weighted": Weighted, "repeat": Repeat, "uniform": Uniform, "classes": Classes}
 
 

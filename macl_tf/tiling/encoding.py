@@ -1,9 +1,14 @@
-"""Tiles as files: GeoTIFF by GDAL, PNG and JPEG by Pillow."""
+"""Tiles as files: GeoTIFF by GDAL, PNG and JPEG by Pillow.
+
+Three bands of 8 bits stand pixel by pixel, as every program for pictures reads them; others band by band, as GDAL reads
+them and as they are written fastest.
+"""
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +18,7 @@ from PIL import Image
 
 from macl_tf.tiling.scenes import Grid, Scene
 
+Buffer = bytes | memoryview
 _QUALITY = 95  # of JPEG tiles
 
 
@@ -42,15 +48,15 @@ class Encoder:
         self._scene, self._kind, self._size, self._day = scene, kind, size, day
         self._template = self._tried() if kind == "tif" else None
 
-    def encode(self, pixels: NDArray[Any], row: int, column: int) -> bytes:
-        """The file of a tile (B, size, size) whose upper left pixel is there in the scene."""
+    def encode(self, pixels: NDArray[Any], row: int, column: int) -> Sequence[Buffer]:
+        """The file of a tile (B, size, size) whose upper left pixel is there in the scene, in pieces."""
         if self._kind != "tif":
             image = Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, 2).squeeze()))
             data = io.BytesIO()
             image.save(data, **({"format": "JPEG", "quality": _QUALITY} if self._kind == "jpg" else {"format": "PNG"}))
-            return data.getvalue()
+            return [data.getvalue()]
         if self._template is None:
-            return self._whole(pixels, row, column)
+            return [self._whole(pixels, row, column)]
         return self._put_in(self._template, pixels, row, column)
 
     def _part(self, row: int, column: int) -> Grid:
@@ -67,13 +73,14 @@ class Encoder:
         palette = scene.palette and pixels.dtype == np.uint8
         if palette:
             profile["photometric"] = "PALETTE"
-        elif bands == 3 and pixels.dtype == np.uint8:
+        elif _is_picture(pixels):
             profile["photometric"] = "RGB"
         else:  # else GDAL takes four bands of 8 bits for red, green, blue and alpha
             profile |= {"photometric": "MINISBLACK", "alpha": "NO"}
-        # One strip: the pixels stand in one piece.
+        # One strip, or one a band: the pixels stand in one piece.
+        interleave = "pixel" if _is_picture(pixels) else "band"
         with rasterio.MemoryFile() as memory:
-            with memory.open(**profile, interleave="pixel", blockysize=height) as dataset:
+            with memory.open(**profile, interleave=interleave, blockysize=height) as dataset:
                 if any(scene.descriptions):
                     dataset.descriptions = scene.descriptions
                 if palette:
@@ -88,13 +95,13 @@ class Encoder:
         rng = np.random.default_rng(0)
         shape = (len(self._scene.bands), self._size, self._size)
         first, second = (rng.integers(0, 100, shape).astype(self._scene.dtype) for _ in range(2))
-        whole, pixels, place = self._whole(first, 0, 0), _interleaved(first), self._place(0, 0)
+        whole, pixels, place = self._whole(first, 0, 0), _in_order(first).tobytes(), self._place(0, 0)
         at = whole.find(pixels)
         template = _Template(whole[:at], whole[at + len(pixels) :], place)
         if at < 0:
             return None
         row, column = 3 * self._size, 5 * self._size + 1
-        same = self._put_in(template, second, row, column) == self._whole(second, row, column)
+        same = b"".join(self._put_in(template, second, row, column)) == self._whole(second, row, column)
         return template if same else None
 
     def _place(self, row: int, column: int) -> tuple[bytes, ...]:
@@ -102,15 +109,22 @@ class Encoder:
         grid = self._part(row, column)
         return tuple(struct.pack("<d", number) for number in (grid.transform.c, grid.transform.f) if grid.placed)
 
-    def _put_in(self, template: _Template, pixels: NDArray[Any], row: int, column: int) -> bytes:
+    def _put_in(self, template: _Template, pixels: NDArray[Any], row: int, column: int) -> list[Buffer]:
         before, after = template.before, template.after
         for old, new in zip(template.place, self._place(row, column), strict=True):
             before, after = before.replace(old, new), after.replace(old, new)
-        return b"".join((before, _interleaved(pixels), after))
+        return [before, _in_order(pixels).reshape(-1).view(np.uint8).data, after]
 
 
-def _interleaved(pixels: NDArray[Any]) -> memoryview:
+def _is_picture(pixels: NDArray[Any]) -> bool:
+    return len(pixels) == 3 and pixels.dtype == np.uint8
+
+
+def _in_order(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The pixels as they stand in the file."""
+    if not _is_picture(pixels):
+        return np.ascontiguousarray(pixels)
     whole = np.empty((*pixels.shape[1:], len(pixels)), pixels.dtype)
     for band, values in enumerate(pixels):  # a third of the time of np.moveaxis
         whole[..., band] = values
-    return whole.reshape(-1).view(np.uint8).data
+    return whole

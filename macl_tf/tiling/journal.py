@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -139,12 +139,17 @@ class Journal:
             file.truncate(content.rfind(b"\n") + 1)
 
 
-def put(path: Path, data: bytes) -> None:
-    """Writes a tile whole, without waiting for the disk: its size tells what a power cut lost."""
+def put(path: Path, pieces: Sequence[bytes | memoryview]) -> int:
+    """Writes a tile whole, and says its bytes. It does not wait for the disk: the size tells what a power cut lost."""
     temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     with told_if_full(path, "the archive is as far as it was cut"):
-        temporary.write_bytes(data)
+        with open(temporary, "wb", buffering=0) as file:
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:  # a disk that fills takes a part
+                    left = left[file.write(left) :]
         os.replace(temporary, path)
+    return sum(len(piece) for piece in pieces)
 
 
 def _line(value: Any) -> str:

@@ -7,9 +7,10 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from macl_tf.tiling.polygons import SceneShapes, Shapes, read_shapes
 from macl_tf.tiling.scenes import Grid, Scene, bounded_cache, gdal
 from macl_tf.tiling.sources import Source, find_sources, names_of
 from macl_tf.tiling.tables import Summary, write_tables
-from macl_tf.tiling.windows import Chunk, Held, chunks
+from macl_tf.tiling.windows import Chunk, Held, chunks, together
 
 _BESIDE_PIXELS = 24  # bytes a pixel of validity and classes while a part is cut
 _KEPT_OPEN = 2  # scenes that each thread holds open
@@ -44,6 +45,7 @@ class _Plan:
     grid: Grid
     head: dict[str, Any]
     bytes_a_pixel: int
+    block: tuple[int, int]  # height and width of what the scene's file decodes at once
     name: str = ""  # of the folder of its tiles
     journal: Journal = field(init=False)
     done: set[int] = field(default_factory=set)
@@ -52,9 +54,9 @@ class _Plan:
     lock: threading.Lock = field(default_factory=threading.Lock)
     on_scene: SceneShapes | None = None
 
-    def parts(self, options: Options) -> list[Chunk]:
+    def parts(self, options: Options) -> list[list[Chunk]]:
         every = chunks(self.grid.height, self.grid.width, options.size, options.stride, self.bytes_a_pixel)
-        return [chunk for chunk in every if chunk.number not in self.done]
+        return together((chunk for chunk in every if chunk.number not in self.done), self.block)
 
 
 class _Open(NamedTuple):
@@ -212,41 +214,50 @@ def _look(
             "datetime": source.datetime,
         }
         held = scene.dtype.itemsize * len(scene.bands) + _BESIDE_PIXELS
-        return _Plan(source, files, mask, classes, shapes, grid, head, held)
+        return _Plan(source, files, mask, classes, shapes, grid, head, held, scene.block)
     finally:
         scene.close()
 
 
 def _cut_all(plans: Sequence[_Plan], options: Options, workers: int, progress: bool, findings: list[Finding]) -> None:
     """Cuts what is left. A scene that fails in between is left out as a whole, and tried again the next time."""
-    work = {plan.name: plan.parts(options) for plan in plans}
-    for plan in plans:
-        plan.left = len(work[plan.name])
-    total = sum(len(chunk.columns) for parts in work.values() for chunk in parts)
-    local = threading.local()
-    jobs = ((plan, chunk) for plan in plans for chunk in work[plan.name] if not plan.failed)
-    running: dict[Future[_Cut], tuple[_Plan, Chunk]] = {}
+    work = [(plan, group) for plan in plans for group in plan.parts(options)]
+    for plan, group in work:
+        plan.left += len(group)
+    local, stop = threading.local(), threading.Event()
+    ended: SimpleQueue[tuple[_Plan, Chunk, _Cut | BaseException]] = SimpleQueue()
+
+    def cut(plan: _Plan, group: list[Chunk]) -> None:
+        for chunk in group:
+            if stop.is_set():
+                return
+            try:
+                ended.put((plan, chunk, _cut(plan, chunk, options, local)))
+            except BaseException as error:  # whatever it is, somebody waits for it
+                ended.put((plan, chunk, error))
+
     executor = ThreadPoolExecutor(workers)
+    total = sum(len(chunk.columns) for _, group in work for chunk in group)
     bar = tqdm(total=total, desc="tiling", unit="tile", disable=not progress, delay=1)
     try:
-        while True:
-            while len(running) < 2 * workers and (job := next(jobs, None)) is not None:
-                running[executor.submit(_cut, *job, options, local)] = job
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                plan, chunk = running.pop(future)
-                bar.update(len(chunk.columns))
-                try:
-                    plan.journal.add(*future.result())
-                except _SceneError as error:
-                    plan.failed = str(error)
-                plan.left -= 1
-                if not plan.left:
-                    plan.on_scene = None
-                    if not plan.failed and _stamps(plan.files) != plan.head["files"]:
-                        plan.failed = "it changed while it was cut. Cut it again when it is whole."
+        for job in work:
+            executor.submit(cut, *job)
+        for _ in range(sum(plan.left for plan in plans)):
+            plan, chunk, found = ended.get()
+            bar.update(len(chunk.columns))
+            if isinstance(found, _SceneError):
+                plan.failed = plan.failed or str(found)
+            elif isinstance(found, BaseException):
+                raise found
+            else:
+                plan.journal.add(*found)
+            plan.left -= 1
+            if not plan.left:
+                plan.on_scene = None
+                if not plan.failed and _stamps(plan.files) != plan.head["files"]:
+                    plan.failed = "it changed while it was cut. Cut it again when it is whole."
     finally:
+        stop.set()
         executor.shutdown(cancel_futures=True)
         bar.close()
     for plan in plans:
@@ -268,7 +279,9 @@ def _cut(plan: _Plan, chunk: Chunk, options: Options, local: threading.local) ->
         try:
             held = _opened(plan, options, local)
             values, there = held.scene.read(chunk.row, first, size, chunk.columns[-1] - first + size)
-            missing = [1 - float(there[:, column - first :][:, :size].mean()) for column in chunk.columns]
+            missing = [0.0] * len(chunk.columns)
+            if not there.all():
+                missing = [1 - float(there[:, column - first :][:, :size].mean()) for column in chunk.columns]
             kept = [place for place, share in enumerate(missing) if share <= options.max_nodata]
             labels: list[Held] = [Held({})] * len(chunk.columns)
             if kept and held.mask is not None:
@@ -281,10 +294,11 @@ def _cut(plan: _Plan, chunk: Chunk, options: Options, local: threading.local) ->
         for place in kept:
             column = chunk.columns[place]
             pixels = values[:, :, column - first :][:, :, :size]
-            data = held.encoder.encode(pixels, chunk.row, column)
-            put(plan.journal.folder / plan.journal.tile_name(chunk.row, column, plan.head["digits"]), data)
+            pieces = held.encoder.encode(pixels, chunk.row, column)
+            name = plan.journal.tile_name(chunk.row, column, plan.head["digits"])
+            written = put(plan.journal.folder / name, pieces)
             shares = {str(label): round(share, 9) for label, share in labels[place].shares.items()}
-            tiles.append(Tile(chunk.row, column, len(data), shares, [*labels[place].present]))
+            tiles.append(Tile(chunk.row, column, written, shares, [*labels[place].present]))
     return _Cut(chunk.number, tiles, len(chunk.columns) - len(kept))
 
 

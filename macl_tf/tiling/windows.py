@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,3 +40,12 @@ def chunks(height: int, width: int, size: int, stride: int, bytes_a_pixel: int) 
         for first in range(0, len(columns), most):
             yield Chunk(number, row, tuple(columns[first : first + most]))
             number += 1
+
+
+def together(parts: Iterable[Chunk], block: tuple[int, int]) -> list[list[Chunk]]:
+    """Parts in groups that share blocks of a scene's file, (height, width): one thread decodes each block once."""
+    height, width = block
+    groups: dict[tuple[int, int], list[Chunk]] = {}
+    for part in parts:
+        groups.setdefault((part.row // height, part.columns[0] // width), []).append(part)
+    return list(groups.values())

@@ -35,8 +35,9 @@ from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_vie
 from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS, Sampler, make_sampler
 from macl_tf.training import build, run_directory
-from macl_tf.training.callbacks import RetrievalEvaluation, TemperatureSchedule
+from macl_tf.training.callbacks import RetrievalEvaluation
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
+from macl_tf.training.heads import fit
 from macl_tf.training.run_directory import BANDS, ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
@@ -132,7 +133,12 @@ def _train(
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trains_head else model
         fitted.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
+        # What is made within the first step makes Keras trace it twice.
         fitted.optimizer.build(fitted.trainable_variables)
+        if settings.classifies and len(devices) == 1:  # the means of its two losses
+            labels = np.zeros((2, len(task.archive.label_names)), np.float32)
+            found = [np.zeros((2, *output.shape[1:]), np.float32) for output in model.outputs[:2]]
+            fitted.compute_loss(y=build.targets(labels, settings), y_pred=found)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
     data, validation = batches_of_run(task, encoder, done, steps)
@@ -220,26 +226,13 @@ def _fit(
 ) -> None:
     """Trains from an epoch on, with what is logged and kept after each; `validation` as the model takes them."""
     settings = task.settings
-    schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
     labels = task.archive.labels[task.splits.validation]
     # What lies beside the projection in "robust" is not there yet, or does not change.
     descriptor = "projection" if settings.keeps_pretrained and settings.descriptor == ROBUST else settings.descriptor
     evaluation = RetrievalEvaluation(validation, labels, label_statistics=task.statistics, descriptor=descriptor)
-    model.fit(
-        data.dataset.map(lambda images, labels: (images, build.targets(labels, settings))),
-        epochs=settings.epochs,
-        initial_epoch=done,
-        steps_per_epoch=data.steps_per_epoch,
-        shuffle=False,  # the draws are shuffled
-        callbacks=[
-            *([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []),
-            build.LearningRateLog(),
-            evaluation,
-            keras.callbacks.TensorBoard(task.run / "tensorboard", write_graph=False),
-            checkpoint,
-        ],
-        verbose=1 if task.progress else 0,
-    )
+    board = keras.callbacks.TensorBoard(task.run / "tensorboard", write_graph=False)
+    callbacks = [build.LearningRateLog(), evaluation, board, checkpoint]
+    fit(model, data, settings, callbacks, initial_epoch=done, verbose=1 if task.progress else 0)
 
 
 def _finish(
