@@ -10,8 +10,21 @@ from macl_tf.server.auth import Access
 from macl_tf.teaching.collections import Collections
 from macl_tf.teaching.rounds import next_round
 from tests.browser import until
-from tests.serving_process import TOKEN, Client, make_served, name_of, running
-from tests.test_server_page import FIRST, HOSTILE, api, browser, moved, open_page, served, settled, shown
+from tests.serving_process import TOKEN, Client, make_served, name_of, running, upload
+from tests.test_server_page import (
+    CONTRAST,
+    FIRST,
+    HOSTILE,
+    STICKING_OUT,
+    UNNAMED,
+    api,
+    browser,
+    moved,
+    open_page,
+    served,
+    settled,
+    shown,
+)
 
 __all__ = ["api", "browser", "open_page", "served"]
 pytestmark = pytest.mark.slow
@@ -127,6 +140,44 @@ def test_rounds_lead_from_one_tile_to_the_others_by_keys(open_page, api, served)
     page.reload()
     assert settled(page).locator("#random").input_value() == "50"
     kept.delete(NAME)
+
+
+def test_a_tile_is_shown_in_large_labelled_and_deleted(open_page, api):
+    api.upsert(upload(3), id="twin.png", labels=["sea"])
+    page = open_page(f"#like={name_of(3)}".replace(" ", "%20"))
+    order = shown(page)
+    assert order[0] == "twin.png"
+    page.keyboard.press("g")
+    page.keyboard.press("o")
+    title = page.locator("#tile-title")
+    assert title.inner_text() == "twin.png" and page.locator("#tile .before").count() == 0
+    page.keyboard.press("ArrowRight")
+    assert title.inner_text() == order[1]
+    page.keyboard.press("y")
+    assert page.locator("#tile .right").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("ArrowLeft")
+    page.fill("#new-label", "seas")
+    add = page.locator("#tile").get_by_role("button", name="Add", exact=True)
+    add.click()
+    give_token(page)
+    page.wait_for_selector("#tile .notice")
+    assert "If it is new, add it again." in page.inner_text("#tile .notice")
+    page.focus("#new-label")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#tile .chip:has-text('seas')")
+    page.get_by_role("button", name="Take away sea", exact=True).click()
+    until(page, "document.querySelectorAll('#tile .chip').length === 1")
+    assert api.get("/api/v1/items", params={"id": "twin.png"}).json()["item"]["labels"] == ["seas"]
+    assert page.evaluate(UNNAMED) == [] and page.evaluate(STICKING_OUT) == [] and page.evaluate(CONTRAST) == []
+    page.keyboard.press("Escape")
+    until(page, "document.querySelector('.tile .chip').textContent.includes('seas')")
+    assert page.evaluate("document.activeElement.closest('.tile')?.dataset.id") == "twin.png"
+    page.locator(".tile").first.hover()
+    page.locator(".tile .details").first.click()
+    page.get_by_role("button", name="Delete…").click()
+    page.get_by_role("button", name="Really delete it?").click()
+    until(page, "document.querySelector('.tile').dataset.id !== 'twin.png'")
+    assert api.get("/api/v1/items", params={"id": "twin.png"}).status_code == 404 and shown(page)[:3] == order[1:4]
 
 
 def test_the_tiles_of_a_query_are_saved_without_new_marks(open_page, own, folder):

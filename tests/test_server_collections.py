@@ -78,6 +78,26 @@ def test_a_round_asks_for_tiles_of_three_kinds_and_says_what_is_found(client, se
     assert asked(client, "GET", "/round", 404, params={"name": "nobody"})["error"]["value"] == "nobody"
 
 
+def test_tiles_get_and_lose_a_label(client, served):
+    def labelled(status=200, **given):
+        answer = client.post("/api/v1/items/labels", json=given)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    done = labelled(label="ferry", holds=RIGHT, lacks=WRONG)
+    assert (done["new_labels"], done["gained"], done["lost"]) == (["ferry"], 3, 0)
+    done = labelled(label="ferry", holds=RIGHT, lacks=RIGHT[:0])
+    assert (done["new_labels"], done["gained"]) == ([], 0)
+    assert labelled(label="ferry", lacks=RIGHT[:1])["lost"] == 1
+    assert "ferry" in Index.open(served / "index").describe(RIGHT[1])["labels"]
+    assert "ferry" not in Index.open(served / "index").describe(RIGHT[0])["labels"]
+    assert labelled(404, label="ferry", holds=[*RIGHT, "nobody"])["error"]["value"] == "nobody"
+    assert "Did you mean ferry" in labelled(422, label="ferri", holds=RIGHT)["error"]["remedy"]
+    assert labelled(label="ferri", holds=RIGHT, new_labels=["ferri"])["new_labels"] == ["ferri"]
+    assert labelled(422, label="ferry", holds=RIGHT, lacks=RIGHT)["error"]["value"] == RIGHT[0]
+    assert Client(client.base_url, served, None).post("/api/v1/items/labels", json={"label": "x"}).status_code == 401
+
+
 def test_a_tile_that_is_deleted_keeps_its_mark(client):
     mark(client, right=RIGHT)
     client.delete("/api/v1/items", params={"id": RIGHT[0]})

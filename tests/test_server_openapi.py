@@ -25,6 +25,7 @@ OPERATIONS = [
     ("GET", "/api/v1/diverse"),
     ("PUT", "/api/v1/items"),
     ("DELETE", "/api/v1/items"),
+    ("POST", "/api/v1/items/labels"),
     ("GET", "/api/v1/collections"),
     ("DELETE", "/api/v1/collections"),
     ("GET", "/api/v1/collections/marks"),

@@ -158,6 +158,14 @@ def api(service: Service, access: Access) -> APIRouter:
         """Takes a tile away. That is on disk when this returns."""
         return _json(await service.delete(id_))
 
+    @router.post("/items/labels", response_model=schemas.RelabelledAnswer, dependencies=bearer)
+    async def relabel(given: Annotated[schemas.NewLabels, Body()]) -> Response:
+        """Gives tiles a label, or takes it from them: all of them, or none. It is on disk when this returns."""
+        if both := {*given.holds} & {*given.lacks}:
+            raise QueryError("a tile holds a label or lacks it", min(both), "Leave it out of one of the lists.")
+        holds = dict.fromkeys(given.holds, True) | dict.fromkeys(given.lacks, False)
+        return _json(await service.relabel(given.label, holds, given.new_labels))
+
     add_collections(router, service, reads, bearer)
     return router
 

@@ -177,6 +177,17 @@ class TeachingAnswer(BaseModel):
     result: TaughtResult | None
 
 
+class NewLabels(Strict):
+    """Which tiles hold a label."""
+
+    label: Label
+    holds: Ids = Field(default=[], description="Tiles that hold it from now on.")
+    lacks: Ids = Field(default=[], description="Tiles that do not.")
+    new_labels: list[Label] = Field(
+        default=[], max_length=10, description="The label, where it is new, and meant, however near it is to another."
+    )
+
+
 class Error(BaseModel):
     """Why a request was refused."""
 
@@ -358,13 +369,18 @@ class ImportedAnswer(CollectionAnswer):
     absent: Some = Field(description="Ids in the file that the index does not hold; their marks are kept.")
 
 
-class LabelledAnswer(Versions):
-    """A collection that became a label."""
+class RelabelledAnswer(Versions):
+    """A label that tiles got or lost."""
 
     label: str
     new_labels: list[str] = Field(description="The label, where the index did not have it.")
     gained: int = Field(description="Tiles that hold it now and did not.")
     lost: int = Field(description="Tiles that held it and do not now.")
+
+
+class LabelledAnswer(RelabelledAnswer):
+    """A collection that became a label."""
+
     absent: Some = Field(description="Marked tiles that the index does not hold now.")
 
 

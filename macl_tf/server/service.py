@@ -23,7 +23,7 @@ from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.index.items import Items
 from macl_tf.search.pictures import items_of, read_picture
-from macl_tf.search.query import QueryError, find
+from macl_tf.search.query import QueryError, check_there, find
 from macl_tf.search.tile_files import write_results
 from macl_tf.server import answers
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
@@ -163,17 +163,33 @@ class Service:
 
     async def to_label(self, name: str, label: str, new_labels: list[str]) -> dict[str, Any]:
         """Makes a collection a label of the index, which is on disk when this returns."""
+        absent: list[str] = []
+
+        def change(index: Index) -> dict[str, bool]:
+            changed, absent[:] = self.collections.to_label(name, index, label, new_labels=new_labels)
+            return changed
+
+        with _whole():
+            return {**await self._relabelled(label, change), "absent": answers.some(absent)}
+
+    async def relabel(self, label: str, holds: dict[str, bool], new_labels: list[str]) -> dict[str, Any]:
+        """Gives tiles a label, or takes it from them; when it returns, that is on disk."""
+
+        def change(index: Index) -> dict[str, bool]:
+            index.refresh()
+            for id_ in holds:
+                check_there(index.snapshot, id_)
+            return index.relabel(label, holds, new_labels=new_labels)
+
+        return await self._relabelled(label, change)
+
+    async def _relabelled(self, label: str, change: Callable[[Index], dict[str, bool]]) -> dict[str, Any]:
         before = self.versions.newest.snapshot.label_names
-
-        def change(index: Index) -> tuple[dict[str, bool], list[str]]:
-            return self.collections.to_label(name, index, label, new_labels=new_labels)
-
-        with self._admitted(), _whole():
-            state, (changed, absent) = await self._write(change)
+        with self._admitted():
+            state, changed = await self._write(change)
         gained = sum(changed.values())
         new = [name for name in state.snapshot.label_names if name not in before]
-        counts = {"gained": gained, "lost": len(changed) - gained, "absent": answers.some(absent)}
-        return {**state.versions, "label": label, "new_labels": new, **counts}
+        return {**state.versions, "label": label, "new_labels": new, "gained": gained, "lost": len(changed) - gained}
 
     def close(self) -> None:
         """Ends the threads after what they have begun, and a teaching before it is published."""

@@ -89,7 +89,7 @@ def next_round(
     direction = vector_of(snapshot, marked["positive"], marked["negative"])
     first = snapshot.vectors_of(marked["positive"][:1])[0]
     scores, likeness = np.concatenate([block @ np.stack([direction, first], 1) for block in snapshot.blocks()]).T
-    ids = snapshot.items.ids
+    ids: list[str] = snapshot.items.ids.tolist()
     said = {mark.id: mark.mark for mark in collection.seen}
     marks = np.array([said.get(id_, "") for id_ in ids])
     right, wrong, seen = marks == RIGHT, marks == WRONG, marks != ""
@@ -139,7 +139,7 @@ def as_json(found: Round) -> dict[str, Any]:
     return {"name": collection.name, **collection.counts, "skipped": len(collection.skipped), **figures(found), **tiles}
 
 
-def _blocks(ids: NDArray[np.object_], near: Bools) -> list[list[int]]:
+def _blocks(ids: Sequence[str], near: Bools) -> list[list[int]]:
     """The order in which the whole archive would be asked for: positions, in blocks."""
     order = np.argsort(_hashes(ids), kind="stable")
     # The rest comes first: what is marked as a candidate lies near, and would make blocks whole too easily.
@@ -151,7 +151,7 @@ def _blocks(ids: NDArray[np.object_], near: Bools) -> list[list[int]]:
     ]
 
 
-def _hashes(ids: NDArray[np.object_]) -> NDArray[np.uint64]:
+def _hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
     """(N,) numbers that are as good as drawn at random, and always the same of an id."""
     mixed = np.array([zlib.crc32(id_.encode(errors="surrogatepass")) for id_ in ids], np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # splitmix64

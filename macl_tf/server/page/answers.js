@@ -7,13 +7,14 @@ import { addKept, howOf, mark, setKept } from "./marks.js";
 import { notice, say } from "./notices.js";
 import { compareLists, resultList } from "./results.js";
 import { roundPart } from "./rounds.js";
+import { openTile } from "./tile.js";
 import { versionName } from "./views.js";
 
 /**
  * Shows one answer, or two beside each other.
  *
- * page: search, archive, tiles, change(search), more(version, offset), failed(error, again), again(), compared, and
- * embedded, the milliseconds that the picture took. Of two answers one may be a {failure}.
+ * page: search, archive, tiles, change(search), more(version, offset), failed(error, again), again(), changed(), compared,
+ * and embedded, the milliseconds that the picture took. Of two answers one may be a {failure}.
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
@@ -32,6 +33,7 @@ export function showAnswers(answers, page) {
     archive: archive.info.index.archive?.name,
     skips: isOpen(search) && archive.info.writable,
     queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
+    open: (id) => openTile(id, { ...context, archive, tileOf: (some) => tiles.get(some), changed: page.changed }),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
   };
   const columns = answers.map((found, side) => column(found, side ? search.versus : search.index, context, page));

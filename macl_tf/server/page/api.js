@@ -44,6 +44,8 @@ export const marksOf = (name, offset, limit, signal) =>
   ask(`collections/marks?${parameters({ name, offset, limit })}`, { signal });
 export const round = (name, sampled, signal) => ask(`collections/round?${parameters({ name, sampled })}`, { signal });
 export const mark = (body) => send("collections/marks", body);
+export const relabel = (body) => send("items/labels", body);
+export const deleteTile = (id) => ask(`items?${parameters({ id })}`, { method: "DELETE" });
 export const toLabel = (body) => send("collections/label", body);
 export const deleteCollection = (name) => ask(`collections?${parameters({ name })}`, { method: "DELETE" });
 

@@ -58,7 +58,7 @@ async function show() {
       next.results.forEach(remember);
       return next;
     };
-    showAnswers(answers, { search, archive, tiles, change, more, failed, again: show, compared, embedded });
+    showAnswers(answers, { search, archive, tiles, change, more, failed, again: show, changed: renewed, compared, embedded });
     embedded = null;
     // Who came by keyboard stays among the tiles.
     if (within) find("lists").querySelector(".tile a")?.focus({ preventScroll: true });
@@ -121,6 +121,12 @@ async function learn() {
 async function changed() {
   await learn();
   frame();
+}
+
+/** The archive was written to: all that is shown is asked for again. */
+async function renewed() {
+  await learn();
+  await show();
 }
 
 /** Keeps marks in the collection that is open, or in one that is asked for, which is open then: its tiles or a round. */
@@ -265,6 +271,7 @@ listenForKeys({
   y: (tile) => judge(tile, ".right"),
   n: (tile) => judge(tile, ".wrong"),
   k: (tile) => judge(tile, ".skipped"),
+  o: (tile) => tile?.querySelector(".details").click(),
   s: () => (find("again") ?? find("save"))?.click(),
   m: () => find("map-toggle")?.click(),
   l: copyLink,

@@ -5,6 +5,7 @@ const SETTING = "macl-shortcuts";
 export const SHORTCUTS = [
   ["arrows, Home, End", "go from tile to tile"],
   ["Enter", "search from the tile"],
+  ["o", "show the tile in large, with what is known of it"],
   ["y", "the tile is right"],
   ["n", "the tile is wrong"],
   ["k", "skip the tile, in a collection"],

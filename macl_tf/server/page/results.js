@@ -8,7 +8,7 @@ import { element, shortName, wholeName } from "./element.js";
  *
  * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong", "skipped" or undefined; mark(tile,
  * how), how being one of these; scored: whether scores mean something; looked(id or null): a tile is pointed at;
- * archive: its name; skips: whether tiles may be skipped.
+ * open(id): it is shown in large; archive: its name; skips: whether tiles may be skipped.
  */
 export function resultList(name, context) {
   const list = element("ol", { class: "tiles", "aria-label": name });
@@ -57,6 +57,18 @@ function card(tile, context) {
     "li",
     { class: "tile", "data-id": tile.id },
     link,
+    element(
+      "button",
+      {
+        type: "button",
+        class: "details",
+        title: "Details (o)",
+        "aria-label": `Details of ${shortName(tile.id)}`,
+        tabindex: -1,
+        onclick: () => context.open(tile.id),
+      },
+      "⤢",
+    ),
     context.scored ? score(tile) : null,
     element("p", { class: "name", title: tile.id }, wholeName(tile.id)),
     about(tile, context.archive),

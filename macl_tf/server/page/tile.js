@@ -1,0 +1,219 @@
+// One tile in large: its picture and what is known of it; who may write labels or deletes it there.
+
+import * as api from "./api.js";
+import { withToken } from "./collections.js";
+import { element, find, shortName, wholeName } from "./element.js";
+import { notice, say } from "./notices.js";
+
+/**
+ * Opens the tile of an id, and from there those before and after it in the results.
+ *
+ * page: tileOf(id), all that is known of it; archive; linkTo(id); howOf(id), mark(tile, how) and skips as for results;
+ * changed(): something was written, called once the dialog is left.
+ */
+export function openTile(id, page) {
+  const dialog = find("tile");
+  const { archive, howOf, mark, skips } = page;
+  let written = false;
+  let tile = null;
+
+  const ids = () => [...find("lists").querySelectorAll(".tile")].map((node) => node.dataset.id);
+  const beside = (step) => ids()[ids().indexOf(tile.id) + step];
+  const go = (step) => beside(step) !== undefined && show(beside(step));
+  const judge = (how) => {
+    mark(tile, how);
+    show(tile.id);
+  };
+  const keys = {
+    ArrowLeft: () => go(-1),
+    ArrowRight: () => go(1),
+    y: () => judge("right"),
+    n: () => judge("wrong"),
+    ...(skips ? { k: () => judge("skipped") } : {}),
+  };
+  dialog.onkeydown = (event) => {
+    if (event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    event.preventDefault();
+    keys[event.key]();
+  };
+  dialog.onclick = (event) => {
+    if (event.target === dialog) dialog.close(); // beside it
+  };
+  dialog.onclose = () => {
+    dialog.replaceChildren();
+    const card = [...document.querySelectorAll(".tile")].find((node) => node.dataset.id === tile.id);
+    card?.querySelector("a.picture").focus({ preventScroll: true });
+    if (written) page.changed();
+  };
+  show(id);
+  dialog.showModal();
+
+  function show(next) {
+    tile = page.tileOf(next);
+    const focused = document.activeElement?.dataset?.key;
+    dialog.replaceChildren(...parts());
+    dialog.querySelector(`[data-key="${focused ?? "close"}"]`)?.focus();
+  }
+
+  function button(text, key, onclick, more = {}) {
+    return element("button", { type: "button", "data-key": key, onclick, ...more }, text);
+  }
+
+  function parts() {
+    const image = element("img", { alt: "", width: 512, height: 512 });
+    if (tile.thumbnail) api.showPicture(image, tile.thumbnail);
+    const how = howOf(tile.id);
+    const marks = [
+      ["right", "✓ Right"],
+      ["wrong", "✕ Wrong"],
+      ...(skips ? [["skipped", "Skip"]] : []),
+    ].map(([kind, text]) =>
+      button(text, kind, () => judge(kind), { class: kind, "data-how": kind, "aria-pressed": String(how === kind) }),
+    );
+    const link = page.linkTo(tile.id);
+    const close = button("✕", "close", () => dialog.close(), { "aria-label": "Close", class: "icon" });
+    return [
+      element("div", { class: "large" }, tile.thumbnail ? image : element("span", { class: "blank" }, "no picture")),
+      element(
+        "div",
+        { class: "about" },
+        element("div", { class: "head" }, element("h2", { id: "tile-title" }, wholeName(tile.id)), close),
+        element(
+          "div",
+          { class: "row" },
+          element("a", { class: "button primary", href: link, onclick: () => dialog.close() }, "Find like this"),
+          element("div", { class: "judge", role: "group", "aria-label": "Is it what you look for?" }, marks),
+        ),
+        element("div", { id: "tile-failure", role: "alert" }),
+        labelled(),
+        element("dl", {}, facts(tile)),
+        element(
+          "div",
+          { class: "row" },
+          button("‹", "before", () => go(-1), { "aria-label": "Tile before", disabled: beside(-1) === undefined }),
+          button("›", "after", () => go(1), { "aria-label": "Tile after", disabled: beside(1) === undefined }),
+          button("Copy id", "copy", copy),
+          archive.info.writable ? button("Delete…", "delete", remove) : null,
+        ),
+      ),
+    ];
+  }
+
+  /** The labels, to be taken away and added where something can be written. */
+  function labelled() {
+    const { writable } = archive.info;
+    if (!writable && !tile.labels.length) return null;
+    const chips = tile.labels.map((label) =>
+      element(
+        "li",
+        { class: `chip${archive.rare.has(label) ? " rare" : ""}` },
+        element("bdi", {}, label),
+        writable
+          ? button("✕", `without ${label}`, () => relabel(label, false), { "aria-label": `Take away ${label}` })
+          : null,
+      ),
+    );
+    const field = element("input", {
+      id: "new-label",
+      list: "known-labels",
+      autocomplete: "off",
+      required: true,
+      maxlength: 200,
+      placeholder: "a label",
+      "aria-label": "Label to add",
+      "data-key": "new label",
+    });
+    let refused = null; // a label that is near to another, and may be meant
+    const add = (event) => {
+      event.preventDefault();
+      const label = field.value.trim();
+      const meant = refused === label ? [label] : [];
+      refused = label;
+      if (label) relabel(label, true, meant);
+    };
+    const known = archive.labels.map(({ name }) => name).filter((name) => !tile.labels.includes(name));
+    return element(
+      "div",
+      { class: "labelled" },
+      element("h3", {}, "Labels"),
+      element("ul", { class: "chips" }, chips.length ? chips : element("li", { class: "quiet" }, "none")),
+      writable
+        ? element(
+            "form",
+            { class: "row", onsubmit: add },
+            field,
+            element(
+              "datalist",
+              { id: "known-labels" },
+              known.map((name) => element("option", { value: name })),
+            ),
+            element("button", {}, "Add"),
+          )
+        : null,
+    );
+  }
+
+  async function relabel(label, holds, meant = []) {
+    const { id: of } = tile;
+    await told(async () => {
+      const body = { label, [holds ? "holds" : "lacks"]: [of], new_labels: meant };
+      await withToken(() => api.relabel(body));
+      written = true;
+      const now = await api.item(of);
+      Object.assign(page.tileOf(of), { labels: now.labels });
+      if (!archive.labels.some(({ name }) => name === label))
+        archive.labels.push({ name: label, count: 1, rare: false });
+      show(of);
+    });
+  }
+
+  async function remove(event) {
+    const pressed = event.target;
+    if (!pressed.dataset.sure) {
+      pressed.dataset.sure = "yes";
+      pressed.textContent = "Really delete it?";
+      return;
+    }
+    await told(async () => {
+      await withToken(() => api.deleteTile(tile.id));
+      written = true;
+      dialog.close();
+      say(`${shortName(tile.id)} is deleted.`);
+    });
+  }
+
+  async function copy(event) {
+    await navigator.clipboard?.writeText(tile.id).catch(() => null);
+    event.target.textContent = navigator.clipboard ? "Copied" : "Not over http";
+  }
+
+  async function told(act) {
+    find("tile-failure")?.replaceChildren();
+    try {
+      await act();
+    } catch (error) {
+      // What programs are told to send, a person says by pressing again.
+      if (error.remedy?.includes("new_labels"))
+        error.remedy = `${error.remedy.split(" If ")[0]} If it is new, add it again.`;
+      find("tile-failure")?.replaceChildren(notice(error, null));
+    }
+  }
+}
+
+function facts(tile) {
+  const [west, south, east, north] = tile.bbox ?? [];
+  const across = east < west ? 360 : 0; // the antimeridian
+  const lon = (((west + east + across) / 2 + 180) % 360) - 180;
+  const degrees = (value, positive, negative) => `${Math.abs(value).toFixed(5)}° ${value < 0 ? negative : positive}`;
+  const rows = [
+    ["Rank, score", tile.score !== undefined && `${tile.rank}, ${tile.score.toFixed(4)}`],
+    ["Date", tile.date],
+    ["Source", tile.source],
+    ["Part", tile.split],
+    ["Middle", tile.bbox && `${degrees((south + north) / 2, "N", "S")}, ${degrees(lon, "E", "W")}`],
+    ["Marked", tile.marked && [tile.marked.mark, tile.marked.by ?? "?", tile.marked.at.slice(0, 10)].join(", ")],
+  ];
+  return rows
+    .filter(([, value]) => value)
+    .map(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]);
+}
