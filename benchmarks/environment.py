@@ -21,6 +21,7 @@ PLACES = {
     "--run-dir": "RUN",
     "--data-dir": "UCM",
     "--elsewhere": "DUBAI",
+    "--naip": "NAIP",
     "--served": "SERVED",
     "--pictures": "FOLDER",
     "--encoder": "PRE/encoder.keras",

@@ -268,6 +268,7 @@ def test_the_description_names_every_route(client):
         "/api/v1/collections/round": {"get"},
         "/api/v1/diverse": {"get"},
         "/api/v1/items/labels": {"post"},
+        "/api/v1/teach": {"get", "post"},
         "/api/v1/collections/rename": {"post"},
         "/api/v1/collections/label": {"post"},
         "/api/v1/collections/file": {"get", "post"},

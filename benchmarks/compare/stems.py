@@ -1,7 +1,7 @@
 """What ImageNet's weights are worth to a stem of four bands, beside a random one: runs on NAIP tiles.
 
     python docs/scenes_tutorial.py DATA WORK
-    python -m benchmarks.compare.stems --data-dir WORK/NAIP --work DIR
+    python -m benchmarks.compare.stems --naip WORK/NAIP --work DIR
 
 The archive of docs/tutorial_scenes.md: red, green, blue and near infrared of one scene, labels by polygons. Split by
 blocks of ground; each seed draws other blocks, the same for all stems. A random stem is Keras's own initialisation in
@@ -69,12 +69,12 @@ def table(summary: Mapping[str, Any]) -> str:
 def main() -> None:
     """Trains, evaluates, writes and prints."""
     parser = command.parser(__doc__, "stems")
-    parser.add_argument("--data-dir", type=Path, required=True, help="the tutorial's archive NAIP")
+    parser.add_argument("--naip", type=Path, required=True, help="the tutorial's archive NAIP")
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     options = parser.parse_args()
     stems: dict[str, list[dict[str, Any]]] = {stem: [] for stem in STEMS}
     for seed, stem in tqdm([(seed, stem) for seed in SEEDS for stem in STEMS], "runs", unit="pair"):
-        runs = [figures(options.data_dir, options.work, stem, trainable, seed) for trainable in ("head", "all")]
+        runs = [figures(options.naip, options.work, stem, trainable, seed) for trainable in ("head", "all")]
         stems[stem].append(runs[0] | runs[1])
     facts = {"seeds": SEEDS, "stems": stems}
     command.record(options.out, "benchmarks.compare.stems", ["tensorflow", "keras"], facts, table)
