@@ -95,7 +95,8 @@ def test_tiles_get_and_lose_a_label(client, served):
     assert "Did you mean ferry" in labelled(422, label="ferri", holds=RIGHT)["error"]["remedy"]
     assert labelled(label="ferri", holds=RIGHT, new_labels=["ferri"])["new_labels"] == ["ferri"]
     assert labelled(422, label="ferry", holds=RIGHT, lacks=RIGHT)["error"]["value"] == min(RIGHT)
-    assert Client(client.base_url, served, None).post("/api/v1/items/labels", json={"label": "x"}).status_code == 401
+    with Client(client.base_url, served, None) as stranger:
+        assert stranger.post("/api/v1/items/labels", json={"label": "x"}).status_code == 401
 
 
 def test_a_tile_that_is_deleted_keeps_its_mark(client):
