@@ -281,8 +281,9 @@ def test_a_taught_index_is_taught_again_on_the_same_features(taught, tmp_path, c
 def test_what_was_taught_is_not_lost_by_an_export(taught, small_run):
     from macl_tf.export.exporting import check_taught
 
-    with pytest.raises(ValueError, match=r"was taught by `macl teach`.*--discard-changes"):
+    with pytest.raises(ValueError, match=r"was taught by `macl teach`.*`macl upsert`.*--discard-changes") as refused:
         check_taught(taught[0], discard=False)
+    assert "--from" not in str(refused.value)  # which would make an index of the new tiles alone
     check_taught(taught[0], discard=True)
 
 

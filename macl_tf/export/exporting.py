@@ -383,8 +383,8 @@ def check_taught(served: Path, discard: bool) -> None:
     if made_with and "taught" in open_encoder(served, made_with, verify=False)[1]["info"]:
         raise ValueError(
             f"The index in '{served}' was taught by `macl teach`, which a new one of this encoder would not be. Add "
-            "tiles with `macl upsert`, or with `macl embed` and `macl index --from`; or add --discard-changes if what "
-            "was taught is not needed any more (the present version stays beside the new one)."
+            "tiles with `macl upsert`, or add --discard-changes if what was taught is not needed any more (the present "
+            "version stays beside the new one)."
         )
 
 
