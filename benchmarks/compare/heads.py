@@ -115,7 +115,7 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
     model = detached_head(build.trained_model(encoder, settings, len(tiles.names)))
     for layer in keras.models.clone_model(model).layers:  # with new random numbers
         model.get_layer(layer.name).set_weights(layer.get_weights())
-    model.compile(build.make_optimizer(settings, steps), **build.objective(settings, statistics), jit_compile=False)
+    build.compile_model(model, settings, steps, statistics, jit_compile=False)
     data = head_data(tiles.train, tiles.labels, settings, 0, steps)
     judged = {"label_statistics": statistics, "descriptor": settings.descriptor}
     best = keras.callbacks.EarlyStopping(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from macl_tf.datasets.bands import Bands
@@ -110,6 +111,21 @@ def check_microbatch(settings: Settings) -> None:
     rows = settings.batch_size * settings.views
     if settings.microbatch and rows % settings.microbatch:
         raise ValueError(f"microbatch must divide the {rows} rows of a batch, got {settings.microbatch}.")
+
+
+def compile_model(
+    model: keras.Model, settings: Settings, steps: int, statistics: LabelStatistics, **options: Any
+) -> None:
+    """Compiles what `trained_model` gives, or the head detached from it, for epochs of so many steps.
+
+    The variables of its first step are made here: what Keras makes within a step is traced a second time.
+    """
+    model.compile(make_optimizer(settings, steps), **objective(settings, statistics), **options)
+    model.optimizer.build(model.trainable_variables)
+    if settings.classifies and tf.distribute.get_strategy().num_replicas_in_sync == 1:  # the means of its two losses
+        labels = np.zeros((2, statistics.num_labels), np.float32)
+        found = [np.zeros((2, *output.shape[1:]), np.float32) for output in model.outputs]
+        model.compute_loss(y=targets(labels, settings), y_pred=found)
 
 
 def follows_schedule(settings: Settings) -> bool:

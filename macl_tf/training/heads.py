@@ -62,9 +62,7 @@ class HeadTrainer:
         head = build.make_head(settings, width)
         self._model = build.trained_model(head, settings, statistics.num_labels)
         self._begin = self._model.get_weights()
-        objective = build.objective(settings, statistics)
-        self._model.compile(build.make_optimizer(settings, steps), **objective, jit_compile=False)
-        self._model.optimizer.build(self._model.trainable_variables)
+        build.compile_model(self._model, settings, steps, statistics, jit_compile=False)
         self._begin_of_optimizer = [variable.numpy() for variable in self._model.optimizer.variables]
 
     def fit(

@@ -132,13 +132,7 @@ def _train(
             write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trains_head else model
-        fitted.compile(build.make_optimizer(settings, steps), **build.objective(settings, task.statistics))
-        # What is made within the first step makes Keras trace it twice.
-        fitted.optimizer.build(fitted.trainable_variables)
-        if settings.classifies and len(devices) == 1:  # the means of its two losses
-            labels = np.zeros((2, len(task.archive.label_names)), np.float32)
-            found = [np.zeros((2, *output.shape[1:]), np.float32) for output in model.outputs[:2]]
-            fitted.compute_loss(y=build.targets(labels, settings), y_pred=found)
+        build.compile_model(fitted, settings, steps, task.statistics)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
     data, validation = batches_of_run(task, encoder, done, steps)
