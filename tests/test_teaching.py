@@ -448,7 +448,7 @@ def test_a_run_whose_vectors_hold_no_features_is_exported_again(small_run, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in ("macl", "info-nce")])
+@pytest.mark.parametrize("loss", [name for name in LOSSES if LOSSES[name].of_labels and name != "macl"])
 def test_every_loss_learns_beside_tiles_without_a_label(loss):
     rng = np.random.default_rng(0)
     labels = np.zeros((30, 2), np.uint8)

@@ -45,7 +45,7 @@ def add_commands(commands: Any) -> None:
     option = teach.add_argument
     option("served", metavar="SERVED", help="what `macl export` or `macl index` wrote")
     option("--labels", metavar="FILE", help="a label table of its tiles, to learn from beside labels and collections")
-    losses = tuple(name for name in LOSSES if name != "info-nce")  # which learns from no label
+    losses = tuple(name for name, entry in LOSSES.items() if entry.of_labels)
     option("--loss", choices=losses, default="macl", metavar="LOSS", help=f"{', '.join(losses)} (macl)")
     option("--set", metavar="KEY=VALUE", action="append", default=[],
            help="a setting of `macl train`, of head, loss, batches or optimizer; may be given many times")  # fmt: skip

@@ -28,6 +28,7 @@ class Entry:
         fixed: What makes the class this loss.
         reads: What it takes of a run: settings, and `label_statistics`. A margin of 0 is the loss's own.
         ends_in: What the model must end in: the embedding, "proxies" or "classifier".
+        of_labels: Whether it learns from labels.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     ends_in: str = "embedding"
+    of_labels: bool = True
 
     def load(self) -> Any:
         """The class. Imports Keras."""
@@ -57,7 +59,7 @@ LOSSES: dict[str, Entry] = {
     "wmacl": Entry("MACL", "macl", ANY, "as `macl`; anchors weighted by rarity", f"arXiv 2512.16294 (name), {OURS}",
                    fixed={"weighted": True}, reads=("label_statistics", *TEMPERATURE, *OF_MACL)),
     "info-nce": Entry("InfoNCE", "supcon", "another view of the image (`--set views=2`)", "1",
-                      "van den Oord 2018, Chen 2020", reads=TEMPERATURE),
+                      "van den Oord 2018, Chen 2020", reads=TEMPERATURE, of_labels=False),
     "supcon-any": Entry("SupCon", "supcon", ANY, SHARE, "Khosla 2020", fixed={"positives": "any"}, reads=TEMPERATURE),
     "supcon-all": Entry("SupCon", "supcon", "has the same labels", SHARE, "Khosla 2020", fixed={"positives": "all"},
                         reads=TEMPERATURE),

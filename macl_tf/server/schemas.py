@@ -129,7 +129,7 @@ class ToLabel(Strict):
     )
 
 
-_LOSSES = tuple(name for name in LOSSES if name != "info-nce")  # which learns from no label
+_LOSSES = tuple(name for name, entry in LOSSES.items() if entry.of_labels)
 
 
 class ToTeach(Strict):

@@ -28,6 +28,7 @@ from macl_tf.index.index import Index, Projection
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.index.version import resolved
 from macl_tf.labels import LabelStatistics
+from macl_tf.losses.registry import LOSSES
 from macl_tf.models.descriptor_names import HEAD, features_in
 from macl_tf.search.query import QueryError
 from macl_tf.teaching.collections import Collections
@@ -141,7 +142,7 @@ def teach(
     Args:
         served: What `macl export` or `macl index` wrote.
         labels: A label table of its tiles, to learn from beside labels and collections; the index keeps its own.
-        loss: One of `losses.registry.LOSSES`.
+        loss: One of `losses.registry.LOSSES` that learns from labels.
         settings: More of `macl train`, as "key=value": those of head, loss, batches and optimizer.
         publish: "better", where held-out tiles are not found worse than before; "always"; or "never".
         kind: Of the new index, as of `export_run`; "" for exact search up to 150,000 tiles, and beyond as the index is.
@@ -257,8 +258,8 @@ def _settings(loss: str, assignments: Sequence[str]) -> Settings:
     names = [text.partition("=")[0].strip() for text in assignments]
     if foreign := [name for name in names if name not in _OWN and name in Settings.__dataclass_fields__]:
         raise ValueError(f"a setting of teaching must be one of {', '.join(_OWN)}, got {foreign[0]}. Leave it out.")
-    if loss == "info-nce":
-        raise ValueError("loss must be one that learns from labels, got 'info-nce'. Leave it out for macl.")
+    if loss in LOSSES and not LOSSES[loss].of_labels:
+        raise ValueError(f"loss must be one that learns from labels, got {loss!r}. Leave it out for macl.")
     of_head = ["dataset=folder", f"trainable={HEAD}", f"epochs={_EPOCHS}", "augment=false", f"loss={loss}"]
     settings = load_settings(assignments=[*of_head, *assignments])
     width = settings.descriptor.partition("+")[0]
