@@ -205,14 +205,16 @@ class Snapshot:
 
         They are chosen among 20,000 drawn at random, another seed among half as many or half of the items.
         """
-        if (count, seed) not in self._diverse:
+        found = self._diverse.get((count, seed))
+        if found is None:
             most = min(len(self), _DIVERSE if seed == 0 else max(count, min(_DIVERSE, len(self)) // 2))
             places = np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)).tolist()
             ids = [table.ids[row] for table, row in map(self._home, places)]
             if len(self._diverse) >= _KEPT:
                 self._diverse.clear()
-            self._diverse[count, seed] = tuple(ids[place] for place in centres(self.vectors_of(ids), count))
-        return self._diverse[count, seed]
+            found = tuple(ids[place] for place in centres(self.vectors_of(ids), count))
+            self._diverse[count, seed] = found
+        return found
 
     @cached_property
     def _diverse(self) -> dict[tuple[int, int], tuple[str, ...]]:
