@@ -1,4 +1,4 @@
-"""A process that has loaded TensorFlow, and forks for each script: it then starts at once, for eight seconds otherwise.
+"""A process that has loaded TensorFlow, which takes eight seconds, and forks for each script.
 
 Nothing has been computed in it, so a fork may still choose its devices. Requests and answers are lines on its standard
 input and output; tests/conftest.py asks.
