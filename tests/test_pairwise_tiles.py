@@ -62,8 +62,9 @@ def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size):
 def test_size_decides_in_every_kind_of_graph(name, rows, large, jit, monkeypatch):
     y, z = drawn(rows=22)
     dense = value_and_gradient(make(name, tile_size=0), y, z)
+    monkeypatch.setattr(tiles, "DENSE_PAIRS", 100)
+    monkeypatch.setattr(tiles, "free_bytes", lambda: 0 if large else 22 * 22 * 60 + 60)
     if large:
-        monkeypatch.setattr(tiles, "DENSE_PAIRS", 100)
         monkeypatch.setattr(tiles, "TILE_PAIRS", 150)
     calls = []
     for form in ("dense", "tiled"):
@@ -71,6 +72,19 @@ def test_size_decides_in_every_kind_of_graph(name, rows, large, jit, monkeypatch
         monkeypatch.setattr(tiles, form, lambda *a, _f=form, _o=original, **k: (calls.append(_f), _o(*a, **k))[1])
     assert_same(in_graph(make(name), y, z, rows, jit), dense, rtol=1e-4 if jit else 1e-5)
     assert set(calls) == ({"dense", "tiled"} if rows is None else {"tiled" if large else "dense"})
+
+
+def test_free_memory_is_what_the_system_and_the_group_leave(tmp_path):
+    assert tiles.free_bytes(tmp_path) == 0
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:   4000 kB\n")
+    assert tiles.free_bytes(tmp_path) == 4000 * 1024
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    for most, free in (("max\n", 4000 * 1024), (f"{3 << 20}\n", 2 << 20)):
+        (group / "memory.max").write_text(most)
+        (group / "memory.current").write_text(f"{1 << 20}\n")
+        assert tiles.free_bytes(tmp_path) == free
 
 
 @pytest.mark.parametrize("tile_size", [0, 5])

@@ -843,10 +843,11 @@ def test_what_a_proxy_says_by_itself_is_told_as_it_is_meant(open_page, own):
         assert notice.get_by_role("button").all_text_contents() == buttons
 
 
-def test_a_picture_of_17_megabytes_is_refused_before_and_by_the_server(open_page, served):
+def test_a_picture_of_17_megabytes_is_refused_before_and_by_the_server(open_page, served, tmp_path):
+    (tmp_path / "large.tif").write_bytes(bytes(17 << 20))
     with running(served, limits=Limits()) as url, Client(url, served) as client:
         page = open_page(at=client)
-        page.set_input_files("#file", picture(0, "large.tif", bytes(17 << 20)))
+        page.set_input_files("#file", tmp_path / "large.tif")
         notice = page.get_by_role("alert")
         notice.get_by_text("at most 16.0 MB").wait_for()
         assert notice.get_by_role("button").all_text_contents() == ["Close"]

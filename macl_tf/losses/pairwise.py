@@ -103,8 +103,9 @@ class PairwiseLoss(BatchLoss):
 
     Args:
         temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it. None: 1.
-        tile_size: None: dense b x B matrices for small batches, tiles of rows for large ones. 0: dense. 1 or
-            more: so many anchors at a time. Value and gradient are the same. JAX and torch are always dense.
+        tile_size: None: dense b x B matrices where they fit, 24 bytes a pair in two fifths of the free memory, else
+            tiles of rows. 0: dense. 1 or more: so many anchors at a time. Value and gradient are the same. JAX and
+            torch are always dense.
         **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
     """
 

@@ -19,6 +19,7 @@ Letters: B keys, b anchors, t anchors of one tile, D dimensions, C labels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -32,7 +33,9 @@ Tensor = Any
 # Measured (benchmarks/speed/losses.py): the dense form has two products where tiles have three, and is the faster one
 # at any size, but at B = 16,384 it takes 6 GiB; a tile should stay in the caches, and below 64 rows its products are
 # too thin.
-DENSE_PAIRS = 1 << 24  # b x B up to which the dense form is chosen: 64 MiB for each of its matrices
+DENSE_PAIRS = 1 << 24  # b x B up to which the dense form is chosen anyhow: 64 MiB for each of its matrices
+DENSE_BYTES = 24  # of the dense form at its peak, for each pair
+DENSE_SHARE = 0.4  # of the memory that is free when the loss is traced: what the dense form may take
 TILE_PAIRS = 1 << 20  # t x B of a tile: 4 MiB for each of its matrices
 FEWEST_ROWS = 64
 BLOCK_PAIRS = 1 << 22  # of sets that are compared at a time: 16 MiB for each matrix
@@ -60,7 +63,7 @@ def rows(
     number, keys = size(given.labels), size(given.all_labels)
     if isinstance(number, int) and isinstance(keys, int):
         tile = Tiles(target, *of_tile)
-        return dense(tile, *batch) if number * keys <= DENSE_PAIRS else tiled(tile, *batch)
+        return dense(tile, *batch) if number * keys <= dense_pairs() else tiled(tile, *batch)
 
     # All tensors of a branch must be its own: a gradient that reaches past the branch cannot be built.
     def in_branch(form: Callable) -> Callable:
@@ -70,8 +73,33 @@ def rows(
 
         return branch
 
-    few = tf.cast(number, tf.int64) * tf.cast(keys, tf.int64) <= DENSE_PAIRS
+    few = tf.cast(number, tf.int64) * tf.cast(keys, tf.int64) <= dense_pairs()
     return tf.cond(few, in_branch(dense), in_branch(tiled))
+
+
+def dense_pairs() -> int:
+    """b x B up to which a replica takes the dense form: as many as its share of the free memory holds.
+
+    Of a GPU it is not known what is free, so there it is `DENSE_PAIRS`.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return DENSE_PAIRS
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return max(DENSE_PAIRS, int(DENSE_SHARE * free_bytes() / replicas) // DENSE_BYTES)
+
+
+def free_bytes(system: Path = Path("/")) -> int:
+    """Memory that this process may still take, by Linux and by its control group; 0 where neither says so."""
+    try:
+        said = (system / "proc/meminfo").read_text()
+        free = next(int(line.split()[1]) << 10 for line in said.splitlines() if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 0
+    try:
+        most, used = ((system / "sys/fs/cgroup" / name).read_text() for name in ("memory.max", "memory.current"))
+        return min(free, int(most) - int(used))
+    except (OSError, ValueError):  # not in a group, or "max": no limit
+        return free
 
 
 class Forward(NamedTuple):
