@@ -78,7 +78,7 @@ def rows(
 
 
 def dense_pairs() -> int:
-    """b x B up to which a replica takes the dense form: as many as its share of the free memory holds.
+    """Pairs b x B up to which a replica takes the dense form: as many as its share of the free memory holds.
 
     Of a GPU it is not known what is free, so there it is `DENSE_PAIRS`.
     """
