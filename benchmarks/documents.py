@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.command import RESULTS
-from benchmarks.compare import marks, report, rounds, run_summary, stems
+from benchmarks.compare import boxes, marks, report, rounds, run_summary, stems
 from macl_tf.files import read_json, write_text
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ DOCUMENTS = tuple(  # those that hold such tables
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if BLOCK.search(path.read_text(encoding="utf-8"))
 )
-OWN_TABLES = {"marks": marks, "rounds": rounds, "stems": stems}
+OWN_TABLES = {"boxes": boxes, "marks": marks, "rounds": rounds, "stems": stems}
 SPEED = sorted((path.stem for path in (Path(__file__).parent / "speed").glob("*.py")), key=len, reverse=True)
 
 

@@ -261,6 +261,7 @@ def test_the_description_names_every_route(client):
         "/api/v1/labels": {"get"},
         "/api/v1/search": {"post"},
         "/api/v1/search/image": {"post"},
+        "/api/v1/matches": {"post"},
         "/api/v1/items": {"get", "put", "delete"},
         "/api/v1/thumbnail": {"get"},
         "/api/v1/collections": {"get", "delete"},

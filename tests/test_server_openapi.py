@@ -23,6 +23,7 @@ OPERATIONS = [
     ("GET", "/api/v1/items"),
     ("GET", "/api/v1/thumbnail"),
     ("GET", "/api/v1/diverse"),
+    ("POST", "/api/v1/matches"),
     ("PUT", "/api/v1/items"),
     ("DELETE", "/api/v1/items"),
     ("POST", "/api/v1/items/labels"),

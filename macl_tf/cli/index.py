@@ -66,6 +66,7 @@ examples:
   macl search served tile.jpg
   macl search served --positive harbor07.jpg --positive harbor12.jpg --negative pier03.jpg -k 20 --offset 20
   macl search served a.tif b.png -k 20 --sheet found.png
+  macl search served tile.jpg --box 0.1,0.6,0.3,0.9
   macl search served --collection ships -k 500 --output ships.geojson
   macl search served --id harbor/harbor07.jpg --filter "any_of=ship,dock; none_of=airplane"
   macl search served tile.jpg --filter "any_of=Beaches, dunes, sands, Inland waters"
@@ -176,6 +177,8 @@ def add_commands(commands: Any) -> None:
     option("--collection", metavar="NAME", help="find more like its right tiles, and less like its wrong ones")
     option("-k", type=int, default=10, help="results for each (10)")
     option("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
+    option("--box", metavar="LEFT,TOP,RIGHT,BOTTOM", help="part of the one picture, or --id, that is meant, in "
+           "shares of its width and height: 0.5,0,1,1 is its right half")  # fmt: skip
     option("--filter", default="", help=FILTER_HELP)
     option("--labels", default="", help=f"labels of the pictures, to mark which ones results share, {LABELS_HELP}")
     option("--exact", action="store_true", help="compare with every tile instead of using ScaNN")
@@ -322,6 +325,7 @@ def run_search(options: argparse.Namespace) -> int:
         offset=options.offset,
         filter=options.filter,
         labels=options.labels,
+        box=options.box and options.box.split(","),
     )
     if options.sheet:
         draw_sheet(engine, answers, options.sheet)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from macl_tf.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.datasets.bands import Bands, Reader, reader_of
 from macl_tf.export.image_graph import decode_batch, resize_bands, resize_batch
+from macl_tf.export.regions import Regions
 from macl_tf.export.warmup import write_warmup
 from macl_tf.models.runtimes import RUNTIMES, check_runtime, openvino_function
 
@@ -240,6 +242,13 @@ class ExportedEncoder:
             resize = resize_bands if isinstance(self.reader, Bands) else resize_batch
             return self._run(resize(tf.constant(pixels), self.image_size).numpy())
         return self._signatures["embed_pixels"](pixels=tf.constant(pixels))["embedding"].numpy()
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The same for parts of pictures; a ValueError for an encoder that has none."""
+        if not self.image_size or "encode" not in (graphs := self.graphs()):
+            raise ValueError("a part of a picture needs an encoder of pictures that this macl_tf exported. Cut it out.")
+        return Regions(graphs["encode"], self.info["settings"]["turns"])
 
     def graphs(self) -> dict[str, Any]:
         """Its functions from float32 pixels (B, S, S, N), "encode", or vectors (B, F), "encode_vectors", to (B, D)."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from macl_tf.artifacts import ArtifactError
+from macl_tf.export.regions import needed_for
 from macl_tf.export.saved_model import FEATURES, ExportedEncoder, save_graphs
 from macl_tf.export.warmup import write_warmup
 
@@ -81,7 +82,7 @@ def _imported(function: Any, node: str | None) -> Any:
     graph = function.graph.as_graph_def()
     there = node is not None and any(entry.name == node for entry in graph.node)
     output = node if there and node else function.outputs[0].op.name
-    graph = tf.compat.v1.graph_util.extract_sub_graph(graph, [output])
+    graph = needed_for(graph, [output])
     given = function.inputs[0].op.name
 
     def call(inputs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,10 @@ from PIL import Image
 from macl_tf.artifacts import open_encoder
 from macl_tf.datasets.bands import Reader, reader_of
 from macl_tf.models.runtimes import RUNTIMES
-from macl_tf.search.query import QueryError
+from macl_tf.search.query import Box, QueryError
+
+if TYPE_CHECKING:
+    from macl_tf.export.regions import Regions
 
 _BATCH = 64  # pictures that are embedded together
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
@@ -33,6 +36,7 @@ class Encoder:
     info: dict[str, Any]  # what its manifest says: descriptor, dim, image_size, dataset, figures, sha256
     embed_pixels: Embed  # from pixels (B, S, S, 3) uint8 to (B, D) of unit norm; fails where it takes vectors only
     embed_features: Embed | None = None  # from vectors from elsewhere (B, F), where it takes such, to the same
+    open_regions: Callable[[], Regions] | None = None  # what embeds parts of pictures; None where it is not here
 
     @property
     def dim(self) -> int:
@@ -71,14 +75,46 @@ class Encoder:
             raise QueryError(rule, got, "Compute them by the same model.")
         return self.embed_features(row[None].astype(np.float32))[0]
 
-    def embed_images(self, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Embeddings (B, D) of what `reader` has read, of any sizes, resized as in training."""
+    def embed_images(self, images: Sequence[NDArray[Any]], boxes: Sequence[Box | None] = ()) -> NDArray[np.float32]:
+        """Embeddings (B, D) of what `reader` has read, of any sizes, resized as in training.
+
+        Of the first of them `boxes` are meant, where one is not None.
+        """
         self.check_sees_pictures()
-        rows = [np.empty((0, self.dim), np.float32)]
+        rows = np.empty((len(images), self.dim), np.float32)
+        parts = {place: box for place, box in enumerate(boxes) if box is not None}
+        whole = np.setdiff1d(np.arange(len(images)), [*parts])
+        for start in range(0, len(whole), _BATCH):
+            chosen = whole[start : start + _BATCH]
+            rows[chosen] = self.embed_pixels(self._resized([images[place] for place in chosen]))
+        for place, box in parts.items():
+            rows[place] = self.regions.embed(self._resized([images[place]]), [box])[0]
+        return rows
+
+    def matches(self, images: Sequence[NDArray[Any]], vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How well each part of pictures matches a vector (D,): (B, h, w), cosines."""
+        regions = self.regions
+        found = [np.empty((0, *regions.grid), np.float32)]
         for start in range(0, len(images), _BATCH):
-            part = [self.reader.resize(image, self.image_size) for image in images[start : start + _BATCH]]
-            rows.append(self.embed_pixels(np.stack(part)))
-        return np.concatenate(rows)
+            found.append(regions.matches(self._resized(images[start : start + _BATCH]), vector))
+        return np.concatenate(found)
+
+    @property
+    def regions(self) -> Regions:
+        """What embeds parts of pictures; a QueryError where the encoder has none."""
+        self.check_sees_pictures()
+        if self.open_regions is None:
+            raise QueryError(
+                "a part of a picture needs the encoder in this process, and it is behind TensorFlow Serving",
+                remedy="Cut the part out and search by that picture, or leave out --encoder.",
+            )
+        try:
+            return self.open_regions()
+        except ValueError as error:
+            raise QueryError(str(error)) from None
+
+    def _resized(self, images: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.stack([self.reader.resize(image, self.image_size) for image in images])
 
 
 def load_encoder(
@@ -101,7 +137,7 @@ def load_encoder(
         from macl_tf.export.saved_model import ExportedEncoder
 
         loaded = ExportedEncoder.load(served, version, runtime)
-        return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features)
+        return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features, lambda: loaded.regions)
     if facts.get("bands"):
         raise ValueError(f"an encoder of bands is asked here, not by REST, which has no NaN: leave out {url}.")
     remote = RemoteEncoder(url, version)

@@ -17,8 +17,9 @@ from macl_tf.datasets.images import thumbnail
 from macl_tf.index.filters import Filter
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.search.encoders import Encoder, load_encoder
+from macl_tf.search.parts import check_box, matches, part_of
 from macl_tf.search.pictures import Picture, items_of, name_of, read_picture
-from macl_tf.search.query import Answer, Example, find
+from macl_tf.search.query import Answer, Box, Example, QueryError, find
 
 _TRIES = 3  # to write what another export keeps making out of date
 
@@ -77,6 +78,7 @@ class SearchEngine:
         filter: Filter | str | None = None,
         labels: str | Sequence[str] | None = None,
         exact: bool = False,
+        box: Box | None = None,
     ) -> list[Answer]:
         """The tiles most like each query, and least like the negative examples; see `macl_tf.search.query.find`.
 
@@ -96,6 +98,8 @@ class SearchEngine:
             labels: Labels of the queries, where known, to tell which ones results share: names, or a list as one text,
                 as in `macl_tf.datasets.label_names`.
             exact: Whether to compare with every tile this time.
+            box: The part that is meant of the one picture, or the one id: left, top, right, bottom in shares of its
+                width and height. Of an id it is taken from the small picture in the index.
 
         Returns:
             One answer for each query, in order.
@@ -109,6 +113,9 @@ class SearchEngine:
         kinds = (len(images) > 0) + (vectors is not None) + (len(ids) > 0)
         if kinds > 1 or not kinds + len(positive):
             raise ValueError("search needs images, vectors or ids, exactly one of them, or positive examples.")
+        if box is not None and len(images) + len(ids) != 1:
+            remedy = "Search by one of them, or leave out the box."
+            raise QueryError("a box is of one picture or one id", len(images) + len(ids), remedy)
         pictures = [image for image in (*positive, *negative) if _is_picture(image)]
         names = [name_of(image, number) for number, image in enumerate(images, start=1)]
         named = [*zip(images, names, strict=True)]
@@ -116,7 +123,7 @@ class SearchEngine:
         # One state for everything below, whatever is written meanwhile.
         state, embedded = self.index.snapshot, np.empty((0, 0))
         if named:
-            state, _, _, embedded = self._embedded(named)
+            state, _, _, embedded = self._embedded(named, [check_box(box)] if box is not None and len(images) else ())
         of_pictures = iter(embedded[len(images) :])
         more, unlike = (
             [next(of_pictures) if _is_picture(one) else one for one in some] for some in (positive, negative)
@@ -125,9 +132,27 @@ class SearchEngine:
         if vectors is not None:
             heads = [(f"vector {number}", [vector]) for number, vector in enumerate(np.asarray(vectors), start=1)]
         elif kinds:
-            heads = [(id_, [id_]) for id_ in ids] or [(name, [row]) for name, row in zip(names, embedded, strict=False)]
+            if box is not None and ids:
+                heads = [(ids[0], [part_of(state, self._encoder_of(state), ids[0], box)])]
+            else:
+                heads = [(id_, [id_]) for id_ in ids] or [
+                    (name, [row]) for name, row in zip(names, embedded, strict=False)
+                ]
         queries = [(name, [*examples, *more]) for name, examples in heads]
         return find(state, queries, negative=unlike, k=k, offset=offset, filter=filter, labels=labels, exact=exact)
+
+    def matches(self, ids: Sequence[str], vector: ArrayLike) -> np.ndarray:
+        """Where in tiles what was searched for is: (n, h, w), the cosine of each part of them with a vector.
+
+        Args:
+            ids: Tiles of the index, such as the results of an answer.
+            vector: (D,), such as `Answer.vector`.
+
+        Raises:
+            QueryError: For an encoder that has no feature maps, or sees bands; for an unknown id.
+        """
+        state = self.index.snapshot
+        return matches(state, self._encoder_of(state), ids, vector)
 
     def embed(self, images: Sequence[Picture]) -> np.ndarray:
         """Embeddings (B, D) of pictures, unit norm; errors as of `search`."""
@@ -193,14 +218,19 @@ class SearchEngine:
                 found = self._embedded(named)
         raise ArtifactError(f"'{self.served}' gets one new index after another. Wait for that to end, then try again.")
 
-    def _embedded(self, named: Sequence[tuple[Picture, str]]) -> tuple[Snapshot, Reader, list[np.ndarray], np.ndarray]:
-        """A state of the index, what has read the pictures for its encoder, their pixels, and embeddings (B, D)."""
+    def _embedded(
+        self, named: Sequence[tuple[Picture, str]], boxes: Sequence[Box] = ()
+    ) -> tuple[Snapshot, Reader, list[np.ndarray], np.ndarray]:
+        """A state of the index, what has read the pictures for its encoder, their pixels, and embeddings (B, D).
+
+        `boxes` are of the first pictures.
+        """
         while True:
             state = self.index.snapshot
             try:
                 encoder = self._encoder_of(state)
                 arrays = [read_picture(image, name, reader=encoder.reader) for image, name in named]
-                return state, encoder.reader, arrays, encoder.embed_images(arrays)
+                return state, encoder.reader, arrays, encoder.embed_images(arrays, boxes)
             except ArtifactError:  # an export may just have put another index and encoder in the place of these
                 self.index.refresh()
                 if self.index.snapshot.uuid == state.uuid:

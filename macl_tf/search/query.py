@@ -18,7 +18,7 @@ from macl_tf.search.places import box_of
 
 _FEW = 100  # examples that are tiles
 _AT_ONCE = 4096  # examples whose vectors are held at a time
-Example = str | ArrayLike  # the id of a tile, or a vector (D,) of the encoder
+Box = Sequence[float]  # left, top, right, bottom in shares of a picture's width and height
 
 
 class QueryError(ValueError):
@@ -28,6 +28,17 @@ class QueryError(ValueError):
         self.rule, self.value, self.remedy = rule, value, remedy
         got = "" if value is None else f", got {value!r}"
         super().__init__(f"{rule}{got}. {remedy}".rstrip())
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a tile: it is searched for by its own vector, and the tile is no result."""
+
+    id: str
+    vector: ArrayLike  # (D,) of the encoder
+
+
+Example = str | Part | ArrayLike  # the id of a tile, a part of one, or a vector (D,) of the encoder
 
 
 class NotThereError(QueryError, LookupError):
@@ -83,10 +94,8 @@ def find(
     known = known_labels(snapshot.label_names).choose(labels) if labels else None
     unlike = _mean(snapshot, negative) if negative else None
     wrong = _some(snapshot, negative)
-    vectors = [
-        _direction(snapshot, positive, unlike, wrong, {*_ids(positive), *_ids(negative)}) for _, positive in queries
-    ]
-    own = [{example for example in (*positive, *negative) if isinstance(example, str)} for _, positive in queries]
+    vectors = [_direction(snapshot, positive, unlike, wrong, _named((*positive, *negative))) for _, positive in queries]
+    own = [_named((*positive, *negative)) for _, positive in queries]
     end = offset + k
     stacked = np.stack(vectors) if vectors else np.empty((0, snapshot.dim), np.float32)
     # A few examples are searched for and left out after it; the many of a collection are not searched for.
@@ -123,11 +132,12 @@ def check_there(snapshot: Snapshot, id_: str) -> None:
         raise NotThereError("the id must be of a tile in the index", id_, remedy)
 
 
-def _vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
+def unit_vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
+    """The vector (D,) of norm 1 that an example stands for; a QueryError where it is none."""
     if isinstance(example, str):
         check_there(snapshot, example)
         return snapshot.vectors_of([example])[0].astype(np.float64)
-    vector = np.asarray(example)
+    vector = np.asarray(example.vector if isinstance(example, Part) else example)
     if vector.shape != (snapshot.dim,) or vector.dtype.kind not in "fiu":
         got = len(vector) if vector.ndim == 1 else f"{vector.dtype} of shape {vector.shape}"
         rule = f"a vector has {snapshot.dim} numbers, as the index's encoder makes them"
@@ -152,7 +162,7 @@ def _direction(
         remedy = "Give the id of a tile, a vector or a picture."
         raise QueryError("a query has at least one positive example", 0, remedy)
     if len(positive) == 1 and unlike is None:
-        return _vector(snapshot, positive[0]).astype(np.float32)  # as it is, within rounding
+        return unit_vector(snapshot, positive[0]).astype(np.float32)  # as it is, within rounding
     mean = _mean(snapshot, positive)
     if unlike is not None:
         mean = mean - NEGATIVE * unlike
@@ -166,7 +176,12 @@ def _direction(
 def vector_of(snapshot: Snapshot, positive: Sequence[Example], negative: Sequence[Example]) -> NDArray[np.float32]:
     """The unit vector (D,) that `find` would search with."""
     unlike = _mean(snapshot, negative) if negative else None
-    return _direction(snapshot, positive, unlike, _some(snapshot, negative), {*_ids(positive), *_ids(negative)})
+    return _direction(snapshot, positive, unlike, _some(snapshot, negative), _named((*positive, *negative)))
+
+
+def _named(examples: Sequence[Example]) -> set[str]:
+    """The tiles that examples are, or are parts of."""
+    return {*_ids(examples), *(example.id for example in examples if isinstance(example, Part))}
 
 
 def _ids(examples: Sequence[Example]) -> list[str]:
@@ -178,13 +193,15 @@ def _some(snapshot: Snapshot, examples: Sequence[Example]) -> NDArray[np.float64
     if len(examples) > MOST:
         chosen = np.random.default_rng(0).choice(len(examples), MOST, replace=False)
         examples = [examples[place] for place in np.sort(chosen)]
-    return np.array([_vector(snapshot, example) for example in examples]).reshape(len(examples), snapshot.dim)
+    return np.array([unit_vector(snapshot, example) for example in examples]).reshape(len(examples), snapshot.dim)
 
 
 def _mean(snapshot: Snapshot, examples: Sequence[Example]) -> NDArray[np.float64]:
     """The mean (D,) of the examples' unit vectors."""
     ids = _ids(examples)
-    total = np.sum([_vector(snapshot, one) for one in examples if not isinstance(one, str)], axis=0, dtype=np.float64)
+    total = np.sum(
+        [unit_vector(snapshot, one) for one in examples if not isinstance(one, str)], axis=0, dtype=np.float64
+    )
     for id_ in ids:
         check_there(snapshot, id_)
     for start in range(0, len(ids), _AT_ONCE):

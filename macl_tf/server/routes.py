@@ -89,6 +89,11 @@ def api(service: Service, access: Access) -> APIRouter:
             raise invalid_input(error.errors(include_url=False), "query") from None
         return _found(await service.search(parsed, _reader(image)), parsed)
 
+    @router.post("/matches", response_model=schemas.MatchesAnswer, dependencies=reads)
+    async def matches(given: Annotated[schemas.ToMatch, Body()]) -> Response:
+        """Where in items what was searched for is: how well each part of their small pictures matches a vector."""
+        return _json(await service.matches(given))
+
     @router.get("/items", response_model=schemas.ItemAnswer, dependencies=reads)
     async def item(id_: Id, index: Version = None) -> Response:
         """What is known about a tile."""

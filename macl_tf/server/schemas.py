@@ -32,6 +32,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+Edge = Annotated[Number, Field(ge=0, le=1)]
+Part = Annotated[
+    list[Edge],
+    Field(
+        min_length=4, max_length=4, description="Left, top, right, bottom in shares of a picture's width and height."
+    ),
+]
+
+
 class Example(Strict):
     """What results should be like, or not: an item by its id, a vector of the encoder, or one from elsewhere."""
 
@@ -43,10 +52,14 @@ class Example(Strict):
         "goes through its head where it has one.",
     )  # fmt: skip
 
+    box: Part | None = Field(None, description="The part of the item that is meant, by its small picture.")
+
     @model_validator(mode="after")
     def _one(self) -> Example:
         if (self.id, self.vector, self.features).count(None) != 2:
             raise ValueError("an example has an id, a vector or features, one of them")
+        if self.box is not None and self.id is None:
+            raise ValueError("a box is of an item: give its id, and of an uploaded image the query's own box")
         return self
 
     @property
@@ -94,6 +107,7 @@ class Query(Strict):
     format: Literal["json", "geojson", "csv", "parquet"] = Field(
         default="json", description="csv and parquet, which is GeoParquet, are files of the results."
     )
+    box: Part | None = Field(default=None, description="The part of the uploaded image that is meant.")
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
 
 
@@ -110,6 +124,24 @@ class Marks(Strict):
     skipped: Ids = Field(default=[], description="Tiles that are neither for now: no round asks for them again.")
     neither: Ids = Field(default=[], description="Tiles whose marks are taken back.")
     by: str = Field(default="", max_length=200, description="Who says so; by default whoever holds the token.")
+
+
+class ToMatch(Strict):
+    """Which items to look into, and for what."""
+
+    ids: list[Id] = Field(min_length=1, max_length=64)
+    vector: list[Number] = Field(min_length=1, max_length=8192, description="As an answer's: D numbers, of any norm.")
+    index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
+
+
+class MatchesAnswer(BaseModel):
+    """Where in items what was searched for is."""
+
+    model_version: int
+    index_version: int
+    matches: list[list[list[float]]] = Field(
+        description="For each of the ids rows, from top to bottom, of the cosines of its cells, from left to right."
+    )
 
 
 class NewName(Strict):

@@ -22,14 +22,15 @@ from macl_tf.datasets.images import RGB, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.index import Index, Snapshot
 from macl_tf.index.items import Items
+from macl_tf.search.parts import check_box, matches, part_of
 from macl_tf.search.pictures import items_of, read_picture
-from macl_tf.search.query import QueryError, check_there, find
+from macl_tf.search.query import Box, QueryError, check_there, find
 from macl_tf.search.tile_files import write_results
 from macl_tf.server import answers
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.recall import RecallSample
-from macl_tf.server.schemas import Example, Query
+from macl_tf.server.schemas import Example, Query, ToMatch
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.teaching import Teaching
 from macl_tf.server.versions import State, Versions
@@ -91,7 +92,9 @@ class Service:
             state = await self.state(query.index)
             vectors, preview = [], b""
             if read is not None:
-                vector, preview = await self._embed(state, read, ms, small=PREVIEW if query.preview else 0)
+                vector, preview = await self._embed(
+                    state, read, ms, small=PREVIEW if query.preview else 0, box=query.box and check_box(query.box)
+                )
                 vectors = [vector]
             answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms))
         if isinstance(answer, bytes):
@@ -101,6 +104,14 @@ class Service:
         said["query"]["preview"] = base64.b64encode(preview).decode() or None
         self.metrics.stage.labels("total").observe(time.perf_counter() - begin)
         return answer
+
+    async def matches(self, given: ToMatch) -> dict[str, Any]:
+        """Where in items what was searched for is."""
+        with self._admitted():
+            state = await self.state(given.index)
+            seen = lambda: matches(state.snapshot, state.encoder, given.ids, given.vector)  # noqa: E731
+            found = await self._run(self._searching, seen)
+        return {**state.versions, "matches": found.astype(np.float64).round(4).tolist()}
 
     async def upsert(self, read: Callable[[], bytes], id_: str | None = None, **given: list[Any]) -> dict[str, Any]:
         """Adds a tile, or replaces the one with its id; when it returns, that is on disk; after an error nothing is.
@@ -220,7 +231,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
 
     async def _embed(
-        self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, small: int = 0
+        self, state: State, read: Callable[[], bytes], ms: dict[str, float], *, small: int = 0, box: Box | None = None
     ) -> tuple[NDArray[np.float32], bytes]:
         state.encoder.check_sees_pictures()
         size = state.encoder.image_size
@@ -230,9 +241,11 @@ class Service:
                 self._decoding, lambda: decode(read(), size, self.limits, small=small, reader=reader)
             )
             decoded = time.perf_counter()
-            future = state.batcher.submit(pixels)
+            future = state.batcher.submit(pixels) if box is None else None
         try:
-            vector = await asyncio.wrap_future(future)
+            if future is None:
+                parts = await self._run(self._searching, lambda: state.encoder.embed_images([pixels], [box]))
+            vector = await asyncio.wrap_future(future) if future else parts[0]
         except ConnectionError as error:
             remedy = "Retry after 1 s, or see the server log."
             raise unavailable("The encoder's server does not answer", None, remedy) from error
@@ -283,7 +296,9 @@ class Service:
 
 
 def _value(state: State, example: Example) -> str | Any:
-    """The id or the vector of the index that an example stands for."""
+    """The id, the part of a tile or the vector of the index that an example stands for."""
+    if example.box is not None:
+        return part_of(state.snapshot, state.encoder, str(example.id), example.box)
     return example.value if example.features is None else state.encoder.of_features(example.features)
 
 
