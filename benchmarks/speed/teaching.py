@@ -3,8 +3,7 @@
     python -m benchmarks.speed.teaching --tiles 100000
 
 Features are generated, 1,280 of unit norm in overlapping clusters; a tenth of the tiles hold one or two of 20 labels.
-The encoder is EfficientNet-Lite0 with random weights, since no picture is embedded. It becomes an experiment of
-`benchmarks.speed` once it was measured on a quiet machine.
+The encoder is EfficientNet-Lite0 with random weights, since no picture is embedded.
 """
 
 from __future__ import annotations
