@@ -1,0 +1,60 @@
+"""The container file, as far as it can be tried without a container engine: what it copies, installs, runs and asks."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from macl_tf import cli
+from tests.conftest import ROOT
+from tests.serving_process import make_served, running
+
+LINES = [line.split(maxsplit=1) for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:1].isalpha()]
+
+
+def told(word):
+    return [rest for first, rest in LINES if first == word]
+
+
+def test_what_it_copies_is_there_and_not_ignored():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for rest in told("COPY"):
+        *sources, _ = rest.split()
+        for source in sources:
+            assert (ROOT / source).exists() and f"!{source}" in ignored, source
+
+
+def test_what_it_copies_is_all_that_the_package_is_built_from(tmp_path):
+    for rest in told("COPY"):
+        *sources, target = rest.split()
+        for source in sources:
+            (tmp_path / target).mkdir(parents=True, exist_ok=True) if target == "./" else None
+            os.symlink(ROOT / source, tmp_path / (source if target == "./" else target))
+    tool = tomllib.loads((tmp_path / "pyproject.toml").read_text())
+    folders = tool["tool"]["setuptools"].get("package-dir", {})
+    for package in tool["tool"]["setuptools"]["packages"]:
+        assert (tmp_path / folders.get(package, package.replace(".", "/"))).is_dir(), package
+    (command,) = told("RUN")
+    extras = command.partition("[")[2].partition("]")[0].split(",")
+    assert set(extras) <= set(tool["project"]["optional-dependencies"])
+
+
+def test_its_command_is_one_of_macl(monkeypatch, capsys):
+    (entry,), (words,) = map(json.loads, told("ENTRYPOINT")), map(json.loads, told("CMD"))
+    assert entry == ["macl"]
+    assert cli.main(words) == 2  # there is no /served here
+    assert "'/served' is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("serving", [True, False])
+def test_its_health_check_asks_the_service(tmp_path, serving):
+    (command,) = [json.loads(rest.partition("CMD ")[2]) for rest in told("HEALTHCHECK")]
+    with running(make_served(tmp_path / "served")) as url:
+        port = url.rstrip("/").rpartition(":")[2]
+        code = command[2].replace(":8080", f":{port}").replace("readyz", "readyz" if serving else "nothing")
+        assert code != command[2]
+        answer = subprocess.run([sys.executable, *command[1:2], code], capture_output=True, text=True)
+    assert (answer.returncode == 0) == serving, answer.stderr
