@@ -59,7 +59,7 @@ def walk(
 def visible_entries(folder: Path) -> list[tuple[str, bool]]:
     """What a folder holds, sorted: each name, and whether it is a folder; no pipes and devices, which never end."""
     with os.scandir(folder) as entries:
-        visible = (entry for entry in entries if entry.name[0] != "." and entry.name.casefold() not in _CLUTTER)
+        visible = (entry for entry in entries if not is_hidden(entry.name))
         kinds = ((entry.name, _is_folder(entry)) for entry in visible)
         return sorted((name, is_folder) for name, is_folder in kinds if is_folder is not None)
 
@@ -83,14 +83,20 @@ def list_images(root: Path) -> Iterator[tuple[str, OSError | None]]:
 
     Such a raster is not, where the picture that was made of it lies beside it.
     """
+    return walk(root, images_among)
 
-    def images(names: Sequence[str]) -> set[str]:
-        read = {name for name in names if is_image_name(name, others=False)}
-        stems = {normalise_stem(name) for name in read}
-        others = {name for name in names if is_image_name(name)} - read
-        return read | {name for name in others if normalise_stem(name) not in stems}
 
-    return walk(root, images)
+def images_among(names: Sequence[str]) -> set[str]:
+    """Those of the files of one folder that `list_images` takes."""
+    read = {name for name in names if is_image_name(name, others=False)}
+    stems = {normalise_stem(name) for name in read}
+    others = {name for name in names if is_image_name(name)} - read
+    return read | {name for name in others if normalise_stem(name) not in stems}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is passed over: hidden, or what operating systems leave behind."""
+    return name[0] == "." or name.casefold() in _CLUTTER
 
 
 def image_paths(root: Path) -> list[Path]:

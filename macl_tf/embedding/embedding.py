@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.datasets.bands import Reader
-from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.label_lists import listed, quoted
 from macl_tf.datasets.label_names import KnownLabels
-from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
+from macl_tf.embedding.rows import Encoder, Failed, Prepared, Rows, all_labels, prepared_tiles, stamp_of
 from macl_tf.embedding.shards import BAD_FILES, LOCK, BadFile, Origin, ShardFolder
 from macl_tf.embedding.sources import Tile, TileSource
 from macl_tf.files import locked
-from macl_tf.index.items import Items
-
-
-class Encoder(Protocol):
-    """What is needed of `macl_tf.export.saved_model.ExportedEncoder`."""
-
-    version: int
-    info: dict[str, Any]
-    dim: int
-    image_size: int
-    label_names: tuple[str, ...]
-    reader: Reader  # of the tiles that it takes
-
-    def embed_pixels(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """(B, S, S, N) pixels to (B, D) embeddings."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +54,6 @@ class EmbeddingReport:
             text += f"; {self.kept:,} stay as they were, since they cannot be read now"
         files = "file" if self.bad == 1 else "files"
         return text + (f"; {self.bad:,} bad {files}, see '{self.output / BAD_FILES}'" if self.bad else "")
-
-
-class _Failed(NamedTuple):
-    """A tile that cannot be embedded."""
-
-    tile: Tile
-    bad: BadFile
-    out_of_reach: bool = False  # it could not be opened, which says nothing about what is in it
-
-
-class _Prepared(NamedTuple):
-    """A tile, ready for the encoder; its full-size picture is gone."""
-
-    tile: Tile
-    pixels: NDArray[Any]
-    thumbnail: bytes | None
-    date: np.datetime64
-    footprint: NDArray[np.float64]
-    stamp: str
 
 
 def embed_images(
@@ -138,7 +96,7 @@ def embed_images(
     output.mkdir(parents=True, exist_ok=True)
     busy = f"'{output}' is being written by another process. Wait for it to end, then run this again."
     with locked(output / LOCK, busy=busy):
-        label_names = _all_labels(encoder.label_names, source.label_names)
+        label_names = all_labels(encoder.label_names, source.label_names)
         identity = encoder.info["encoder_sha256"], encoder.info["descriptor"], encoder.version
         shards = ShardFolder(output, Origin(*identity, label_names, encoder.dim, thumbnail_size))
         _refuse_another_source(source, shards)
@@ -159,11 +117,11 @@ def embed_images(
                     if tile.unlisted:
                         closed.append(tile.id)
                     shards.see(tile.id, tile.path)
-                    stamp, bad = _stamp(tile), shards.bad.get(tile.path)
+                    stamp, bad = stamp_of(tile), shards.bad.get(tile.path)
                     held = shards.holds(tile.id)
                     kept += (lost := held and tile.file is not None and not stamp)
                     if held:
-                        done = lost or not shards.changes(tile.id, stamp, shard.facts_of(tile))
+                        done = lost or not shards.changes(tile.id, stamp, shard.rows.facts_of(tile))
                     else:
                         done = bad is not None and bad.stamp != "" and bad.stamp == stamp
                     if done:
@@ -172,9 +130,9 @@ def embed_images(
                     else:
                         yield tile
 
-            with closing(_prepared(todo(), encoder, thumbnail_size, workers, 2 * batch_size)) as stream:
+            with closing(prepared_tiles(todo(), encoder, thumbnail_size, workers, 2 * batch_size)) as stream:
                 for prepared in stream:
-                    if isinstance(prepared, _Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
+                    if isinstance(prepared, Failed) and prepared.out_of_reach and shards.holds(prepared.tile.id):
                         kept += 1
                     else:
                         shard.take(prepared)
@@ -211,32 +169,16 @@ class _Shard:
     """The shard that is being filled, and written when it is full."""
 
     def __init__(self, encoder: Encoder, shards: ShardFolder, batch_size: int, shard_size: int) -> None:
-        self._encoder, self._shards, self._batch_size, self._shard_size = encoder, shards, batch_size, shard_size
-        self._label_names = shards.origin.label_names
-        self._known = KnownLabels(self._label_names)
+        self._shards, self._shard_size = shards, shard_size
+        self.rows = Rows(encoder, shards.origin.label_names, batch_size, shard_size)
         self.embedded = self.changed = self.gone = 0  # of what was written
-        self._clear()
-
-    def _clear(self) -> None:
-        self._waiting: list[_Prepared] = []
-        self._rows: list[_Prepared] = []
-        self._vectors: list[NDArray[np.float32]] = []
         self._bad: list[BadFile] = []
         self._gone: list[str] = []
 
-    def facts_of(self, tile: Tile) -> str:
-        """What the source says of a tile, as far as it is kept."""
-        columns = sorted(self._known.places(tile.labels))
-        return json.dumps([columns, tile.split, str(tile.date)])
-
-    def take(self, prepared: _Prepared | _Failed) -> None:
+    def take(self, prepared: Prepared | Failed) -> None:
         """Takes in a tile, or a bad file."""
-        if isinstance(prepared, _Failed):
-            self._fail(prepared.tile, prepared.bad)
-        else:
-            self._waiting.append(prepared)
-        if len(self._waiting) == min(self._batch_size, self._shard_size - len(self._rows)):
-            self._encode()
+        for failed in self.rows.take(prepared):
+            self._fail(failed.tile, failed.bad)
         self._write_full()
 
     def drop(self, id: str) -> None:
@@ -252,130 +194,28 @@ class _Shard:
             self._gone.append(tile.id)
 
     def _write_full(self) -> None:
-        if max(len(self._rows), len(self._bad), len(self._gone)) >= self._shard_size:
+        if max(len(self.rows), len(self._bad), len(self._gone)) >= self._shard_size:
             self.write()
 
     def write(self) -> None:
         """Writes what there is."""
-        self._encode()
-        if not self._rows and not self._bad and not self._gone:
+        for failed in self.rows.encode():
+            self._fail(failed.tile, failed.bad)
+        if not len(self.rows) and not self._bad and not self._gone:
             return
-        labels = np.zeros((len(self._rows), len(self._label_names)), np.uint8)
-        for row, prepared in zip(labels, self._rows, strict=True):
-            row[self._known.places(prepared.tile.labels)] = 1
-        tiles = [prepared.tile for prepared in self._rows]
-        items = Items.of(
-            self._label_names,
-            [tile.id for tile in tiles],
-            labels,
-            paths=[tile.path for tile in tiles],
-            splits=[tile.split for tile in tiles],
-            sources=[tile.source for tile in tiles],
-            footprints=[prepared.footprint for prepared in self._rows],
-            dates=[prepared.date for prepared in self._rows],
-        )
-        vectors = np.array(self._vectors, np.float32).reshape(-1, self._encoder.dim)
-        small = [prepared.thumbnail for prepared in self._rows]
-        self.embedded += len(tiles)
-        self.changed += sum(self._shards.holds(tile.id) for tile in tiles)
+        content = self.rows.content()
+        self.embedded += len(content.items)
+        self.changed += sum(map(self._shards.holds, content.items.ids))
         self.gone += sum(map(self._shards.holds, self._gone))
-        stamps, facts = [prepared.stamp for prepared in self._rows], [self.facts_of(tile) for tile in tiles]
-        told = {"stamps": stamps, "facts": facts, "gone": self._gone}
-        self._shards.add(items, vectors, small if any(small) else None, self._bad, **told)
-        self._clear()
-
-    def _encode(self) -> None:
-        if not self._waiting:
-            return
-        vectors = np.asarray(self._encoder.embed_pixels(np.stack([prepared.pixels for prepared in self._waiting])))
-        expected = (len(self._waiting), self._encoder.dim)
-        if vectors.shape != expected:
-            raise ValueError(f"the encoder must give shape {expected}, got {vectors.shape}. Export it again.")
-        for prepared, vector in zip(self._waiting, vectors, strict=True):
-            if np.isfinite(vector).all():
-                self._rows.append(prepared._replace(pixels=_NO_PIXELS))
-                self._vectors.append(vector)
-            else:
-                bad = BadFile(prepared.tile.path, "its embedding is not finite", prepared.stamp)
-                self._fail(prepared.tile, bad)
-        self._waiting = []
-
-
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-
-
-def _prepared(
-    tiles: Iterable[Tile], encoder: Encoder, thumbnail_size: int, workers: int, ahead: int
-) -> Generator[_Prepared | _Failed, None, None]:
-    """Reads tiles in threads, in order, at most `ahead` of them before they are asked for."""
-    executor = ThreadPoolExecutor(workers)
-    under_way: deque[Future[_Prepared | _Failed]] = deque()
-    try:
-        for tile in tiles:
-            under_way.append(executor.submit(_prepare, tile, encoder.reader, encoder.image_size, thumbnail_size))
-            if len(under_way) > ahead:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for all that is left
-
-
-def _prepare(tile: Tile, reader: Reader, image_size: int, thumbnail_size: int) -> _Prepared | _Failed:
-    stamp = _stamp(tile)  # first: what is written while the file is read is a change
-    try:
-        image = tile.read()
-    except (ValueError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        out_of_reach = _is_out_of_reach(tile, error)
-        bad = BadFile(tile.path, reason.removeprefix(f"{tile.path} "), "" if out_of_reach else stamp)
-        return _Failed(tile, bad, out_of_reach)
-    small = thumbnail(reader.show(image), thumbnail_size) if thumbnail_size else None
-    pixels = reader.resize(image, image_size)
-    said = HeaderFacts(UNKNOWN_DAY, NOWHERE) if tile.file is None else read_header(tile.file)
-    date = said.date if np.isnat(tile.date) else tile.date
-    place = said.footprint if np.isfinite(said.footprint).all() else tile.footprint
-    return _Prepared(tile, pixels, small, date, place, stamp)
-
-
-def _is_out_of_reach(tile: Tile, error: BaseException) -> bool:
-    """Whether a tile could not be opened at all, as without permission or on a disk that is away."""
-    if tile.unlisted:
-        return True
-    cause: BaseException | None = error
-    while cause is not None:  # of what a decoder says, only the system's own errors have a number
-        if isinstance(cause, OSError) and cause.errno is not None:
-            return True
-        cause = cause.__cause__
-    try:
-        if tile.file is not None:
-            with open(tile.file, "rb") as file:
-                file.read(1)
-    except OSError:
-        return True
-    return False
-
-
-def _stamp(tile: Tile) -> str:
-    """What changes when a tile's picture does; "" where nothing is known."""
-    if tile.file is None:
-        return tile.contents
-    try:
-        status = os.stat(tile.file)
-    except OSError:
-        return ""
-    return f"{status.st_size}:{status.st_mtime_ns}"
-
-
-def _all_labels(encoder: Sequence[str], source: Sequence[str]) -> tuple[str, ...]:
-    """The encoder's labels, spelt as it knows them, and behind them those that only the source has."""
-    known = KnownLabels(encoder)
-    return (*encoder, *(name for name in source if known.find(name) is None))
+        told = {"stamps": content.stamps, "facts": content.facts, "gone": self._gone}
+        self._shards.add(content.items, content.vectors, content.thumbnails, self._bad, **told)
+        self.rows.clear()
+        self._bad, self._gone = [], []
 
 
 def _new_labels(encoder: Sequence[str], source: Sequence[str]) -> list[str]:
     """Notes on the labels that the encoder was not trained with, which may be misspellings of its own."""
-    known, there, new = KnownLabels(encoder), KnownLabels(source), _all_labels(encoder, source)[len(encoder) :]
+    known, there, new = KnownLabels(encoder), KnownLabels(source), all_labels(encoder, source)[len(encoder) :]
     if not encoder or not new:
         return []
     # A twin that is in the source as well stands in the source's own notes.

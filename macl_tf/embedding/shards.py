@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.picture_kinds import as_they_are
-from macl_tf.files import is_partial, locked, read_json, sha256_of, write_text, written_whole
+from macl_tf.files import is_partial, locked, sha256_of, write_text, written_whole
 from macl_tf.index.items import Items
 from macl_tf.index.parquet import read_parquet, read_texts, write_parquet
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
@@ -94,6 +94,7 @@ class Record(NamedTuple):
     thumbnails: bool  # whether there are small pictures of them
     bad: tuple[BadFile, ...]  # what was found bad while it was made
     gone: tuple[str, ...] = ()  # ids of tiles, and paths of bad files, of earlier shards that are not there any more
+    plan: str = ""  # digest of the list of tiles that it was planned for, where a pipeline made it
 
 
 def write_record(path: Path, record: Record, content: Path) -> None:
@@ -102,6 +103,27 @@ def write_record(path: Path, record: Record, content: Path) -> None:
     del facts["origin"]
     # In ASCII: the name of a bad file may be made of bytes that are not UTF-8.
     write_text(path.with_suffix(".json"), json.dumps(facts | {"sha256": sha256_of(content)}, indent=1) + "\n")
+
+
+def write_shard(
+    path: Path,
+    record: Record,
+    items: Items,
+    vectors: NDArray[np.float32],
+    thumbnails: Sequence[bytes | None] | None,
+    texts: dict[str, Sequence[str]],
+) -> None:
+    """Writes a shard and what stands beside it; arguments as of `ShardFolder.add`."""
+    with written_whole(path) as temporary:
+        digest, how = record.origin.encoder, f"descriptor {record.origin.descriptor}"
+        model = {"id": f"{digest} {how}", "name": "macl_tf", "source": f"urn:sha256:{digest}", "config": how}
+        write_parquet(temporary, items, vectors, thumbnails, texts, model)
+        write_record(path, record, temporary)
+
+
+def shard_name(number: int) -> str:
+    """The file of a shard."""
+    return f"part-{number:05}.parquet"
 
 
 def shard_number(path: Path) -> int:
@@ -136,15 +158,27 @@ def read_record(path: Path) -> Record:
         raise ValueError(
             f"'{path}' is no shard of macl_tf: '{beside.name}' is not beside it. Use another folder, or copy both anew."
         )
+    told, size, digest = parse_record(beside.read_bytes(), path)
+    if path.stat().st_size != size:
+        raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
+    if sha256_of(path) != digest:
+        raise ValueError(f"'{path}' does not hold the bytes that were written (SHA-256 differs). {remedy(path)}")
+    return told
+
+
+def parse_record(content: bytes, path: Path) -> tuple[Record, int, str]:
+    """What stands beside the shard `path`, its bytes and their SHA-256; a ValueError where it is damaged."""
+    beside = path.with_suffix(".json")
     try:
-        record = read_json(beside)
+        record = json.loads(content)
         if (found := int(record["format"])) == FORMAT:
             identity = str(record["encoder"]), str(record["descriptor"]), int(record["version"])
             names, small = tuple(map(str, record["label_names"])), int(record["thumbnail_size"])
             bad = tuple(BadFile(*map(str, file)) for file in record["bad"])
-            size, digest, rows = int(record["bytes"]), record["sha256"], int(record["rows"])
+            size, digest, rows = int(record["bytes"]), str(record["sha256"]), int(record["rows"])
             origin, gone = Origin(*identity, names, int(record["dim"]), small), tuple(map(str, record["gone"]))
-            told = Record(origin, rows, bool(record["thumbnails"]), bad, gone)
+            plan = str(record.get("plan", ""))
+            told = Record(origin, rows, bool(record["thumbnails"]), bad, gone, plan)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"'{beside}' is damaged ({type(error).__name__}: {error}). {remedy(path)}") from error
     if found != FORMAT:
@@ -152,11 +186,7 @@ def read_record(path: Path) -> Record:
             f"'{beside}' is of format {found}, where this macl_tf reads and writes {FORMAT}. Use another output "
             "folder, or the macl_tf that wrote it."
         )
-    if path.stat().st_size != size:
-        raise ValueError(f"'{path}' must have {size:,} bytes, got {path.stat().st_size:,}. {remedy(path)}")
-    if sha256_of(path) != digest:
-        raise ValueError(f"'{path}' does not hold the bytes that were written (SHA-256 differs). {remedy(path)}")
-    return told
+    return told, size, digest
 
 
 class ShardFolder:
@@ -249,14 +279,9 @@ class ShardFolder:
         meanwhile. `stamps` change with a tile's file, "" where nothing is known, and `facts` with what was said of the
         tile. `gone` are ids of tiles, and paths of bad files, that are not there any more.
         """
-        path = self.folder / f"part-{self._next:05}.parquet"
         texts = {"stamp": stamps or [""] * len(items), "facts": facts or [""] * len(items)}
-        with written_whole(path) as temporary:
-            digest, how = self.origin.encoder, f"descriptor {self.origin.descriptor}"
-            model = {"id": f"{digest} {how}", "name": "macl_tf", "source": f"urn:sha256:{digest}", "config": how}
-            write_parquet(temporary, items, vectors, thumbnails, texts, model)
-            record = Record(self.origin, len(items), thumbnails is not None, tuple(bad), tuple(gone))
-            write_record(path, record, temporary)
+        record = Record(self.origin, len(items), thumbnails is not None, tuple(bad), tuple(gone))
+        write_shard(self.folder / shard_name(self._next), record, items, vectors, thumbnails, texts)
         self._next += 1
         self.rows += len(items)
         for id in (*gone, *items.ids):
@@ -273,9 +298,7 @@ class ShardFolder:
 
     def write_bad_files(self) -> None:
         """Brings bad_files.csv up to date, which it may not be if a process was killed after its last shard."""
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([BadFile._fields[:2], *(file[:2] for file in self.bad.values())])
-        content = text.getvalue().encode("utf-8", "surrogateescape")  # whatever bytes a file name holds
+        content = bad_files_text(self.bad.values())
         path = self.folder / BAD_FILES
         if not path.is_file() or path.read_bytes() != content:
             with written_whole(path) as temporary:
@@ -289,6 +312,13 @@ class ShardFolder:
             if self._low[place] == digest["low"]:
                 return place if self._there[place] else None
         return None
+
+
+def bad_files_text(bad: Iterable[BadFile]) -> bytes:
+    """The content of bad_files.csv."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([BadFile._fields[:2], *(file[:2] for file in bad)])
+    return text.getvalue().encode("utf-8", "surrogateescape")  # whatever bytes a file name holds
 
 
 def read_origin(folder: str | os.PathLike[str]) -> Origin:

@@ -22,7 +22,7 @@ from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
 from macl_tf.datasets.table_files import find_table
 from macl_tf.datasets.tables import LabelTable, read_label_table
-from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY
+from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
 from macl_tf.datasets.tile_places import read_footprints
 from macl_tf.datasets.walk import list_images
 
@@ -40,7 +40,8 @@ class Tile:
     split: str = ""  # "train", "validation", "test" or "", unknown
     source: str = ""  # what it comes from
     date: np.datetime64 = UNKNOWN_DAY  # it was taken, where the source knows better than the file; NaT otherwise
-    file: Path | None = None  # where its header can be read, for the date and the footprint
+    file: Path | None = None  # whose size and time tell a change, and which may be out of reach
+    header: Callable[[], HeaderFacts] | None = None  # reads the date and the footprint, after `read`
     # (4, 2) corners in degrees, where the source knows them and the header does not; NaN otherwise.
     footprint: NDArray[np.float64] = field(default_factory=lambda: NOWHERE, compare=False)
     contents: str = ""  # a digest of its picture, where the source knows one and no file tells a change
@@ -59,6 +60,52 @@ class TileSource(Protocol):
 
     def count(self) -> int:
         """How many there are, if nothing changes."""
+
+
+class TableRows:
+    """What a label table says of images; nothing where there is none. `notes` tell how it was read.
+
+    Args:
+        path: The table, or None.
+        images: Gives the names of all images, which is asked where there is a table.
+        where: What messages call the place of the images.
+    """
+
+    def __init__(self, path: Path | None, images: Callable[[], list[str]], where: str | os.PathLike[str]) -> None:
+        self.label_names: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._table: LabelTable | None = None
+        if path is None:
+            return
+        label_table, names = read_label_table(path), images()
+        self.label_names = label_table.label_names
+        self._table, self._rows, findings = match_images(label_table, names)
+        if not self._rows:
+            raise ValueError(
+                f"no row of {self._table.path} names one of the {len(names):,} images in '{where}'. Names "
+                "must agree, with or without extension and folders."
+            )
+        self._dates = _read_dates(self._table)
+        # An image without a row is nothing to report here: it is embedded all the same.
+        report = FolderReport(tuple(found for found in findings if found.problem != "orphan"))
+        labels = self._table.labels[list(self._rows.values())]
+        self.notes = (
+            f"{len(labels):,} images with {len(self.label_names):,} labels, table {self._table.path.name}",
+            *self._table.notes,
+            *describe_labels(self.label_names, labels),
+            *report.notes,
+        )
+
+    def of(self, tile: Tile) -> Tile:
+        """A tile with its row's labels, split and date."""
+        if self._table is None or (row := self._rows.get(tile.path)) is None:
+            return tile
+        return replace(
+            tile,
+            labels=tuple(self.label_names[held] for held in np.flatnonzero(self._table.labels[row])),
+            split=self._table.splits[row] if self._table.splits else "",
+            date=self._dates.get(row, UNKNOWN_DAY),
+        )
 
 
 class FolderSource:
@@ -85,29 +132,9 @@ class FolderSource:
         self.label_names: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self._places = read_footprints(self.folder)
-        self._table: LabelTable | None = None
-        self._rows: dict[str, int] = {}
-        self._dates: dict[int, np.datetime64] = {}
-        if table is not None and (path := find_table(self.folder, table)) is not None:
-            label_table = read_label_table(path)
-            self.label_names = label_table.label_names
-            images = [name for name, error in self._listed() if error is None]
-            self._table, self._rows, findings = match_images(label_table, images)
-            if not self._rows:
-                raise ValueError(
-                    f"no row of {self._table.path} names one of the {len(images):,} images in '{self.folder}'. Names "
-                    "must agree, with or without extension and folders."
-                )
-            self._dates = _read_dates(self._table)
-            # An image without a row is nothing to report here: it is embedded all the same.
-            report = FolderReport(tuple(found for found in findings if found.problem != "orphan"))
-            labels = self._table.labels[list(self._rows.values())]
-            self.notes = (
-                f"{len(labels):,} images with {len(self.label_names):,} labels, table {self._table.path.name}",
-                *self._table.notes,
-                *describe_labels(self.label_names, labels),
-                *report.notes,
-            )
+        path = None if table is None else find_table(self.folder, table)
+        self._said = TableRows(path, lambda: [name for name, error in self._listed() if error is None], self.folder)
+        self.label_names, self.notes = self._said.label_names, self._said.notes
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""
@@ -118,15 +145,18 @@ class FolderSource:
             file = self.reader.files(tile_at)[0] if error is None else tile_at
             read = partial(_read, self.reader, tile_at, name, error)
             place = self._places.get(name, NOWHERE)
-            tile = Tile(name, name, read, source=self.name, file=file, footprint=place, unlisted=error is not None)
-            if self._table is not None and (row := self._rows.get(name)) is not None:
-                tile = replace(
-                    tile,
-                    labels=tuple(self.label_names[held] for held in np.flatnonzero(self._table.labels[row])),
-                    split=self._table.splits[row] if self._table.splits else "",
-                    date=self._dates.get(row, UNKNOWN_DAY),
+            yield self._said.of(
+                Tile(
+                    name,
+                    name,
+                    read,
+                    source=self.name,
+                    file=file,
+                    header=partial(read_header, file),
+                    footprint=place,
+                    unlisted=error is not None,
                 )
-            yield tile
+            )
 
     def count(self) -> int:
         """The number of images there are now."""
@@ -176,15 +206,19 @@ class ArchiveSource:
 def _read(reader: Reader, file: Path, name: str, error: OSError | None) -> NDArray[Any]:
     if error is not None:
         raise error
+    return read_tile(reader, file, name)
+
+
+def read_tile(reader: Reader, data: bytes | Path, name: str) -> NDArray[Any]:
+    """A tile's picture or bands; a ValueError or OSError says why there is none, and tells nobody where it lay."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise ValueError("its name is not UTF-8 and cannot be written down: rename it.") from None
     try:
-        return reader.read(file, name)
+        return reader.read(data, name)
     except ValueError as problem:
-        text = str(problem).replace(f": '{file}'", "")  # what is kept tells nobody where the folder lay
-        raise ValueError(text) from problem
+        raise ValueError(str(problem).replace(f": '{data!s}'", "")) from problem
 
 
 def _read_dates(table: LabelTable) -> dict[int, np.datetime64]:
