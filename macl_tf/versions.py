@@ -10,8 +10,13 @@ DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu")
 KERAS, TENSORFLOW, SCANN_TENSORFLOW = (3, 6), (2, 18), (2, 20)
 # The modules that an extra of pyproject.toml brings, and their packages where these are named otherwise.
 _TRAIN = ("PIL", "rasterio", "tqdm", "tensorflow_datasets", "matplotlib")
-EXTRAS: dict[str, tuple[str, ...]] = {"train": _TRAIN, "index": (*_TRAIN, "pyarrow"), "gis": ("pyogrio", "shapely")}
-PACKAGES = {"PIL": "pillow", "tensorflow_datasets": "tensorflow-datasets"}
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "train": _TRAIN,
+    "index": (*_TRAIN, "pyarrow"),
+    "gis": ("pyogrio", "shapely"),
+    "beam": ("apache_beam",),
+}
+PACKAGES = {"PIL": "pillow", "tensorflow_datasets": "tensorflow-datasets", "apache_beam": "apache-beam"}
 
 
 def installed(name: str) -> tuple[int, int] | None:

@@ -47,6 +47,7 @@ ONLY = {
     "keras": {"losses", "models", "evaluation", "training", "export/saved_model.py"},
     "keras_hub": {"models/backbones.py"},
     "openvino": {"models/runtimes.py"},
+    "apache_beam": {"embedding/beam.py", "embedding/remote.py"},
     "rasterio": {"datasets/tiff.py", "tiling"},
     "openpyxl": {"datasets/table_files.py"},
     "pyogrio": {"tiling/polygons.py"},

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from macl_tf.datasets.label_lists import listed
-from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES
+from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES, check_runtime
 from macl_tf.training.settings import Settings
+from macl_tf.versions import need
 
 if TYPE_CHECKING:
     from macl_tf.index.index import Snapshot
@@ -34,8 +38,12 @@ leaves out what went; `macl index` then builds the index from all of it. Files t
 bad_files.csv, with what is wrong with each: pictures are 8-bit RGB, grey or palette. GeoTIFF tiles bring their
 footprint.
 
-example:
+With --runner it is a pipeline of Apache Beam (extra beam), for many machines: the same rows and report. SERVED, FOLDER
+and SHARDS may then lie in gs:// or s3://, and FOLDER may have wildcards. The same command makes what is missing.
+
+examples:
   macl embed served --input TILES --output shards && macl index served --from shards
+  macl embed served --input TILES --output shards --runner DirectRunner --runner-option direct_num_workers=2
 """
 
 INDEX_HELP = """\
@@ -141,12 +149,16 @@ def add_commands(commands: Any) -> None:
 
     option = command("embed", "embed a folder of images into Parquet shards", EMBED_HELP, run_embed,
                      after_interrupt="The same command goes on after the last finished shard.")  # fmt: skip
-    option("--input", metavar="FOLDER", required=True, help="images of any common kind, in any subfolders")
+    what = "images of any common kind, in any subfolders; with --runner also a pattern: 'gs://bucket/**.tif'"
+    option("--input", metavar="FOLDER", required=True, help=what)
     option("--output", metavar="SHARDS", required=True, help="folder for the shards")
     option("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
     option("--shard-size", type=int, default=4096, help="images in a shard (4096)")
     option("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
-    option("--workers", type=int, default=2, help="threads that read images (2)")
+    option("--workers", type=int, default=2, help="threads that read images (2), in each process")
+    option("--runner", help="run as a pipeline of Apache Beam: DirectRunner, DataflowRunner, FlinkRunner, ...")
+    option("--runner-option", action="append", default=[], metavar="KEY=VALUE",
+           help="option of the pipeline, as Beam and the runner call it; may be repeated")  # fmt: skip
     option("--quiet", action="store_true", help="no progress")
     add_runtime(option)
 
@@ -227,6 +239,10 @@ def run_export(options: argparse.Namespace) -> int:
 
 def run_embed(options: argparse.Namespace) -> int:
     """`macl embed`."""
+    if options.runner:
+        return _embed_on_beam(options)
+    if options.runner_option:
+        raise ValueError("--runner-option is for --runner, which is not given: --runner DirectRunner")
     from macl_tf.embedding.embedding import embed_images
     from macl_tf.embedding.sources import FolderSource
     from macl_tf.export.saved_model import ExportedEncoder
@@ -235,11 +251,7 @@ def run_embed(options: argparse.Namespace) -> int:
         raise FileNotFoundError(f"what is embedded must be a folder of images, but '{options.input}' is none.")
     encoder = ExportedEncoder.load(options.served, runtime=options.runtime)
     source = FolderSource(options.input, options.table or None, reader=encoder.reader)
-    if not encoder.image_size:
-        raise ValueError(
-            f"'{options.served}' must hold an encoder of pictures, but takes vectors from elsewhere. Compute those "
-            "of the new tiles as you did the others, and run `macl index VECTORS` again."
-        )
+    _check_takes_pictures(options.served, encoder.image_size)
     report = embed_images(
         encoder,
         source,
@@ -251,6 +263,51 @@ def run_embed(options: argparse.Namespace) -> int:
     )
     print(report)
     return 0
+
+
+def _embed_on_beam(options: argparse.Namespace) -> int:
+    """`macl embed --runner`."""
+    need("beam")
+    check_runtime(options.runtime)
+    from macl_tf.datasets.bands import reader_of
+    from macl_tf.embedding.beam import beam_options, embed_on_beam
+    from macl_tf.embedding.remote import PatternSource, is_remote
+    from macl_tf.embedding.sources import FolderSource
+    from macl_tf.export.encoder_anywhere import encoder_info, load_encoder
+
+    pipeline = beam_options(options.runner, options.runner_option)  # first: Beam's file systems need them too
+    served = options.served if is_remote(options.served) else os.path.abspath(options.served)
+    version, info = encoder_info(served)
+    _check_takes_pictures(served, info["image_size"])
+    reader, table = reader_of(info.get("bands")), options.table or None
+    source: FolderSource | PatternSource
+    if is_remote(options.input) or glob.has_magic(options.input):
+        source = PatternSource(options.input, table, reader=reader)
+        root = source.root
+    else:
+        source, root = FolderSource(options.input, table, reader=reader), os.path.abspath(options.input)
+    report = embed_on_beam(
+        partial(load_encoder, served, version, options.runtime),
+        info,
+        version,
+        source,
+        root,
+        options.output,
+        pipeline,
+        shard_size=options.shard_size,
+        thumbnail_size=options.thumbnail,
+        workers=options.workers,
+    )
+    print(report)
+    return 0
+
+
+def _check_takes_pictures(served: str, image_size: int | None) -> None:
+    if not image_size:
+        raise ValueError(
+            f"'{served}' must hold an encoder of pictures, but takes vectors from elsewhere. Compute those of the new "
+            "tiles as you did the others, and run `macl index VECTORS` again."
+        )
 
 
 def run_index(options: argparse.Namespace) -> int:

@@ -87,11 +87,7 @@ def embed_images(
             damaged, or a number is too small.
         OSError: If a shard cannot be written; those before stay, and the same call goes on.
     """
-    least = {"shard_size": 1, "thumbnail_size": 0, "workers": 1, "batch_size": 1}
-    given = {"shard_size": shard_size, "thumbnail_size": thumbnail_size, "workers": workers, "batch_size": batch_size}
-    for name, value in given.items():
-        if value < least[name]:
-            raise ValueError(f"{name} must be >= {least[name]}, got {value}.")
+    check_numbers(shard_size=shard_size, thumbnail_size=thumbnail_size, workers=workers, batch_size=batch_size)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     busy = f"'{output}' is being written by another process. Wait for it to end, then run this again."
@@ -105,7 +101,7 @@ def embed_images(
         closed: list[str] = []  # folders that cannot be looked into
         kept = listed = 0
         with tqdm(desc="embedding", unit="image", smoothing=0, disable=not progress) as bar:
-            for note in (*source.notes, *_new_labels(encoder.label_names, source.label_names)):
+            for note in (*source.notes, *new_labels(encoder.label_names, source.label_names)):
                 bar.write(note, file=sys.stderr)
             if progress:
                 threading.Thread(target=lambda: setattr(bar, "total", source.count()), daemon=True).start()
@@ -148,6 +144,13 @@ def embed_images(
     return EmbeddingReport(
         output, shard.embedded, before, len(shards.bad), seconds, shard.changed, shard.gone, kept + shards.left
     )
+
+
+def check_numbers(**given: int) -> None:
+    """Raises a ValueError for a number that is too small."""
+    for name, value in given.items():
+        if value < (least := 0 if name == "thumbnail_size" else 1):
+            raise ValueError(f"{name} must be >= {least}, got {value}.")
 
 
 def _refuse_another_source(source: TileSource, shards: ShardFolder) -> None:
@@ -213,7 +216,7 @@ class _Shard:
         self._bad, self._gone = [], []
 
 
-def _new_labels(encoder: Sequence[str], source: Sequence[str]) -> list[str]:
+def new_labels(encoder: Sequence[str], source: Sequence[str]) -> list[str]:
     """Notes on the labels that the encoder was not trained with, which may be misspellings of its own."""
     known, there, new = KnownLabels(encoder), KnownLabels(source), all_labels(encoder, source)[len(encoder) :]
     if not encoder or not new:

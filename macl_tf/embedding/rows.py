@@ -198,10 +198,13 @@ def _is_out_of_reach(tile: Tile, error: BaseException) -> bool:
 
 def stamp_of(tile: Tile) -> str:
     """What changes when a tile's picture does; "" where nothing is known."""
-    if tile.file is None:
-        return tile.contents
+    return tile.contents if tile.file is None else stamp_of_file(tile.file)
+
+
+def stamp_of_file(file: str | os.PathLike[str]) -> str:
+    """Size and time of a file on this machine; "" where it cannot be looked at."""
     try:
-        status = os.stat(tile.file)
+        status = os.stat(file)
     except OSError:
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}"

@@ -19,7 +19,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,7 +111,7 @@ def write_shard(
     items: Items,
     vectors: NDArray[np.float32],
     thumbnails: Sequence[bytes | None] | None,
-    texts: dict[str, Sequence[str]],
+    texts: Mapping[str, Sequence[str]],
 ) -> None:
     """Writes a shard and what stands beside it; arguments as of `ShardFolder.add`."""
     with written_whole(path) as temporary:
