@@ -14,7 +14,7 @@ from apache_beam.metrics.metric import MetricsFilter
 
 from macl_tf.cli import main
 from macl_tf.datasets.bands import Bands
-from macl_tf.embedding.beam import EmbedShards, Job, _plan, beam_options, embed_on_beam
+from macl_tf.embedding.beam import EmbedShards, Job, beam_options, embed_on_beam, plan_shards
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.remote import PatternSource, put
 from macl_tf.embedding.shards import Origin, read_record, read_shards, shard_paths
@@ -101,7 +101,7 @@ def test_a_part_that_is_given_twice_is_made_once(folder: Path, tmp_path: Path) -
         StubEncoder, Origin("a" * 64, "projection", 1, ("sea", "sand"), DIM, 12), str(output), str(folder), "tiles"
     )
     source = FolderSource(folder)
-    numbers, count = _plan(job, source, 4, {}, source.reader)
+    numbers, count = plan_shards(job, source, 4, {}, source.reader)
     assert numbers == [0, 1, 2, 3] and count == 4
     pipeline = apache_beam.Pipeline(options=beam_options("DirectRunner"))
     pipeline | apache_beam.Create([0, 1, 2, 3, 1, 2, 0]) | EmbedShards(job)

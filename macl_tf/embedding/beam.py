@@ -220,7 +220,7 @@ def embed_on_beam(
         for note in (*source.notes, *new_labels(known, source.label_names)):
             print(note, file=sys.stderr)
         started, there = time.monotonic(), _all_there(output, origin)
-        todo, count = _plan(job, source, shard_size, there, reader_of(info.get("bands")))
+        todo, count = plan_shards(job, source, shard_size, there, reader_of(info.get("bands")))
         if not count:
             raise FileNotFoundError(f"'{source.name}' must hold images, but none was found.")
         before = sum(record.rows for number, record in there.items() if number not in todo)
@@ -234,7 +234,7 @@ def embed_on_beam(
             (told := Path(folder) / BAD_FILES).write_bytes(bad_files_text(bad))
             put(told, output)
         rows = sum(record.rows for record in records.values())
-        return EmbeddingReport(Path(output), rows - before, before, len(bad), time.monotonic() - started)
+        return EmbeddingReport(output, rows - before, before, len(bad), time.monotonic() - started)
 
 
 def beam_options(runner: str, options: Sequence[str] = ()) -> PipelineOptions:
@@ -305,11 +305,11 @@ def _all_there(output: str, origin: Origin) -> dict[int, Record]:
     with ThreadPoolExecutor(_AT_ONCE) as executor:
         found = dict(zip(names, executor.map(read, names), strict=True))
     for name, (record, _) in found.items():
-        origin.check(record.origin, Path(output) / name)
+        origin.check(record.origin, f"{output}/{name}")
     return {shard_number(Path(name)): record for name, (record, size) in found.items() if sizes[name] == size}
 
 
-def _plan(
+def plan_shards(
     job: Job, source: TileSource, shard_size: int, there: Mapping[int, Record], reader: Reader
 ) -> tuple[list[int], int]:
     """Writes down the tiles of each shard that is to be made; returns their numbers, and how many shards there are."""

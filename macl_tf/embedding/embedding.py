@@ -25,7 +25,7 @@ from macl_tf.files import locked
 class EmbeddingReport:
     """What a run of `embed_images` did."""
 
-    output: Path
+    output: Path | str  # a folder, or a place elsewhere, gs://...
     embedded: int  # tiles embedded by this run, new and changed ones
     before: int  # tiles that were embedded before, the changed and the gone among them
     bad: int  # files that could not be embedded, in this run or before; they stand in bad_files.csv
@@ -53,7 +53,7 @@ class EmbeddingReport:
         if self.kept:
             text += f"; {self.kept:,} stay as they were, since they cannot be read now"
         files = "file" if self.bad == 1 else "files"
-        return text + (f"; {self.bad:,} bad {files}, see '{self.output / BAD_FILES}'" if self.bad else "")
+        return text + (f"; {self.bad:,} bad {files}, see '{self.output}/{BAD_FILES}'" if self.bad else "")
 
 
 def embed_images(

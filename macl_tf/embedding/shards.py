@@ -63,7 +63,7 @@ class Origin:
     dim: int
     thumbnail_size: int = THUMBNAIL_SIZE  # longest side in pixels of the small pictures, 0 for none
 
-    def check(self, other: Origin, path: Path) -> None:
+    def check(self, other: Origin, path: Path | str) -> None:
         """Raises a ValueError if `other`, found in the shard `path`, cannot stand beside this one."""
         if (other.encoder, other.descriptor, other.dim) != (self.encoder, self.descriptor, self.dim):
             raise ValueError(
