@@ -85,7 +85,7 @@ def costs(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
     for name in WAYS:
         small, large = (min(rounds, key=lambda done: done["seconds"]) for rounds in summary["measured"][name])
         a_tile = {key: (large[key] - small[key]) / (many - few) for key in ("seconds", "cpu")}
-        found[name] = {**a_tile, "start": small["seconds"] - few * a_tile["seconds"], "whole": large["seconds"]}
+        found[name] = {**a_tile, "start": small["seconds"] - few * a_tile["seconds"]}
     return found
 
 
@@ -95,7 +95,8 @@ def table(summary: dict[str, Any]) -> str:
     rows = []
     for name in WAYS:
         rate, cpu, start = 1 / cost[name]["seconds"], 1000 * cost[name]["cpu"], cost[name]["start"]
-        rows.append([name, f"{rate:.1f}", f"{cpu:.1f}", f"{start:.0f}", f"{cost[name]['whole']:.0f}"])
+        whole = [done["seconds"] for done in summary["measured"][name][1]]
+        rows.append([name, f"{rate:.1f}", f"{cpu:.1f}", f"{start:.0f}", f"{min(whole):.0f} to {max(whole):.0f}"])
     seconds, listing, size = cost[MANY]["seconds"], summary["plan_a_tile"], summary["bytes_a_tile"]
     scaled = []
     for count in COUNTS:
