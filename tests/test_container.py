@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,23 +13,26 @@ from macl_tf import cli
 from tests.conftest import ROOT
 from tests.serving_process import make_served, running
 
-LINES = [line.split(maxsplit=1) for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:1].isalpha()]
+FILES = pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.beam"])
 
 
-def told(word):
-    return [rest for first, rest in LINES if first == word]
+def told(word, file="Dockerfile"):
+    lines = [line.split(maxsplit=1) for line in (ROOT / file).read_text().splitlines() if line[:1].isalpha()]
+    return [rest for first, rest in lines if first == word and not rest.startswith("--from")]
 
 
-def test_what_it_copies_is_there_and_not_ignored():
+@FILES
+def test_what_it_copies_is_there_and_not_ignored(file):
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    for rest in told("COPY"):
+    for rest in told("COPY", file):
         *sources, _ = rest.split()
         for source in sources:
             assert (ROOT / source).exists() and f"!{source}" in ignored, source
 
 
-def test_what_it_copies_is_all_that_the_package_is_built_from(tmp_path):
-    for rest in told("COPY"):
+@FILES
+def test_what_it_copies_is_all_that_the_package_is_built_from(tmp_path, file):
+    for rest in told("COPY", file):
         *sources, target = rest.split()
         for source in sources:
             (tmp_path / target).mkdir(parents=True, exist_ok=True) if target == "./" else None
@@ -37,9 +41,15 @@ def test_what_it_copies_is_all_that_the_package_is_built_from(tmp_path):
     folders = tool["tool"]["setuptools"].get("package-dir", {})
     for package in tool["tool"]["setuptools"]["packages"]:
         assert (tmp_path / folders.get(package, package.replace(".", "/"))).is_dir(), package
-    (command,) = told("RUN")
+    command = told("RUN", file)[-1]
     extras = command.partition("[")[2].partition("]")[0].split(",")
     assert set(extras) <= set(tool["project"]["optional-dependencies"])
+
+
+def test_workers_have_one_version_of_beam():
+    text = (ROOT / "Dockerfile.beam").read_text()
+    copied, installed = re.findall(r"_sdk:([\d.]+)", text), re.findall(r"apache-beam\[gcp,aws\]==([\d.]+)", text)
+    assert len(copied) == 1 and copied == installed
 
 
 def test_its_command_is_one_of_macl(monkeypatch, capsys):
