@@ -19,6 +19,7 @@ from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.remote import PatternSource, put
 from macl_tf.embedding.shards import Origin, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import FolderSource
+from macl_tf.tiling.geoparquet import Row, write_footprints
 from tests.beam_workers import ElsewhereFileSystem, FailsAtEighth
 from tests.generated import photo, save
 from tests.scene_files import UTM, raster
@@ -39,15 +40,19 @@ def folder(tmp_path: Path) -> Path:
     (root / "a" / "text.jpg").write_text("no image")
     (root / "b" / "half.png").write_bytes((root / "b" / "1.png").read_bytes()[:60])
     (root / "empty.tif").touch()
+    corners = np.array([[8.5, 47.2], [8.6, 47.2], [8.6, 47.1], [8.5, 47.1]])
+    write_footprints(root / "footprints.parquet", [Row("a/0.png", "", "", None, [], corners)])
     (root / "labels.csv").write_text("image,labels,split,date\na/0,sea,test,2021-07-31\nb/3,sand;mud,train,\n")
     return root
 
 
-def on_beam(source: Any, output: Path | str, *options: str, root: str = "", **given: Any) -> EmbeddingReport:
-    place = root or str(getattr(source, "folder", "") or source.root)
+def on_beam(
+    source: Any, output: Path | str, *options: str, runner: str = "DirectRunner", **given: Any
+) -> EmbeddingReport:
+    place = str(getattr(source, "folder", "") or source.root)
     given = {"load": StubEncoder, **SMALL} | given
     load = given.pop("load")
-    return embed_on_beam(load, INFO, 1, source, place, str(output), beam_options("DirectRunner", options), **given)
+    return embed_on_beam(load, INFO, 1, source, place, str(output), beam_options(runner, options), **given)
 
 
 def rows(output: Path) -> dict[str, Any]:
@@ -67,7 +72,10 @@ def test_the_shards_hold_the_rows_of_the_local_command(folder: Path, tmp_path: P
     source = FolderSource(folder, "labels.csv")
     local = embed_images(StubEncoder(), source, tmp_path / "local", progress=False, **SMALL)
     report = on_beam(source, tmp_path / "beam")
-    assert rows(tmp_path / "beam") == rows(tmp_path / "local")
+    found = rows(tmp_path / "beam")
+    assert found == rows(tmp_path / "local")
+    placed = [name for name, corners in zip(found["ids"], found["footprints"], strict=True) if corners[0][0] > -999]
+    assert placed == ["a/0.png", "b/placed.tif"]
     assert (tmp_path / "beam" / "bad_files.csv").read_bytes() == (tmp_path / "local" / "bad_files.csv").read_bytes()
     assert (report.embedded, report.before, report.bad) == (local.embedded, 0, local.bad) == (11, 0, 3)
     # Part i of the list of 14 is shard i, and the shards know what the local command asks for changes.
@@ -210,6 +218,7 @@ LOST = """
 import sys
 from functools import partial
 from macl_tf.embedding.sources import FolderSource
+from macl_tf.tiling.geoparquet import Row, write_footprints
 from tests.beam_workers import KilledOnce
 from tests.test_beam import on_beam
 
@@ -257,7 +266,12 @@ def same(output: Path, expected: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_what_the_command_makes_alone(
-    small_served: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run_python: Any
+    small_served: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    run_python: Any,
 ) -> None:
     """By `macl embed`, with the exported encoder in each of them; and with one that lies elsewhere, as its tiles."""
     command = ["embed", str(small_served), "--input", str(pictures), "--shard-size", "6"]
@@ -269,6 +283,11 @@ def test_two_processes_make_what_the_command_makes_alone(
     said = run_python(script, *command, "--output", tmp_path / "two", "--runner", "DirectRunner", *asked).stdout
     assert said.startswith("20 images embedded, ") and "; 1 bad file, see" in said
     same(tmp_path / "two", tmp_path / "alone")
+    monkeypatch.chdir(pictures)
+    assert (
+        main([*command[:3], "*.png", *command[4:], "--output", str(tmp_path / "two"), "--runner", "DirectRunner"]) == 0
+    )
+    assert capsys.readouterr().out.startswith("nothing to do: 20 images were embedded before; 1 bad file")
     there = ["embed", f"elsewhere:/{small_served}", "--input", f"elsewhere:/{pictures}/*.png", "--shard-size", "6"]
     assert main([*there, "--output", f"elsewhere:/{tmp_path}/else", "--runner", "DirectRunner"]) == 0
     assert capsys.readouterr().out.startswith("20 images embedded, ")
@@ -279,14 +298,16 @@ PORTABLE = """
 import sys
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
-from macl_tf.cli import main
+from macl_tf.embedding.sources import FolderSource
+from tests.test_beam import on_beam
 
-server = LocalJobServicer(sys.argv[1])
+folder, output, staging = sys.argv[1:]
+server = LocalJobServicer(staging)
 job = f"job_endpoint=localhost:{server.start_grpc_server()}"
 place, pool = BeamFnExternalWorkerPoolServicer.start(use_process=True)
-given = job, "environment_type=EXTERNAL", f"environment_config={place}"
+environment = "environment_type=EXTERNAL", f"environment_config={place}"
 try:
-    main([*sys.argv[2:], "--runner", "PortableRunner", *(word for key in given for word in ("--runner-option", key))])
+    print(on_beam(FolderSource(folder), output, job, *environment, runner="PortableRunner"))
 finally:
     pool.stop(0)
     server.stop()
@@ -294,10 +315,9 @@ finally:
 
 
 @pytest.mark.slow
-def test_a_job_server_runs_it(small_served: Path, pictures: Path, tmp_path: Path, run_python: Any) -> None:
+def test_a_job_server_runs_it(folder: Path, tmp_path: Path, run_python: Any) -> None:
     """Beam's own in Python, over the job API of Flink's and Spark's, with a pool of workers as on Kubernetes."""
-    command = ["embed", small_served, "--input", pictures, "--shard-size", "6", "--output"]
-    assert main([*map(str, command), str(tmp_path / "alone"), "--quiet"]) == 0
-    said = run_python(PORTABLE, tmp_path / "staging", *command, tmp_path / "out").stdout
-    assert said.startswith("20 images embedded, ")
-    same(tmp_path / "out", tmp_path / "alone")
+    said = run_python(PORTABLE, folder, tmp_path / "out", tmp_path / "staging").stdout
+    assert said.startswith("11 images embedded, ")
+    on_beam(FolderSource(folder), tmp_path / "whole")
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")

@@ -282,7 +282,8 @@ def _embed_on_beam(options: argparse.Namespace) -> int:
     reader, table = reader_of(info.get("bands")), options.table or None
     source: FolderSource | PatternSource
     if is_remote(options.input) or glob.has_magic(options.input):
-        source = PatternSource(options.input, table, reader=reader)
+        pattern = options.input if is_remote(options.input) else os.path.abspath(options.input)
+        source = PatternSource(pattern, table, reader=reader)
         root = source.root
     else:
         source, root = FolderSource(options.input, table, reader=reader), os.path.abspath(options.input)

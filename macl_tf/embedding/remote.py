@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from macl_tf.datasets.bands import Bands, Reader
 from macl_tf.datasets.images import RGB
 from macl_tf.datasets.picture_kinds import broken
 from macl_tf.datasets.tile_facts import NOWHERE, HeaderFacts, read_header
+from macl_tf.datasets.tile_places import FOOTPRINTS, read_footprints
 from macl_tf.datasets.walk import images_among, is_hidden
 from macl_tf.embedding.rows import stamp_of_file
 from macl_tf.embedding.sources import TableRows, Tile, read_tile
@@ -126,8 +128,8 @@ class PatternSource:
     """The images that a pattern means, wherever Beam lists files: gs://bucket/tiles, or one with wildcards.
 
     `*` is any name, `**` any path. Without either it is a folder, with all that is below. Ids are paths relative to the
-    folder before the first wildcard. What is taken and passed over is as of `FolderSource`; links are not followed.
-    The names of all images are in memory.
+    folder before the first wildcard, whose `footprints.parquet` is read. Hidden files are passed over and rasters of a
+    kind that is not read are bad ones, as for `FolderSource`. The names of all images are in memory.
 
     Args:
         pattern: What to embed.
@@ -151,6 +153,10 @@ class PatternSource:
         self._pattern, self.reader = pattern if wild else f"{self.root}/**", reader
         self.name = self.root.rpartition("/")[2]
         self._found: dict[str, str] | None = None
+        with tempfile.TemporaryDirectory() as here:
+            if FileSystems.exists(footprints := f"{self.root}/{FOOTPRINTS}"):
+                (Path(here) / FOOTPRINTS).write_bytes(fetch(footprints))
+            self._places = read_footprints(Path(here))
         self._said = TableRows(None if table is None else Path(table), lambda: list(self._stamps()), pattern)
         self.label_names, self.notes = self._said.label_names, self._said.notes
 
@@ -172,7 +178,9 @@ class PatternSource:
         """The tiles, sorted within each folder."""
         for name, stamp in self._stamps().items():
             file = Fetched(self.reader, self.root, name)
-            yield self._said.of(Tile(name, name, file.read, source=self.name, header=file.header, contents=stamp))
+            place = self._places.get(name, NOWHERE)
+            told = Tile(name, name, file.read, source=self.name, header=file.header, contents=stamp, footprint=place)
+            yield self._said.of(told)
 
     def count(self) -> int:
         """How many they are."""
