@@ -239,7 +239,7 @@ def test_a_new_file_that_cannot_be_opened_is_tried_each_time(folder: Path, tmp_p
 
 def test_other_small_pictures_need_another_folder(folder: Path, tmp_path: Path) -> None:
     embed(folder, tmp_path / "out", thumbnail_size=64)
-    with pytest.raises(ValueError, match=r"small pictures of 64 pixels, now 128\. Use --thumbnail 64, or another"):
+    with pytest.raises(ValueError, match=r"small pictures of 64 pixels, now 256\. Use --thumbnail 64, or another"):
         embed(folder, tmp_path / "out")
 
 

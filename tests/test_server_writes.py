@@ -135,7 +135,7 @@ def test_small_pictures_are_as_large_as_the_index_has_them(tmp_path, size):
             with Image.open(io.BytesIO(answer.content)) as small:
                 assert max(small.size) == size
         else:
-            assert answer.status_code == 404 and "macl export --thumbnail 128" in answer.json()["error"]["remedy"]
+            assert answer.status_code == 404 and "macl export --thumbnail 256" in answer.json()["error"]["remedy"]
 
 
 def test_an_upsert_beside_an_index_with_other_labels_is_checked_against_these(served):

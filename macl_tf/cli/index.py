@@ -142,7 +142,7 @@ def add_commands(commands: Any) -> None:
     option("--descriptor", choices=descriptors,
            help="what is compared, one of those that the run reported; by default as its settings say")  # fmt: skip
     option("--no-index", action="store_true", help="only the encoder and the server's files")
-    option("--thumbnail", type=int, default=128, help="longest side of the small pictures in the index (128); 0: none")
+    option("--thumbnail", type=int, default=256, help="longest side of the small pictures in the index (256); 0: none")
     option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
     add_build(option)
     add_runtime(option)
@@ -154,7 +154,7 @@ def add_commands(commands: Any) -> None:
     option("--output", metavar="SHARDS", required=True, help="folder for the shards")
     option("--table", metavar="FILE", help="label table of the images, CSV or TSV, if they have one")
     option("--shard-size", type=int, default=4096, help="images in a shard (4096)")
-    option("--thumbnail", type=int, default=128, help="longest side of the small pictures (128); 0: none")
+    option("--thumbnail", type=int, default=256, help="longest side of the small pictures (256); 0: none")
     option("--workers", type=int, default=2, help="threads that read images (2), in each process")
     option("--runner", help="run as a pipeline of Apache Beam: DirectRunner, DataflowRunner, FlinkRunner, ...")
     option("--runner-option", action="append", default=[], metavar="KEY=VALUE",

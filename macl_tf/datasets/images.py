@@ -162,5 +162,5 @@ def thumbnail(image: np.ndarray, size: int) -> bytes:
     picture = Image.fromarray(image)
     picture.thumbnail((size, size))
     encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=85)
+    picture.save(encoded, "JPEG", quality=80)
     return encoded.getvalue()

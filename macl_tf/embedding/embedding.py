@@ -19,6 +19,7 @@ from macl_tf.embedding.rows import Encoder, Failed, Prepared, Rows, all_labels, 
 from macl_tf.embedding.shards import BAD_FILES, LOCK, BadFile, Origin, ShardFolder
 from macl_tf.embedding.sources import Tile, TileSource
 from macl_tf.files import locked
+from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def embed_images(
     output: str | os.PathLike[str],
     *,
     shard_size: int = 4096,
-    thumbnail_size: int = 128,
+    thumbnail_size: int = THUMBNAIL_SIZE,
     workers: int = 2,
     batch_size: int = 64,
     progress: bool = True,

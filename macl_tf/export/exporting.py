@@ -38,6 +38,7 @@ from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
 from macl_tf.index.journal import lock_path
 from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 from macl_tf.index.version import Stored
 from macl_tf.models.runtimes import RUNTIMES, check_runtime
 from macl_tf.training.run_directory import archive_of, finished_run
@@ -57,7 +58,7 @@ def export_run(
     kind: str = "auto",
     recall_target: float = 0.95,
     keep: int = 2,
-    thumbnail_size: int = 128,
+    thumbnail_size: int = THUMBNAIL_SIZE,
     discard_changes: bool = False,
     runtime: str = RUNTIMES[0],
     progress: bool = True,
@@ -145,7 +146,7 @@ def index_untrained(
     kind: str = "auto",
     recall_target: float = 0.95,
     keep: int = 2,
-    thumbnail_size: int = 128,
+    thumbnail_size: int = THUMBNAIL_SIZE,
     discard_changes: bool = False,
     runtime: str = RUNTIMES[0],
     progress: bool = True,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PICTURES, OFFSETS = "thumbnails.bin", "thumbnail_offsets.npy"
-THUMBNAIL_SIZE = 128  # longest side in pixels, where nothing else is said
+THUMBNAIL_SIZE = 256  # longest side in pixels, where nothing else is said
 
 
 class Thumbnails:

@@ -209,7 +209,7 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
     if picture is None:
         remedy = "Send its image by PUT to /api/v1/items: it gets one."
         if not state.snapshot.thumbnail_size:
-            remedy = "The index was made without; make one with: macl export --thumbnail 128"
+            remedy = "The index was made without; make one with: macl export --thumbnail 256"
         raise NotThereError("the item has no small picture", id_, remedy)
     headers = {
         "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
