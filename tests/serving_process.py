@@ -75,7 +75,8 @@ def items_of(numbers):
 def publish_encoder(served, key, image_size=SIZE):
     """A version of the encoder that is only known by its key; without an image size, of vectors from elsewhere."""
     facts = {"descriptor": "projection", "dim": DIM, "image_size": image_size, "sha256": key * 64,
-             "dataset": {"name": "stub", "licence": "Of the stub."}, "figures": {}}  # fmt: skip
+             "dataset": {"name": "stub", "licence": "Of the stub."}, "figures": {},
+             "settings": {"trainable": "all", "features": "", "embedding_dim": DIM}}  # fmt: skip
     with publish(served / "encoder", "encoder") as staging:
         staging.info.update(facts)
         (staging.path / "key").write_text(key)
@@ -121,13 +122,22 @@ def stub_versions(served, options=None, **how):
 
 @contextlib.contextmanager
 def running(
-    served, limits=SMALL, access=None, options=None, refresh=0.05, load=None, root_path="", base_map=None, **how
+    served,
+    limits=SMALL,
+    access=None,
+    options=None,
+    refresh=0.05,
+    load=None,
+    root_path="",
+    base_map=None,
+    tiles=None,
+    **how,
 ):
     """A server in threads of this process; yields its URL."""
     access = access or Access(TOKEN, hosts=LOOPBACK)
     started, listener = threading.Event(), listen("127.0.0.1", 0)
     app = open_app(Path(served), access, limits, options or Options(), refresh=refresh, root_path=root_path,
-                   base_map=base_map, load=load or (lambda *arguments: load_stub(*arguments, **how)),
+                   base_map=base_map, tiles=tiles, load=load or (lambda *arguments: load_stub(*arguments, **how)),
                    started=started.set)  # fmt: skip
     server = server_of(app, limits)
     thread = threading.Thread(target=server.run, args=[[listener]])

@@ -13,7 +13,7 @@ from typing import Any
 from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES, check_runtime
 
 SERVE_HELP = """\
-Serves a folder that `macl export` wrote: an HTTP API, described at /api/v1/openapi.json, and a page. Listens on this
+Serves a folder that `macl export` wrote: a page, and an HTTP API that /docs describes. Listens on this
 machine only unless --host says otherwise. Needs: pip install 'macl_tf[cpu,serve]'
 
 Reading is free; writing needs a token, from --token-file or the environment variable MACL_TOKEN:
@@ -24,7 +24,7 @@ examples:
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
   macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/: docs/deploy.md
 """
-_MODULES = ("fastapi", "orjson", "prometheus_client", "python_multipart", "threadpoolctl", "uvicorn")
+_MODULES = ("fastapi", "fastapi_offline", "orjson", "prometheus_client", "python_multipart", "threadpoolctl", "uvicorn")
 
 
 def add_commands(commands: Any) -> None:
@@ -46,6 +46,9 @@ def add_commands(commands: Any) -> None:
         "--base-map", metavar="URL", help="pictures below the page's map: https://HOST/{z}/{x}/{y}.png; none by default"
     )
     option("--base-map-attribution", default="", metavar="TEXT", help="whom they are from")
+    option(
+        "--tiles", metavar="FOLDER", help="of the tiles that are indexed: who may read may then see and load them whole"
+    )
     option("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
     option("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
     option("--max-k", type=int, default=200, help="results in one answer (200)")
@@ -83,6 +86,7 @@ def run_serve(options: argparse.Namespace) -> int:
             encoder,
             root_path=options.root_path,
             base_map=base_map,
+            tiles=Path(options.tiles) if options.tiles else None,
             load=partial(load_encoder, runtime=options.runtime),
             started=lambda: print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True),
         )

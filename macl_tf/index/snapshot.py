@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -200,6 +200,15 @@ class Snapshot:
         places = np.random.default_rng(0).choice(len(self), count, replace=False)
         return tuple(table.ids[row] for table, row in map(self._home, np.sort(places).tolist()))
 
+    def counts(self, filter: Filter | None = None) -> tuple[int, NDArray[np.int64]]:
+        """How many living items meet a filter, and (C,) how many of these hold each label."""
+        items = self.items
+        held = items.labels
+        if filter is None:
+            return len(items), held.sum(axis=0, dtype=np.int64)
+        mask = filter.mask(items)
+        return int(np.count_nonzero(mask)), held[mask].sum(axis=0, dtype=np.int64)
+
     def diverse(self, count: int, seed: int = 0) -> tuple[str, ...]:
         """Ids of so many living items that are unlike each other, to begin with; see `macl_tf.index.diverse`.
 
@@ -250,6 +259,13 @@ class Snapshot:
         """Ids that end so after a slash, or, after "…", anywhere; see `id_of`."""
         end = name[1:] if name.startswith("…") else f"/{name}"
         return [id_ for id_ in self.items.ids if id_.endswith(end)] if name.strip("…/") else []
+
+    def ids_like(self, text: str, most: int) -> list[str]:
+        """Ids that hold a text in any case: the one that is it, those that end so after a slash, then others."""
+        sought = text.lower()
+        first = ([text] if self.holds(text) else []) + [id_ for id_ in self.ids_ending(text) if id_ != text]
+        others = (id_ for id_ in self.items.ids if sought in id_.lower())
+        return list(dict.fromkeys(chain(first[:most], islice(others, most))))[:most]
 
     def keeping(self, items: Items, missing: Mapping[str, Sequence[bool]]) -> Items:
         """Items of an upsert, with what was not given for them as the items with the same ids here have it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS
+from macl_tf.index.filters import Filter
 from macl_tf.labels import LabelStatistics
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
@@ -19,13 +20,16 @@ from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 from macl_tf.teaching.collections import Collection
 from macl_tf.teaching.rounds import KINDS, Round, figures
+from macl_tf.teaching.suggestions import DOUBTFUL, MISSING, Suggestion
 
 _FIGURES = ("sha256", "dim", "image_size", "features", "descriptor", "dataset", "figures")
 _FIRST = 5  # ids that stand for many
 _LIMITS = ("bytes", "pixels", "k", "batch")
 
 
-def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap | None = None) -> dict[str, Any]:
+def info(
+    versions: Versions, limits: Limits, writable: bool, base_map: BaseMap | None = None, files: bool = False
+) -> dict[str, Any]:
     """Everything that /info tells."""
     state = versions.newest
     facts, snapshot = state.encoder.info, state.snapshot
@@ -43,6 +47,7 @@ def info(versions: Versions, limits: Limits, writable: bool, base_map: BaseMap |
         "versions": versions.searchable(),
         "labels": int(np.count_nonzero(snapshot.labels.any(axis=0))),
         "has_places": snapshot.has_places,
+        "has_files": files,
         "writable": writable,
         "base_map": None if base_map is None else asdict(base_map),
         "limits": {**{name: getattr(limits, name) for name in _LIMITS}, "formats": IMAGE_FORMATS},
@@ -60,6 +65,13 @@ def labels(state: State) -> dict[str, Any]:
     return {**state.versions, "labels": counts, "total": len(held)}
 
 
+def counted(state: State, condition: Filter | None) -> dict[str, Any]:
+    """How many tiles meet a filter, and how many of these hold each label."""
+    count, held = state.snapshot.counts(condition)
+    labels = [{"name": name, "count": int(one)} for name, one in zip(state.snapshot.label_names, held, strict=True)]
+    return {**state.versions, "count": count, "labels": labels}
+
+
 def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """What answers say about a tile: never its path. `known` is what `describe` says of it, if it was asked already."""
     known = known or describe(state.snapshot, id_)
@@ -73,6 +85,20 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
 def diverse(state: State, k: int, seed: int) -> dict[str, Any]:
     """Tiles to begin with."""
     return {**state.versions, "items": [item(state, id_) for id_ in state.snapshot.diverse(k, seed)]}
+
+
+def named(state: State, text: str, limit: int) -> dict[str, Any]:
+    """Tiles whose ids hold a text."""
+    return {**state.versions, "items": [item(state, id_) for id_ in state.snapshot.ids_like(text, limit)]}
+
+
+def suggested(state: State, label: str, found: Sequence[Suggestion]) -> dict[str, Any]:
+    """Tiles of one label that are worth a look, of each kind the surest first."""
+    tiles = {
+        kind: [{"score": round(one.score, 6), **item(state, one.id)} for one in found if one.kind == kind]
+        for kind in (MISSING, DOUBTFUL)
+    }
+    return {**state.versions, "label": label, **tiles}
 
 
 def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import mimetypes
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from threadpoolctl import threadpool_limits
 
@@ -28,6 +29,8 @@ from macl_tf.server.settings import BaseMap, Limits, Options
 from macl_tf.server.versions import Load, Versions
 
 PAGE = Path(__file__).parent / "page"
+_SWAGGER = Path(str(files("fastapi_offline"))) / "static"  # Swagger UI, as a package brings it
+_DOCS = ("docs", "swagger/swagger-ui-bundle.js", "swagger/swagger-ui.css")
 _log = logging.getLogger(__name__)
 _REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
 
@@ -42,18 +45,19 @@ def open_app(
     load: Load = load_encoder,
     root_path: str = "",
     base_map: BaseMap | None = None,
+    tiles: Path | None = None,
     started: Callable[[], object] = lambda: None,
 ) -> App:
     """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
     It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
-    was made with. A proxy shows it under the prefix `root_path`, like /tiles.
-    `started` is called once it can be asked.
+    was made with. A proxy shows it under the prefix `root_path`, like /tiles. `tiles` is the folder of the tiles
+    themselves. `started` is called once it can be asked.
     """
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
     versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
-    service = Service(versions, limits, metrics, base_map)
+    service = Service(versions, limits, metrics, base_map, tiles)
 
     def check() -> None:
         metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
@@ -91,7 +95,7 @@ def _routed(
         version="1",
         description="Finds tiles like these ones. Vectors are of unit norm, scores are cosines.",
         openapi_url="/api/v1/openapi.json",
-        docs_url=None,  # these pages load scripts from elsewhere
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
@@ -115,12 +119,17 @@ def _routed(
         metrics.show(len(state.snapshot), state.snapshot.num_changes, **state.versions)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(PAGE / "docs.html")
+
     page = [path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()]
     if page:
         for suffix, kind in {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}.items():
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
+        app.mount("/swagger", StaticFiles(directory=_SWAGGER), name="swagger")
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    paths = Paths(app.openapi(), page, root_path)
+    paths = Paths(app.openapi(), [*page, *_DOCS], root_path)
     images = service.base_map.origin if service.base_map else ""
     return Guard(
         app, paths, access, service.limits, service.metrics, lambda: service.versions.newest.snapshot.dim, images

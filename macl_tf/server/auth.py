@@ -10,7 +10,7 @@ from macl_tf.server.errors import forbidden, unknown
 from macl_tf.server.paths import HEALTH
 
 _SHORTEST = 16
-_QUESTIONS = ("/api/v1/search", "/api/v1/search/image")  # which have a body, and change nothing
+_QUESTIONS = ("/api/v1/search", "/api/v1/search/image", "/api/v1/count")  # which have a body, and change nothing
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

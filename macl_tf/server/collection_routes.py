@@ -19,6 +19,7 @@ from macl_tf.server.service import Service
 from macl_tf.teaching.collection_files import export_collection, import_collection
 from macl_tf.teaching.collections import MARKS, Collections
 from macl_tf.teaching.rounds import BEST, MOST, SAMPLED, UNCERTAIN, next_round
+from macl_tf.teaching.suggestions import suggest_in
 
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
@@ -144,6 +145,20 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
             return {**found, "read": done.read, "changed": done.changed, "absent": answers.some(done.absent)}
 
         return _json(await service.change_collections(work))
+
+    @router.get("/suggestions", response_model=schemas.SuggestionsAnswer, dependencies=reads)
+    async def suggestions(
+        label: Annotated[str, Query(min_length=1, max_length=200, description="A label, or a collection.")],
+        k: Annotated[int, Query(ge=1, le=MOST, description="Tiles of each kind.")] = 24,
+    ) -> Response:
+        """Tiles that probably hold a label and do not have it, and those that have it and probably do not."""
+        state = await service.state()
+
+        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+            found = suggest_in(state.snapshot, kept.all(), state.encoder.info, labels=[label], most=k)
+            return answers.suggested(state, label, found)
+
+        return _json(await service.look_at_collections(work))
 
     @router.post("/teach", response_model=schemas.TeachingAnswer, dependencies=writes)
     async def teach(given: Annotated[schemas.ToTeach, Body()]) -> Response:

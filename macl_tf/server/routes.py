@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, File, Form, Query, Request, Response, Security, UploadFile
+from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
 from pydantic import Field, ValidationError
 
@@ -27,6 +28,12 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 _JPEG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A JPEG."},
     304: {"description": "The one that If-None-Match names."},
+}
+_TILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "The file.",
+    }
 }
 _LABELS: dict[int | str, dict[str, Any]] = {304: {"description": "Those that If-None-Match names."}}
 _FILES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()}
@@ -56,7 +63,7 @@ def api(service: Service, access: Access) -> APIRouter:
     async def info() -> Response:
         """What is served: versions, figures of the encoder, limits."""
         writable = access.token is not None
-        found = service.versions, service.limits, writable, service.base_map
+        found = service.versions, service.limits, writable, service.base_map, service.originals.folder is not None
         return _json(await service.look(lambda: answers.info(*found)))
 
     @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
@@ -108,6 +115,34 @@ def api(service: Service, access: Access) -> APIRouter:
         """Tiles that are unlike each other, to begin with: the same ones for the same index."""
         state = await service.state()
         return _json(await service.look(lambda: answers.diverse(state, k, seed)))
+
+    @router.get("/ids", response_model=schemas.ItemsAnswer, dependencies=reads)
+    async def ids(
+        like: Annotated[str, Query(min_length=1, max_length=512, description="A part of the id, in any case.")],
+        limit: Annotated[int, Query(ge=1, le=50, description="Tiles in the answer.")] = 10,
+    ) -> Response:
+        """Tiles whose ids hold a text: the one that is it, those that end so after a slash, then others."""
+        state = await service.state()
+        return _json(await service.look(lambda: answers.named(state, like, limit)))
+
+    @router.post("/count", response_model=schemas.CountAnswer, dependencies=reads)
+    async def count(given: Annotated[schemas.ToCount, Body()]) -> Response:
+        """How many tiles a filter leaves, and how many of these hold each label."""
+        state = await service.state(given.index)
+        return _json(await service.look(lambda: answers.counted(state, given.filter.to_filter())))
+
+    @router.get("/picture", response_class=Response, responses=_JPEG, dependencies=reads)
+    async def picture(request: Request, id_: Id, index: Version = None) -> Response:
+        """A tile in large, as the encoder's pictures are drawn: at most 1024 pixels a side."""
+        state = await service.state(index)
+        return _jpeg(await service.picture(state, id_), state, request, private=access.protect_reads)
+
+    @router.get("/file", response_class=FileResponse, responses=_TILE, dependencies=reads)
+    async def file(id_: Id, index: Version = None) -> Response:
+        """The file of a tile as it was indexed."""
+        state = await service.state(index)
+        path = await service.look(lambda: service.originals.file(state.snapshot, id_))
+        return FileResponse(path, filename=id_.split("/")[-1], media_type="application/octet-stream")
 
     @router.get("/thumbnail", response_class=Response, responses=_JPEG, dependencies=reads)
     async def thumbnail(request: Request, id_: Id, index: Version = None) -> Response:
@@ -211,6 +246,10 @@ def _thumbnail(state: State, id_: str, request: Request, *, private: bool) -> Re
         if not state.snapshot.thumbnail_size:
             remedy = "The index was made without; make one with: macl export --thumbnail 256"
         raise NotThereError("the item has no small picture", id_, remedy)
+    return _jpeg(picture, state, request, private=private)
+
+
+def _jpeg(picture: bytes, state: State, request: Request, *, private: bool) -> Response:
     headers = {
         "ETag": f'"{zlib.crc32(picture):08x}{len(picture):x}"',
         "Cache-Control": f"{'private' if private else 'public'}, max-age=60",

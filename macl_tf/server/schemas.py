@@ -115,6 +115,13 @@ Ids = Annotated[list[Id], Field(max_length=10_000)]
 CollectionName = Annotated[str, Field(min_length=1, max_length=200, description="Of a collection.")]
 
 
+class ToCount(Strict):
+    """Which tiles to count."""
+
+    filter: Condition = Condition()
+    index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
+
+
 class Marks(Strict):
     """What somebody says of tiles."""
 
@@ -302,6 +309,20 @@ class ItemsAnswer(Versions):
     items: list[Item]
 
 
+class NumberOf(BaseModel):
+    """How many of the counted tiles hold a label."""
+
+    name: str
+    count: int
+
+
+class CountAnswer(Versions):
+    """How many tiles meet a filter, and how many of these hold each label."""
+
+    count: int
+    labels: list[NumberOf]
+
+
 class WrittenAnswer(Versions):
     """An upsert that is on disk."""
 
@@ -391,6 +412,20 @@ class RoundAnswer(CollectionAnswer, Versions):
     best: list[RoundTile] = Field(description="The best candidates, the highest scores first.")
     uncertain: list[RoundTile] = Field(description="Tiles between right and wrong, the most uncertain first.")
     sampled: list[RoundTile] = Field(description="Tiles that are drawn at random.")
+
+
+class SuggestedTile(Item):
+    """A tile whose label is worth a look."""
+
+    score: float = Field(description="1 as tiles with the label score on the average, 0 as those without.")
+
+
+class SuggestionsAnswer(Versions):
+    """Tiles that probably hold a label and do not have it, and those that have it and probably do not."""
+
+    label: str
+    missing: list[SuggestedTile]
+    doubtful: list[SuggestedTile]
 
 
 class ImportedAnswer(CollectionAnswer):
@@ -489,6 +524,7 @@ class InfoAnswer(BaseModel):
     versions: list[VersionInfo]
     labels: int = Field(description="How many are held by a tile.")
     has_places: bool
+    has_files: bool = Field(description="Whether /picture and /file have the tiles themselves.")
     writable: bool
     base_map: BaseMap | None
     limits: LimitsInfo

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +30,7 @@ from macl_tf.search.tile_files import write_results
 from macl_tf.server import answers
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.metrics import Metrics
+from macl_tf.server.originals import Originals
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Example, Query, ToMatch
 from macl_tf.server.settings import BaseMap, Limits
@@ -61,8 +63,16 @@ def decode(
 class Service:
     """Searches and writes of one served folder, asked from one event loop."""
 
-    def __init__(self, versions: Versions, limits: Limits, metrics: Metrics, base_map: BaseMap | None = None) -> None:
+    def __init__(
+        self,
+        versions: Versions,
+        limits: Limits,
+        metrics: Metrics,
+        base_map: BaseMap | None = None,
+        tiles: Path | None = None,
+    ) -> None:
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
+        self.originals = Originals(tiles)
         self.sample = RecallSample()
         self.collections = Collections(versions.served)
         self.teaching = Teaching(versions.served)
@@ -161,6 +171,12 @@ class Service:
         """Does something that reads in the index."""
         with self._admitted():
             return await self._run(self._searching, work)
+
+    async def picture(self, state: State, id_: str) -> bytes:
+        """A JPEG of a tile in large."""
+        reader, most = state.encoder.reader, self.limits.pixels
+        with self._admitted():
+            return await self._run(self._decoding, lambda: self.originals.picture(state.snapshot, id_, reader, most))
 
     async def look_at_collections(self, work: Callable[[Collections, Snapshot], T]) -> T:
         """Does something that reads in the collections, beside the newest state of the index."""

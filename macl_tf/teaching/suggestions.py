@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ from macl_tf.index.index import Index
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.models.descriptor_names import features_in
 from macl_tf.search.direction import direction, unit
-from macl_tf.teaching.collections import Collections
+from macl_tf.search.query import QueryError
+from macl_tf.teaching.collections import Collection, Collections
 from macl_tf.teaching.judging import held_out
 from macl_tf.teaching.lessons import LEAST, Lessons, gather, vectors_at
 
@@ -52,7 +53,7 @@ def suggest(
 ) -> list[Suggestion]:
     """Suggestions for each label and collection that four tiles hold at least, the surest first.
 
-    Tiles that are marked wrong in a collection are not suggested to hold it.
+    Tiles that are marked wrong in a collection are not suggested to hold it, nor those marked right not to.
 
     Args:
         served: What `macl export` or `macl index` wrote.
@@ -62,21 +63,35 @@ def suggest(
         seed: Of the parts that are held out.
 
     Raises:
-        QueryError: Where nothing is labelled or marked.
-        ValueError: For an unknown label, or `most` < 1.
+        QueryError: Where nothing is labelled or marked, and for an unknown label.
+        ValueError: For `most` < 1.
         ArtifactError: If the index is missing or damaged.
     """
-    if most < 1:
-        raise ValueError(f"most must be >= 1, got {most}.")
     served = Path(served)
-    state, collections = Index.open(served / "index", exact=True).snapshot, Collections(served).all()
-    lessons = gather(state, collections, table, seed=seed)
-    if unknown := [name for name in labels if name not in lessons.names]:
-        known = ", ".join(lessons.names)
-        raise ValueError(f"a label to look at must be one of {known}, which tiles hold, got {unknown[0]!r}.")
-    wrong = {collection.name: collection.wrong for collection in collections}
+    state = Index.open(served / "index", exact=True).snapshot
     made_with = state.info.get("encoder")
     info = open_encoder(served, made_with, verify=False)[1]["info"] if made_with else None
+    return suggest_in(state, Collections(served).all(), info, labels=labels, table=table, most=most, seed=seed)
+
+
+def suggest_in(
+    state: Snapshot,
+    collections: Sequence[Collection],
+    info: Mapping[str, Any] | None,
+    *,
+    labels: Sequence[str] = (),
+    table: str | os.PathLike[str] | None = None,
+    most: int = 20,
+    seed: int = 0,
+) -> list[Suggestion]:
+    """As `suggest`, of a state of an index; `info` is what its encoder says of itself, None where it has none."""
+    if most < 1:
+        raise ValueError(f"most must be >= 1, got {most}.")
+    lessons = gather(state, collections, table, seed=seed)
+    if unknown := [name for name in labels if name not in lessons.names]:
+        rule = f"a label to look at must be one of {', '.join(lessons.names)}, which two tiles hold at least"
+        raise QueryError(rule, unknown[0], "Give it to more tiles first.")
+    seen = {one.name: ({*one.wrong}, {*one.right}) for one in collections}
     width = (info and features_in(info)) or state.dim
     chosen = [
         place
@@ -86,13 +101,11 @@ def suggest(
     scores = _scores(state, lessons, chosen, width, seed)
     held = np.zeros((len(state), len(lessons.names)), bool)
     held[lessons.positions] = lessons.labels > 0
-    return [
-        found
-        for column, place in enumerate(chosen)
-        for found in _of_label(
-            state, lessons.names[place], held[:, place], scores[:, column], wrong.get(lessons.names[place], ()), most
-        )
-    ]
+    found = list[Suggestion]()
+    for column, place in enumerate(chosen):
+        name = lessons.names[place]
+        found += _of_label(state, name, held[:, place], scores[:, column], seen.get(name, ((), ())), most)
+    return found
 
 
 def as_csv(found: Sequence[Suggestion]) -> str:
@@ -140,15 +153,21 @@ def _unit_rows(rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def _of_label(
-    state: Snapshot, name: str, held: NDArray[np.bool_], scores: NDArray[np.float32], wrong: Sequence[str], most: int
+    state: Snapshot,
+    name: str,
+    held: NDArray[np.bool_],
+    scores: NDArray[np.float32],
+    seen: tuple[Container[str], Container[str]],
+    most: int,
 ) -> list[Suggestion]:
     ids = state.items.ids
     with_it, without = float(scores[held].mean()), float(scores[~held].mean()) if not held.all() else -1.0
     if with_it <= without:
         return []  # nothing tells them apart
     share = (scores - without) / (with_it - without)
-    said = set(wrong)
-    missing = [row for row in np.argsort(-share) if share[row] >= _SURE and not held[row] and ids[row] not in said]
-    doubtful = [row for row in np.argsort(share) if share[row] <= 1 - _SURE and held[row]]
+    wrong, right = seen
+    sure, unsure = np.flatnonzero((share >= _SURE) & ~held), np.flatnonzero((share <= 1 - _SURE) & held)
+    missing = [row for row in sure[np.argsort(-share[sure])] if ids[row] not in wrong]
+    doubtful = [row for row in unsure[np.argsort(share[unsure])] if ids[row] not in right]
     pairs = [(row, MISSING) for row in missing[:most]] + [(row, DOUBTFUL) for row in doubtful[:most]]
     return [Suggestion(name, str(ids[row]), kind, float(share[row])) for row, kind in pairs]
