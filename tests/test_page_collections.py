@@ -2,15 +2,20 @@
 
 import csv
 import json
+import os
+import sys
 
+import numpy as np
 import pytest
 
-from macl_tf.index.index import Index
+from macl_tf.index.index import Index, build_index
+from macl_tf.index.items import Items
 from macl_tf.server.auth import Access
 from macl_tf.teaching.collections import Collections
 from macl_tf.teaching.rounds import next_round
 from tests.browser import until
-from tests.serving_process import TOKEN, Client, make_served, name_of, running, upload
+from tests.serving_process import TOKEN, Client, make_served, name_of, running, upload, uuid_of
+from tests.stub_encoder import DIM
 from tests.test_server_page import (
     CONTRAST,
     FIRST,
@@ -21,9 +26,11 @@ from tests.test_server_page import (
     browser,
     moved,
     open_page,
+    pick,
     served,
     settled,
     shown,
+    unfold,
 )
 
 __all__ = ["api", "browser", "open_page", "served"]
@@ -77,8 +84,11 @@ def test_marks_are_saved_and_opened_again_and_changed(open_page, own, folder):
         "all => Object.fromEntries(all.map(t => [t.dataset.id, t.dataset.mark]))"
     )
     assert marks == {mark.id: mark.mark for mark in saved.marks}
-    assert f"Ada, {saved.changed[1][:10]}" in page.inner_text(".tile")
-    assert "3 right, 1 wrong" in page.inner_text("#examples") and "✓ 3 ✕ 1" in page.inner_text("#collections")
+    assert f"Ada, {saved.changed[1][:10]}" in page.locator(".tile").first.text_content()
+    assert page.locator(".collection").get_attribute("title") == "3 right, 1 wrong"
+    unfold(page, "collections")
+    assert "✓ 3 ✕ 1" in page.inner_text("#collections")
+    unfold(page, "collections", open_=False)
     # What is pressed again is taken back; what was not saved can be left as it was.
     place = shown(page).index(name_of(0))
     judge(page, place, "Right")
@@ -92,13 +102,13 @@ def test_marks_are_saved_and_opened_again_and_changed(open_page, own, folder):
     assert {*Collections(folder).get(NAME).right} == {before[0], before[1], before[2]} == {*shown(page)}
     # A search from it goes on with the marks.
     moved(page, lambda: page.click("#like-these"))
-    hits = [hit["id"] for hit in own.search(collection=NAME, k=24)["results"]]
+    hits = [hit["id"] for hit in own.search(collection=NAME, k=48)["results"]]
     assert shown(page) == hits and not {*hits} & {before[0], before[1], before[2]}
     judge(page, 0, "Wrong")
     page.keyboard.press("s")
     until(page, "document.getElementById('status').textContent.includes('3 right, 1 wrong')")
     assert Collections(folder).get(NAME).wrong == (hits[0],) and hits[0] not in shown(page)
-    assert shown(page) == [hit["id"] for hit in own.search(collection=NAME, k=24)["results"]]
+    assert shown(page) == [hit["id"] for hit in own.search(collection=NAME, k=48)["results"]]
     moved(page, page.get_by_role("button", name=f"Close {NAME}").click)
     assert page.evaluate("location.hash") in ("", "#")
 
@@ -107,7 +117,7 @@ def test_rounds_lead_from_one_tile_to_the_others_by_keys(open_page, api, served)
     page = open_page(FIRST)
     judge(page, 0, "Wrong")
     first = shown(page)[0]
-    page.click("#teach")
+    page.click("#begin")
     page.fill("#collection-name", NAME)
     moved(page, lambda: (press(page, "Save"), give_token(page)))
     kept, state = Collections(served), Index.open(served / "index").snapshot
@@ -136,7 +146,7 @@ def test_rounds_lead_from_one_tile_to_the_others_by_keys(open_page, api, served)
     moved(page, lambda: page.click("#marked"))
     assert page.locator(".tile[data-mark=skipped]").count() == 1
     moved(page, lambda: page.click("#round"))
-    moved(page, lambda: page.select_option("#random", "50"))
+    pick(page, "#random", "50")
     page.reload()
     assert settled(page).locator("#random").input_value() == "50"
     kept.delete(NAME)
@@ -198,7 +208,9 @@ def test_a_collection_is_downloaded_made_a_label_and_deleted(open_page, own, fol
     Collections(folder).mark(NAME, right=[name_of(1), name_of(2)], wrong=[name_of(5)], by="Ada")
     page = open_page("", own)
     page.evaluate("sessionStorage.setItem('macl-token', '" + TOKEN + "')")
+    unfold(page, "collections")
     moved(page, page.get_by_role("link", name=NAME).click)
+    unfold(page, "collections")
     for kind, suffix in (("CSV", "csv"), ("GeoJSON", "geojson"), ("GeoParquet", "parquet")):
         with page.expect_download() as download:
             page.locator("#collections").get_by_role("button", name=kind).click()
@@ -217,10 +229,12 @@ def test_a_collection_is_downloaded_made_a_label_and_deleted(open_page, own, fol
     until(page, "document.getElementById('status').textContent.includes('got the label docks')")
     assert Index.open(folder / "index").describe(name_of(1))["labels"][-1] == "docks"
     moved(page, lambda: page.click("#like-these"))
-    assert page.locator('[data-label="docks"] .count').inner_text() == "2"
+    assert page.locator('[data-label="docks"] .count').text_content() == "2"
+    unfold(page, "collections")
     page.get_by_role("button", name="Delete…").click()
     press(page, "Cancel")
     assert Collections(folder).get(NAME).right
+    unfold(page, "collections")
     page.get_by_role("button", name="Delete…").click()
     moved(page, lambda: press(page, "Delete"))
     assert Collections(folder).all() == [] and page.locator("#collections").is_hidden()
@@ -230,10 +244,11 @@ def test_without_a_token_collections_are_looked_at_only(open_page, folder):
     Collections(folder).mark(HOSTILE, right=[name_of(1), "gone/away.png"], wrong=[name_of(4)])
     with running(folder, access=Access()) as url, Client(url, folder, trust_env=False) as client:
         page = open_page("", client)
+        unfold(page, "collections")
         moved(page, page.get_by_role("link", name=HOSTILE).click)
         assert {*shown(page)} == {name_of(1), "gone/away.png", name_of(4)}
         gone = page.locator(".tile[data-id='gone/away.png']")
-        assert "not in the index now" in gone.inner_text() and gone.get_attribute("data-mark") == "right"
+        assert "not in the index now" in gone.text_content() and gone.get_attribute("data-mark") == "right"
         judge(page, 0, "Wrong")
         assert page.locator("#save").count() == 0 and page.get_by_text("Make it a label").count() == 0
         moved(page, lambda: page.click("#map-toggle"))
@@ -262,11 +277,75 @@ def test_nothing_sticks_out(open_page, folder, width):
             page = open_page(
                 f"#collection={name}&marks".replace(" ", "%20"), client, viewport={"width": width, "height": 800}
             )
-            page.evaluate("document.getElementById('collections').open = true")
             judge(page, 0, "Right")
+            unfold(page, "collections")
             out = page.evaluate(
                 f"""[...document.querySelectorAll('main *, aside *, #marks, #marks *')]
                 .filter((node) => node.checkVisibility() && !node.closest('.unseen'))
                 .filter((node) => node.getBoundingClientRect().right > {width}).map((node) => node.outerHTML)"""
             )
             assert out == [] and page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_suggested_labels_are_accepted_and_rejected_by_keys(open_page, own, folder):
+    """Two clouds of tiles: one of the first lost its label, one of the second has it."""
+    made_with = own.get("/api/v1/info").json()["model"]["version"]
+    rng, held = np.random.default_rng(0), np.array([[1]] * 20 + [[0]] * 20, np.uint8)
+    held[[3, 30]] = [[0], [1]]
+    vectors = np.eye(DIM)[[0] * 20 + [1] * 20] + 0.05 * rng.normal(size=(40, DIM))
+    items = Items.of(("sea",), [f"t{number:02d}" for number in range(40)], held)
+    build_index(folder / "index", items, vectors, info={"encoder": {"version": 1, "uuid": uuid_of(folder, made_with)}},
+                progress=False)  # fmt: skip
+    while own.get("/api/v1/info").json()["index"]["version"] == 1:
+        continue
+    page = open_page("", own)
+    unfold(page)
+    moved(page, lambda: page.click("#suggestions"))
+    assert page.inner_text("#found-title") == "Suggestions for sea" and shown(page) == ["t03"]
+    page.keyboard.press("g")
+    for key in "yn":  # it holds the label; the next one does not
+        page.keyboard.press(key)
+    assert "1 right, 1 wrong" in page.inner_text("#marks") and page.inner_text("#save") == "Save labels"
+    page.keyboard.press("s")
+    give_token(page)
+    page.get_by_text("all labels fit").wait_for()
+    labels = {name: Index.open(folder / "index").describe(name)["labels"] for name in ("t03", "t30")}
+    assert labels == {"t03": ["sea"], "t30": []}
+    assert Collections(folder).get("sea").wrong == ("t30",) and Collections(folder).get("sea").right == ("t03",)
+
+
+LESSON = """
+import json, sys
+print(json.dumps({"stage": "training", "share": 0.4}), flush=True)
+open(sys.argv[1]).read()
+figures = [{"name": "NDCG@100", "before": 0.5, "after": 0.75}]
+labels = [{"name": "sea", "before": 0.4, "after": 0.3, "tiles": 5, "collection": False}]
+done = {"published": 2, "better": True, "tiles": 30, "seconds": 61.2, "figures": figures, "labels": labels}
+print(json.dumps({"done": done}))
+"""
+
+
+def test_the_archive_is_taught_and_compared_with_before(open_page, api, tmp_path, monkeypatch):
+    """The teaching alone is played: it waits until its progress was seen."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    monkeypatch.setattr("macl_tf.server.teaching.COMMAND", (sys.executable, "-c", LESSON, str(gate)))
+    page = open_page(f"{FIRST}&k=12")
+    unfold(page)
+    page.click("#teach")
+    dialog = page.locator("#teach-dialog")
+    dialog.get_by_role("button", name="Teach").click()
+    give_token(page)
+    until(page, "document.querySelector('#teach-dialog progress')?.value === 0.4")
+    assert "training, 40 %" in dialog.inner_text()
+    gate.write_text("go on")
+    dialog.get_by_text("Version 2 of the index is published.").wait_for()
+    rows = dialog.locator("tbody tr").all_inner_texts()
+    assert [row.split() for row in rows] == [
+        ["NDCG@100", "0.500", "0.750"],
+        ["sea", "label,", "5", "tiles", "0.400", "0.300"],
+    ]
+    assert dialog.locator(".gain").inner_text() == "0.750" and dialog.locator(".less").inner_text() == "0.300"
+    assert page.evaluate(UNNAMED) == [] and page.evaluate(CONTRAST) == [] and page.evaluate(STICKING_OUT) == []
+    moved(page, dialog.get_by_role("button", name="Compare with before").click)
+    assert "versus=1" in page.url and page.locator(".tiles").count() == 2

@@ -1,12 +1,12 @@
 // Answers of the server on the page: one list of tiles or two, the map, and the line that sums them up.
 
-import { count, element, find, shortName } from "./element.js";
+import { count, element, find, shortName, written } from "./element.js";
 import { asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
 import { highlight, showMap } from "./map.js";
 import { addKept, howOf, mark, setKept } from "./marks.js";
 import { notice, say } from "./notices.js";
-import { compareLists, resultList } from "./results.js";
-import { roundPart } from "./rounds.js";
+import { compareLists, compareScores, resultList } from "./results.js";
+import { groupsPart } from "./rounds.js";
 import { openTile } from "./tile.js";
 import { versionName } from "./views.js";
 
@@ -18,7 +18,7 @@ import { versionName } from "./views.js";
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
-  const scored = asks(search) || search.round;
+  const scored = asks(search) || search.round || Boolean(search.suggest);
   setKept(answers.flatMap(keptIn));
   const asked = search.like
     .map(keyOf)
@@ -26,12 +26,15 @@ export function showAnswers(answers, page) {
     .filter(Boolean);
   const context = {
     scored,
+    meaning: search.suggest
+      ? "1 as tiles with the label score on the average, 0 as those without"
+      : "Cosine similarity with the query",
     howOf,
     mark,
     rare: archive.rare,
     looked: highlight,
     archive: archive.info.index.archive?.name,
-    skips: isOpen(search) && archive.info.writable,
+    skips: search.collection && isOpen(search) && archive.info.writable,
     queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
     open: (id) => openTile(id, { ...context, archive, tileOf: (some) => tiles.get(some), changed: page.changed }),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
@@ -39,8 +42,6 @@ export function showAnswers(answers, page) {
   const columns = answers.map((found, side) => column(found, side ? search.versus : search.index, context, page));
   find("lists").replaceChildren(...columns.map(({ node }) => node));
   find("lists").classList.toggle("compared", compared);
-  find("legend").hidden = !archive.labels.some((label) => label.count);
-  find("legend-shared").hidden = !context.queryLabels.size;
   const onMap = search.map && archive.info.has_places;
   find("map").hidden = !onMap;
   if (onMap)
@@ -53,14 +54,16 @@ export function showAnswers(answers, page) {
     ? `Marked in ${search.collection}`
     : search.round
       ? `Round of ${search.collection}`
-    : scored
+      : search.suggest
+        ? `Suggestions for ${search.suggest}`
+        : scored
       ? "Most alike"
       : hasFilter(search)
         ? "Some that fit the filter"
         : "Begin with a tile";
   const lists = columns.map(({ list }) => list);
   say(summary(answers, page, compared && lists.every(Boolean) ? compareLists(...lists) : null));
-  const examples = search.like.map((example) => (example.id ? shortName(example.id) : "a picture"));
+  const examples = search.like.map((example) => shortName(example.id ?? example.name ?? "a picture"));
   document.title = asks(search)
     ? `Like ${[search.collection, ...examples].filter(Boolean).join(", ")}`
     : search.collection || "Tile search";
@@ -78,19 +81,20 @@ function column(found, version, context, page) {
     const told = notice(failure, failure.temporary ? page.again : null);
     return { node: element("section", { "aria-label": name }, element("h3", {}, name), told), list: null };
   }
-  if (search.round) {
+  if (search.round || search.suggest) {
     const listOf = (title, tiles) => {
       const part = resultList(title, context);
       part.add(tiles);
       return part.list;
     };
-    return { node: roundPart(found, { ...context, listOf }), list: null };
+    return { node: groupsPart(found, { ...context, listOf }), list: null };
   }
   const { list, add } = resultList(name, context);
+  const scale = context.scored ? compareScores(found.results) : null;
   add(found.results);
   const node = element("section", { "aria-label": name }, compared ? element("h3", {}, name) : null, list);
   if (!found.results.length) node.append(nothing(page));
-  if (found.more && !compared) node.append(moreButton(version, add, list, page));
+  if (found.more && !compared) node.append(moreButton(version, add, list, scale, page));
   return { node, list };
 }
 
@@ -108,14 +112,19 @@ function nothing({ search, change }) {
   );
 }
 
-function moreButton(version, add, list, page) {
+function moreButton(version, add, list, scale, page) {
   const button = element("button", { type: "button", class: "more", onclick: more }, "Show more");
-  async function more() {
+  // Who scrolls down need not press it.
+  const sight = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && scrollY && !button.disabled && more());
+  sight.observe(button);
+  async function more(event) {
     button.disabled = true;
     try {
       const next = await page.more(version, list.children.length);
       addKept(keptIn(next));
-      add(next.results)?.querySelector("a").focus({ preventScroll: true });
+      if (scale) compareScores(next.results, scale);
+      const first = add(next.results);
+      if (event) first?.querySelector("a").focus({ preventScroll: true });
       say(`${count(list.children.length, "tile")} shown.`);
       if (next.more) button.disabled = false;
       else button.remove();
@@ -132,15 +141,16 @@ function summary(answers, { search, archive, embedded }, inBoth) {
   if (inBoth !== null) return `${inBoth} of ${found.length} tiles are in both lists.`;
   if (search.marks) return `${count(found.length, "tile")}, the last marked first.`;
   if (search.round) return `${count(found.length, "tile")} to mark: y right, n wrong, k skip.`;
-  if (!asks(search))
-    return hasFilter(search)
-      ? `${count(found.length, "tile")}.`
-      : archive.labels.some((label) => label.count)
-        ? "One for each label, the rarest first."
-        : "As unlike each other as they can be.";
+  if (search.suggest) return `${count(found.length, "tile")} to look at: y right, n wrong.`;
+  if (!asks(search) && !hasFilter(search))
+    return archive.labels.some((label) => label.count)
+      ? "One for each label, the rarest first."
+      : "As unlike each other as they can be.";
   const times = [
     embedded && `picture ${embedded.toFixed(0)} ms`,
     ms && `search ${ms.search.toFixed(ms.search < 10 ? 1 : 0)} ms`,
   ];
-  return `${[count(found.length, "tile"), ...times.filter(Boolean)].join(" · ")}`;
+  find("status").title = times.filter(Boolean).join(", ");
+  const left = archive.left ? `, ${written(archive.left.count)} meet the filter` : "";
+  return `${count(found.length, "tile")}${left}`;
 }

@@ -26,6 +26,11 @@ export const setToken = (value) => sessionStorage.setItem(TOKEN, value);
 export const info = () => ask("info");
 export const labels = () => ask("labels");
 export const item = async (id, signal) => (await ask(`items?id=${encodeURIComponent(id)}`, { signal })).item;
+/** Tiles whose ids hold a text: first the one that is it, then those that end so after a slash. */
+export const named = async (text, signal) => (await ask(`ids?${parameters({ like: text, limit: 8 })}`, { signal })).items;
+/** How many tiles a filter leaves, and how many of them hold each label. */
+export const countTiles = (filter, index, signal) =>
+  ask("count", { method: "POST", body: JSON.stringify({ filter, index }), headers: JSON_BODY, signal });
 export const diverse = async (seed, signal) => (await ask(`diverse?${parameters({ seed })}`, { signal })).items;
 export const search = (query, signal) =>
   ask("search", {
@@ -49,6 +54,10 @@ export const deleteTile = (id) => ask(`items?${parameters({ id })}`, { method: "
 export const toLabel = (body) => send("collections/label", body);
 export const deleteCollection = (name) => ask(`collections?${parameters({ name })}`, { method: "DELETE" });
 
+export const suggestions = (label, signal) => ask(`suggestions?${parameters({ label })}`, { signal });
+export const teach = (body) => send("teach", body);
+export const teaching = () => ask("teach");
+
 /** Saves a collection as a file, as the browser saves what it downloads. */
 export const download = (name, format) =>
   saved(`collections/file?${parameters({ name, format })}`, {}, `${name}.${format}`);
@@ -56,6 +65,9 @@ export const download = (name, format) =>
 /** Saves the results of a query as a file. */
 export const downloadResults = (query, name) =>
   saved("search", { method: "POST", body: JSON.stringify(query), headers: JSON_BODY }, `${name}.${query.format}`);
+
+/** Saves the file of a tile. */
+export const downloadTile = (id, name) => saved(`file?${parameters({ id })}`, {}, name);
 
 async function saved(path, options, name) {
   const response = await reach(path, options);

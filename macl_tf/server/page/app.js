@@ -4,19 +4,29 @@ import { showAnswers } from "./answers.js";
 import * as api from "./api.js";
 import { askToSave, countsOf, roundOf, save, showCollections, tilesOf, withToken } from "./collections.js";
 import { askForToken, openHelp } from "./dialogs.js";
-import { count, find, shortName } from "./element.js";
-import { showFilters } from "./filters.js";
+import { complete } from "./complete.js";
+import { count, element, find, shortName } from "./element.js";
+import { drawFilters, showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
 import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, refined, toFragment } from "./link.js";
 import { clearMarks, listenForMarks, said } from "./marks.js";
 import { clearFailure, say, showFailure } from "./notices.js";
 import { goOn } from "./rounds.js";
-import { checkFile, checkSeen, receivePictures, tinyPicture } from "./pictures.js";
+import { checkSeen, fitting, pixelsOf, receivePictures, tinyPicture } from "./pictures.js";
 import { showQuery } from "./query.js";
-import { embed, keepFile, searchFor, tilesToBegin } from "./searching.js";
-import { showViews } from "./views.js";
+import { embed, keepFile, leftBy, searchFor, tilesToBegin } from "./searching.js";
+import { openTeaching } from "./teach.js";
+import { showControls, showViews } from "./views.js";
 
-const archive = { info: null, labels: [], rare: new Set(), dated: false, collections: [], collectionTotal: 0 };
+const archive = {
+  info: null,
+  labels: [],
+  rare: new Set(),
+  dated: false,
+  left: null, // what the filter leaves
+  collections: [],
+  collectionTotal: 0,
+};
 const tiles = new Map(); // what is known of each id that was seen
 let search = EMPTY;
 let running = new AbortController();
@@ -42,17 +52,20 @@ async function show() {
     if (!archive.info) await learn();
     const compared = search.versus !== null && asks(search);
     const { dated } = archive;
+    archive.left = null;
+    const counting = leftBy(search, signal);
     const asking = Promise.all([
       compared ? both([search.index, search.versus], signal) : Promise.all([answer(search.index, signal)]),
       ...[...search.like, ...search.unlike].map((example) => learnTile(example, signal)),
     ]);
     frame(); // while the server works
     const [answers, ...learnt] = await asking;
+    archive.left = await counting;
     if (signal.aborted) return;
     const outdated = search.index === null && answers[0].index_version > archive.info.index.version;
     if (outdated) await learn();
     answers.forEach((found) => found.results?.forEach(remember));
-    if (outdated || archive.dated !== dated || learnt.some(Boolean)) frame();
+    if (outdated || archive.left || archive.dated !== dated || learnt.some(Boolean)) frame();
     const more = async (version, offset) => {
       const next = await searchFor(search, version, archive, offset, signal);
       next.results.forEach(remember);
@@ -81,13 +94,25 @@ function frame() {
   showCollections({ search, archive, change, changed, toFragment });
   const known = search.like.some(({ id }) => id !== undefined);
   showViews(search, archive, change, writable && known ? () => keep(said(), roundOf) : null);
+  showControls(search, archive, change, learning());
   const { info } = archive;
   const name = info.index.archive?.name;
   find("drop").hidden = !info.model.image_size;
-  find("id").placeholder = info.model.image_size ? "or the id of a tile" : "The id of a tile";
-  find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""} · encoder ${
-    info.model.version
-  } · index ${info.index.version}`;
+  find("id").placeholder = search.like.length || search.collection ? "" : "Search by label or id, or drop a picture";
+  find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""}`;
+  find("archive").title = `encoder ${info.model.version}, index ${info.index.version}`;
+}
+
+/** Buttons of the menu that teach the archive and suggest labels, as far as there is something to learn from. */
+function learning() {
+  const [first] = [...archive.labels.filter((label) => label.count > 3).sort((a, b) => a.count - b.count), ...archive.collections];
+  const button = (id, text, onclick) => element("button", { type: "button", id, onclick }, text);
+  const suggest = () => change({ ...EMPTY, k: search.k, suggest: first.name });
+  const teach = () => openTeaching({ search, archive, change, renewed });
+  return [
+    ...(first ? [button("suggestions", "Suggested labels", suggest)] : []),
+    ...(first && archive.info.writable ? [button("teach", "Teach the archive…", teach)] : []),
+  ];
 }
 
 async function answer(version, signal) {
@@ -131,6 +156,7 @@ async function renewed() {
 
 /** Keeps marks in the collection that is open, or in one that is asked for, which is open then: its tiles or a round. */
 async function keep(marked, open = tilesOf) {
+  if (search.suggest) return settle(marked);
   const idsOf = (examples) => examples.map(({ id }) => id).filter((id) => id !== undefined);
   const [right, wrong] = [search.like, search.unlike].map(idsOf);
   let name = search.collection;
@@ -148,6 +174,21 @@ async function keep(marked, open = tilesOf) {
   if (!direct) return change(open({ ...EMPTY, map: search.map, k: search.k }, name));
   await show();
   say(`Saved: ${name} has ${countsOf(saved)}.`);
+}
+
+/** Gives tiles the label that is suggested, or takes it from them; a collection of its name keeps who said so. */
+async function settle(marked) {
+  const { right, wrong } = marked;
+  const label = search.suggest;
+  try {
+    await withToken(() => save({ name: label, right, wrong }));
+    if (archive.labels.some(({ name }) => name === label))
+      await withToken(() => api.relabel({ label, holds: right, lacks: wrong }));
+  } catch (error) {
+    return failed(error, () => settle(marked));
+  }
+  await renewed();
+  say(`Saved: ${label} is right for ${count(right.length, "tile")}, wrong for ${wrong.length}.`);
 }
 
 /** Whether something new is known of an example. */
@@ -171,23 +212,46 @@ async function failed(error, again = show) {
   if (error.status === 401 && (await askForToken(Boolean(api.token())))) return again();
   if (again === show) {
     find("lists").replaceChildren();
-    find("map").hidden = find("legend").hidden = true;
+    find("map").hidden = true;
     find("found-title").textContent = "No results";
     say("");
   }
   showFailure(error, error.temporary ? again : null);
 }
 
-/** The ids that somebody may mean who types one, or only the end of one that was shown: those of seen tiles count. */
+/** The ids that somebody may mean who types one, or only the end of one, as cards show it. */
 async function tilesCalled(typed) {
-  const ends = [...tiles.keys()].filter((id) => id !== typed && shortName(id) === typed);
-  if (!ends.length || tiles.has(typed)) return [typed];
-  try {
-    await api.item(typed);
-  } catch (error) {
-    if (error.status === 404) return ends;
-  }
-  return [typed];
+  const found = (await api.named(typed)).map((tile) => (remember(tile), tile.id));
+  return found.includes(typed) ? [typed] : found.filter((id) => shortName(id) === typed);
+}
+
+/** What may be meant by what is typed: labels, collections and tiles. */
+async function offers(text, signal) {
+  const within = (name) => name.toLowerCase().includes(text.toLowerCase());
+  const labels = archive.labels.filter((label) => label.count && within(label.name)).slice(0, 4);
+  const collections = archive.collections.filter(({ name }) => within(name)).slice(0, 4);
+  const found = await api.named(text, signal);
+  found.forEach(remember);
+  return [
+    ...labels.map(({ name, count: held }) => ({
+      text: name,
+      note: `label, ${count(held, "tile")}`,
+      icon: "filter",
+      act: () => change({ ...search, ...CLOSED, any_of: [name], all_of: [] }),
+    })),
+    ...collections.map(({ name }) => ({
+      text: name,
+      note: "collection",
+      icon: "collection",
+      act: () => change(tilesOf(search, name)),
+    })),
+    ...found.map(({ id, thumbnail }) => ({
+      text: id,
+      picture: thumbnail,
+      icon: "picture",
+      act: () => change(only(search, { id })),
+    })),
+  ];
 }
 
 /** Pictures that came in: embedded one after the other, then searched for together. */
@@ -199,9 +263,10 @@ async function take(files, more) {
     if (!archive.info) await learn();
     checkSeen(archive.info.model);
     const examples = [];
-    for (const file of files) {
-      checkFile(file, archive.info.limits);
-      const drawing = await tinyPicture(file);
+    for (const given of files) {
+      const pixels = await pixelsOf(given);
+      const file = await fitting(given, pixels, archive.info.limits);
+      const drawing = await tinyPicture(pixels);
       const { example, ms } = await embed(file, search.index, archive, drawing).catch((error) => {
         throw Object.assign(error, { value: [file.name, error.value].filter(Boolean).join(", ") });
       });
@@ -232,7 +297,7 @@ async function copyLink() {
 function judge(tile, button) {
   const pressed = tile?.querySelector(button);
   pressed?.click();
-  if (pressed && search.round && tile.dataset.mark) goOn(tile);
+  if (pressed && (search.round || search.suggest) && tile.dataset.mark) goOn(tile);
 }
 
 function goTo(id) {
@@ -245,18 +310,28 @@ listenForMarks({
   again: (right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)),
   save: (marked) => keep(marked),
   canSave: () => Boolean(archive.info?.writable),
-  into: () => search.collection,
-  round: () => search.round,
+  into: () => search.collection || search.suggest,
+  saying: () => (search.round ? "Next round" : search.suggest ? "Save labels" : ""),
 });
+complete(offers);
 find("by-id").addEventListener("submit", async (event) => {
   event.preventDefault();
   const id = find("id").value.trim();
   if (!id) return;
-  const [named, ...others] = await tilesCalled(id);
-  if (!others.length) return change(only(search, { id: named ?? id }));
-  const remedy = `Type the whole id: ${[named, ...others].slice(0, 5).join(" or ")}.`;
-  showFailure(new api.Failure({ rule: "Several tiles here have this name.", value: id, remedy }), null);
+  try {
+    const [named, ...others] = await tilesCalled(id);
+    if (others.length) {
+      const remedy = `Type the whole id: ${[named, ...others].slice(0, 5).join(" or ")}.`;
+      throw new api.Failure({ rule: "Several tiles here have this name.", value: id, remedy });
+    }
+    find("id").value = "";
+    const label = named ? null : archive.labels.find(({ name }) => name.toLowerCase() === id.toLowerCase());
+    change(label ? { ...search, ...CLOSED, any_of: [label.name], all_of: [] } : only(search, { id: named ?? id }));
+  } catch (error) {
+    await failed(error, () => find("by-id").requestSubmit());
+  }
 });
+for (const id of ["filter-toggle", "filter-close"]) find(id).addEventListener("click", () => drawFilters());
 find("copy").addEventListener("click", copyLink);
 find("help-open").addEventListener("click", () => openHelp(archive.info && archive));
 find("skip").addEventListener("click", (event) => {
@@ -265,7 +340,8 @@ find("skip").addEventListener("click", (event) => {
 });
 listenForKeys({
   "?": () => openHelp(archive.info && archive),
-  "/": () => ((find("filters").open = true), (find("label-search") ?? find("id")).focus()),
+  "/": () => find("id").focus(),
+  f: () => find("filter-toggle").hidden || drawFilters(),
   u: () => find("drop").hidden || find("choose").click(),
   g: () => (find("lists").querySelector('.tile a[tabindex="0"]') ?? find("found")).focus(),
   y: (tile) => judge(tile, ".right"),
@@ -281,8 +357,7 @@ addEventListener("hashchange", () => {
   const next = fromFragment(location.hash);
   const same = (key) => next[key].map(keyOf).join() === search[key].map(keyOf).join();
   if (!same("like") || !same("unlike"))
-    for (const part of [document.documentElement, document.querySelector("aside")]) part.scrollTop = 0;
+    document.documentElement.scrollTop = 0;
   show();
 });
-if (matchMedia("(width < 56rem)").matches) find("filters").open = find("collections").open = false;
 show();

@@ -13,6 +13,17 @@ export function element(name, attributes = {}, ...children) {
   return node;
 }
 
+const SVG = "http://www.w3.org/2000/svg";
+
+/** One of the pictures of icons.svg. */
+export function icon(name) {
+  const [svg, use] = ["svg", "use"].map((kind) => document.createElementNS(SVG, kind));
+  svg.setAttribute("aria-hidden", "true");
+  use.setAttribute("href", `icons.svg#${name}`);
+  svg.append(use);
+  return svg;
+}
+
 export const find = (id) => document.getElementById(id);
 
 /** An id as it has to be typed, which breaks into lines behind its folders first. */

@@ -1,11 +1,33 @@
 // Which tiles may be found: by labels with their counts, dates and place.
 
-import { element, find } from "./element.js";
+import { count, element, find, written } from "./element.js";
 import { hasFilter, isOpen, withoutFilter } from "./link.js";
+import { star } from "./results.js";
 
+const QUICK = 40; // labels in the line
 const MANY = 12; // labels from which a field to find one is worth its place
 
-/** Shows the filter of a search. `change` takes the next search, `archive` holds the labels. */
+/** A search in which a label is wanted as well, or no longer: one of several, or all of them. */
+function toggled(search, name, key = search.all_of.length ? "all_of" : "any_of") {
+  const list = search[key];
+  const next = list.includes(name) ? list.filter((other) => other !== name) : [...list, name];
+  return key === "none_of"
+    ? { ...without(search, name, ["any_of", "all_of"]), none_of: next }
+    : { ...without(search, name, ["none_of"]), [key]: next };
+}
+
+const without = (search, name, keys) =>
+  Object.fromEntries(
+    Object.entries(search).map(([key, value]) => [
+      key,
+      keys.includes(key) ? value.filter((other) => other !== name) : value,
+    ]),
+  );
+
+/**
+ * Shows the filter of a search: labels in a line, and all conditions in a drawer. `change` takes the next search, `archive`
+ * holds the labels and `left`, what the filter leaves: {count, labels}, or null.
+ */
 export function showFilters(search, archive, change) {
   const focused = document.activeElement?.dataset?.key;
   const sought = find("label-search")?.value ?? "";
@@ -16,8 +38,11 @@ export function showFilters(search, archive, change) {
 
   const parts = [];
   if (hasFilter(search)) {
+    const { left } = archive;
+    const told = left && `${written(left.count)} of ${count(archive.info.index.count, "tile")}`;
+    const clear = { type: "button", "data-key": "clear", onclick: () => change(withoutFilter(search)) };
     parts.push(
-      element("button", { type: "button", onclick: () => change(withoutFilter(search)) }, "Clear the filter"),
+      element("div", { class: "row" }, element("button", clear, "Clear the filter"), element("span", { id: "left", class: "quiet" }, told)),
     );
   }
   if (search.bbox) parts.push(placePart(search, change));
@@ -25,29 +50,63 @@ export function showFilters(search, archive, change) {
   const named = new Set([...search.any_of, ...search.all_of, ...search.none_of]);
   // A label that no tile holds narrows nothing; one that a link names must be there to be taken back.
   const labels = archive.labels.filter((label) => label.count || named.has(label.name));
-  if (labels.length) parts.push(...labelPart(search, labels, change, sought));
-  find("filters").hidden = !parts.length || isOpen(search); // tiles of a collection are shown all
+  if (labels.length) parts.push(...labelPart(search, labels, archive.left, change, sought));
+  const usable = parts.length > 0 && !isOpen(search); // tiles of a collection are shown all
+  find("filter-toggle").hidden = !usable;
+  find("filters").hidden = !usable || !isDrawn();
+  find("filter-toggle").setAttribute("aria-expanded", String(isDrawn()));
   find("filter-body").replaceChildren(...parts);
+  find("quick").hidden = !usable || !labels.length;
+  find("quick").replaceChildren(...(usable ? quick(search, labels, change) : []));
   narrow(sought);
   // What was pressed was made anew: the keyboard stays where it was.
-  if (focused)
-    find("filter-body")
-      .querySelector(`[data-key="${CSS.escape(focused)}"]`)
-      ?.focus();
+  if (focused) document.querySelector(`:is(#filter-body, #quick) [data-key="${CSS.escape(focused)}"]`)?.focus();
 }
 
-function labelPart(search, labels, change, sought) {
+const DRAWN = "macl-filter";
+const isDrawn = () => localStorage.getItem(DRAWN) === "open";
+
+/** Opens the drawer of the filter, or closes it; it is so again next time. */
+export function drawFilters(open = !isDrawn()) {
+  localStorage.setItem(DRAWN, open ? "open" : "");
+  find("filters").hidden = !open || find("filter-toggle").hidden;
+  find("filter-toggle").setAttribute("aria-expanded", String(open));
+}
+
+/** Labels to filter by at once: those that are on, then the rarest. */
+function quick(search, labels, change) {
+  const on = ({ name }) => search.any_of.includes(name) || search.all_of.includes(name);
+  return [...labels]
+    .sort((a, b) => on(b) - on(a) || a.count - b.count)
+    .slice(0, QUICK)
+    .map((label) =>
+      element(
+        "li",
+        {},
+        element(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": on(label),
+            "data-key": `quick ${label.name}`,
+            onclick: () => change(toggled(search, label.name)),
+          },
+          label.rare ? star() : null,
+          element("bdi", {}, label.name),
+          element("span", { class: "count" }, written(label.count)),
+        ),
+      ),
+    );
+}
+
+function labelPart(search, labels, left, change, sought) {
   const every = search.all_of.length > 0;
   const key = every ? "all_of" : "any_of";
   const wanted = search[key];
-  const most = labels.reduce((largest, label) => Math.max(largest, label.count), 1);
-  const toggled = (list, name) => (list.includes(name) ? list.filter((other) => other !== name) : [...list, name]);
-
+  const among = new Map(left?.labels.map((label) => [label.name, label.count]));
   const rows = [...labels]
     .sort((a, b) => b.count - a.count)
-    .map(({ name, count, rare }) => {
-      const bar = element("span", { class: "bar-of-count", "aria-hidden": "true" });
-      bar.style.width = `${(count / most) * 100}%`;
+    .map(({ name, count: all, rare }) => {
       const excluded = search.none_of.includes(name);
       return element(
         "li",
@@ -59,21 +118,19 @@ function labelPart(search, labels, change, sought) {
             type: "checkbox",
             checked: wanted.includes(name),
             "data-key": `with ${name}`,
-            onchange: () =>
-              change({
-                ...search,
-                [key]: toggled(wanted, name),
-                none_of: search.none_of.filter((other) => other !== name),
-              }),
+            onchange: () => change(toggled(search, name)),
           }),
           element(
             "span",
             { class: "label" },
-            rare ? element("span", { class: "star", role: "img", "aria-label": "rare" }, "★ ") : null,
+            rare ? star() : null,
             element("bdi", {}, name),
           ),
-          element("span", { class: "count" }, count.toLocaleString("en")),
-          bar,
+          element(
+            "span",
+            { class: "count", title: left ? `${written(all)} in all` : undefined },
+            written(left ? (among.get(name) ?? 0) : all),
+          ),
         ),
         element(
           "button",
@@ -83,13 +140,7 @@ function labelPart(search, labels, change, sought) {
             "aria-pressed": excluded,
             "aria-label": `Without ${name}`,
             "data-key": `without ${name}`,
-            onclick: () =>
-              change({
-                ...search,
-                none_of: toggled(search.none_of, name),
-                any_of: search.any_of.filter((other) => other !== name),
-                all_of: search.all_of.filter((other) => other !== name),
-              }),
+            onclick: () => change(toggled(search, name, "none_of")),
           },
           "not",
         ),

@@ -7,8 +7,10 @@
 //
 // Ids and labels are whole, whatever they hold: each stands in a part of its own.
 //
-// A picture that was dropped stands in it as its embedding and a tiny JPEG: picture=<encoder>~<vector>~<JPEG>, both of
-// them base64url.
+// suggest=<label> shows tiles that probably hold it, or do not.
+//
+// A picture that was dropped stands in it as its embedding, a tiny JPEG and its name:
+// picture=<encoder>~<vector>~<JPEG>~<name>, the first two base64url.
 
 export const EMPTY = Object.freeze({
   like: [],
@@ -19,11 +21,12 @@ export const EMPTY = Object.freeze({
   bbox: null,
   since: "",
   until: "",
-  k: 24,
+  k: 48,
   collection: "",
   marks: false,
   round: false,
   random: 5,
+  suggest: "",
   index: null,
   versus: null,
   map: false,
@@ -34,16 +37,19 @@ const LISTS = ["any_of", "all_of", "none_of"];
 export const FILTER = [...LISTS, "bbox", "since", "until"];
 const DAY = /^\d{4}-\d{2}-\d{2}$/;
 
-/** An example is {id} or {encoder, vector, picture}: the latter two base64url, picture "" where it cannot be drawn. */
+/**
+ * An example is {id} or {encoder, vector, picture, name}: vector and picture base64url, picture "" where it cannot be drawn,
+ * name that of the file, where it is known.
+ */
 export const keyOf = (example) => example.id ?? `~${example.vector}`;
 
 export function toFragment(search) {
   const parts = [];
   const add = (key, text) => parts.push(`${key}=${readable(text)}`);
   for (const key of ["like", "unlike"]) {
-    for (const { id, encoder, vector, picture } of search[key]) {
+    for (const { id, encoder, vector, picture, name } of search[key]) {
       if (id !== undefined) add(key, id);
-      else add("picture", [encoder, vector, picture].join("~"));
+      else add("picture", [encoder, vector, picture, ...(name ? [name] : [])].join("~"));
     }
   }
   for (const key of LISTS) for (const label of search[key]) add(key, label);
@@ -54,6 +60,7 @@ export function toFragment(search) {
   if (search.collection) add("collection", search.collection);
   for (const key of ["marks", "round"]) if (search.collection && search[key]) parts.push(key);
   if (search.collection && search.round && search.random !== EMPTY.random) add("random", String(search.random));
+  if (search.suggest) add("suggest", search.suggest);
   if (search.map) parts.push("map");
   return `#${parts.join("&")}`;
 }
@@ -79,15 +86,16 @@ export function fromFragment(fragment) {
   search.round = search.collection !== "" && given.has("round");
   search.marks = search.collection !== "" && given.has("marks") && !search.round;
   search.random = whole(given.get("random"), 0) ?? EMPTY.random;
+  search.suggest = search.collection ? "" : (given.get("suggest") ?? "");
   search.map = given.has("map");
   return search;
 }
 
-/** Whether a collection's own tiles are shown, or those that it asks for. */
-export const isOpen = (search) => search.marks || search.round;
+/** Whether a collection's own tiles are shown, those that it asks for, or those of a label that are suggested. */
+export const isOpen = (search) => search.marks || search.round || search.suggest !== "";
 
-/** No collection. */
-export const CLOSED = Object.freeze({ collection: "", marks: false, round: false });
+/** No collection, and no suggestions. */
+export const CLOSED = Object.freeze({ collection: "", marks: false, round: false, suggest: "" });
 
 /** Whether there is something that results are like: examples, or a collection. */
 export const asks = (search) => !isOpen(search) && (search.like.length > 0 || search.collection !== "");
@@ -114,7 +122,7 @@ export function refined(search, right, wrong) {
   const keys = new Set([...right, ...wrong].map(keyOf));
   const rest = (examples) => examples.filter((example) => !keys.has(keyOf(example)));
   const examples = { like: [...rest(search.like), ...right], unlike: [...rest(search.unlike), ...wrong] };
-  return { ...search, ...examples, marks: false, round: false };
+  return { ...search, ...examples, marks: false, round: false, suggest: "" };
 }
 
 export function encodeVector(values) {
@@ -142,10 +150,11 @@ const readable = (text) =>
   encodeURIComponent(text).replaceAll("%2F", "/").replaceAll("%3A", ":").replaceAll("%2C", ",");
 
 function readPicture(text) {
-  const [encoder, vector, picture] = text.split("~");
+  const [encoder, vector, picture, ...rest] = text.split("~");
+  const name = rest.join("~");
   if (!/^[\w-]+$/.test(vector ?? "") || !/^[\w-]*$/.test(picture ?? "#")) return null;
   try {
-    return decodeVector(vector).every(Number.isFinite) ? { encoder, vector, picture } : null;
+    return decodeVector(vector).every(Number.isFinite) ? { encoder, vector, picture, ...(name && { name }) } : null;
   } catch {
     return null; // the link was cut within it
   }

@@ -10,7 +10,7 @@ let bar = {};
 /**
  * What the bar below offers. `again(right, wrong)` is called with examples when the marks are to be searched with,
  * `save(said)` with lists of ids, right, wrong, skipped and neither, when they are to be kept. `canSave()` is whether
- * they can be, `into()` the name of the collection that is open, or "", `round()` whether a round is shown.
+ * they can be, `into()` the name of the collection or label that is open, or "", `saying()` what saving is called there, or "".
  */
 export function listenForMarks(offers) {
   bar = offers;
@@ -72,7 +72,7 @@ function show() {
   const save = element(
     "button",
     { type: "button", id: "save", class: into ? "primary" : undefined, onclick: () => bar.save(said()) },
-    bar.round() ? "Next round" : into ? element("span", {}, "Save to ", element("bdi", {}, into)) : "Save…",
+    bar.saying() || (into ? element("span", {}, "Save to ", element("bdi", {}, into)) : "Save…"),
   );
   node.replaceChildren(
     element("p", { role: "status" }, text.join(", ")),

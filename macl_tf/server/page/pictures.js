@@ -5,6 +5,8 @@ import { base64url } from "./link.js";
 import { find } from "./element.js";
 
 const TINY = 40; // pixels; about 1 kB in the link
+const LARGE = 2048; // pixels of the longest side of a picture that was too large: more than encoders look at
+const SMALL = 128; // and less than that nobody wants searched for
 
 /** Calls `take(files, more)`; `more` says whether to add them to the query. A dropped tile of the page is a link. */
 export function receivePictures(take, follow) {
@@ -55,30 +57,45 @@ export function checkSeen(model) {
   }
 }
 
-/** Refuses what the server would refuse, before it is sent. What the file holds, only the server judges. */
-export function checkFile(file, limits) {
-  if (!file.size) {
+/** The pixels of a picture, or null where the browser cannot draw the file, as with TIFF: the server can. */
+export const pixelsOf = (file) => createImageBitmap(file).catch(() => null);
+
+/**
+ * The file as the server takes it: one that is too large is made smaller here, if the browser can draw it. Refuses what
+ * the server would refuse. What the file holds, only the server judges.
+ */
+export async function fitting(file, pixels, limits) {
+  if (!file.size)
     throw new Failure({ rule: "A picture must not be empty.", value: file.name, remedy: "Choose another file." });
+  const many = pixels ? pixels.width * pixels.height : 0;
+  if (file.size <= limits.bytes && many <= limits.pixels) return file;
+  if (pixels) {
+    const { width, height } = pixels;
+    const most = Math.min(1, LARGE / Math.max(width, height), Math.sqrt(limits.pixels / many));
+    for (let scale = most; scale * Math.max(width, height) > SMALL; scale *= 0.7) {
+      const jpeg = await drawn(pixels, Math.floor(width * scale), Math.floor(height * scale), 0.92);
+      if (jpeg.size <= limits.bytes) return new File([jpeg], file.name, { type: jpeg.type });
+    }
   }
-  if (file.size > limits.bytes) {
-    const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
-    throw new Failure({
-      rule: `A picture must have at most ${megabytes(limits.bytes)}.`,
-      value: `${file.name}, ${megabytes(file.size)}`,
-      remedy: "Cut or scale it down: the encoder looks at a small version anyway.",
-    });
-  }
+  const megabytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MB`;
+  throw new Failure({
+    rule: `A picture must have at most ${megabytes(limits.bytes)}.`,
+    value: `${file.name}, ${megabytes(file.size)}`,
+    remedy: "Cut or scale it down: the encoder looks at a small version anyway.",
+  });
 }
 
-/** A JPEG of a few pixels as base64url, "" where the browser cannot draw the file, as with TIFF: the server can. */
-export async function tinyPicture(file) {
-  try {
-    const whole = await createImageBitmap(file, { resizeWidth: TINY, resizeHeight: TINY, resizeQuality: "high" });
-    const canvas = new OffscreenCanvas(TINY, TINY);
-    canvas.getContext("2d").drawImage(whole, 0, 0);
-    const jpeg = await canvas.convertToBlob({ type: "image/jpeg", quality: 0.6 });
-    return base64url(new Uint8Array(await jpeg.arrayBuffer()));
-  } catch {
-    return "";
-  }
+/** A JPEG of a few pixels as base64url, "" without pixels. */
+export async function tinyPicture(pixels) {
+  if (!pixels) return "";
+  const jpeg = await drawn(pixels, TINY, TINY, 0.6);
+  return base64url(new Uint8Array(await jpeg.arrayBuffer()));
+}
+
+async function drawn(pixels, width, height, quality) {
+  const canvas = new OffscreenCanvas(Math.max(1, width), Math.max(1, height));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(pixels, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality });
 }

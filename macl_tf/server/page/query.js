@@ -2,8 +2,8 @@
 
 import { showPicture } from "./api.js";
 import { countsOf, tilesOf } from "./collections.js";
-import { element, find, wholeName } from "./element.js";
-import { CLOSED, isOpen, keyOf, pictureSource, toFragment } from "./link.js";
+import { element, find, icon, shortName } from "./element.js";
+import { CLOSED, keyOf, pictureSource, toFragment } from "./link.js";
 import { previewOf } from "./searching.js";
 
 /**
@@ -16,57 +16,47 @@ export function showQuery(search, tiles, change, archive, save) {
     [key]: search[key].filter((other) => keyOf(other) !== keyOf(example)),
   });
   const none = () => change({ ...search, like: [], unlike: [], ...CLOSED });
-  const anew = element("button", { type: "button", class: "plain", onclick: none }, "Begin anew");
+  const button = (name, onclick, text) =>
+    element("button", { type: "button", title: name, "aria-label": name, onclick }, text);
+  const entry = (key, kind) => (example) => {
+    const name = example.id ?? example.name ?? "your picture";
+    return element(
+      "li",
+      { class: `example ${kind}`, title: name },
+      picture(example, tiles),
+      element("span", { class: "name", title: name }, shortName(name)),
+      button(`Remove ${name} from the query`, () => change(without(key, example)), icon("close")),
+    );
+  };
+  const list = (name, key, kind) =>
+    search[key].length
+      ? [element("ul", { class: "examples", "aria-label": name }, search[key].map(entry(key, kind)))]
+      : [];
+  const several = search.like.length + search.unlike.length;
   const ids = [...search.like, ...search.unlike].filter(({ id }) => id !== undefined);
   const keep = element("button", { type: "button", class: "plain", onclick: save }, "Save…");
-  const buttons = element("div", { class: "row" }, save && ids.length > 1 ? keep : null, anew);
-  const row = (key, title, kind) => {
-    if (!search[key].length) return [];
-    const entries = search[key].map((example) => {
-      const name = example.id ?? "your picture";
-      return element(
-        "li",
-        { class: `example ${kind}` },
-        picture(example, tiles),
-        element("span", { class: "name", title: example.id }, wholeName(name)),
-        element(
-          "button",
-          {
-            type: "button",
-            "aria-label": `Remove ${name} from the query`,
-            onclick: () => change(without(key, example)),
-          },
-          "✕",
-        ),
-      );
-    });
-    const head = element("div", { class: "head" }, element("h3", {}, title), key === "like" ? buttons : null);
-    return [head, element("ul", { class: "examples" }, entries)];
-  };
+  const anew = element("button", { type: "button", class: "plain", onclick: none }, "Begin anew");
+  find("examples").classList.toggle("several", several > 1);
   find("examples").replaceChildren(
-    ...(search.collection ? [collectionRow(search, archive, change, none)] : []),
-    ...row("like", search.unlike.length ? "✓ Like" : "Like", "right"),
-    ...row("unlike", "✕ Not like", "wrong"),
+    ...(search.collection ? [collectionRow(search, archive, none)] : []),
+    ...list("Like", "like", "right"),
+    ...list("Not like", "unlike", "wrong"),
+    ...(save && ids.length > 1 ? [keep] : []),
+    ...(several > 1 ? [anew] : []),
   );
   find("add").hidden = !search.like.length && !search.collection;
-  find("choose").textContent = search.like.length ? "New picture" : "Choose a picture";
 }
 
 /** The collection that is open: its name leads to its tiles. */
-function collectionRow(search, archive, change, close) {
+function collectionRow(search, archive, close) {
   const { collection: name } = search;
   const known = archive.collections.find((one) => one.name === name);
   return element(
     "div",
-    { class: "collection" },
-    element(
-      "div",
-      {},
-      element("h3", {}, isOpen(search) ? "Collection" : "Like the collection"),
-      element("a", { href: toFragment(tilesOf(search, name)) }, element("bdi", {}, name)),
-      known ? element("p", { class: "quiet" }, countsOf(known)) : null,
-    ),
-    element("button", { type: "button", "aria-label": `Close ${name}`, onclick: close }, "✕"),
+    { class: "collection", title: known ? countsOf(known) : name },
+    icon("collection"),
+    element("a", { class: "name", href: toFragment(tilesOf(search, name)) }, element("bdi", {}, name)),
+    element("button", { type: "button", "aria-label": `Close ${name}`, onclick: close }, icon("close")),
   );
 }
 

@@ -1,13 +1,13 @@
 // Results: a grid of tiles, each a link to the search from it, with score, labels and marks.
 
 import { showPicture } from "./api.js";
-import { element, shortName, wholeName } from "./element.js";
+import { element, icon, shortName } from "./element.js";
 
 /**
  * One list of tiles.
  *
  * context: linkTo(id) -> fragment; queryLabels: Set; rare: Set; howOf(id) -> "right", "wrong", "skipped" or undefined; mark(tile,
- * how), how being one of these; scored: whether scores mean something; looked(id or null): a tile is pointed at;
+ * how), how being one of these; scored: whether scores mean something, and meaning: what; looked(id or null): a tile is pointed at;
  * open(id): it is shown in large; archive: its name; skips: whether tiles may be skipped.
  */
 export function resultList(name, context) {
@@ -37,13 +37,14 @@ function card(tile, context) {
     alt: "",
     loading: "lazy",
     decoding: "async",
-    width: 128,
-    height: 128,
+    width: 256,
+    height: 256,
     onerror: () => image.replaceWith(blank),
   });
   if (tile.thumbnail) showPicture(image, tile.thumbnail);
   const said = [
     `Search from ${shortName(tile.id)}`,
+    tile.stands ? `stands for ${tile.stands}` : "",
     context.scored ? `score ${tile.score.toFixed(3)}` : "",
     shared.size ? `shared: ${[...shared].join(", ")}` : "",
     labels.length > shared.size ? `labels: ${labels.filter((label) => !shared.has(label)).join(", ")}` : "",
@@ -52,11 +53,27 @@ function card(tile, context) {
     "a",
     { class: "picture", href: context.linkTo(tile.id), tabindex: -1, "aria-label": said.filter(Boolean).join("; ") },
     tile.thumbnail ? image : blank,
+    context.scored && tile.share !== undefined ? barOf(tile.share) : null,
   );
+  const facts = about(tile, context.archive);
   const node = element(
     "li",
     { class: "tile", "data-id": tile.id },
     link,
+    element(
+      "div",
+      { class: "over" },
+      context.scored ? score(tile, context.meaning) : null,
+      element("p", { class: "name", title: tile.id }, shortName(tile.id)),
+      facts ? element("p", { class: "facts" }, facts) : null,
+      labels.length
+        ? element(
+            "ul",
+            { class: "chips", "aria-label": "Labels" },
+            labels.map((label) => chip(label, shared.has(label), rare.has(label))),
+          )
+        : null,
+    ),
     element(
       "button",
       {
@@ -67,26 +84,19 @@ function card(tile, context) {
         tabindex: -1,
         onclick: () => context.open(tile.id),
       },
-      "⤢",
+      icon("large"),
     ),
-    context.scored ? score(tile) : null,
-    element("p", { class: "name", title: tile.id }, wholeName(tile.id)),
-    about(tile, context.archive),
-    labels.length
-      ? element(
-          "ul",
-          { class: "chips", "aria-label": "Labels" },
-          labels.map((label) => chip(label, shared.has(label), rare.has(label))),
-        )
-      : null,
-    element("p", { class: "elsewhere", hidden: true }),
     element(
       "div",
       { class: "judge", role: "group", "aria-label": `Is ${shortName(tile.id)} what you look for?` },
-      judge("right", "✓ Right"),
-      judge("wrong", "✕ Wrong"),
-      context.skips ? judge("skipped", "Skip") : null,
+      judge("right", "Right (y)", "✓"),
+      judge("wrong", "Wrong (n)", "✕"),
+      context.skips ? judge("skipped", "Skip (k)", "–") : null,
     ),
+    tile.stands
+      ? element("p", { class: "stands" }, rare.has(tile.stands) ? star() : null, element("bdi", {}, tile.stands))
+      : null,
+    element("p", { class: "elsewhere", hidden: true }),
   );
   for (const [event, id] of [
     ["pointerenter", tile.id],
@@ -99,12 +109,10 @@ function card(tile, context) {
   showMark(node, howOf(tile.id));
   return node;
 
-  function judge(how, text) {
-    return element(
-      "button",
-      { type: "button", class: how, "data-how": how, tabindex: -1, onclick: () => context.mark(tile, how) },
-      text,
-    );
+  function judge(how, name, text) {
+    const onclick = () => context.mark(tile, how);
+    const said = { title: name, "aria-label": name.split(" ")[0] };
+    return element("button", { type: "button", class: how, "data-how": how, tabindex: -1, onclick, ...said }, text);
   }
 }
 
@@ -138,20 +146,35 @@ function chip(label, shared, rare) {
     "li",
     { class: `chip${shared ? " shared" : ""}${rare ? " rare" : ""}`, title: said || undefined },
     shared ? element("span", { role: "img", "aria-label": "shared" }, "✓ ") : null,
-    rare ? element("span", { class: "star", role: "img", "aria-label": "rare" }, "★ ") : null,
+    rare ? star() : null,
     element("bdi", {}, label),
   );
 }
 
-function score(tile) {
+export const star = () => element("span", { class: "star", role: "img", "aria-label": "rare" }, "★ ");
+
+function barOf(share) {
   const bar = element("span", { class: "bar-of-score", "aria-hidden": "true" });
-  bar.style.width = `${Math.max(0, Math.min(1, tile.score)) * 100}%`;
+  bar.style.width = `${100 * share}%`;
+  return bar;
+}
+
+/**
+ * Gives each tile its `share`, 0.04 to 1: how far its score lies above that of the last of the first page, beside the best.
+ * Cosines of one page differ little among themselves; where they fall is what one wants to see.
+ */
+export function compareScores(tiles, [best, last] = [tiles[0]?.score, tiles.at(-1)?.score]) {
+  const share = (score) => (best > last ? Math.max(0, (score - last) / (best - last)) : 1);
+  for (const tile of tiles) tile.share = 0.04 + 0.96 * share(tile.score);
+  return [best, last];
+}
+
+function score(tile, meaning) {
   return element(
     "p",
-    { class: "score", title: "Cosine similarity with the query" },
+    { class: "score", title: meaning },
     element("span", { class: "rank" }, String(tile.rank)),
     element("b", {}, tile.score.toFixed(3)),
-    bar,
   );
 }
 
@@ -161,8 +184,7 @@ function about(tile, archive) {
   const known = marked
     ? [[marked.by ?? "?", marked.at.slice(0, 10)].join(", "), tile.gone && "not in the index now"]
     : [tile.date, tile.source === archive ? "" : tile.source];
-  const facts = known.filter(Boolean).join(" · ");
-  return facts ? element("p", { class: "facts" }, facts) : null;
+  return known.filter(Boolean).join(" · ");
 }
 
 /** Only the current tile is on the way of the Tab key: a hundred tiles are not a hundred stops. */

@@ -1,4 +1,4 @@
-// A round of a collection on the page: tiles to judge in three groups, figures above them, and keys that go on.
+// A round of a collection on the page, or suggestions for a label: tiles to judge in groups, and keys that go on.
 
 import { count, element, find, written } from "./element.js";
 
@@ -11,19 +11,30 @@ const GROUPS = [
 export const RANDOM = [5, 20, 50];
 
 /** The answer of a round as one of a search: all its tiles as results, each with its group. */
-export const asAnswer = (round) => ({
-  ...round,
+export const asAnswer = (round) => asOne(round, GROUPS);
+
+const asOne = (found, groups) => ({
+  ...found,
   more: false,
-  results: GROUPS.flatMap(([group]) => round[group].map((tile, place) => ({ ...tile, group, rank: place + 1 }))),
+  results: groups.flatMap(([group]) => found[group].map((tile, place) => ({ ...tile, group, rank: place + 1 }))),
 });
 
+/** The same of suggestions. */
+const SUGGESTED = [
+  ["missing", "Probably hold it", "They look like tiles with the label and do not have it: y gives it, n keeps it away."],
+  ["doubtful", "Probably do not", "They have the label and look unlike the others: y keeps it, n takes it away."],
+];
+
+/** The answer with suggestions for a label as one of a search. */
+export const asSuggestions = (found) => asOne(found, SUGGESTED);
+
 /**
- * The groups of a round with their tiles, and figures. `listOf(name, tiles)` makes a list of tiles, `mark(tile, how)`
+ * The groups of a round or of suggestions with their tiles. `listOf(name, tiles)` makes a list of tiles, `mark(tile, how)`
  * marks one, `howOf(id)` tells how one is marked.
  */
-export function roundPart(round, { listOf, mark, howOf }) {
-  const tilesOf = (group) => round.results.filter((tile) => tile.group === group);
-  const groups = GROUPS.map(([group, title, why]) => [title, why, tilesOf(group)]);
+export function groupsPart(found, { listOf, mark, howOf }) {
+  const tilesOf = (group) => found.results.filter((tile) => tile.group === group);
+  const groups = (found.best ? GROUPS : SUGGESTED).map(([group, title, why]) => [title, why, tilesOf(group)]);
   const sections = groups
     .filter(([, , tiles]) => tiles.length)
     .map(([title, why, tiles]) => {
@@ -42,8 +53,13 @@ export function roundPart(round, { listOf, mark, howOf }) {
         listOf(title, tiles),
       );
     });
-  const done = element("p", { class: "nothing" }, "Every tile of the archive is marked.");
-  return element("div", { class: "round" }, figures(round), sections.length ? sections : done);
+  const none = found.best ? "Every tile of the archive is marked." : "No tile is worth a look: all labels fit.";
+  return element(
+    "div",
+    { class: "round" },
+    found.best ? figures(found) : null,
+    sections.length ? sections : element("p", { class: "nothing" }, none),
+  );
 }
 
 function figures({ found, precision, left }) {

@@ -1,8 +1,8 @@
 // From a search, as the link says it, to answers of the server, for any version of the index.
 
 import * as api from "./api.js";
-import { FILTER, asks, base64urlOf, decodeVector, encodeVector, keyOf } from "./link.js";
-import { asAnswer } from "./rounds.js";
+import { FILTER, asks, base64urlOf, decodeVector, encodeVector, hasFilter, isOpen, keyOf } from "./link.js";
+import { asAnswer, asSuggestions } from "./rounds.js";
 
 const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
 
@@ -34,12 +34,14 @@ function encoderOf(archive, version) {
 export async function embed(file, version, archive, drawing) {
   const { query, ms } = await api.searchImage(file, { k: 1, index: version, preview: !drawing });
   const picture = drawing || base64urlOf(query.preview ?? "");
-  return { example: { encoder: encoderOf(archive, version), vector: encodeVector(query.vector), picture }, ms };
+  const vector = encodeVector(query.vector);
+  return { example: { encoder: encoderOf(archive, version), vector, picture, ...(file.name && { name: file.name }) }, ms };
 }
 
 /** One page of results. */
 export async function searchFor(search, version, archive, offset, signal) {
   if (search.marks) return tilesOfCollection(search, offset, signal);
+  if (search.suggest) return asSuggestions(await api.suggestions(search.suggest, signal));
   if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
   return api.search({ ...(await queryOf(search, version, archive)), offset }, signal);
 }
@@ -81,12 +83,19 @@ export async function tilesToBegin(search, archive, signal) {
   if (!held.length) return api.diverse(search.seed, signal);
   const answers = await inTurns(held.slice(0, 24), (label, number) => ask(number, { any_of: [label.name] }, 4));
   const chosen = new Map();
-  for (const { results } of answers) {
+  for (const [place, { results }] of answers.entries()) {
+    const { name } = held[place];
     const fresh = results.find((result) => !chosen.has(result.id));
-    if (fresh) chosen.set(fresh.id, fresh);
+    if (fresh) chosen.set(fresh.id, { ...fresh, stands: name });
   }
   return [...chosen.values()];
 }
+
+/** How many tiles the filter leaves; null where there is none, and of a version that cannot be asked. */
+export const leftBy = (search, signal) =>
+  hasFilter(search) && !isOpen(search)
+    ? api.countTiles(conditions(search), search.index, signal).catch((error) => (error.status ? null : Promise.reject(error)))
+    : null;
 
 function conditions(search) {
   return Object.fromEntries(FILTER.filter((key) => search[key]?.length).map((key) => [key, search[key]]));

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { withToken } from "./collections.js";
-import { element, find, shortName, wholeName } from "./element.js";
+import { element, find, icon, shortName, wholeName } from "./element.js";
 import { notice, say } from "./notices.js";
 
 /**
@@ -45,8 +45,8 @@ export function openTile(id, page) {
     card?.querySelector("a.picture").focus({ preventScroll: true });
     if (written) page.changed();
   };
-  show(id);
   dialog.showModal();
+  show(id);
 
   function show(next) {
     tile = page.tileOf(next);
@@ -61,7 +61,9 @@ export function openTile(id, page) {
 
   function parts() {
     const image = element("img", { alt: "", width: 512, height: 512 });
+    const where = `id=${encodeURIComponent(tile.id)}`;
     if (tile.thumbnail) api.showPicture(image, tile.thumbnail);
+    if (archive.info.has_files) whole(image, where);
     const how = howOf(tile.id);
     const marks = [
       ["right", "✓ Right"],
@@ -71,9 +73,19 @@ export function openTile(id, page) {
       button(text, kind, () => judge(kind), { class: kind, "data-how": kind, "aria-pressed": String(how === kind) }),
     );
     const link = page.linkTo(tile.id);
-    const close = button("✕", "close", () => dialog.close(), { "aria-label": "Close", class: "icon" });
+    const close = button(icon("close"), "close", () => dialog.close(), { "aria-label": "Close", class: "icon" });
+    const picture = tile.thumbnail || archive.info.has_files;
     return [
-      element("div", { class: "large" }, tile.thumbnail ? image : element("span", { class: "blank" }, "no picture")),
+      element(
+        "div",
+        { class: "large" },
+        picture ? image : element("span", { class: "blank" }, "no picture"),
+        button(icon("before"), "before", () => go(-1), {
+          "aria-label": "Tile before",
+          disabled: beside(-1) === undefined,
+        }),
+        button(icon("after"), "after", () => go(1), { "aria-label": "Tile after", disabled: beside(1) === undefined }),
+      ),
       element(
         "div",
         { class: "about" },
@@ -90,13 +102,22 @@ export function openTile(id, page) {
         element(
           "div",
           { class: "row" },
-          button("‹", "before", () => go(-1), { "aria-label": "Tile before", disabled: beside(-1) === undefined }),
-          button("›", "after", () => go(1), { "aria-label": "Tile after", disabled: beside(1) === undefined }),
-          button("Copy id", "copy", copy),
+          button("Copy id", "copy", (event) => copy(event, tile.id)),
+          tile.bbox ? button("Copy place", "copy place", (event) => copy(event, middleOf(tile.bbox).join(", "))) : null,
+          archive.info.has_files
+            ? button("Download", "download", () => told(() => api.downloadTile(tile.id, shortName(tile.id))))
+            : null,
           archive.info.writable ? button("Delete…", "delete", remove) : null,
         ),
       ),
     ];
+  }
+
+  /** The tile itself, once it is there, in place of its small picture. */
+  async function whole(image, where) {
+    const large = element("img", { alt: "", width: 1024, height: 1024 });
+    large.addEventListener("load", () => image.isConnected && image.replaceWith(large), { once: true });
+    await api.showPicture(large, `picture?${where}`);
   }
 
   /** The labels, to be taken away and added where something can be written. */
@@ -109,7 +130,7 @@ export function openTile(id, page) {
         { class: `chip${archive.rare.has(label) ? " rare" : ""}` },
         element("bdi", {}, label),
         writable
-          ? button("✕", `without ${label}`, () => relabel(label, false), { "aria-label": `Take away ${label}` })
+          ? button(icon("close"), `without ${label}`, () => relabel(label, false), { "aria-label": `Take away ${label}` })
           : null,
       ),
     );
@@ -182,8 +203,8 @@ export function openTile(id, page) {
     });
   }
 
-  async function copy(event) {
-    await navigator.clipboard?.writeText(tile.id).catch(() => null);
+  async function copy(event, text) {
+    await navigator.clipboard?.writeText(text).catch(() => null);
     event.target.textContent = navigator.clipboard ? "Copied" : "Not over http";
   }
 
@@ -200,17 +221,21 @@ export function openTile(id, page) {
   }
 }
 
-function facts(tile) {
-  const [west, south, east, north] = tile.bbox ?? [];
+/** Latitude and longitude of the middle of a box, as maps take them. */
+function middleOf([west, south, east, north]) {
   const across = east < west ? 360 : 0; // the antimeridian
   const lon = (((west + east + across) / 2 + 180) % 360) - 180;
-  const degrees = (value, positive, negative) => `${Math.abs(value).toFixed(5)}° ${value < 0 ? negative : positive}`;
+  return [(south + north) / 2, lon].map((degrees) => degrees.toFixed(6));
+}
+
+function facts(tile) {
   const rows = [
-    ["Rank, score", tile.score !== undefined && `${tile.rank}, ${tile.score.toFixed(4)}`],
+    ["Rank, score", tile.score !== undefined && [tile.rank, tile.score.toFixed(4)].filter(Boolean).join(", ")],
     ["Date", tile.date],
     ["Source", tile.source],
     ["Part", tile.split],
-    ["Middle", tile.bbox && `${degrees((south + north) / 2, "N", "S")}, ${degrees(lon, "E", "W")}`],
+    ["Lat, lon", tile.bbox && middleOf(tile.bbox).join(", ")],
+    ["Box", tile.bbox && tile.bbox.map((degrees) => degrees.toFixed(4)).join(", ")],
     ["Marked", tile.marked && [tile.marked.mark, tile.marked.by ?? "?", tile.marked.at.slice(0, 10)].join(", ")],
   ];
   return rows

@@ -1,69 +1,89 @@
-// How results are shown: map, number, versions, and the theme of the page.
+// What can be done with what is shown, the menu of what few ask for, and the theme of the page.
 
 import { FORMATS, attempt, roundOf, tilesOf } from "./collections.js";
-import { element, find } from "./element.js";
+import { element, find, icon } from "./element.js";
 import { asks, hasFilter, isOpen } from "./link.js";
 import { RANDOM } from "./rounds.js";
 import { saveResults } from "./searching.js";
 
-const NUMBERS = [12, 24, 48, 96];
+const NUMBERS = [24, 48, 96, 200];
 
-/** `teach` begins rounds from the query, and is null where nothing can be written. */
-export function showViews(search, archive, change, teach) {
+/** What can be done with what is shown, beside its title. `begin` begins rounds from the query, and is null where it cannot. */
+export function showViews(search, archive, change, begin) {
+  const { info } = archive;
+  const { collection } = search;
+  const searching = asks(search);
+  const focused = document.activeElement?.id;
+  const button = (id, text, onclick, more = {}) => element("button", { type: "button", id, onclick, ...more }, text);
+  const first = { class: "primary" };
+  const parts = [];
+  if (collection && !search.round && info.writable)
+    parts.push(button("round", "Find all, in rounds", () => change(roundOf(search, collection)), first));
+  if (searching && !collection && begin) parts.push(button("begin", "Find all, in rounds…", begin, first));
+  if (search.marks)
+    parts.push(
+      button("like-these", "Find more like these", () => change({ ...search, marks: false }), info.writable ? {} : first),
+    );
+  if (search.round) parts.push(button("marked", "Marked tiles", () => change(tilesOf(search, collection))));
+  else if (!searching && !search.marks && !search.suggest)
+    parts.push(button("others", "Other tiles", () => change({ ...search, seed: search.seed + 1 })));
+  if (!search.round && !search.suggest) parts.push(judging());
+  if (info.has_places)
+    parts.push(
+      button("map-toggle", [icon("map"), word("Map")], () => change({ ...search, map: !search.map }), {
+        "aria-pressed": search.map,
+        "aria-label": "Map",
+      }),
+    );
+  if (search.suggest) {
+    const names = new Set([...archive.labels.filter((label) => label.count), ...archive.collections].map(({ name }) => name));
+    const known = [...names.add(search.suggest)].sort().map((name) => [name, name]);
+    parts.push(choice("suggest", "Label", search.suggest, known, (name) => change({ ...search, suggest: name })));
+  }
+  find("views").replaceChildren(...parts);
+  if (focused)
+    find("views")
+      .querySelector(`#${CSS.escape(focused)}`)
+      ?.focus();
+}
+
+/** What a narrow screen leaves out beside an icon. */
+const word = (text) => element("span", { class: "word" }, text);
+
+/** Shows on every tile, not only on the one that is pointed at, the buttons that mark it. */
+function judging() {
+  const on = () => document.body.classList.contains("judging");
+  const node = element(
+    "button",
+    {
+      type: "button",
+      id: "judging",
+      "aria-pressed": on(),
+      "aria-label": "Mark",
+      onclick: () => node.setAttribute("aria-pressed", String(document.body.classList.toggle("judging"))),
+    },
+    icon("mark"),
+    word("Mark"),
+  );
+  return node;
+}
+
+/** What few ask for, in the menu: how many, which version of the index, files; `learn` are buttons that teach it. */
+export function showControls(search, archive, change, learn) {
   const { info } = archive;
   const searching = asks(search);
   const focused = document.activeElement?.id;
   const parts = [];
-  const { collection } = search;
-  const button = (id, text, onclick, first) =>
-    parts.push(element("button", { type: "button", id, class: first ? "primary" : undefined, onclick }, text));
-  if (collection && !search.round && info.writable)
-    button("round", "Find all, in rounds", () => change(roundOf(search, collection)), true);
-  if (searching && !collection && teach) button("teach", "Find all, in rounds…", teach, true);
-  if (search.marks)
-    button("like-these", "Find more like these", () => change({ ...search, marks: false }), !info.writable);
   if (search.round) {
-    button("marked", "Marked tiles", () => change(tilesOf(search, collection)));
     const numbers = [...new Set([...RANDOM, search.random])].sort((a, b) => a - b).map((some) => [some, String(some)]);
-    const random = (value) => change({ ...search, random: Number(value) });
-    parts.push(choice("random", "At random", search.random, numbers, random));
-  } else if (!searching && !search.marks) {
     parts.push(
-      element(
-        "button",
-        { type: "button", id: "others", onclick: () => change({ ...search, seed: search.seed + 1 }) },
-        "Other tiles",
-      ),
+      choice("random", "At random", search.random, numbers, (value) => change({ ...search, random: Number(value) })),
     );
-  }
-  if (info.has_places) {
-    parts.push(
-      element(
-        "button",
-        {
-          type: "button",
-          id: "map-toggle",
-          "aria-pressed": search.map,
-          onclick: () => change({ ...search, map: !search.map }),
-        },
-        "Map",
-      ),
-    );
-  }
-  if (!search.round && (searching || search.marks || hasFilter(search))) {
+  } else if (!search.suggest && (searching || search.marks || hasFilter(search))) {
     const number = Math.min(search.k, info.limits.k);
-    const numbers = [...new Set([...NUMBERS, number])]
-      .filter((some) => some <= info.limits.k)
-      .sort((a, b) => a - b);
-    parts.push(
-      choice(
-        "number",
-        "Show",
-        number,
-        numbers.map((some) => [some, String(some)]),
-        (value) => change({ ...search, k: Number(value) }),
-      ),
-    );
+    const numbers = [...new Set([...NUMBERS, number])].filter((some) => some <= info.limits.k).sort((a, b) => a - b);
+    const known = numbers.map((some) => [some, String(some)]);
+    parts.push(choice("number", "Show", number, known, (value) => change({ ...search, k: Number(value) })));
   }
   if (searching) {
     const versions = info.versions.map((entry) => [entry.version, versionName(entry, info)]);
@@ -72,49 +92,40 @@ export function showViews(search, archive, change, teach) {
       const gone = chosen !== null && !info.versions.some(({ version }) => version === chosen);
       return gone ? [...versions, [chosen, `${chosen} (not there)`]] : versions;
     };
-    if (versions.length > 1 || search.index !== null) {
+    const versionChoice = (key, text, none) =>
       parts.push(
-        choice("index", "Index", search.index ?? "", [["", "newest"], ...among(search.index)], (value) =>
-          change({ ...search, index: value === "" ? null : Number(value) }),
+        choice(key, text, search[key] ?? "", [["", none], ...among(search[key])], (value) =>
+          change({ ...search, [key]: value === "" ? null : Number(value) }),
         ),
       );
-    }
-    if (versions.length > 1 || search.versus !== null) {
-      parts.push(
-        choice("versus", "Beside", search.versus ?? "", [["", "nothing"], ...among(search.versus)], (value) =>
-          change({ ...search, versus: value === "" ? null : Number(value) }),
-        ),
-      );
-    }
+    if (versions.length > 1 || search.index !== null) versionChoice("index", "Index", "newest");
+    if (versions.length > 1 || search.versus !== null) versionChoice("versus", "Compare with", "nothing");
   }
   if (searching || (hasFilter(search) && !isOpen(search))) parts.push(downloads(search, archive));
-  find("views").replaceChildren(...parts);
+  find("controls").replaceChildren(...parts, ...learn);
   if (focused)
-    find("views")
+    find("controls")
       .querySelector(`#${CSS.escape(focused)}`)
       ?.focus();
 }
 
-/** A menu that saves the results that are shown. */
+/** Buttons that save the results that are shown. */
 function downloads(search, archive) {
   const shown = () => document.querySelector(".tiles")?.children.length || search.k;
   const known = FORMATS.filter(([format]) => format !== "geojson" || archive.info.has_places); // it holds places only
-  const entries = known.map(([format, text]) => {
-    const onclick = () => {
-      menu.open = false;
-      attempt(() => saveResults(search, archive, shown(), format));
-    };
-    return element("button", { type: "button", onclick }, text);
-  });
-  const menu = element(
-    "details",
-    { class: "menu", id: "download" },
-    element("summary", {}, "Download"),
-    element("div", { class: "entries" }, entries),
+  const entries = known.map(([format, text]) =>
+    element(
+      "button",
+      { type: "button", onclick: () => attempt(() => saveResults(search, archive, shown(), format)) },
+      text,
+    ),
   );
-  menu.addEventListener("focusout", (event) => (menu.open &&= menu.contains(event.relatedTarget)));
-  menu.addEventListener("keydown", (event) => event.key === "Escape" && (menu.open = false));
-  return menu;
+  return element(
+    "div",
+    { class: "group-of-buttons", id: "download", role: "group", "aria-label": "Download the results" },
+    "Download",
+    entries,
+  );
 }
 
 /** "2 (encoder 1)"; descriptor and archive only where they are not the same in all versions. */
@@ -147,3 +158,16 @@ button.addEventListener("click", () => {
   name();
 });
 name();
+
+// A menu is closed by what is chosen in it, by what is pressed elsewhere, and by Escape.
+for (const menu of document.querySelectorAll("details.menu")) {
+  addEventListener("click", (event) => {
+    const chosen = menu.contains(event.target) && event.target.closest("a, .entries button:not(.plain, #theme)");
+    if (!menu.contains(event.target) || chosen) menu.open = false;
+  });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
+}
