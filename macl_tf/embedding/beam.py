@@ -54,6 +54,7 @@ from macl_tf.embedding.shards import (
 )
 from macl_tf.embedding.sources import Tile, TileSource
 from macl_tf.files import PARTIAL, locked
+from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 
 _PLAN = ".plan"
 _AT_ONCE = 16  # records that are read together
@@ -180,7 +181,7 @@ def embed_on_beam(
     options: PipelineOptions,
     *,
     shard_size: int = 4096,
-    thumbnail_size: int = 128,
+    thumbnail_size: int = THUMBNAIL_SIZE,
     workers: int = 2,
     batch_size: int = 64,
 ) -> EmbeddingReport:
