@@ -75,6 +75,12 @@ def test_what_a_filter_leaves_is_counted(labelled):
         assert answer["labels"] == [{"name": name, "count": sum(name in labels for labels in left)} for name in LABELS]
 
 
+def test_questions_with_a_body_need_no_token(labelled):
+    for path in ("search", "matches", "count"):
+        answer = labelled.post(f"/api/v1/{path}", json={"nothing": 1}, headers={"Authorization": ""})
+        assert answer.status_code == 422, path
+
+
 def test_a_tile_is_seen_and_loaded_whole(client, tiles):
     answer = client.get("/api/v1/picture", params={"id": IDS[0]})
     assert answer.headers["content-type"] == "image/jpeg" and Image.open(io.BytesIO(answer.content)).size == (1024, 15)

@@ -10,7 +10,8 @@ from macl_tf.server.errors import forbidden, unknown
 from macl_tf.server.paths import HEALTH
 
 _SHORTEST = 16
-_QUESTIONS = ("/api/v1/search", "/api/v1/search/image", "/api/v1/count")  # which have a body, and change nothing
+# These have a body, and change nothing.
+_QUESTIONS = tuple(f"/api/v1/{name}" for name in ("search", "search/image", "matches", "count"))
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
