@@ -65,8 +65,8 @@ examples:
   macl index served --from shards
 
 With --to milvus the index goes into a Milvus instead, from the shards or from the present index: a file on this
-machine, or a server. The version that is there answers until the new one is whole; killed and started again, it goes on. A
-password or key stands in the environment variable MILVUS_TOKEN. Needs: pip install 'macl_tf[milvus]'
+machine, or a server. The version that is there answers until the new one is whole; killed and started again, it goes
+on. A password or key stands in the environment variable MILVUS_TOKEN. Needs: pip install 'macl_tf[milvus]'
   macl index served --to milvus --uri tiles.db && macl search served tile.jpg --index milvus:tiles.db
   macl index served --from shards --to milvus --uri http://HOST:19530 --kind HNSW
 """

@@ -138,7 +138,9 @@ class Connection:
         for field, (kind, parameters) in kinds.items():
             index = self._connected(self.read).prepare_index_params()
             metric = {"metric_type": "IP"} if field == "vector" else {}
-            index.add_index(field, index_type=kind, index_name=field, params=dict(parameters), **metric)
+            # milvus-lite 3.2 passes over parameters that stand beside the kind, as pymilvus 3.0 sends them by itself.
+            said = {"params": dict(parameters)} if self.is_lite else dict(parameters)
+            index.add_index(field, index_type=kind, index_name=field, params=said, **metric)
             self._made("create_index", (collection, index), {"sync": False}, BUILD)
         self._made("load_collection", (collection,), {}, BUILD)
         while (told := self.call("describe_index", collection, "vector"))["state"] not in ("Finished", "Failed"):

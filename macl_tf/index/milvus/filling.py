@@ -31,6 +31,7 @@ _K, _QUERIES = 10, 500  # recall is measured at this depth, on so many queries
 _FLAT_BELOW = 20_000  # items; fewer are all compared
 _BYTES, _ROWS = 16 << 20, 5_000  # of a block, at most; Milvus takes 64 MiB in one call
 _OF_A_ROW = 8192  # bytes beside the vector, most of them of a small picture
+_OF_A_LIST = 39  # items a list at least: fewer do not place its centre (FAISS)
 _GRAPH = {"M": 16, "efConstruction": 200}
 
 
@@ -39,7 +40,7 @@ class Source:
     """What a version is made of."""
 
     items: Items  # N
-    vectors: NDArray[np.float32]  # (N, D), an array or a memory map
+    vectors: NDArray[np.float32]  # (N, D) of unit norm within rounding, an array or a memory map
     thumbnails: Iterable[bytes | None] | None  # N JPEG pictures
     info: Mapping[str, Any]  # JSON facts to keep: {"encoder": {...}, ...}
     key: str  # what tells it from every other source
@@ -107,7 +108,7 @@ def fill(
     if kind == "HNSW":
         parameters = dict(_GRAPH)
     elif kind != "FLAT":
-        parameters = {"nlist": int(np.clip(round(4 * math.sqrt(count)), 1, max(count // 10, 1)))}
+        parameters = {"nlist": int(np.clip(round(4 * math.sqrt(count)), 1, max(count // _OF_A_LIST, 1)))}
     with tqdm(total=3, desc=f"building {kind} index", unit="step", disable=not progress, leave=False) as bar:
         connection.change("flush", collection)
         scalars: dict[str, tuple[str, dict[str, Any]]] = {

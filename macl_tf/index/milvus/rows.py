@@ -68,13 +68,13 @@ def rows_of(
     days = np.where(np.isnat(items.dates), _NO_DAY, items.dates.astype(np.int64)).tolist()
     bounds, corners = items.bounds, items.footprints.reshape(len(items), 8)
     held: list[list[str]] = [[] for _ in range(len(items))]
-    for row, column in np.argwhere(items.labels).tolist():
-        held[row].append(items.label_names[column])
+    for line, column in np.argwhere(items.labels).tolist():
+        held[line].append(items.label_names[column])
     rows: list[dict[str, Any]] = []
     for place, picture in enumerate(thumbnails):
         known = not np.isnan(bounds[place, 0])
         west, south, east, north = bounds[place].tolist() if known else _NOWHERE
-        row: dict[str, Any] = {
+        row = {
             "id": items.ids[place],
             "vector": vectors[place],
             "path": items.paths[place],

@@ -214,7 +214,7 @@ class MilvusView(View):
         exact: bool = False,
         without: Collection[str] = (),
     ) -> list[list[Hit]]:
-        """See `View`; ties by id. Cosines are computed here, from the vectors that come with the results."""
+        """See `View`; ties as Milvus has them. Cosines are computed here, from the vectors that come with the results."""
         check_cutoff(k, optional=False)
         if k > MOST:
             raise ValueError(f"k and offset together must be at most {MOST:,} in Milvus, got {k:,}. Narrow the search.")
@@ -311,10 +311,8 @@ class MilvusView(View):
             return []
         places = np.arange(len(ids))
         found = np.stack([self._vectors[id_] for id_ in ids])
-        scores = cosines(query[None], np.zeros(len(ids), np.int64), found, places).tolist()
-        return [
-            Hit(id_, score) for score, id_ in sorted(zip(scores, ids, strict=True), key=lambda one: (-one[0], one[1]))
-        ]
+        scores = cosines(query[None], np.zeros(len(ids), np.int64), found, places)
+        return [Hit(ids[place], float(scores[place])) for place in np.argsort(-scores, kind="stable")]
 
     def _drawn(self, count: int, seed: int) -> list[str]:
         """Ids of so many items, or of all, by a number that was drawn from each: the same ones for a seed."""
