@@ -29,6 +29,8 @@ BUILD = 86_400.0  # seconds for an index to be built: milvus-lite answers when i
 _TRIES = 2  # of a write whose answer did not come in time
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _NOT_LOADED, _CONNECT_FAILED = 101, 2  # codes of Milvus and of pymilvus
+# gRPC's own pauses between attempts grow to two minutes, and are shared by all that ask the same address.
+_CHANNEL = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": 1000}
 _PAUSE = 0.05  # seconds before the next attempt, twice as long each time
 _servers: dict[str, tuple[Any, Any, int]] = {}  # server, database and port of each file that this process has opened
 _opening = threading.Lock()
@@ -180,14 +182,17 @@ class Connection:
         with self._mutex:
             if self._client is None:
                 token = os.environ.get(TOKEN, "")
-                self._client = pymilvus.MilvusClient(self._address, token=token, timeout=seconds, dedicated=True)
+                self._client = pymilvus.MilvusClient(
+                    self._address, token=token, timeout=seconds, dedicated=True, grpc_options=_CHANNEL
+                )
             return self._client
 
     def _made(self, name: str, arguments: Sequence[Any], options: dict[str, Any], seconds: float) -> Any:
-        """Calls a method until it is answered, refused, or the time is over."""
-        end, pause, loaded, client = time.monotonic() + seconds, _PAUSE, False, None
+        """Calls a method until it is answered, refused, or the time is over; what is away is waited for as by a read."""
+        begin, pause, loaded, client = time.monotonic(), _PAUSE, False, None
         while True:
-            left = end - time.monotonic()
+            past = time.monotonic() - begin
+            left = seconds - past
             try:
                 client = self._connected(max(left, _PAUSE))
                 return getattr(client, name)(*arguments, timeout=max(left, _PAUSE), **options)
@@ -197,7 +202,7 @@ class Connection:
                 if getattr(error, "code", None) == _NOT_LOADED and arguments and not loaded:
                     loaded = True  # as after the server's restart
                     self._made("load_collection", arguments[:1], {}, self.write)
-                elif _is_away(error) and left > pause:
+                elif _is_away(error) and past + pause < min(seconds, self.read):
                     with self._mutex:
                         if self._client is client:
                             self._client = None

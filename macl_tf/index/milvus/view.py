@@ -214,7 +214,7 @@ class MilvusView(View):
         exact: bool = False,
         without: Collection[str] = (),
     ) -> list[list[Hit]]:
-        """See `View`; ties as Milvus has them. Cosines are computed here, from the vectors that come with the results."""
+        """See `View`; ties as Milvus has them. Cosines are computed here, from the vectors that come with results."""
         check_cutoff(k, optional=False)
         if k > MOST:
             raise ValueError(f"k and offset together must be at most {MOST:,} in Milvus, got {k:,}. Narrow the search.")
