@@ -188,7 +188,7 @@ class Connection:
             return self._client
 
     def _made(self, name: str, arguments: Sequence[Any], options: dict[str, Any], seconds: float) -> Any:
-        """Calls a method until it is answered, refused, or the time is over; what is away is waited for as by a read."""
+        """Calls a method until it is answered, refused, or the time is over: of a read, where the server is away."""
         begin, pause, loaded, client = time.monotonic(), _PAUSE, False, None
         while True:
             past = time.monotonic() - begin
