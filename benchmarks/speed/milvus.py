@@ -4,9 +4,9 @@
 
 Both hold the same generated unit vectors (`search_vectors.clustered`), ids, days, and two labels that 30 % and 1 % of
 the tiles hold, and are asked through the same interface, `macl_tf.index.view.Engine`, one query at a time: what a
-server does for one user. Each is built by its own command's function and searched in another process, so that memory is its
-own; recall@10 is against exact search, over 200 queries that are not in the index. How hard a search tries is raised
-until 0.95 and 0.99 are reached.
+server does for one user. Each is built by its own command's function and searched in another process, so that memory is
+its own; recall@10 is against exact search, over 200 queries that are not in the index. How hard a search tries is
+raised until 0.95 and 0.99 are reached.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from macl_tf.index.view import Engine
 
 TARGETS = (0.95, 0.99)
 KINDS = ("files exact", "files ScaNN", "milvus FLAT", "milvus IVF_FLAT", "milvus HNSW")
-_QUERIES, _SECONDS = 200, 5.0  # for recall; for the speed of single searches
+_QUERIES, _SECONDS, _PASSES = 200, 2.0, 4  # for recall; for the speed of single searches
 _STEP = 1.3  # from one effort to the next
 
 
@@ -83,7 +83,9 @@ def search(folder: Path, data: Data, kind: str) -> dict[str, Any]:
             pass
         if recall < target:
             break
-        found["at"][str(target)] = {"recall": recall, "effort": effort, "queries_a_second": _speed(engine, data, None)}
+        again = found["at"].get(str(TARGETS[0]))
+        speed = again["queries_a_second"] if again and again["effort"] == effort else _speed(engine, data, None)
+        found["at"][str(target)] = {"recall": recall, "effort": effort, "queries_a_second": speed}
         if target == TARGETS[0]:
             found["filtered"] = {label: _speed(engine, data, Filter(any_of=(label,))) for label in ("common", "rare")}
     return found | {"gib": _peak()}
@@ -113,13 +115,16 @@ def _recall(engine: Engine, data: Data) -> float:
 
 
 def _speed(engine: Engine, data: Data, condition: Filter | None) -> float:
-    """Single searches a second."""
-    begin = time.perf_counter()
-    for done in itertools.count(1):
-        engine.search(data.queries[[done % len(data.queries)]], K, filter=condition)
-        if (past := time.perf_counter() - begin) > _SECONDS:
-            break
-    return done / past
+    """Single searches a second, in the best of several passes: other programs make a pass slower, never faster."""
+    best = 0.0
+    for _ in range(_PASSES):
+        begin = time.perf_counter()
+        for done in itertools.count(1):
+            engine.search(data.queries[[done % len(data.queries)]], K, filter=condition)
+            if (past := time.perf_counter() - begin) > _SECONDS:
+                break
+        best = max(best, done / past)
+    return best
 
 
 def _peak() -> float:

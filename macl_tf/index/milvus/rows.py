@@ -27,6 +27,7 @@ DRAWN = 1 << 62
 _NO_DAY, _NOWHERE = -(1 << 40), (1000.0, 1000.0, -1000.0, -1000.0)
 # The longest that a text may be, in bytes of UTF-8, and how many labels an item may hold: Milvus asks for a limit.
 _LONGEST = {"id": 2048, "path": 4096, "split": 256, "source": 1024}
+_ON_DISK = {"mmap_enabled": True}
 _LABEL, _LABELS = 1024, 4096
 _TEXT = 65_535  # the longest text that Milvus takes
 PICTURE = "thumbnail"
@@ -40,6 +41,9 @@ def fields(dim: int, lite: bool) -> dict[str, dict[str, Any]]:
         name: {"datatype": "VARCHAR", "max_length": longest} for name, longest in _LONGEST.items()
     }
     texts["id"]["is_primary"] = True
+    # Left on the disk are those that are never searched by.
+    texts["path"] |= _ON_DISK
+    texts["source"] |= _ON_DISK
     labels = {"datatype": "ARRAY", "element_type": "VARCHAR", "max_capacity": _LABELS, "max_length": _LABEL}
     return {
         **texts,
@@ -47,11 +51,10 @@ def fields(dim: int, lite: bool) -> dict[str, dict[str, Any]]:
         "labels": labels,
         "day": {"datatype": "INT64"},
         **{name: {"datatype": "DOUBLE"} for name in ("west", "south", "east", "north")},
-        "corners": {"datatype": "ARRAY", "element_type": "DOUBLE", "max_capacity": 8},
+        "corners": {"datatype": "ARRAY", "element_type": "DOUBLE", "max_capacity": 8, **_ON_DISK},
         "draw": {"datatype": "INT64"},
         "pictured": {"datatype": "BOOL"},
-        # Left on the disk: it is never searched by.
-        PICTURE: {"datatype": "VARCHAR", "max_length": _TEXT, "mmap_enabled": True},
+        PICTURE: {"datatype": "VARCHAR", "max_length": _TEXT, **_ON_DISK},
         **({"keys": {"datatype": "VARCHAR", "max_length": _TEXT}} if lite else {}),
     }
 
