@@ -160,6 +160,23 @@ def test_a_new_version_is_live_at_once_or_not_at_all(proxy, filled, monkeypatch)
     assert held == {f"{engine.address.collection}{end}" for end in ("_v1", "_v2", "__about")}
 
 
+def test_what_was_done_before_its_answer_was_lost_is_done(proxy, server, monkeypatch):
+    """What makes a collection, an index or an alias fails where it is there."""
+    change, lost = Connection._made, []
+
+    def losing(self, name, *rest):
+        if name.startswith(("create_", "load_", "flush")):
+            lost.append(name)
+            proxy.lose_answer = True
+        return change(self, name, *rest)
+
+    monkeypatch.setattr(Connection, "_made", losing)
+    content = tiles(range(8), 4)
+    fill(Address(proxy.uri, "lost"), source_of(content), progress=False)
+    assert {"create_collection", "create_index", "create_alias"} <= set(lost)
+    check(MilvusIndex.open(Address(f"http://127.0.0.1:{server.port}", "lost")), Model(*content))
+
+
 def test_a_version_that_was_written_to_is_not_left_behind(filled):
     engine, model = filled
     content = tiles([50], 50)

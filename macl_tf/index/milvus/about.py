@@ -41,12 +41,12 @@ class About:
 
     def make(self) -> None:
         """Makes the collection, where it is not there."""
-        if self._connection.call("has_collection", self._collection):
-            return
         texts = {name: {"datatype": "VARCHAR", "max_length": longest} for name, longest in _LONGEST.items()}
         texts["id"]["is_primary"] = True
         # A collection must have a vector.
-        self._connection.create(self._collection, {**texts, "vector": {"datatype": "FLOAT_VECTOR", "dim": 2}}, "Strong")
+        fields = {**texts, "vector": {"datatype": "FLOAT_VECTOR", "dim": 2}}
+        if not self._connection.call("has_collection", self._collection):
+            self._connection.create(self._collection, fields, "Strong")
         self._connection.build_index(self._collection, {"vector": ("FLAT", {})})
 
     def versions(self) -> dict[int, dict[str, Any]]:

@@ -11,9 +11,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -112,15 +112,24 @@ class Connection:
         """A method of pymilvus's client that reads; an EngineError says what kept it from being answered."""
         return self._made(name, arguments, options, self.read)
 
-    def change(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """A method that writes, and may be called again where no answer came."""
+    def change(
+        self, name: str, *arguments: Any, done: Callable[[], bool] = lambda: False, within: float = 0.0, **options: Any
+    ) -> None:
+        """A method that writes, and may be called again where no answer came.
+
+        `done` says whether it has done what it should, of one that fails where that was done before; `within` are other
+        seconds than `write`.
+        """
         for left in range(_TRIES - 1, -1, -1):
             try:
-                return self._made(name, arguments, options, self.write)
+                self._made(name, arguments, options, within or self.write)
+                return
             except EngineError as error:
-                if not left or _rpc_code(error.__cause__) != "DEADLINE_EXCEEDED":
+                late = _rpc_code(error.__cause__) == "DEADLINE_EXCEEDED"
+                if not (late and left) and (late or not done()):
                     raise
-        raise AssertionError  # for the type checker
+                if not late:
+                    return
 
     def create(self, collection: str, fields: Mapping[str, Mapping[str, Any]], level: str) -> None:
         """Makes a collection of fields, whose types are named as pymilvus names them."""
@@ -130,7 +139,8 @@ class Connection:
         for name, options in fields.items():
             types = {key: getattr(DataType, options[key]) for key in ("datatype", "element_type") if key in options}
             schema.add_field(name, **{**options, **types})
-        self.change("create_collection", collection, schema=schema, consistency_level=level)
+        told = {"schema": schema, "consistency_level": level}
+        self.change("create_collection", collection, done=lambda: bool(self.call("has_collection", collection)), **told)
 
     def build_index(self, collection: str, kinds: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
         """Builds an index of a kind and its parameters for each field, and loads the collection; that may take hours.
@@ -143,12 +153,17 @@ class Connection:
             # milvus-lite 3.2 passes over parameters that stand beside the kind, as pymilvus 3.0 sends them by itself.
             said = {"params": dict(parameters)} if self.is_lite else dict(parameters)
             index.add_index(field, index_type=kind, index_name=field, params=said, **metric)
-            self._made("create_index", (collection, index), {"sync": False}, BUILD)
-        self._made("load_collection", (collection,), {}, BUILD)
+            if not self._has_index(collection, field):
+                there = partial(self._has_index, collection, field)
+                self.change("create_index", collection, index, sync=False, done=there, within=BUILD)
+        self.change("load_collection", collection, within=BUILD)
         while (told := self.call("describe_index", collection, "vector"))["state"] not in ("Finished", "Failed"):
             time.sleep(1.0)
         if told["state"] == "Failed":
             raise EngineError(f"the Milvus at {self.uri} must build the index", str(told), "See its log.")
+
+    def _has_index(self, collection: str, field: str) -> bool:
+        return field in self.call("list_indexes", collection)
 
     def rows(
         self, collection: str, condition: str, fields: Sequence[str], *, most: int = MOST, strong: bool = True

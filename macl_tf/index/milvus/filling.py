@@ -139,7 +139,8 @@ def fill(
             except ValueError:
                 about.open(before)
                 raise
-        connection.change("create_alias" if live is None else "alter_alias", collection, address.collection)
+        switch, name = "create_alias" if live is None else "alter_alias", address.collection
+        connection.change(switch, collection, name, done=lambda: connection.target(name) == collection)
         bar.update()
     _prune(connection, about, keep)
     return {"number": number, "collection": collection, "info": info}

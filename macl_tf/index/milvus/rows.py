@@ -31,6 +31,7 @@ _ON_DISK = {"mmap_enabled": True}
 _LABEL, _LABELS = 1024, 4096
 _TEXT = 65_535  # the longest text that Milvus takes
 PICTURE = "thumbnail"
+ANY = f"day >= {_NO_DAY}"  # a condition that every row meets
 KNOWN = ("id", "path", "labels", "split", "source", "day", "corners", "pictured")  # all that `item_of` reads
 _TEXTS = tuple(_LONGEST)
 

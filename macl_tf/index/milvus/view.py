@@ -266,7 +266,7 @@ class MilvusView(View):
         self, queries: NDArray[np.float32], k: int, condition: str, found: list[list[dict[str, Any]]], short: list[int]
     ) -> list[list[dict[str, Any]]]:
         """All that meets a condition few rows meet; else what the hardest search finds."""
-        rows = self._query(condition or "day >= -1099511627776", (*of_rows.KNOWN, "vector"))
+        rows = self._query(condition or of_rows.ANY, (*of_rows.KNOWN, "vector"))
         if len(rows) < MOST:
             self._keep(rows)
             return [rows] * len(queries)
