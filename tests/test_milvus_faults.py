@@ -155,6 +155,8 @@ def test_a_new_version_is_live_at_once_or_not_at_all(proxy, filled, monkeypatch)
     engine.refresh()
     assert engine.version == 2 and len(engine) == 70 and cuts > 2
     check(engine, new, condition=Filter(none_of=["sea"]))
+    for id_, (_, _, picture) in new.rows.items():
+        assert engine.thumbnail(id_) == picture
     assert len(set(written)) == 7 and len(written) <= 7 + cuts, "only the block that was on its way is written again"
     held = {name for name in engine._connection.call("list_collections") if name.startswith(engine.address.collection)}
     assert held == {f"{engine.address.collection}{end}" for end in ("_v1", "_v2", "__about")}
