@@ -228,4 +228,5 @@ def test_more_than_can_be_read_behind_a_filter_is_searched_harder(made, larger, 
     monkeypatch.setattr(view, "MOST", 200)
     monkeypatch.setattr(view, "_FILTERED", 1)
     query, condition = np.ones(DIM), Filter(none_of=["sea"])
-    check_hits(model, engine.search([query], 150, filter=condition)[0], query, 150, condition, False)
+    hits = engine.search([query], 150, filter=condition)[0]
+    assert check_hits(model, hits, query, 150, condition, False) == 1.0

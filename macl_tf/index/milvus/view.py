@@ -266,7 +266,8 @@ class MilvusView(View):
         self, queries: NDArray[np.float32], k: int, condition: str, found: list[list[dict[str, Any]]], short: list[int]
     ) -> list[list[dict[str, Any]]]:
         """All that meets a condition few rows meet; else what the hardest search finds."""
-        rows = self._query(condition or of_rows.ANY, (*of_rows.KNOWN, "vector"))
+        names = (*of_rows.KNOWN, "vector")
+        rows = self._connection.rows(self._live.collection, condition or of_rows.ANY, names, most=MOST)
         if len(rows) < MOST:
             self._keep(rows)
             return [rows] * len(queries)
