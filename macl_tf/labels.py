@@ -33,6 +33,15 @@ def check_multi_hot(labels: ArrayLike, name: str = "labels") -> NDArray[Any]:
     return array
 
 
+def rarest(counts: NDArray[np.integer[Any]], share: float = 1 / 3) -> NDArray[np.int64]:
+    """Indices of the rarest labels, of counts (C,); see `LabelStatistics.rarest`."""
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}.")
+    order = np.argsort(counts, kind="stable")
+    order = order[counts[order] > 0]
+    return order[: math.ceil(share * len(order) - 1e-9)]
+
+
 @dataclass(frozen=True, eq=False)
 class LabelStatistics:
     """How often each label, and each pair of labels, occurs in a training set.
@@ -158,11 +167,7 @@ class LabelStatistics:
         Returns:
             (ceil(share x labels with an image),) indices; labels with equal counts in order of index.
         """
-        if not 0 < share <= 1:
-            raise ValueError(f"share must be in (0, 1], got {share}.")
-        order = np.argsort(self.counts, kind="stable")
-        order = order[self.counts[order] > 0]
-        return order[: math.ceil(share * len(order) - 1e-9)]
+        return rarest(self.counts, share)
 
     def get_config(self) -> dict[str, Any]:
         """Plain lists and numbers, enough for `from_config`."""

@@ -131,13 +131,15 @@ def running(
     root_path="",
     base_map=None,
     tiles=None,
+    index="",
     **how,
 ):
     """A server in threads of this process; yields its URL."""
     access = access or Access(TOKEN, hosts=LOOPBACK)
     started, listener = threading.Event(), listen("127.0.0.1", 0)
     app = open_app(Path(served), access, limits, options or Options(), refresh=refresh, root_path=root_path,
-                   base_map=base_map, tiles=tiles, load=load or (lambda *arguments: load_stub(*arguments, **how)),
+                   base_map=base_map, tiles=tiles, index=index,
+                   load=load or (lambda *arguments: load_stub(*arguments, **how)),
                    started=started.set)  # fmt: skip
     server = server_of(app, limits)
     thread = threading.Thread(target=server.run, args=[[listener]])

@@ -61,6 +61,9 @@ ONLY = {
         "tiling/geoparquet.py",
     },
     "scann": {"index/searchers/scann.py"},
+    "pymilvus": {"index/milvus/connection.py"},
+    "milvus_lite": {"index/milvus/connection.py"},
+    "grpc": {"index/milvus/connection.py"},
     "fastapi": {"server/app.py", "server/errors.py", "server/routes.py", "server/collection_routes.py"},
     "starlette": {"server/errors.py", "server/guard.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},
@@ -76,6 +79,9 @@ LIGHT = (
     "index.journal",
     "index.thumbnails",
     "index.index",
+    "index.engines",
+    "index.milvus.filling",
+    "index.milvus.index",
     "index.searchers.exact",
     "search.engine",
     "search.showing",
@@ -189,7 +195,8 @@ def test_the_server_and_the_search_ask_a_snapshot_and_do_not_look_inside():
 
 def test_opening_an_index_does_not_wait_for_tensorflow(run_python):
     names = ", ".join(f"macl_tf.{name}" for name in LIGHT)
-    script = f"import sys, {names}; print(sorted({{'tensorflow', 'keras', 'scann', 'matplotlib'}} & set(sys.modules)))"
+    heavy = {"tensorflow", "keras", "scann", "matplotlib", "pymilvus", "grpc"}
+    script = f"import sys, {names}; print(sorted({heavy} & set(sys.modules)))"
     assert run_python(script).stdout.strip() == "[]"
 
 

@@ -552,3 +552,22 @@ def test_a_speed_experiment_says_what_it_asks_and_becomes_its_module(monkeypatch
     words, environment = ran[0]
     assert words[1:4] == ["-m", "benchmarks.speed.pipeline", "--out"] and words[-2:] == ["--images", "64"]
     assert words[4].endswith("results/pipeline_onednn_off.json") and environment["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+
+def test_files_and_milvus_are_asked_the_same(tmp_path, monkeypatch):
+    from benchmarks.speed import milvus, search_vectors
+    from macl_tf.index.milvus import connection
+
+    monkeypatch.setattr(search_vectors, "QUERIES", 20)
+    monkeypatch.setattr(milvus, "_SECONDS", 0.0)
+    data, found = search_vectors.clustered(tmp_path, 300, dimensions=8), []
+    for kind in ("files exact", "milvus IVF_FLAT"):
+        folder = tmp_path / kind.replace(" ", "-")
+        steps = {"build": milvus.build(folder, data, kind), "search": milvus.search(folder, data, kind)}
+        found.append({"size": 300, "kind": kind, **steps})
+    connection.release(folder / "lite.db")
+    exact, lists = (one["search"]["at"] for one in found)
+    assert exact["0.99"]["recall"] == 1.0 and lists["0.99"]["recall"] >= 0.99
+    assert lists["0.99"]["effort"]["nprobe"] <= 7
+    shown = cells(milvus.table({"results": found}))
+    assert [row[0] for row in shown[-2:]] == ["files exact", "milvus IVF_FLAT"]

@@ -17,6 +17,7 @@ from macl_tf.models.inference import graph_encoder
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
 from macl_tf.search.query import QueryError
+from tests.browser import chromium, until
 from tests.generated import photo
 from tests.runs import ROBUST_DIM, SIZE, one_layer
 from tests.serving_process import Client, running
@@ -148,7 +149,10 @@ def test_the_command_line_takes_a_box(engine, small_served, capsys):
 
 @pytest.fixture(scope="module")
 def client(small_served):
-    with running(small_served, load=load_encoder) as url, Client(url, small_served) as client:
+    with (
+        running(small_served, load=load_encoder) as url,
+        Client(url, small_served, token=None) as client,
+    ):  # nobody needs a token for it
         yield client
 
 
@@ -186,3 +190,35 @@ def test_an_encoder_elsewhere_has_no_parts(small_served):
         answer = client.post("/api/v1/search", json={"positive": [{"id": id_, "box": BOX}]})
         assert answer.status_code == 422
         assert "needs the encoder in this process" in answer.json()["error"]["rule"]
+
+
+@pytest.mark.slow
+def test_a_box_is_drawn_on_the_page(small_served, engine):
+    id_ = str(engine.index.items.ids[7])
+    with running(small_served, load=load_encoder) as url, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        page.goto(f"{url}#like={id_}")
+        page.wait_for_selector("#lists[aria-busy=false] .tile")
+        first = page.locator(".tile").first.get_attribute("data-id")
+        page.locator(".tile .details").first.evaluate("button => button.click()")
+        page.get_by_role("button", name="Where it matches").click()
+        page.wait_for_selector("#tile canvas.matches")
+        picture = page.locator("#tile .large img").bounding_box()
+        side = min(picture["width"], picture["height"])
+        middle = picture["x"] + picture["width"] / 2, picture["y"] + picture["height"] / 2
+        page.mouse.move(middle[0], middle[1] - side / 4)
+        page.mouse.down()
+        page.mouse.move(middle[0] + side / 4, middle[1] + side / 8, steps=3)
+        page.mouse.up()
+        page.get_by_role("button", name="Find this part").click()
+        until(page, "location.hash.startsWith('#part=')")
+        page.wait_for_selector("#lists[aria-busy=false] .tile")
+        box, _, of = page.evaluate("decodeURIComponent(location.hash)").removeprefix("#part=").partition("~")
+        edges = [float(edge) for edge in box.split(",")]
+        np.testing.assert_allclose(edges, [0.5, 0.25, 0.75, 0.625], atol=0.01)
+        (expected,) = engine.search(ids=[of], box=edges, k=48)
+        shown = page.locator(".tile").evaluate_all("all => all.map(tile => tile.dataset.id)")
+        assert of == first and shown == [result.id for result in expected.results]
+        page.reload()
+        page.wait_for_selector("#lists[aria-busy=false] .tile")
+        assert page.locator(".example .name").inner_text() == f"part of {of}"

@@ -65,7 +65,7 @@ def test_info_says_what_is_served(client):
     assert [version.model_dump() for version in info.versions] == [
         {"version": 1, "encoder_version": 1, "descriptor": "projection", "count": COUNT, "archive": "harbour"}
     ]
-    assert info.labels == len(LABELS) and info.has_places and info.writable
+    assert info.labels == len(LABELS) and info.has_places and info.writable and not info.has_parts
     assert info.limits.model_dump() == {
         "bytes": 200_000, "pixels": 250_000, "k": 50, "batch": 4,
         "formats": ["JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP"],

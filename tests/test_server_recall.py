@@ -22,7 +22,7 @@ def snapshot(tmp_path):
 class Half:
     """A snapshot whose search, unless it is to be exact, misses every second neighbour."""
 
-    dim = 8
+    dim, can_be_exact = 8, True
 
     def __init__(self, snapshot):
         self._snapshot = snapshot
@@ -51,6 +51,13 @@ def test_it_is_the_mean_over_a_window_of_the_latest_queries(snapshot):
     recall, checked = sample.check(Half(snapshot))
     assert checked == 3 and K == 10
     assert recall == pytest.approx((3 * 1.0 + 3 * 0.5) / 6)
+
+
+def test_what_cannot_be_searched_exactly_is_not_checked(snapshot):
+    graph, sample = Half(snapshot), RecallSample()
+    graph.can_be_exact = False
+    sample.add(queries(1)[0])
+    assert sample.check(graph)[1] == 0
 
 
 def test_queries_of_another_width_and_an_empty_index_are_left_out(snapshot, tmp_path):

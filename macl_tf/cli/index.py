@@ -19,7 +19,7 @@ from macl_tf.training.settings import Settings
 from macl_tf.versions import need
 
 if TYPE_CHECKING:
-    from macl_tf.index.index import Snapshot
+    from macl_tf.index.view import View
 
 EXPORT_HELP = """\
 Turns a finished run into a folder that others deploy: the encoder as a SavedModel for TF Serving, an index of the run's
@@ -63,7 +63,18 @@ examples:
   macl index VECTORS.parquet --output served
   macl index VECTORS.parquet --head RUN --table labels.csv --output served
   macl index served --from shards
+
+With --to milvus the index goes into a Milvus instead, from the shards or from the present index: a file on this
+machine, or a server. The version that is there answers until the new one is whole; killed and started again, it goes
+on. A password or key stands in the environment variable MILVUS_TOKEN. Needs: pip install 'macl_tf[milvus]'
+  macl index served --to milvus --uri tiles.db && macl search served tile.jpg --index milvus:tiles.db
+  macl index served --from shards --to milvus --uri http://HOST:19530 --kind HNSW
 """
+
+ADDRESS_HELP = (
+    "an index in Milvus that `macl index --to milvus` made, instead of the files in SERVED: milvus:FILE.db or "
+    "milvus:http://HOST:19530, with #NAME behind it for another collection than tiles"
+)
 
 SEARCH_HELP = """\
 Finds the tiles most like a picture, or like a tile of the index, and least like others. Every picture and every --id is
@@ -122,10 +133,11 @@ def add_commands(commands: Any) -> None:
             added.add_argument("served", metavar="SERVED", help=f"what `macl export` wrote{folder}")
         return added.add_argument
 
-    def add_build(option: Callable[..., Any]) -> None:
+    def add_build(option: Callable[..., Any], more: str = "") -> None:
+        kinds = f"auto (default: by size), brute_force, hashing or tree{more}"
         option("--recall", type=float, default=0.95,
                help="recall@10 against exact search that the index is tuned to (0.95)")  # fmt: skip
-        option("--kind", default="auto", help="auto (default: by size), brute_force, hashing or tree")
+        option("--kind", default="auto", help=kinds)
         option("--keep", type=int, default=2, help="versions to keep (2); 0 keeps all")
         option("--quiet", action="store_true", help="no progress")
 
@@ -163,7 +175,7 @@ def add_commands(commands: Any) -> None:
     add_runtime(option)
 
     option = command("index", "build an index from shards, or fold its changes in", INDEX_HELP, run_index,
-                     after_interrupt="The index is as it was.")  # fmt: skip
+                     after_interrupt="The index is as it was; with --to milvus the same command goes on.")  # fmt: skip
     option("--from", dest="shards", metavar="SHARDS", help="what `macl embed` wrote")
     option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
     option("--head", metavar="RUN", help="with vectors: a run that was trained on such, whose descriptor is compared")
@@ -177,7 +189,10 @@ def add_commands(commands: Any) -> None:
     option(
         "--output", metavar="SERVED", default="served", help="with --backbone or vectors: folder to write to (served)"
     )
-    add_build(option)
+    option("--to", choices=("files", "milvus"), default="files", help="what holds the index: files in SERVED (default)")
+    option("--uri", help="with --to milvus: a file, made where there is none, or http://HOST:19530")
+    option("--collection", metavar="NAME", default="", help="with --to milvus: what the index is called there (tiles)")
+    add_build(option, "; with --to milvus FLAT, IVF_FLAT, IVF_SQ8 or HNSW")
     add_runtime(option)
 
     option = command("search", "find the tiles most like a picture", SEARCH_HELP, run_search, more="images")
@@ -187,6 +202,7 @@ def add_commands(commands: Any) -> None:
     option("--positive", action="append", default=[], metavar="ID", help=f"find more like it: {example}")
     option("--negative", action="append", default=[], metavar="ID", help=f"find less like it: {example}")
     option("--collection", metavar="NAME", help="find more like its right tiles, and less like its wrong ones")
+    option("--index", default="", metavar="ADDRESS", help=ADDRESS_HELP)
     option("-k", type=int, default=10, help="results for each (10)")
     option("--offset", type=int, default=0, help="results to leave out, for the next page (0)")
     option("--box", metavar="LEFT,TOP,RIGHT,BOTTOM", help="part of the one picture, or --id, that is meant, in "
@@ -202,6 +218,7 @@ def add_commands(commands: Any) -> None:
     option("images", metavar="IMAGE", nargs="+", help="pictures of any common kind")
     option("--id", action="append", default=[], metavar="ID",
            help=f"instead of the paths, one for each: a new id, {ID_HELP}")  # fmt: skip
+    option("--index", default="", metavar="ADDRESS", help=ADDRESS_HELP)
     option("--labels", help=f"labels that all of them hold, {LABELS_HELP}")
     option("--new-label", action="append", default=[], metavar="LABEL", dest="new_labels",
            help="one of the labels that is new, and meant, however near it is to another")  # fmt: skip
@@ -212,6 +229,7 @@ def add_commands(commands: Any) -> None:
 
     option = command("delete", "take tiles out of the index", "Takes tiles out of the index, at once and durably.",
                      run_delete)  # fmt: skip
+    option("--index", default="", metavar="ADDRESS", help=ADDRESS_HELP)
     option("ids", metavar="ID", nargs="+", help=ID_HELP)
 
 
@@ -314,7 +332,7 @@ def _check_takes_pictures(served: str, image_size: int | None) -> None:
 def run_index(options: argparse.Namespace) -> int:
     """`macl index`."""
     from macl_tf.datasets.vectors import holds_vectors
-    from macl_tf.export.exporting import compact_index, index_shards, index_untrained
+    from macl_tf.export.exporting import compact_index, index_shards, index_to_milvus, index_untrained
     from macl_tf.export.vector_index import index_vectors
 
     build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
@@ -330,6 +348,18 @@ def run_index(options: argparse.Namespace) -> int:
         descriptor="backbone",
     )
     vectors = holds_vectors(options.served)
+    if (options.to == "milvus") != bool(options.uri):
+        raise ValueError(
+            "--to milvus and --uri must be given together: --to milvus --uri FILE.db or http://HOST:19530."
+        )
+    if options.uri:
+        if settings or vectors:
+            raise ValueError(
+                "--to milvus takes a served folder. Make one first: the same command without --to and --uri."
+            )
+        given = {"collection": options.collection, "discard_changes": options.discard_changes}
+        index_to_milvus(options.served, options.uri, options.shards, progress=not options.quiet, **given, **build)
+        return 0
     if options.shards and (settings or vectors):
         raise ValueError(
             "--backbone embeds a folder of images, --from takes shards, a file holds vectors: give one of them."
@@ -362,7 +392,7 @@ def run_search(options: argparse.Namespace) -> int:
     from macl_tf.search.showing import as_json, as_table, draw_sheet
     from macl_tf.search.tile_files import write_results
 
-    engine = SearchEngine.open(options.served, exact=options.exact)
+    engine = SearchEngine.open(options.served, index=options.index, exact=options.exact)
     state = engine.index.snapshot
 
     def example(name: str) -> str | Path:
@@ -384,6 +414,7 @@ def run_search(options: argparse.Namespace) -> int:
         filter=options.filter,
         labels=options.labels,
         box=options.box and options.box.split(","),
+        exact=options.exact,
     )
     if options.sheet:
         draw_sheet(engine, answers, options.sheet)
@@ -404,7 +435,7 @@ def run_upsert(options: argparse.Namespace) -> int:
     """`macl upsert`."""
     from macl_tf.search.engine import SearchEngine
 
-    engine = SearchEngine.open(options.served)
+    engine = SearchEngine.open(options.served, index=options.index)
     state, notes = engine.index.snapshot, []
     ids = ids_of(state, options.id)
     if not ids:
@@ -430,7 +461,7 @@ def run_delete(options: argparse.Namespace) -> int:
     """`macl delete`."""
     from macl_tf.search.engine import SearchEngine
 
-    engine = SearchEngine.open(options.served)
+    engine = SearchEngine.open(options.served, index=options.index)
     ids = set(ids_of(engine.index.snapshot, options.ids))
     there = engine.index.delete(ids)
     unknown = f"; {len(ids) - there} were not in it" if there < len(ids) else ""
@@ -438,7 +469,7 @@ def run_delete(options: argparse.Namespace) -> int:
     return 0
 
 
-def ids_of(state: Snapshot, names: Sequence[str]) -> list[str]:
+def ids_of(state: View, names: Sequence[str]) -> list[str]:
     """Ids of tiles that are named as results show them; names of none stay. Says what it took for what."""
     ids = [state.id_of(name) or name for name in names]
     for name, id_ in zip(names, ids, strict=True):

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from macl_tf.cli.index import ADDRESS_HELP
 from macl_tf.models.runtimes import RUNTIME_HELP, RUNTIMES, check_runtime
 
 SERVE_HELP = """\
@@ -33,6 +34,7 @@ def add_commands(commands: Any) -> None:
     serve.set_defaults(run=run_serve)
     option = serve.add_argument
     option("served", metavar="SERVED", help="what `macl export` wrote")
+    option("--index", default="", metavar="ADDRESS", help=ADDRESS_HELP)
     option("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
     option("--port", type=int, default=8080, help="its port (8080); 0 for a free one")
     option("--token-file", metavar="FILE", help="holds the token that writes need; or set MACL_TOKEN")
@@ -87,6 +89,7 @@ def run_serve(options: argparse.Namespace) -> int:
             root_path=options.root_path,
             base_map=base_map,
             tiles=Path(options.tiles) if options.tiles else None,
+            index=options.index,
             load=partial(load_encoder, runtime=options.runtime),
             started=lambda: print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True),
         )

@@ -366,6 +366,12 @@ def read_shards(folder: str | os.PathLike[str]) -> tuple[Items, NDArray[np.float
         return Items.concatenate(parts), vectors, thumbnails
 
 
+def shards_digest(folder: str | os.PathLike[str]) -> str:
+    """What tells the shards of a folder, as they are now, from all others."""
+    told = [path.with_suffix(".json").read_bytes() for path in shard_paths(folder)]
+    return hashlib.sha256(b"".join(told)).hexdigest()
+
+
 def _why_none(count: int, records: Sequence[Record]) -> str:
     bad = [file for record in records for file in record.bad]
     if count or not bad:

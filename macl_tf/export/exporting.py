@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from macl_tf.datasets.images import RGB
 from macl_tf.datasets.splits import Splits
 from macl_tf.datasets.walk import list_images, shorten
 from macl_tf.embedding.embedding import embed_images
-from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards
+from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards, shards_digest
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from macl_tf.export.deployment import stable_version, write_deployment
 from macl_tf.export.model_info import describe_encoder
@@ -39,6 +40,7 @@ from macl_tf.index.items import Items
 from macl_tf.index.journal import lock_path
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
+from macl_tf.index.vectors import read_vectors, write_vectors
 from macl_tf.index.version import Stored
 from macl_tf.models.runtimes import RUNTIMES, check_runtime
 from macl_tf.training.run_directory import archive_of, finished_run
@@ -241,6 +243,53 @@ def index_shards(
         return after_build(
             served, build_from(Path(shards), root, info, keep, discard_changes, progress), keep, progress
         )
+
+
+def index_to_milvus(
+    served: str | os.PathLike[str],
+    uri: str,
+    shards: str | os.PathLike[str] | None = None,
+    *,
+    collection: str = "",
+    kind: str = "auto",
+    recall_target: float = 0.95,
+    keep: int = 2,
+    discard_changes: bool = False,
+    progress: bool = True,
+) -> str:
+    """Makes a new version of an index in a Milvus live, and returns its address, as `SearchEngine.open` takes it.
+
+    Of the present index of the folder with its upserts and deletes or, where they are given, of shards. All else is as
+    for `macl_tf.index.milvus.filling.fill`.
+    """
+    from macl_tf.index.milvus.connection import NAME, Address
+    from macl_tf.index.milvus.filling import Source, fill
+
+    served, address = Path(served), Address(uri, collection or NAME)
+    how: dict[str, Any] = {"kind": kind, "recall_target": recall_target, "keep": keep, "progress": progress}
+    with publishing_alone(served), tempfile.TemporaryDirectory(dir=served, prefix=PARTIAL) as folder:
+        if shards is None:
+            state = Index.open(served / "index", exact=True).snapshot
+            vectors = state.published_vectors
+            if vectors is None:
+                write_vectors(Path(folder) / "vectors.npy", state.blocks(), len(state), state.dim)
+                vectors = read_vectors(Path(folder) / "vectors.npy")
+            names = ("encoder", "archive", "built")
+            facts = {name: state.info[name] for name in names if name in state.info}
+            source = Source(state.items, vectors, map(state.thumbnail, range(len(state))), facts, state.revision)
+        else:
+            items, vectors, thumbnails = read_shards(shards)
+            small = {"thumbnail_size": read_origin(shards).thumbnail_size}
+            facts = {"encoder": encoder_of_shards(served, Path(shards)), "built": small}
+            if archive := archive_of_items(items):
+                facts["archive"] = archive
+            source = Source(items, vectors, thumbnails, facts, shards_digest(shards))
+        made = fill(address, source, discard_changes=discard_changes, **how)
+    if progress:
+        recall, info = made["info"]["recall"], made["info"]
+        measured = "exact" if info["kind"] == "FLAT" else f"recall@{recall['k']} {recall['measured']:.3f}"
+        print(f"index      {address}, version {made['number']}: {info['count']:,} tiles, {info['kind']}, {measured}")
+    return str(address)
 
 
 def build_from(

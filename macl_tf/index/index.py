@@ -12,20 +12,20 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from macl_tf.artifacts import ArtifactError, versions
+from macl_tf.artifacts import ArtifactError, open_version, versions
 from macl_tf.datasets.label_names import known_labels
 from macl_tf.files import locked
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, NewLabels, Relabel, Upsert, append, journal_path, lock_path
-from macl_tf.index.snapshot import Hit, Snapshot
-from macl_tf.index.version import Stored, build_index, publishing, write_version
+from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.version import KIND, Stored, build_index, publishing, write_version
+from macl_tf.index.view import Engine, Hit
 
 __all__ = ["Hit", "Index", "Snapshot", "build_index"]
 
@@ -52,12 +52,7 @@ class Projection:
         return replace(change, vectors=self.project(change.vectors)) if isinstance(change, Upsert) else change
 
 
-def _present(name: str) -> Any:
-    """An attribute of the present state."""
-    return property(attrgetter(f"_snapshot.{name}"))
-
-
-class Index:
+class Index(Engine):
     """An opened index; `Index.open` opens it.
 
     Searches may run in any number of threads beside writes: each sees one state, `snapshot`. Several processes may
@@ -101,19 +96,25 @@ class Index:
         """The present state, which never changes: for several questions that must agree with each other."""
         return self._snapshot
 
-    # What the present state answers, as `Snapshot` documents it. Positions change with writes, ids do not.
-    items: Items = _present("items")
-    label_names: tuple[str, ...] = _present("label_names")
-    version: int = _present("version")
-    info: dict[str, Any] = _present("info")
-    dim: int = _present("dim")
-    num_changes: int = _present("num_changes")
-    describe: Callable[[int | str], dict[str, Any]] = _present("describe")
-    thumbnail: Callable[[int | str], bytes | None] = _present("thumbnail")
-    search: Callable[..., list[list[Hit]]] = _present("search")
+    # Its positions change with writes, ids do not.
+    @property
+    def items(self) -> Items:
+        """The living items of the present state."""
+        return self._snapshot.items
 
-    def __len__(self) -> int:
-        return len(self._snapshot)
+    def published(self) -> list[tuple[int, dict[str, Any]]]:
+        """See `Engine`."""
+        found = []
+        for version in versions(self._root):
+            try:
+                found.append((version, dict(open_version(self._root, KIND, version, verify=False)[1]["info"])))
+            except (OSError, ValueError, KeyError):
+                continue  # it is being removed, or never was whole
+        return found
+
+    def at(self, version: int) -> Snapshot:
+        """See `Engine`; an ArtifactError for one that is damaged."""
+        return Index.open(self._root, version).snapshot
 
     def upsert(
         self,
@@ -126,22 +127,7 @@ class Index:
         new_labels: Sequence[str] = (),
         meant: Sequence[str] | None = None,
     ) -> int:
-        """Adds n items, and replaces those whose ids are there already; returns how many were replaced.
-
-        When it returns they are on disk and survive a crash; after an error (a ValueError for what does not fit, an
-        OSError as on a full disk) nothing was changed. Many items in one call are much faster than many calls.
-
-        Args:
-            items: n items with labels of the index, or new ones.
-            vectors: (n, D) finite and not zero.
-            thumbnails: n small JPEG pictures, None or b"" where there is none.
-            encoder: The `info["encoder"]` that the vectors belong to; an ArtifactError if the newest index has another.
-            missing: By name of a column, labels, splits, sources, footprints or dates, for which of the n nothing was
-                given: an item that is replaced keeps there what it has at that moment, whoever wrote it.
-            new_labels: Labels of the items that the index gets with them, where it does not have them yet.
-            meant: Those that it gets however near to others they are; by default all. Another that is near to a label,
-                and so may be misspelled, is an UnknownLabelError.
-        """
+        """See `Engine`. When it returns the items are on disk and survive a crash."""
 
         def change(now: Snapshot) -> list[Change]:
             if encoder not in (None, now.stored.info.get("encoder")):
@@ -159,7 +145,7 @@ class Index:
         return len(replaced)
 
     def delete(self, ids: Iterable[str]) -> int:
-        """Takes away those items that are there, durably, and returns how many; an OSError leaves all as it was."""
+        """See `Engine`."""
         wanted = dict.fromkeys([ids] if isinstance(ids, str) else ids)
         found: list[str] = []
 
@@ -171,19 +157,7 @@ class Index:
         return len(found)
 
     def relabel(self, label: str, holds: Mapping[str, bool], *, new_labels: Sequence[str] = ()) -> dict[str, bool]:
-        """Gives items a label, or takes it from them, durably: all of them or, after an error, none.
-
-        Args:
-            label: A label of the index, or a new one; it must be among `new_labels` where it is near to another.
-            holds: By id, whether the item is to hold it. Ids that are not there are left out.
-            new_labels: See `label`.
-
-        Returns:
-            The items that changed: those that hold it already, or do not, are left out.
-
-        Raises:
-            UnknownLabelError: For a label that may be misspelled.
-        """
+        """See `Engine`."""
         changed: dict[str, bool] = {}
 
         def change(now: Snapshot) -> list[Change]:

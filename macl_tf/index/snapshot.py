@@ -12,39 +12,29 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from macl_tf.datasets.walk import shorten
 from macl_tf.index.diverse import centres
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, NewLabels, Relabel, Upsert, journal_path, read_changes
 from macl_tf.index.searchers.exact import ExactSearcher
-from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
+from macl_tf.index.view import BACKGROUND, Hit, View
 from macl_tf.metrics.ranked import check_cutoff
 
-_BACKGROUND = 300  # items that stand for what is usual, beside those that somebody marked
 # With so few rows left to choose from, or so many candidates to fetch, looking at all of them is the faster way.
 _FEW_ROWS, _MANY_CANDIDATES = 20_000, 2_000
 _DIVERSE, _KEPT = 20_000, 20  # items among which diverse ones are chosen, choices that are kept
 _SPARE = 1_000  # dead rows that were added since and are not worth tidying away
 
 
-class Hit(NamedTuple):
-    """An item that was found: its id, its cosine with the query, and its position in the `items` of that state."""
-
-    id: str
-    score: float
-    position: int
-
-
 @dataclass(frozen=True, eq=False)
-class Snapshot:
+class Snapshot(View):
     """A state of an index. `Index.snapshot` gives the present one; its answers stay consistent beside writes."""
 
     stored: Stored  # the published version
@@ -160,15 +150,20 @@ class Snapshot:
         return np.concatenate([self.published.labels[self.alive], self.added.labels[self.added_alive]])
 
     @property
+    def label_counts(self) -> NDArray[np.int64]:
+        """(C,) how many items hold each label."""
+        return self.labels.sum(axis=0, dtype=np.int64)
+
+    @property
+    def can_be_exact(self) -> bool:
+        """See `View`."""
+        return True
+
+    @property
     def has_places(self) -> bool:
         """Whether any living item has a footprint."""
         parts = [(self.stored.items.footprints, self.alive), (self.added.footprints, self.added_alive)]
         return any(bool((~np.isnan(footprints[:, 0, 0]) & alive).any()) for footprints, alive in parts)
-
-    @property
-    def thumbnail_size(self) -> int:
-        """Longest side of the index's small pictures, in pixels, 0 for none; 128 where it does not say."""
-        return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def vectors_of(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """(n, D) unit vectors of items. A ValueError names an id that is not there, here and in what follows."""
@@ -196,7 +191,7 @@ class Snapshot:
     @cached_property
     def background(self) -> tuple[str, ...]:
         """Ids of 300 living items, or of all if there are fewer: drawn at random, and always the same."""
-        count = min(_BACKGROUND, len(self))
+        count = min(BACKGROUND, len(self))
         places = np.random.default_rng(0).choice(len(self), count, replace=False)
         return tuple(table.ids[row] for table, row in map(self._home, np.sort(places).tolist()))
 
@@ -234,26 +229,14 @@ class Snapshot:
         row = self.stored.rows.get(id_)
         return id_ in self.added_rows or (row is not None and bool(self.alive[row]))
 
+    def present(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that there are items with."""
+        return {id_ for id_ in ids if self.holds(id_)}
+
     def holds_label(self, id_: str, label: str) -> bool:
         """Whether an item holds a label of the index."""
         table, row = self._home(id_)
         return bool(table.labels[row, self.label_names.index(label)])
-
-    def id_of(self, name: str) -> str | None:
-        """The id that somebody means who writes a name as results show it; None where no id is it or ends so.
-
-        That is an id, or the end of one after a slash, as cards show it, or after "…", as contact sheets do. Where
-        several ids end so, a ValueError names them.
-        """
-        if self.holds(name):
-            return name
-        found = self.ids_ending(name)
-        if len(found) > 1:
-            those = shorten([repr(id_) for id_ in found], 5)
-            raise ValueError(
-                f"an id must be of one tile, but {name!r} is the end of {len(found):,}: {those}. Write the whole id."
-            )
-        return found[0] if found else None
 
     def ids_ending(self, name: str) -> list[str]:
         """Ids that end so after a slash, or, after "…", anywhere; see `id_of`."""
@@ -297,11 +280,20 @@ class Snapshot:
         table, row = self._home(item)
         return table.describe(row)
 
+    def has_thumbnail(self, item: int | str) -> bool:
+        """Whether the item of a position or an id has a small picture."""
+        return bool(self.thumbnail(item))
+
     def thumbnail(self, item: int | str) -> bytes | None:
         """Small JPEG picture of the item of a position or an id, None where it has none."""
         table, row = self._home(item)
         pictures = self.added_thumbnails if table is self.added else self.stored.thumbnails
         return None if pictures is None else pictures[row]
+
+    @property
+    def published_vectors(self) -> NDArray[np.float32] | None:
+        """(N, D) vectors of `items`, mapped from disk, where nothing was changed; else None: `blocks` has them."""
+        return self.stored.vectors if self._all_alive and not len(self.added) else None
 
     def blocks(self, size: int = 65_536) -> Iterator[NDArray[np.float32]]:
         """Vectors of all living items, in order, as blocks."""

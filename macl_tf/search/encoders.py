@@ -53,6 +53,11 @@ class Encoder:
         """What reads the pictures that it sees."""
         return reader_of(self.info.get("bands"))
 
+    @property
+    def sees_parts(self) -> bool:
+        """Whether it may embed parts of the index's small pictures."""
+        return self.open_regions is not None and self.image_size > 0 and not self.info.get("bands")
+
     def check_sees_pictures(self) -> None:
         """Raises a QueryError where it takes vectors only."""
         if not self.image_size:

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from macl_tf.artifacts import ArtifactError
 from macl_tf.datasets.bands import Reader
 from macl_tf.datasets.images import thumbnail
+from macl_tf.index.engines import open_engine
 from macl_tf.index.filters import Filter
-from macl_tf.index.index import Index, Snapshot
+from macl_tf.index.view import Engine, View
 from macl_tf.search.encoders import Encoder, load_encoder
 from macl_tf.search.parts import check_box, matches, part_of
 from macl_tf.search.pictures import Picture, items_of, name_of, read_picture
@@ -36,7 +37,7 @@ class SearchEngine:
             print(result.rank, result.score, result.id)
     """
 
-    def __init__(self, served: Path, index: Index, *, verify: bool = True) -> None:
+    def __init__(self, served: Path, index: Engine, *, verify: bool = True) -> None:
         self.served = served
         self.index = index
         self._verify = verify
@@ -44,21 +45,25 @@ class SearchEngine:
         self._encoder: tuple[str, Encoder] | None = None  # and the uuid of its version
 
     @classmethod
-    def open(cls, served: str | os.PathLike[str], *, exact: bool = False, verify: bool = True) -> SearchEngine:
+    def open(
+        cls, served: str | os.PathLike[str], *, index: str = "", exact: bool = False, verify: bool = True
+    ) -> SearchEngine:
         """Opens a served folder.
 
         Args:
             served: What `macl export` wrote.
+            index: "milvus:URI" for an index in a Milvus; by default the files in the folder.
             exact: Whether to compare with every tile always, without ScaNN.
             verify: Whether to compare the SHA-256 of every file first.
 
         Raises:
             ArtifactError: If the index is missing or damaged.
+            EngineError: If a Milvus does not answer, here and in all that follows.
         """
         path = Path(served)
         if not path.is_dir():
             raise ArtifactError(f"'{path}' is not there. `macl export --run-dir RUN --output {path}` makes it.")
-        return cls(path, Index.open(path / "index", exact=exact, verify=verify), verify=verify)
+        return cls(path, open_engine(path, index, exact=exact, verify=verify), verify=verify)
 
     @property
     def encoder(self) -> Encoder:
@@ -220,7 +225,7 @@ class SearchEngine:
 
     def _embedded(
         self, named: Sequence[tuple[Picture, str]], boxes: Sequence[Box] = ()
-    ) -> tuple[Snapshot, Reader, list[np.ndarray], np.ndarray]:
+    ) -> tuple[View, Reader, list[np.ndarray], np.ndarray]:
         """A state of the index, what has read the pictures for its encoder, their pixels, and embeddings (B, D).
 
         `boxes` are of the first pictures.
@@ -236,7 +241,7 @@ class SearchEngine:
                 if self.index.snapshot.uuid == state.uuid:
                     raise
 
-    def _encoder_of(self, state: Snapshot) -> Encoder:
+    def _encoder_of(self, state: View) -> Encoder:
         made_with = state.info["encoder"]
         with self._loading:
             if self._encoder is None or self._encoder[0] != made_with["uuid"]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.datasets.images import RGB, decode_image
-from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.view import View
 from macl_tf.search.encoders import Encoder
 from macl_tf.search.query import Box, Part, QueryError, check_there, unit_vector
 
@@ -30,13 +30,13 @@ def check_box(box: Box) -> tuple[float, float, float, float]:
     return left, top, right, bottom
 
 
-def part_of(snapshot: Snapshot, encoder: Encoder, id_: str, box: Box) -> Part:
+def part_of(snapshot: View, encoder: Encoder, id_: str, box: Box) -> Part:
     """The box of a tile of the index, by its small picture."""
     (vector,) = encoder.embed_images([small_picture(snapshot, encoder, id_)], [check_box(box)])
     return Part(id_, vector)
 
 
-def matches(snapshot: Snapshot, encoder: Encoder, ids: Sequence[str], vector: ArrayLike) -> NDArray[np.float32]:
+def matches(snapshot: View, encoder: Encoder, ids: Sequence[str], vector: ArrayLike) -> NDArray[np.float32]:
     """How well each part of tiles matches a vector (D,): (n, h, w), the cosine of each cell with it.
 
     By the small pictures of the index. What lies left and above comes first.
@@ -46,7 +46,7 @@ def matches(snapshot: Snapshot, encoder: Encoder, ids: Sequence[str], vector: Ar
     return encoder.matches(pictures, row)
 
 
-def small_picture(snapshot: Snapshot, encoder: Encoder, id_: str) -> NDArray[Any]:
+def small_picture(snapshot: View, encoder: Encoder, id_: str) -> NDArray[Any]:
     """The pixels (H, W, 3) of a tile's small picture; a QueryError where its encoder cannot see it."""
     check_there(snapshot, id_)
     if encoder.reader is not RGB:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.datasets.label_names import known_labels
 from macl_tf.index.filters import Filter
-from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.view import View
 from macl_tf.metrics.ranked import check_cutoff
 from macl_tf.search.direction import MOST, NEGATIVE, beside_classifier
 from macl_tf.search.places import box_of
@@ -68,7 +68,7 @@ class Answer:
 
 
 def find(
-    snapshot: Snapshot,
+    snapshot: View,
     queries: Sequence[tuple[str, Sequence[Example]]],
     *,
     negative: Sequence[Example] = (),
@@ -90,6 +90,9 @@ def find(
     check_cutoff(k, optional=False)
     if not isinstance(offset, int | np.integer) or offset < 0:
         raise QueryError("offset must be an integer >= 0", offset, "0 is the first page.")
+    if exact and not snapshot.can_be_exact:
+        rule = f"an exact search needs an index that can be searched exactly, and a {snapshot.info['kind']} cannot"
+        raise QueryError(rule, None, "Leave out exact, or build the index with --kind IVF_FLAT or FLAT.")
     condition = Filter.parse(filter, snapshot.label_names) if isinstance(filter, str) else filter
     known = known_labels(snapshot.label_names).choose(labels) if labels else None
     unlike = _mean(snapshot, negative) if negative else None
@@ -118,21 +121,28 @@ def find(
     return answers
 
 
-def describe(snapshot: Snapshot, id_: str) -> dict[str, Any]:
+def describe(snapshot: View, id_: str) -> dict[str, Any]:
     """What the index knows about a tile: id, path, labels, split, source, date, footprint and the bbox around it."""
     check_there(snapshot, id_)
     item = snapshot.describe(id_)
     return item | {"bbox": None if item["footprint"] is None else box_of(item["footprint"])}
 
 
-def check_there(snapshot: Snapshot, id_: str) -> None:
+def check_there(snapshot: View, id_: str) -> None:
     """Lets the id of a tile through; a NotThereError is for any other."""
     if not snapshot.holds(id_):
         remedy = "Ids are those of search results in this index, whole: with their folders."
         raise NotThereError("the id must be of a tile in the index", id_, remedy)
 
 
-def unit_vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
+def _check_all_there(snapshot: View, ids: Sequence[str]) -> None:
+    there = snapshot.present(ids)
+    for id_ in ids:
+        if id_ not in there:
+            check_there(snapshot, id_)
+
+
+def unit_vector(snapshot: View, example: Example) -> NDArray[np.float64]:
     """The vector (D,) of norm 1 that an example stands for; a QueryError where it is none."""
     if isinstance(example, str):
         check_there(snapshot, example)
@@ -151,7 +161,7 @@ def unit_vector(snapshot: Snapshot, example: Example) -> NDArray[np.float64]:
 
 
 def _direction(
-    snapshot: Snapshot,
+    snapshot: View,
     positive: Sequence[Example],
     unlike: NDArray[np.float64] | None,
     wrong: NDArray[np.float64],
@@ -173,7 +183,7 @@ def _direction(
     return beside_classifier(mean / norm, _some(snapshot, positive), np.concatenate([wrong, usual])).astype(np.float32)
 
 
-def vector_of(snapshot: Snapshot, positive: Sequence[Example], negative: Sequence[Example]) -> NDArray[np.float32]:
+def vector_of(snapshot: View, positive: Sequence[Example], negative: Sequence[Example]) -> NDArray[np.float32]:
     """The unit vector (D,) that `find` would search with."""
     unlike = _mean(snapshot, negative) if negative else None
     return _direction(snapshot, positive, unlike, _some(snapshot, negative), _named((*positive, *negative)))
@@ -188,22 +198,24 @@ def _ids(examples: Sequence[Example]) -> list[str]:
     return [example for example in examples if isinstance(example, str)]
 
 
-def _some(snapshot: Snapshot, examples: Sequence[Example]) -> NDArray[np.float64]:
+def _some(snapshot: View, examples: Sequence[Example]) -> NDArray[np.float64]:
     """The unit vectors (n, D) of the examples; of many, of some that are drawn at random, always the same."""
     if len(examples) > MOST:
         chosen = np.random.default_rng(0).choice(len(examples), MOST, replace=False)
         examples = [examples[place] for place in np.sort(chosen)]
-    return np.array([unit_vector(snapshot, example) for example in examples]).reshape(len(examples), snapshot.dim)
+    ids = _ids(examples)
+    _check_all_there(snapshot, ids)
+    of_ids = iter(snapshot.vectors_of(ids).astype(np.float64))
+    rows = [next(of_ids) if isinstance(example, str) else unit_vector(snapshot, example) for example in examples]
+    return np.array(rows).reshape(len(examples), snapshot.dim)
 
 
-def _mean(snapshot: Snapshot, examples: Sequence[Example]) -> NDArray[np.float64]:
+def _mean(snapshot: View, examples: Sequence[Example]) -> NDArray[np.float64]:
     """The mean (D,) of the examples' unit vectors."""
     ids = _ids(examples)
-    total = np.sum(
-        [unit_vector(snapshot, one) for one in examples if not isinstance(one, str)], axis=0, dtype=np.float64
-    )
-    for id_ in ids:
-        check_there(snapshot, id_)
+    rest = [unit_vector(snapshot, one) for one in examples if not isinstance(one, str)]
+    total = np.sum(rest, axis=0, dtype=np.float64)
+    _check_all_there(snapshot, ids)
     for start in range(0, len(ids), _AT_ONCE):
         total = total + snapshot.vectors_of(ids[start : start + _AT_ONCE]).sum(axis=0, dtype=np.float64)
     return np.asarray(total / len(examples))

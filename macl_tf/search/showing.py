@@ -12,7 +12,7 @@ import numpy as np
 from macl_tf.datasets.images import decode_image
 from macl_tf.datasets.label_lists import listed
 from macl_tf.figures import contact_sheet
-from macl_tf.labels import LabelStatistics
+from macl_tf.labels import rarest
 from macl_tf.search.engine import SearchEngine
 from macl_tf.search.pictures import read_picture
 from macl_tf.search.query import Answer
@@ -71,7 +71,7 @@ def draw_sheet(engine: SearchEngine, answers: Sequence[Answer], path: str | os.P
         )
     depth = min(len(answer.results) for answer in answers)
     names = engine.index.label_names
-    rare = LabelStatistics.from_labels(engine.index.items.labels, names).rarest().tolist() if names else []
+    rare = rarest(engine.index.snapshot.label_counts).tolist()
     known = bool(names) and all(answer.labels is not None for answer in answers)
 
     def held(labels: Sequence[str] | None) -> list[bool]:

@@ -16,7 +16,7 @@ import numpy as np
 from macl_tf.datasets.label_lists import listed
 from macl_tf.files import write_text
 from macl_tf.index.items import unrolled
-from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.view import View
 from macl_tf.search.places import box_of, geometry_of
 from macl_tf.search.query import Answer, QueryError
 
@@ -26,7 +26,7 @@ Columns = Mapping[str, Sequence[Any]]
 _KNOWN = ("labels", "split", "source", "date")  # what the index knows, of a column each
 
 
-def write_results(answers: Sequence[Answer], path: str | os.PathLike[str], snapshot: Snapshot) -> None:
+def write_results(answers: Sequence[Answer], path: str | os.PathLike[str], snapshot: View) -> None:
     """Writes what was found, best first: rank, score, and what the index knows of each tile; as for `write_tiles`.
 
     Where there are several answers, a column says of which query each result is.
@@ -41,7 +41,7 @@ def write_tiles(
     ids: Sequence[str],
     columns: Columns,
     path: str | os.PathLike[str],
-    snapshot: Snapshot,
+    snapshot: View,
     *,
     name: str = "",
     known: Sequence[Mapping[str, Any]] | None = None,
@@ -69,9 +69,7 @@ def write_tiles(
     WRITERS[suffix](ids, columns, path, snapshot, name)
 
 
-def _write_csv(
-    ids: Sequence[str], columns: Columns, path: str | os.PathLike[str], snapshot: Snapshot, name: str
-) -> None:
+def _write_csv(ids: Sequence[str], columns: Columns, path: str | os.PathLike[str], snapshot: View, name: str) -> None:
     corners = unrolled(snapshot.items_of(ids).footprints)
     middle = (corners.min(axis=1) + corners.max(axis=1)) / 2
     middle[:, 0] -= 360.0 * (middle[:, 0] > 180)
@@ -85,7 +83,7 @@ def _write_csv(
 
 
 def _write_geojson(
-    ids: Sequence[str], columns: Columns, path: str | os.PathLike[str], snapshot: Snapshot, name: str
+    ids: Sequence[str], columns: Columns, path: str | os.PathLike[str], snapshot: View, name: str
 ) -> None:
     features = []
     footprints = snapshot.items_of(ids).footprints.tolist()
@@ -100,7 +98,7 @@ def _write_geojson(
 
 
 def _write_geoparquet(
-    ids: Sequence[str], columns: Columns, path: str | os.PathLike[str], snapshot: Snapshot, name: str
+    ids: Sequence[str], columns: Columns, path: str | os.PathLike[str], snapshot: View, name: str
 ) -> None:
     from macl_tf.index.parquet import write_parquet
 
@@ -109,7 +107,7 @@ def _write_geoparquet(
     write_parquet(path, items, more=columns)
 
 
-WRITERS: dict[str, Callable[[Sequence[str], Columns, str | os.PathLike[str], Snapshot, str], None]] = {
+WRITERS: dict[str, Callable[[Sequence[str], Columns, str | os.PathLike[str], View, str], None]] = {
     ".csv": _write_csv,
     ".geojson": _write_geojson,
     ".json": _write_geojson,

@@ -13,7 +13,7 @@ import numpy as np
 
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS
 from macl_tf.index.filters import Filter
-from macl_tf.labels import LabelStatistics
+from macl_tf.labels import rarest
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe
 from macl_tf.server.settings import BaseMap, Limits
@@ -45,8 +45,9 @@ def info(
             "recall": snapshot.info["recall"],
         },
         "versions": versions.searchable(),
-        "labels": int(np.count_nonzero(snapshot.labels.any(axis=0))),
+        "labels": int(np.count_nonzero(snapshot.label_counts)),
         "has_places": snapshot.has_places,
+        "has_parts": state.encoder.sees_parts,
         "has_files": files,
         "writable": writable,
         "base_map": None if base_map is None else asdict(base_map),
@@ -56,13 +57,13 @@ def info(
 
 def labels(state: State) -> dict[str, Any]:
     """All labels that a tile may hold, and how many tiles do. Rare is the third with the fewest, as in the figures."""
-    names, held = state.snapshot.label_names, state.snapshot.labels
-    rare = set(LabelStatistics.from_labels(held, names).rarest().tolist()) if held.size else set()
+    names, held = state.snapshot.label_names, state.snapshot.label_counts
+    rare = set(rarest(held).tolist())
     counts = [
         {"name": name, "count": int(count), "rare": place in rare}
-        for place, (name, count) in enumerate(zip(names, held.sum(axis=0, dtype=np.int64), strict=True))
+        for place, (name, count) in enumerate(zip(names, held, strict=True))
     ]
-    return {**state.versions, "labels": counts, "total": len(held)}
+    return {**state.versions, "labels": counts, "total": len(state.snapshot)}
 
 
 def counted(state: State, condition: Filter | None) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
     where = f"id={quote(id_, safe='')}" + ("" if state.newest else f"&index={state.index_version}")
     return {
         **{name: known[name] for name in ("id", "labels", "split", "source", "date", "bbox")},
-        "thumbnail": f"thumbnail?{where}" if state.snapshot.thumbnail(id_) else None,
+        "thumbnail": f"thumbnail?{where}" if state.snapshot.has_thumbnail(id_) else None,
     }
 
 
@@ -140,9 +141,11 @@ def collection(one: Collection) -> dict[str, Any]:
 def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, Any]:
     """A page of a collection's marks, the last ones first, with what is known about their tiles."""
     known = state.snapshot
+    page = one.seen[::-1][offset : offset + limit]
+    there = known.present([mark.id for mark in page])
     shown = [
-        {**mark._asdict(), "by": mark.by or None, "item": item(state, mark.id) if known.holds(mark.id) else None}
-        for mark in one.seen[::-1][offset : offset + limit]
+        {**mark._asdict(), "by": mark.by or None, "item": item(state, mark.id) if mark.id in there else None}
+        for mark in page
     ]
     more = offset + limit < len(one.seen)
     absent = some(one.absent(known))

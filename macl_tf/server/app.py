@@ -46,17 +46,18 @@ def open_app(
     root_path: str = "",
     base_map: BaseMap | None = None,
     tiles: Path | None = None,
+    index: str = "",
     started: Callable[[], object] = lambda: None,
 ) -> App:
     """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
     It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
-    was made with. A proxy shows it under the prefix `root_path`, like /tiles. `tiles` is the folder of the tiles
-    themselves. `started` is called once it can be asked.
+    was made with; `index` is "milvus:URI" for an index in a Milvus. A proxy shows it under the prefix `root_path`,
+    like /tiles. `tiles` is the folder of the tiles themselves. `started` is called once it can be asked.
     """
     check_prefix(root_path)  # before anything is loaded
     metrics = Metrics()
-    versions = Versions(served, replace(options, observe=metrics.observe_batch), load)
+    versions = Versions(served, replace(options, observe=metrics.observe_batch), load, index)
     service = Service(versions, limits, metrics, base_map, tiles)
 
     def check() -> None:

@@ -11,14 +11,14 @@ import orjson
 from fastapi import APIRouter, Body, File, Form, Query, Request, Response, UploadFile
 from fastapi.params import Depends
 
-from macl_tf.index.index import Snapshot
+from macl_tf.index.view import View
 from macl_tf.search.query import QueryError
 from macl_tf.search.tile_files import TYPES
 from macl_tf.server import answers, schemas
 from macl_tf.server.service import Service
 from macl_tf.teaching.collection_files import export_collection, import_collection
 from macl_tf.teaching.collections import MARKS, Collections
-from macl_tf.teaching.rounds import BEST, MOST, SAMPLED, UNCERTAIN, next_round
+from macl_tf.teaching.rounds import BEST, MOST, SAMPLED, UNCERTAIN, next_round, whole
 from macl_tf.teaching.suggestions import suggest_in
 
 _FILE: dict[int | str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def collections(offset: Offset = 0, limit: Limit = 100) -> Response:
         """The collections by name, with how many tiles are right, wrong and skipped."""
 
-        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+        def work(kept: Collections, _: View) -> dict[str, Any]:
             found = kept.all()
             shown = [answers.collection(one) for one in found[offset : offset + limit]]
             return {"collections": shown, "total": len(found), "offset": offset}
@@ -55,7 +55,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def delete(name: Name) -> Response:
         """Takes a collection away. That is on disk when this returns."""
 
-        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+        def work(kept: Collections, _: View) -> dict[str, Any]:
             found = kept.get(name)
             kept.delete(name, by=_UNNAMED)
             return answers.collection(found)
@@ -67,7 +67,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
         """The marks of a collection, the last ones first, with what is known about their tiles."""
         state = await service.state()
 
-        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+        def work(kept: Collections, _: View) -> dict[str, Any]:
             return answers.marks(state, kept.get(name), offset, limit)
 
         return _json(await service.look_at_collections(work))
@@ -77,7 +77,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
         """Marks tiles as right, wrong, skipped or neither; makes the collection where there is none, on disk then."""
         said = {how: getattr(given, how) for how in (*MARKS, "neither")}
 
-        def work(kept: Collections, snapshot: Snapshot) -> dict[str, Any]:
+        def work(kept: Collections, snapshot: View) -> dict[str, Any]:
             return answers.collection(kept.mark(given.name, **said, by=given.by or _UNNAMED, snapshot=snapshot))
 
         return _json(await service.change_collections(work))
@@ -90,8 +90,8 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
         state = await service.state()
         numbers = {"best": best, "uncertain": uncertain, "sampled": sampled}
 
-        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
-            return answers.round_of(state, next_round(kept.get(name), state.snapshot, **numbers))
+        def work(kept: Collections, _: View) -> dict[str, Any]:
+            return answers.round_of(state, next_round(kept.get(name), whole(state.snapshot), **numbers))
 
         return _json(await service.look_at_collections(work))
 
@@ -99,7 +99,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def rename(given: Annotated[schemas.NewName, Body()]) -> Response:
         """Gives a collection another name, which no other has."""
 
-        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
+        def work(kept: Collections, _: View) -> dict[str, Any]:
             return answers.collection(kept.rename(given.name, given.new, by=_UNNAMED))
 
         return _json(await service.change_collections(work))
@@ -113,7 +113,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def export(name: Name, format_: Annotated[Format, Query(alias="format")] = "csv") -> Response:
         """The marks of a collection as a file that other programs open, and that can be imported."""
 
-        def work(kept: Collections, snapshot: Snapshot) -> bytes:
+        def work(kept: Collections, snapshot: View) -> bytes:
             found = kept.get(name)
             return answers.file(f"collection.{format_}", lambda path: export_collection(found, path, snapshot))
 
@@ -135,7 +135,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
         if unknown := [key for key in form if key not in ("file", "name", "mark", "by")]:
             raise QueryError("the form's fields are among file, name, mark, by", unknown[0], "Leave it out.")
 
-        def work(kept: Collections, snapshot: Snapshot) -> dict[str, Any]:
+        def work(kept: Collections, snapshot: View) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "file")
                 file.file.seek(0)
@@ -154,8 +154,8 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
         """Tiles that probably hold a label and do not have it, and those that have it and probably do not."""
         state = await service.state()
 
-        def work(kept: Collections, _: Snapshot) -> dict[str, Any]:
-            found = suggest_in(state.snapshot, kept.all(), state.encoder.info, labels=[label], most=k)
+        def work(kept: Collections, _: View) -> dict[str, Any]:
+            found = suggest_in(whole(state.snapshot), kept.all(), state.encoder.info, labels=[label], most=k)
             return answers.suggested(state, label, found)
 
         return _json(await service.look_at_collections(work))
@@ -163,6 +163,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     @router.post("/teach", response_model=schemas.TeachingAnswer, dependencies=writes)
     async def teach(given: Annotated[schemas.ToTeach, Body()]) -> Response:
         """Begins to teach the index all labels and collections, in the background; one at a time."""
+        whole(service.versions.newest.snapshot)
         return _json(await service.look(lambda: service.teaching.begin(given.loss, given.publish)))
 
     @router.get("/teach", response_model=schemas.TeachingAnswer, dependencies=reads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +15,11 @@ from starlette.exceptions import HTTPException
 
 from macl_tf.datasets.label_names import UnknownLabelError
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS, RULE, PictureError
+from macl_tf.index.view import EngineError
 from macl_tf.search.query import NotThereError, QueryError
 from macl_tf.server.settings import Limits
 
+_log = logging.getLogger(__name__)
 SEE = "The API is described at api/v1/openapi.json of this server."
 _SHOWN = 120  # letters of a value that an answer repeats
 # What the API's description says of each status.
@@ -93,7 +96,7 @@ def handle_errors(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> Response:
         return refusal_of(error, request).answer()
 
-    for kind in (RequestValidationError, HTTPException, *_STATUSES):
+    for kind in (RequestValidationError, HTTPException, EngineError, *_STATUSES):
         app.add_exception_handler(kind, handle)
 
 
@@ -106,6 +109,9 @@ def refusal_of(error: Exception, request: Request | None = None) -> Refused:
     if isinstance(error, HTTPException):  # of the framework; paths and methods it never sees unless they are right
         status = error.status_code if error.status_code in WORDS else 400
         return Refused(status, "The request cannot be read", str(error.detail), SEE, dict(error.headers or {}))
+    if isinstance(error, EngineError):
+        _log.warning("%s", error)  # whose words name addresses
+        return unavailable("The index of this server cannot be asked now", None, "Retry in a moment; see its log.")
     if isinstance(error, QueryError | UnknownLabelError):
         status = next(_STATUSES[kind] for kind in _STATUSES if isinstance(error, kind))
         listed = "GET api/v1/labels lists them with their counts." if isinstance(error, UnknownLabelError) else SEE

@@ -7,7 +7,7 @@ from pathlib import Path
 from macl_tf.datasets.bands import Reader
 from macl_tf.datasets.images import thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
-from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.view import View
 from macl_tf.search.query import NotThereError, check_there
 
 LARGE = 1024  # longest side in pixels of what is drawn of a tile
@@ -21,14 +21,14 @@ class Originals:
             raise ValueError(f"--tiles must be the folder of the tiles, got '{folder}', which is none.")
         self.folder = folder and folder.resolve()
 
-    def file(self, snapshot: Snapshot, id_: str) -> Path:
+    def file(self, snapshot: View, id_: str) -> Path:
         """Where the file of a tile is. A NotThereError says why there is none; nothing outside the folder is one."""
         path = self._path(snapshot, id_)
         if not path.is_file():
             raise _absent(id_)
         return path
 
-    def picture(self, snapshot: Snapshot, id_: str, reader: Reader, max_pixels: int) -> bytes:
+    def picture(self, snapshot: View, id_: str, reader: Reader, max_pixels: int) -> bytes:
         """A JPEG of a tile as `reader` shows it, its longest side 1024 pixels at most; errors as of `file`."""
         path = self._path(snapshot, id_)
         if not all(part.is_file() for part in reader.files(path)):
@@ -38,7 +38,7 @@ class Originals:
         except PictureError:
             raise _absent(id_) from None
 
-    def _path(self, snapshot: Snapshot, id_: str) -> Path:
+    def _path(self, snapshot: View, id_: str) -> Path:
         check_there(snapshot, id_)
         if self.folder is None:
             remedy = (

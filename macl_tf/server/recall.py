@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from macl_tf.index.index import Snapshot
+from macl_tf.index.view import View
 
 K = 10
 
@@ -26,12 +26,12 @@ class RecallSample:
         """Takes a query in."""
         self._waiting.append(vector)
 
-    def check(self, snapshot: Snapshot) -> tuple[float, int]:
+    def check(self, snapshot: View) -> tuple[float, int]:
         """Searches the waiting queries both ways: recall@10 over the window, NaN while empty, and how many they are."""
         checked = 0
         while self._waiting:
             vector = self._waiting.popleft()
-            if len(vector) != snapshot.dim or not len(snapshot):
+            if len(vector) != snapshot.dim or not len(snapshot) or not snapshot.can_be_exact:
                 continue
             near, true = (
                 {hit.id for hit in snapshot.search(vector[None], k=K, exact=exact)[0]} for exact in (False, True)

@@ -524,6 +524,7 @@ class InfoAnswer(BaseModel):
     versions: list[VersionInfo]
     labels: int = Field(description="How many are held by a tile.")
     has_places: bool
+    has_parts: bool = Field(description="Whether a box in an item may be an example, and /matches answers.")
     has_files: bool = Field(description="Whether /picture and /file have the tiles themselves.")
     writable: bool
     base_map: BaseMap | None

@@ -21,8 +21,8 @@ from macl_tf.artifacts import ArtifactError
 from macl_tf.datasets.bands import Reader
 from macl_tf.datasets.images import RGB, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
-from macl_tf.index.index import Index, Snapshot
 from macl_tf.index.items import Items
+from macl_tf.index.view import Engine, EngineError, View
 from macl_tf.search.parts import check_box, matches, part_of
 from macl_tf.search.pictures import items_of, read_picture
 from macl_tf.search.query import Box, QueryError, check_there, find
@@ -178,12 +178,12 @@ class Service:
         with self._admitted():
             return await self._run(self._decoding, lambda: self.originals.picture(state.snapshot, id_, reader, most))
 
-    async def look_at_collections(self, work: Callable[[Collections, Snapshot], T]) -> T:
+    async def look_at_collections(self, work: Callable[[Collections, View], T]) -> T:
         """Does something that reads in the collections, beside the newest state of the index."""
         with self._admitted(), _whole():
             return await self._run(self._searching, lambda: work(self.collections, self.versions.newest.snapshot))
 
-    async def change_collections(self, work: Callable[[Collections, Snapshot], T]) -> T:
+    async def change_collections(self, work: Callable[[Collections, View], T]) -> T:
         """Does something that writes to the collections; when it returns, that is on disk, after an error nothing."""
         with self._admitted(), _whole(), _writable():
             return await self._run(self._writing, lambda: work(self.collections, self.versions.newest.snapshot))
@@ -192,7 +192,7 @@ class Service:
         """Makes a collection a label of the index, which is on disk when this returns."""
         absent: list[str] = []
 
-        def change(index: Index) -> dict[str, bool]:
+        def change(index: Engine) -> dict[str, bool]:
             changed, absent[:] = self.collections.to_label(name, index, label, new_labels=new_labels)
             return changed
 
@@ -202,7 +202,7 @@ class Service:
     async def relabel(self, label: str, holds: dict[str, bool], new_labels: list[str]) -> dict[str, Any]:
         """Gives tiles a label, or takes it from them; when it returns, that is on disk."""
 
-        def change(index: Index) -> dict[str, bool]:
+        def change(index: Engine) -> dict[str, bool]:
             index.refresh()
             for id_ in holds:
                 check_there(index.snapshot, id_)
@@ -210,7 +210,7 @@ class Service:
 
         return await self._relabelled(label, change)
 
-    async def _relabelled(self, label: str, change: Callable[[Index], dict[str, bool]]) -> dict[str, Any]:
+    async def _relabelled(self, label: str, change: Callable[[Engine], dict[str, bool]]) -> dict[str, Any]:
         before = self.versions.newest.snapshot.label_names
         with self._admitted():
             state, changed = await self._write(change)
@@ -301,7 +301,7 @@ class Service:
             return answers.file(f"results.{query.format}", lambda path: write_results([answer], path, state.snapshot))
         return answers.found(state, answer, geojson=query.format == "geojson")
 
-    async def _write(self, change: Callable[[Index], T]) -> tuple[State, T]:
+    async def _write(self, change: Callable[[Engine], T]) -> tuple[State, T]:
         with _writable():
             return await self._run(self._writing, lambda: self.versions.write(change))
 
@@ -323,6 +323,8 @@ def _writable() -> Iterator[None]:
     """Says of errors of the disk that nothing was written."""
     try:
         yield
+    except EngineError:  # of a disk elsewhere, with words of its own
+        raise
     except OSError as error:
         remedy = "Nothing was changed. Retry once there is space; see the server log."
         raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from macl_tf.artifacts import ArtifactError, open_encoder, open_version, versions
-from macl_tf.index.index import Index, Snapshot
+from macl_tf.artifacts import ArtifactError, open_encoder
+from macl_tf.index.engines import open_engine
+from macl_tf.index.view import Engine, View
 from macl_tf.search.encoders import Encoder, load_encoder
 from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
@@ -29,7 +30,7 @@ _RETIRED = 120.0  # seconds after which no request can still want an encoder tha
 class State:
     """What a request works on from beginning to end, whatever is written or published meanwhile."""
 
-    snapshot: Snapshot
+    snapshot: View
     encoder: Encoder  # the one that the index was made with
     batcher: Batcher  # the way to that encoder
     newest: bool  # whether it was the newest version when the request began
@@ -53,14 +54,16 @@ class State:
 class Versions:
     """A served folder, which `macl export` wrote, open for searches and writes. Any number of threads may use it.
 
-    `load` loads the encoder that an index was made with.
+    `load` loads the encoder that an index was made with. `index` is "milvus:URI" for an index in a Milvus.
     """
 
-    def __init__(self, served: Path, options: Options | None = None, load: Load = load_encoder) -> None:
+    def __init__(
+        self, served: Path, options: Options | None = None, load: Load = load_encoder, index: str = ""
+    ) -> None:
         if not served.is_dir():
             raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
         self.served, self._options, self._load = served, options or Options(), load
-        self._index = Index.open(served / "index")
+        self._index = open_engine(served, index)
         self._mutex = threading.Lock()  # of what follows; the newest state is read without it
         self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
         self._older: dict[int, State] = {}
@@ -77,7 +80,10 @@ class Versions:
     def held(self, version: int | None) -> State | None:
         """A version that need not be opened first; the newest for None."""
         newest = self.newest
-        return newest if version in (None, newest.index_version) else self._older.get(version or 0)
+        if version in (None, newest.index_version):
+            return newest
+        older = self._older.get(version or 0)
+        return older and replace(older, snapshot=older.snapshot.anew())
 
     def opened(self, version: int) -> State:
         """A version, which is opened if need be: that takes seconds."""
@@ -89,7 +95,7 @@ class Versions:
                 rule = f"index must be one of {', '.join(map(str, there))}"
                 raise NotThereError(rule, version, "Choose one of these.")
             try:
-                state = self._state_of(Index.open(self.served / "index", version).snapshot, newest=False)
+                state = self._state_of(self._index.at(version), newest=False)
             except (OSError, ValueError) as error:
                 _log.warning("version %d of the index cannot be opened: %s", version, error)
                 remedy = "Search another version; see the server log."
@@ -102,12 +108,11 @@ class Versions:
     def searchable(self) -> list[dict[str, Any]]:
         """Versions of the index whose encoder is there: version, encoder_version, descriptor, count, archive."""
         newest, found = self.newest, []
-        for version in versions(self.served / "index"):
+        for version, info in self._index.published():
             if version == newest.index_version:
                 info, facts = newest.snapshot.info | {"count": len(newest.snapshot)}, newest.encoder.info
             else:
                 try:
-                    info = open_version(self.served / "index", "index", version, verify=False)[1]["info"]
                     facts = open_encoder(self.served, info["encoder"], verify=False)[1]["info"]
                 except (OSError, ValueError, KeyError):
                     continue  # it is being removed, or never was whole
@@ -117,7 +122,7 @@ class Versions:
                           "archive": archive["name"] if archive else None})  # fmt: skip
         return found
 
-    def write(self, change: Callable[[Index], Any]) -> tuple[State, Any]:
+    def write(self, change: Callable[[Engine], Any]) -> tuple[State, Any]:
         """Makes a change durable; the state that has it, and what `change` returned."""
         result = change(self._index)
         return self.newest, result
@@ -133,7 +138,7 @@ class Versions:
             if snapshot.uuid != self._newest.snapshot.uuid:
                 self._newest = self._state_of(snapshot, newest=True)
                 _log.info("serving index version %d", self._newest.index_version)
-                there = set(versions(self.served / "index")) - {self._newest.index_version}
+                there = {version for version, _ in self._index.published()} - {self._newest.index_version}
                 self._older = {version: state for version, state in self._older.items() if version in there}
             self._retire()
 
@@ -142,7 +147,7 @@ class Versions:
         for _, batcher in self._batchers.values():
             batcher.close()
 
-    def _state_of(self, snapshot: Snapshot, *, newest: bool) -> State:
+    def _state_of(self, snapshot: View, *, newest: bool) -> State:
         made_with = snapshot.info.get("encoder")
         if not made_with:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.view import View
 from macl_tf.search.query import QueryError
 from macl_tf.search.tile_files import write_tiles
 from macl_tf.teaching.collections import MARKS, RIGHT, Collection, Collections, Mark, time_in, time_of
@@ -27,7 +27,7 @@ _LIST = "a file of a collection is CSV, GeoJSON or GeoParquet, or a list of ids,
 _WORDS = {**{mark: mark for mark in MARKS}, "1": "right", "true": "right", "0": "wrong", "false": "wrong"}
 
 
-def export_collection(collection: Collection, path: str | os.PathLike[str], snapshot: Snapshot) -> None:
+def export_collection(collection: Collection, path: str | os.PathLike[str], snapshot: View) -> None:
     """Writes a collection as its file's suffix says: .csv, .geojson (or .json), .parquet; whole or not at all.
 
     Places are those of the index. A tile that it does not hold has none, and its mark is written as the others are.
@@ -50,7 +50,7 @@ class Imported:
 def import_collection(
     collections: Collections,
     path: str | os.PathLike[str],
-    snapshot: Snapshot,
+    snapshot: View,
     *,
     name: str = "",
     mark: str = RIGHT,

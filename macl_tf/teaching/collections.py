@@ -30,7 +30,7 @@ from macl_tf.artifacts import ArtifactError
 from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.datasets.walk import shorten
 from macl_tf.files import locked
-from macl_tf.index.index import Index, Snapshot
+from macl_tf.index.view import Engine, View
 from macl_tf.search.query import NotThereError, QueryError, check_there
 from macl_tf.sqlite_files import cannot_be_opened, crc_of, making, reading, writing
 
@@ -115,16 +115,18 @@ class Collection:
             ((mark.by, mark.at) for mark in self.said.values()), key=lambda one: one[1], default=(self.by, self.at)
         )
 
-    def absent(self, snapshot: Snapshot) -> list[str]:
+    def absent(self, snapshot: View) -> list[str]:
         """Ids of marked tiles that the index does not hold now."""
-        return [mark.id for mark in self.seen if not snapshot.holds(mark.id)]
+        there = snapshot.present([mark.id for mark in self.seen])
+        return [mark.id for mark in self.seen if mark.id not in there]
 
-    def examples(self, snapshot: Snapshot) -> dict[str, list[str]]:
+    def examples(self, snapshot: View) -> dict[str, list[str]]:
         """What to search for, as `SearchEngine.search` takes it: right tiles are positive, wrong ones negative.
 
         Tiles that the index does not hold are left out; a QueryError where no right one is left.
         """
-        right, wrong = ([id_ for id_ in ids if snapshot.holds(id_)] for ids in (self.right, self.wrong))
+        there = snapshot.present([*self.right, *self.wrong])
+        right, wrong = ([id_ for id_ in ids if id_ in there] for ids in (self.right, self.wrong))
         if not right:
             rule = f"a collection to search with has a tile of the index that is right, and {self.name!r} has none"
             raise QueryError(rule, None, "Mark one as right.")
@@ -188,7 +190,7 @@ class Collections:
         skipped: Iterable[str] = (),
         neither: Iterable[str] = (),
         by: str = "",
-        snapshot: Snapshot | None = None,
+        snapshot: View | None = None,
     ) -> Collection:
         """Marks tiles now, and makes the collection where there is none.
 
@@ -267,7 +269,7 @@ class Collections:
         self._write(change)
 
     def to_label(
-        self, name: str, index: Index, label: str = "", *, new_labels: Sequence[str] = ()
+        self, name: str, index: Engine, label: str = "", *, new_labels: Sequence[str] = ()
     ) -> tuple[dict[str, bool], list[str]]:
         """Makes a collection a label of the index: tiles that are right hold it from now on, wrong ones do not.
 
@@ -279,7 +281,7 @@ class Collections:
         """
         collection = self.get(name)
         index.refresh()
-        if all(not index.snapshot.holds(id_) for id_ in collection.right):
+        if not index.snapshot.present(collection.right):
             rule = f"a collection that becomes a label has a tile of the index that is right, and {name!r} has none"
             raise QueryError(rule, None, "Mark one as right.")
         holds = {mark.id: mark.mark == RIGHT for mark in collection.marks}

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.index.snapshot import Snapshot
+from macl_tf.index.view import View
 from macl_tf.search.query import QueryError, Result, describe, vector_of
 from macl_tf.teaching.collections import RIGHT, WRONG, Collection
 
@@ -65,6 +66,14 @@ class Round:
     found: int  # tiles of the index that are marked right
     precision: Precision | None  # None before the first mark
     left: Left | None  # None as long as no block of the sample is judged
+
+
+def whole(view: View) -> Snapshot:
+    """A state of which every vector can be looked at; a QueryError for one that lies in another engine."""
+    if not isinstance(view, Snapshot):
+        rule = "rounds and teaching look at every vector, and so need an index of files"
+        raise QueryError(rule, None, "Serve the folder without --index.")
+    return view
 
 
 def next_round(

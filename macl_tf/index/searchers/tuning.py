@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from macl_tf.index.searchers.exact import ExactSearcher
 _TIE = 1e-6
 # What scoring a candidate again costs, in vectors of the leaves looked into: 50 at 100,000 x 128, 100 at a million.
 _REORDER_COST = 60
+_MARGINS = (2.0, 3.0, 4.0, 6.0)  # standard errors above the target, one after the other
 _STEP = 1.15  # from a setting to the next costlier one
 
 Search = Callable[[NDArray[np.float32], int, "Setting"], tuple[NDArray[np.float32], NDArray[np.int64]]]
@@ -83,7 +84,7 @@ def tune(search: Search, tuning: Sample, held_out: Sample, target: float, size: 
     time: the choice does not depend on what else the machine does. `num_leaves` is 1 where there is no tree.
     """
     seen: dict[Setting, NDArray[np.float64]] = {}
-    for margin in (2.0, 3.0, 4.0, 6.0):
+    for margin in _MARGINS:
         setting = _cheapest(search, tuning, target, margin, size, num_leaves, seen)
         if setting is None:
             return None
@@ -91,6 +92,41 @@ def tune(search: Search, tuning: Sample, held_out: Sample, target: float, size: 
         if measured >= target:
             return Chosen(setting, measured)
     return None
+
+
+def cheapest(
+    search: Search, tuning: Sample, held_out: Sample, target: float, settings: Sequence[Setting]
+) -> Chosen | None:
+    """As `tune`, among settings of which each costs more than the one before and finds no less."""
+    seen: dict[Setting, NDArray[np.float64]] = {}
+    for margin in _MARGINS:
+        low, high = 0, len(settings)
+        while low < high:
+            middle = (low + high) // 2
+            reached = _reaches(search, tuning, settings[middle], target, margin, seen)
+            low, high = (low, middle) if reached else (middle + 1, high)
+        if low == len(settings):
+            return None
+        measured = float(held_out.recalls(search, settings[low]).mean())
+        if measured >= target:
+            return Chosen(settings[low], measured)
+    return None
+
+
+def _reaches(
+    search: Search,
+    sample: Sample,
+    setting: Setting,
+    target: float,
+    margin: float,
+    seen: dict[Setting, NDArray[np.float64]],
+) -> bool:
+    """Whether the recall is above the target by so many standard errors."""
+    if setting not in seen:
+        seen[setting] = sample.recalls(search, setting)
+    recalls = seen[setting]
+    error = recalls.std() / math.sqrt(len(recalls))
+    return bool(recalls.mean() >= min(target + margin * error, 1.0))
 
 
 def _cheapest(
@@ -103,19 +139,15 @@ def _cheapest(
     seen: dict[Setting, NDArray[np.float64]],
 ) -> Setting | None:
     def reaches(setting: Setting) -> bool:
-        if setting not in seen:
-            seen[setting] = sample.recalls(search, setting)
-        recalls = seen[setting]
-        error = recalls.std() / math.sqrt(len(recalls))
-        return bool(recalls.mean() >= min(target + margin * error, 1.0))
+        return _reaches(search, sample, setting, target, margin, seen)
 
     def cost(setting: Setting) -> float:
         return size * setting.leaves / num_leaves + _REORDER_COST * setting.reorder
 
     # Twice the size, since a vector that lies in two leaves counts twice.
-    reorders = _grid(sample.k + 1, min(2 * size, max(1000, 50 * sample.k)))
+    reorders = grid(sample.k + 1, min(2 * size, max(1000, 50 * sample.k)))
     best: Setting | None = None
-    for leaves in _grid(1, num_leaves):
+    for leaves in grid(1, num_leaves):
         if best is not None and cost(Setting(leaves, reorders[0])) >= cost(best):
             break
         # Recall grows with the candidates scored again: halve the range until the fewest that do are found.
@@ -130,7 +162,7 @@ def _cheapest(
     return best
 
 
-def _grid(first: int, last: int) -> list[int]:
+def grid(first: int, last: int) -> list[int]:
     """Whole numbers from the first to the last, each some 15 % larger than the one before."""
     values = [min(first, last)]
     while values[-1] < last:

@@ -1,5 +1,6 @@
 // Answers of the server on the page: one list of tiles or two, the map, and the line that sums them up.
 
+import * as api from "./api.js";
 import { count, element, find, shortName, written } from "./element.js";
 import { asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
 import { highlight, showMap } from "./map.js";
@@ -36,7 +37,15 @@ export function showAnswers(answers, page) {
     archive: archive.info.index.archive?.name,
     skips: search.collection && isOpen(search) && archive.info.writable,
     queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
-    open: (id) => openTile(id, { ...context, archive, tileOf: (some) => tiles.get(some), changed: page.changed }),
+    open: (id) =>
+      openTile(id, {
+        ...context,
+        archive,
+        tileOf: (some) => tiles.get(some),
+        changed: page.changed,
+        findPart: (of, box) => change(only({ ...search, seed: 0 }, { id: of, box })),
+        matchesOf: asks(search) && answers[0].query ? (of) => api.matches([of], answers[0].query.vector, search.index) : null,
+      }),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
   };
   const columns = answers.map((found, side) => column(found, side ? search.versus : search.index, context, page));

@@ -40,6 +40,9 @@ export const search = (query, signal) =>
     signal,
   });
 
+/** Where in tiles what was searched for is: rows of cosines for each. */
+export const matches = async (ids, vector, index) => (await send("matches", { ids, vector, index })).matches;
+
 const parameters = (given) => new URLSearchParams(given).toString();
 const send = (path, body) =>
   ask(path, { method: "POST", body: JSON.stringify(body), headers: JSON_BODY });

@@ -11,6 +11,8 @@
 //
 // A picture that was dropped stands in it as its embedding, a tiny JPEG and its name:
 // picture=<encoder>~<vector>~<JPEG>~<name>, the first two base64url.
+//
+// A part of a tile is part=<left>,<top>,<right>,<bottom>~<id>, in shares of its width and height.
 
 export const EMPTY = Object.freeze({
   like: [],
@@ -38,17 +40,18 @@ export const FILTER = [...LISTS, "bbox", "since", "until"];
 const DAY = /^\d{4}-\d{2}-\d{2}$/;
 
 /**
- * An example is {id} or {encoder, vector, picture, name}: vector and picture base64url, picture "" where it cannot be drawn,
+ * An example is {id}, {id, box} or {encoder, vector, picture, name}: vector and picture base64url, picture "" where it cannot be drawn,
  * name that of the file, where it is known.
  */
-export const keyOf = (example) => example.id ?? `~${example.vector}`;
+export const keyOf = ({ id, box, vector }) => (box ? `${box}~${id}` : (id ?? `~${vector}`));
 
 export function toFragment(search) {
   const parts = [];
   const add = (key, text) => parts.push(`${key}=${readable(text)}`);
   for (const key of ["like", "unlike"]) {
-    for (const { id, encoder, vector, picture, name } of search[key]) {
-      if (id !== undefined) add(key, id);
+    for (const { id, box, encoder, vector, picture, name } of search[key]) {
+      if (box) add("part", `${box}~${id}`);
+      else if (id !== undefined) add(key, id);
       else add("picture", [encoder, vector, picture, ...(name ? [name] : [])].join("~"));
     }
   }
@@ -74,7 +77,8 @@ export function fromFragment(fragment) {
       .getAll(key)
       .filter(Boolean)
       .map((id) => ({ id }));
-  search.like = unique([...given.getAll("picture").map(readPicture).filter(Boolean), ...ids("like")], keyOf);
+  const others = [...given.getAll("picture").map(readPicture), ...given.getAll("part").map(readPart)].filter(Boolean);
+  search.like = unique([...others, ...ids("like")], keyOf);
   search.unlike = unique(ids("unlike"), keyOf);
   for (const key of LISTS) search[key] = unique(given.getAll(key).filter(Boolean));
   search.bbox = readBox(given.get("bbox"));
@@ -158,6 +162,14 @@ function readPicture(text) {
   } catch {
     return null; // the link was cut within it
   }
+}
+
+function readPart(text) {
+  const [edges, ...id] = text.split("~");
+  const box = edges.split(",").map(Number);
+  const [left, top, right, bottom] = box;
+  const within = box.length === 4 && 0 <= left && left < right && right <= 1 && 0 <= top && top < bottom && bottom <= 1;
+  return within && id.length ? { id: id.join("~"), box } : null;
 }
 
 function readBox(text) {

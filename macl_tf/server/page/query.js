@@ -19,12 +19,12 @@ export function showQuery(search, tiles, change, archive, save) {
   const button = (name, onclick, text) =>
     element("button", { type: "button", title: name, "aria-label": name, onclick }, text);
   const entry = (key, kind) => (example) => {
-    const name = example.id ?? example.name ?? "your picture";
+    const name = `${example.box ? "part of " : ""}${example.id ?? example.name ?? "your picture"}`;
     return element(
       "li",
       { class: `example ${kind}`, title: name },
       picture(example, tiles),
-      element("span", { class: "name", title: name }, shortName(name)),
+      element("span", { class: "name", title: name }, example.box ? `part of ${shortName(example.id)}` : shortName(name)),
       button(`Remove ${name} from the query`, () => change(without(key, example)), icon("close")),
     );
   };
@@ -33,7 +33,7 @@ export function showQuery(search, tiles, change, archive, save) {
       ? [element("ul", { class: "examples", "aria-label": name }, search[key].map(entry(key, kind)))]
       : [];
   const several = search.like.length + search.unlike.length;
-  const ids = [...search.like, ...search.unlike].filter(({ id }) => id !== undefined);
+  const ids = [...search.like, ...search.unlike].filter(({ id, box }) => id !== undefined && !box);
   const keep = element("button", { type: "button", class: "plain", onclick: save }, "Save…");
   const anew = element("button", { type: "button", class: "plain", onclick: none }, "Begin anew");
   find("examples").classList.toggle("several", several > 1);

@@ -102,7 +102,7 @@ function conditions(search) {
 }
 
 async function asked(example, version, archive) {
-  if (example.id !== undefined) return { id: example.id };
+  if (example.id !== undefined) return { id: example.id, ...(example.box && { box: example.box }) };
   const encoder = encoderOf(archive, version);
   if (example.encoder === encoder) return { vector: decodeVector(example.vector) };
   const known = kept.get(keyOf(example).slice(1));

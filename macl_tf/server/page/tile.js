@@ -4,12 +4,14 @@ import * as api from "./api.js";
 import { withToken } from "./collections.js";
 import { element, find, icon, shortName, wholeName } from "./element.js";
 import { notice, say } from "./notices.js";
+import { drawBoxes, showMatches } from "./parts.js";
 
 /**
  * Opens the tile of an id, and from there those before and after it in the results.
  *
  * page: tileOf(id), all that is known of it; archive; linkTo(id); howOf(id), mark(tile, how) and skips as for results;
- * changed(): something was written, called once the dialog is left.
+ * changed(): something was written, called once the dialog is left; findPart(id, box) searches for a part of a tile, and
+ * matchesOf(id) gives the cells of a tile with how well they match what is searched for, or is null.
  */
 export function openTile(id, page) {
   const dialog = find("tile");
@@ -75,17 +77,28 @@ export function openTile(id, page) {
     const link = page.linkTo(tile.id);
     const close = button(icon("close"), "close", () => dialog.close(), { "aria-label": "Close", class: "icon" });
     const picture = tile.thumbnail || archive.info.has_files;
+    const partly = tile.thumbnail && archive.info.has_parts;
+    const box = button("Find this part", "part", () => (dialog.close(), page.findPart(tile.id, part)), { hidden: true });
+    const tip = element("p", { class: "quiet" }, "To search for a part of it, draw a box on the picture.");
+    let part = null;
+    const stage = element(
+      "div",
+      { class: "large" },
+      picture ? image : element("span", { class: "blank" }, "no picture"),
+      button(icon("before"), "before", () => go(-1), {
+        "aria-label": "Tile before",
+        disabled: beside(-1) === undefined,
+      }),
+      button(icon("after"), "after", () => go(1), { "aria-label": "Tile after", disabled: beside(1) === undefined }),
+    );
+    if (partly)
+      drawBoxes(stage, (drawn) => {
+        part = drawn;
+        box.hidden = !drawn;
+        tip.hidden = Boolean(drawn);
+      });
     return [
-      element(
-        "div",
-        { class: "large" },
-        picture ? image : element("span", { class: "blank" }, "no picture"),
-        button(icon("before"), "before", () => go(-1), {
-          "aria-label": "Tile before",
-          disabled: beside(-1) === undefined,
-        }),
-        button(icon("after"), "after", () => go(1), { "aria-label": "Tile after", disabled: beside(1) === undefined }),
-      ),
+      stage,
       element(
         "div",
         { class: "about" },
@@ -96,6 +109,9 @@ export function openTile(id, page) {
           element("a", { class: "button primary", href: link, onclick: () => dialog.close() }, "Find like this"),
           element("div", { class: "judge", role: "group", "aria-label": "Is it what you look for?" }, marks),
         ),
+        partly
+          ? element("div", { class: "row" }, box, page.matchesOf ? matching(stage) : null, tip)
+          : null,
         element("div", { id: "tile-failure", role: "alert" }),
         labelled(),
         element("dl", {}, facts(tile)),
@@ -111,6 +127,18 @@ export function openTile(id, page) {
         ),
       ),
     ];
+  }
+
+  /** A button that shows where in the tile what is searched for is, and hides it again. */
+  function matching(stage) {
+    let shown = null;
+    const toggle = button("Where it matches", "matches", () =>
+      told(async () => {
+        if (shown) shown.remove();
+        shown = shown ? null : showMatches(stage, (await page.matchesOf(tile.id))[0]);
+        toggle.setAttribute("aria-pressed", String(Boolean(shown)));
+      }), { "aria-pressed": "false" });
+    return toggle;
   }
 
   /** The tile itself, once it is there, in place of its small picture. */

@@ -1,0 +1,1 @@
+"""An index in a Milvus: a file on this machine (milvus-lite), a server, or a cluster."""
