@@ -554,6 +554,7 @@ def test_a_speed_experiment_says_what_it_asks_and_becomes_its_module(monkeypatch
     assert words[4].endswith("results/pipeline_onednn_off.json") and environment["TF_ENABLE_ONEDNN_OPTS"] == "0"
 
 
+@pytest.mark.slow
 def test_files_and_milvus_are_asked_the_same(tmp_path, monkeypatch):
     from benchmarks.speed import milvus, search_vectors
     from macl_tf.index.milvus import connection

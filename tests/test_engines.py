@@ -66,7 +66,10 @@ def check(engine, model, generator, exact):
     return np.mean(recalls)
 
 
-@pytest.mark.parametrize("kind", ENGINES)
+LONG = [pytest.param(kind, marks=pytest.mark.slow) if kind.startswith("IVF") else kind for kind in ENGINES]
+
+
+@pytest.mark.parametrize("kind", LONG)
 def test_random_lives_against_a_dictionary(made, kind):
     generator = np.random.default_rng(ENGINES.index(kind))
     content = tiles(range(60), 0)
