@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -539,7 +540,7 @@ def test_every_speed_result_is_of_an_experiment():
             assert {"what", "why", "expected"} <= set(asked)
             assert importlib.util.find_spec(f"benchmarks.speed.{asked['module']}") is not None
             assert command.split()[2] == f"benchmarks.speed.{asked['module']}"
-            assert " ".join(asked["arguments"]) in command
+            assert shlex.join(asked["arguments"]) in command
     assert all((RESULTS / f"{name}.json").is_file() for name in EXPERIMENTS)
 
 
