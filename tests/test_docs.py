@@ -151,7 +151,7 @@ def test_the_pages_commands_run_in_their_order(tmp_path, run_python):
         words for number, words in enumerate(done) if words[0] != "train" or not number
     ]  # another run needs minutes
     code = [block for page in ("searching", "filters") for block in blocks(PAGES[f"docs/{page}.md"], "python")]
-    assert len(code) == 2
+    assert len(code) == 3
     script = f"""
 import os, sys
 from macl_tf.cli import main
