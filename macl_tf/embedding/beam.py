@@ -58,6 +58,7 @@ from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 
 _PLAN = ".plan"
 _AT_ONCE = 16  # records that are read together
+_UNHEARD = 5.0  # seconds after which a pipeline that lost a worker is interrupted again
 
 
 @dataclass(frozen=True)
@@ -374,12 +375,18 @@ def _run(job: Job, numbers: Sequence[int], options: PipelineOptions) -> None:
 @contextmanager
 def _told_of_lost_workers() -> Iterator[list[str]]:
     """Interrupts this thread when a worker process of the DirectRunner is lost, which would wait for it for ever."""
-    lost, before, main = list[str](), threading.excepthook, threading.get_ident()
+    lost, before, main, over = list[str](), threading.excepthook, threading.get_ident(), threading.Event()
+
+    def interrupt() -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        while not over.wait(_UNHEARD):  # what waits may have passed over it
+            signal.pthread_kill(main, signal.SIGINT)
 
     def hook(said: threading.ExceptHookArgs) -> None:
         if said.thread is not None and said.thread.name == "run_worker":
             lost.append(str(said.exc_value))
-            signal.pthread_kill(main, signal.SIGINT)
+            if len(lost) == 1:
+                threading.Thread(target=interrupt, daemon=True).start()
         elif not lost:
             before(said)
 
@@ -387,4 +394,5 @@ def _told_of_lost_workers() -> Iterator[list[str]]:
     try:
         yield lost
     finally:
+        over.set()
         threading.excepthook = before
