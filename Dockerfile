@@ -1,6 +1,8 @@
 # The search service: docker build -t macl . && docker run --rm -p 127.0.0.1:8080:8080 --user "$(id -u)" -v "$PWD/served:/served" macl
 # docs/deploy.md says more.
 FROM python:3.11-slim
+# What rasterio's wheel leaves to the system.
+RUN apt-get update && apt-get install -y --no-install-recommends libexpat1 && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY pyproject.toml README.md ./
 COPY macl_tf macl_tf

@@ -52,7 +52,7 @@ def test_workers_have_one_version_of_beam():
     assert len(copied) == 1 and copied == installed
 
 
-def test_its_command_is_one_of_macl(monkeypatch, capsys):
+def test_its_command_is_one_of_macl(capsys):
     (entry,), (words,) = map(json.loads, told("ENTRYPOINT")), map(json.loads, told("CMD"))
     assert entry == ["macl"]
     assert cli.main(words) == 2  # there is no /served here

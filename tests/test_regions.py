@@ -116,7 +116,6 @@ def test_an_engine_searches_by_a_part(engine, small_served, tmp_path):
     np.testing.assert_allclose(by_file.vector, expected, atol=1e-6)
     (whole,) = engine.search([path], k=100)
     assert np.abs(whole.vector - expected).max() > 1e-3
-    # Beside others, a part is one of several examples.
     found = engine.matches([id_, state.items.ids[8]], answer.vector)
     assert found.shape[0] == 2 and np.abs(found).max() <= 1 + 1e-6
     assert answer.vector.shape == (ROBUST_DIM,)

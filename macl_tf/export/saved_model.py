@@ -248,7 +248,7 @@ class ExportedEncoder:
         """The same for parts of pictures; a ValueError for an encoder that has none."""
         if not self.image_size or "encode" not in (graphs := self.graphs()):
             raise ValueError("a part of a picture needs an encoder of pictures that this macl_tf exported. Cut it out.")
-        return Regions(graphs["encode"], self.info["settings"]["turns"])
+        return Regions(graphs["encode"], self.info.get("settings", {}).get("turns", 1))
 
     def graphs(self) -> dict[str, Any]:
         """Its functions from float32 pixels (B, S, S, N), "encode", or vectors (B, F), "encode_vectors", to (B, D)."""

@@ -310,12 +310,7 @@ class Snapshot(View):
         exact: bool = False,
         without: Collection[str] = (),
     ) -> list[list[Hit]]:
-        """The k nearest items of each query, best first, ties by position: k, or as many as there are.
-
-        Queries are `vectors` (Q, D), finite, not zero, of any norm. `filter` says which items may be found, and `exact`
-        to compare with every item this time; `without` are ids that are not to be found. A ValueError says which rule
-        is broken.
-        """
+        """See `View`; ties by position."""
         check_cutoff(k, optional=False)
         given = np.asarray(vectors)
         queries = unit_rows(given if given.size else np.empty((0, self.dim)), self.dim, "queries")

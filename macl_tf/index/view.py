@@ -163,7 +163,7 @@ class View(ABC):
 
     @property
     def thumbnail_size(self) -> int:
-        """Longest side of the index's small pictures, in pixels, 0 for none; 128 where it does not say."""
+        """Longest side of the index's small pictures, in pixels, 0 for none; 256 where it does not say."""
         return int(self.info.get("built", {}).get("thumbnail_size", THUMBNAIL_SIZE))
 
     def id_of(self, name: str) -> str | None:

@@ -56,7 +56,8 @@ class Encoder:
     @property
     def sees_parts(self) -> bool:
         """Whether it may embed parts of the index's small pictures."""
-        return self.open_regions is not None and self.image_size > 0 and not self.info.get("bands")
+        upright = self.info.get("settings", {}).get("turns", 1) == 1
+        return self.open_regions is not None and upright and self.image_size > 0 and not self.info.get("bands")
 
     def check_sees_pictures(self) -> None:
         """Raises a QueryError where it takes vectors only."""
@@ -111,7 +112,7 @@ class Encoder:
         if self.open_regions is None:
             raise QueryError(
                 "a part of a picture needs the encoder in this process, and it is behind TensorFlow Serving",
-                remedy="Cut the part out and search by that picture, or leave out --encoder.",
+                remedy="Cut the part out and search by that picture, or leave out --encoder-url.",
             )
         try:
             return self.open_regions()

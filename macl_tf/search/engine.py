@@ -136,13 +136,10 @@ class SearchEngine:
         heads: list[tuple[str, list[Example]]] = [("examples", [])]
         if vectors is not None:
             heads = [(f"vector {number}", [vector]) for number, vector in enumerate(np.asarray(vectors), start=1)]
+        elif box is not None and ids:
+            heads = [(ids[0], [part_of(state, self._encoder_of(state), ids[0], box)])]
         elif kinds:
-            if box is not None and ids:
-                heads = [(ids[0], [part_of(state, self._encoder_of(state), ids[0], box)])]
-            else:
-                heads = [(id_, [id_]) for id_ in ids] or [
-                    (name, [row]) for name, row in zip(names, embedded, strict=False)
-                ]
+            heads = [(id_, [id_]) for id_ in ids] or [(name, [row]) for name, row in zip(names, embedded, strict=False)]
         queries = [(name, [*examples, *more]) for name, examples in heads]
         return find(state, queries, negative=unlike, k=k, offset=offset, filter=filter, labels=labels, exact=exact)
 

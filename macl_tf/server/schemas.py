@@ -141,16 +141,6 @@ class ToMatch(Strict):
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
 
 
-class MatchesAnswer(BaseModel):
-    """Where in items what was searched for is."""
-
-    model_version: int
-    index_version: int
-    matches: list[list[list[float]]] = Field(
-        description="For each of the ids rows, from top to bottom, of the cosines of its cells, from left to right."
-    )
-
-
 class NewName(Strict):
     """Another name of a collection."""
 
@@ -301,6 +291,14 @@ class ItemAnswer(Versions):
     """One tile."""
 
     item: Item
+
+
+class MatchesAnswer(Versions):
+    """Where in items what was searched for is."""
+
+    matches: list[list[list[float]]] = Field(
+        description="For each of the ids rows, from top to bottom, of the cosines of its cells, from left to right."
+    )
 
 
 class ItemsAnswer(Versions):

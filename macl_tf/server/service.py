@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -119,8 +119,8 @@ class Service:
         """Where in items what was searched for is."""
         with self._admitted():
             state = await self.state(given.index)
-            seen = lambda: matches(state.snapshot, state.encoder, given.ids, given.vector)  # noqa: E731
-            found = await self._run(self._searching, seen)
+            asked = state.snapshot, state.encoder, given.ids, given.vector
+            found = await self._run(self._searching, lambda: matches(*asked))
         return {**state.versions, "matches": found.astype(np.float64).round(4).tolist()}
 
     async def upsert(self, read: Callable[[], bytes], id_: str | None = None, **given: list[Any]) -> dict[str, Any]:
@@ -257,11 +257,13 @@ class Service:
                 self._decoding, lambda: decode(read(), size, self.limits, small=small, reader=reader)
             )
             decoded = time.perf_counter()
-            future = state.batcher.submit(pixels) if box is None else None
+            encoded: Awaitable[NDArray[np.float32]]
+            if box is None:
+                encoded = asyncio.wrap_future(state.batcher.submit(pixels))
+            else:  # few are sent: they do not wait for each other
+                encoded = self._run(self._searching, lambda: state.encoder.embed_images([pixels], [box])[0])
         try:
-            if future is None:
-                parts = await self._run(self._searching, lambda: state.encoder.embed_images([pixels], [box]))
-            vector = await asyncio.wrap_future(future) if future else parts[0]
+            vector = await encoded
         except ConnectionError as error:
             remedy = "Retry after 1 s, or see the server log."
             raise unavailable("The encoder's server does not answer", None, remedy) from error
