@@ -8,7 +8,7 @@ COPY pyproject.toml README.md ./
 COPY macl_tf macl_tf
 COPY configs configs
 COPY export export
-RUN pip install --no-cache-dir ".[cpu,serve]"
+RUN pip install --no-cache-dir ".[cpu,serve,milvus]"
 WORKDIR /
 # Whoever runs it need not have a home here.
 ENV XDG_CACHE_HOME=/tmp/cache

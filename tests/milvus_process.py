@@ -1,6 +1,7 @@
-"""A milvus-lite server in a process of its own, and a proxy before it that loses, holds back and cuts what passes."""
+"""A milvus-lite server in a process of its own, and a proxy that loses, holds back and cuts what passes."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -45,10 +46,10 @@ class Server:
 
 
 class Proxy:
-    """Passes bytes between clients and a port, as long as nothing else was said."""
+    """Passes bytes between clients and ports, which take turns, as long as nothing else was said."""
 
-    def __init__(self, port):
-        self._port, self._pairs, self._mutex = port, set(), threading.Lock()
+    def __init__(self, *ports):
+        self._ports, self._tries, self._pairs, self._mutex = itertools.cycle(ports), len(ports), set(), threading.Lock()
         self.lose_answer = False  # the next bytes of the server are lost, and with them the connection
         self.left = None  # bytes of clients that pass before all connections are cut, for good
         self.held = threading.Event()  # set: what the server says passes
@@ -86,9 +87,8 @@ class Proxy:
                 if self.left is not None and self.left <= 0:
                     client.close()
                     continue
-                try:
-                    server = socket.create_connection(("127.0.0.1", self._port))
-                except OSError:
+                server = self._connected()
+                if server is None:
                     client.close()
                     continue
                 with self._mutex:
@@ -96,6 +96,11 @@ class Proxy:
                 for work, pair in ((self._asks, (client, server)), (self._answers, (server, client))):
                     self._threads.append(threading.Thread(target=self._pass, args=(work, *pair)))
                     self._threads[-1].start()
+
+    def _connected(self):
+        for _ in range(self._tries):
+            with contextlib.suppress(OSError):
+                return socket.create_connection(("127.0.0.1", next(self._ports)))
 
     def _pass(self, work, source, target):
         with contextlib.suppress(OSError):

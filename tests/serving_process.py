@@ -198,8 +198,8 @@ class Client(httpx.Client):
 
 
 def main():
-    """Serves a folder of `make_served` in a process of its own, until it is ended; prints the URL."""
+    """Serves a folder of `make_served`, or the index at an address, until it is ended; prints the URL."""
     listener = listen("127.0.0.1", 0)
-    app = open_app(Path(sys.argv[1]), Access(TOKEN), SMALL, Options(), load=load_stub,
+    app = open_app(Path(sys.argv[1]), Access(TOKEN), SMALL, Options(), load=load_stub, index="".join(sys.argv[2:]),
                    started=lambda: print(url_of(listener), flush=True))  # fmt: skip
     server_of(app, SMALL).run([listener])

@@ -13,6 +13,7 @@ from macl_tf import cli
 from tests.conftest import ROOT
 from tests.serving_process import make_served, running
 
+DEPLOY = ROOT / "deploy"
 FILES = pytest.mark.parametrize("file", ["Dockerfile", "Dockerfile.beam"])
 
 
@@ -68,3 +69,43 @@ def test_its_health_check_asks_the_service(tmp_path, serving):
         assert code != command[2]
         answer = subprocess.run([sys.executable, *command[1:2], code], capture_output=True, text=True)
     assert (answer.returncode == 0) == serving, answer.stderr
+
+
+def described(*files):
+    """What YAML files hold."""
+    yaml = pytest.importorskip("yaml", reason="not among our requirements")
+    return [one for file in files for one in yaml.safe_load_all((DEPLOY / file).read_text())]
+
+
+def test_servers_of_compose_and_kubernetes_start_alike():
+    (compose,) = described("compose.yaml")
+    deployment = next(one for one in described("kubernetes/search.yaml") if one["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    composed = [re.sub(r"\$\{\w+:-\}", "", word) for word in compose["services"]["search"]["command"]]
+    read = [cli.parser().parse_args(words) for words in (container["args"], composed)]
+    for options in read:
+        assert (options.command, options.served, options.host, options.port) == ("serve", "/served", "0.0.0.0", 8080)
+        assert options.index == "milvus:http://milvus:19530#tiles" and not options.encoder_url
+    assert container["ports"][0]["containerPort"] == 8080
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/served", "/tmp"}
+    ingress, policy = described("kubernetes/ingress.yaml")
+    assert ingress["spec"]["rules"][0]["host"] in read[0].allow_host
+    assert policy["spec"]["podSelector"] == deployment["spec"]["selector"]
+
+
+def test_the_proxy_finds_the_servers_of_the_compose_file():
+    services = described("compose.yaml")[0]["services"]
+    text = (DEPLOY / "nginx.conf").read_text()
+    assert re.findall(r"server (\w+):8080 resolve;", text) == ["search"] and "search" in services
+    assert services["proxy"]["ports"][0].endswith(f":{re.findall(r'listen (.*);', text)[0]}")
+
+
+def test_tensorflow_serving_starts_as_beside_an_export():
+    yaml = pytest.importorskip("yaml", reason="not among our requirements")
+    ours = described("compose.yaml")[0]["services"]["encoder"]
+    exported = yaml.safe_load((ROOT / "export" / "deploy" / "compose.yaml").read_text())["services"]["encoder"]
+    assert ours["profiles"] == ["serving"]
+    for key in ("image", "command", "read_only", "tmpfs", "cap_drop", "security_opt", "restart"):
+        assert ours[key] == exported[key], key
+    inside = [[volume.partition(":")[2] for volume in one["volumes"]] for one in (ours, exported)]
+    assert inside[0] == inside[1]

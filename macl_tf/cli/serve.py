@@ -78,7 +78,7 @@ def run_serve(options: argparse.Namespace) -> int:
     token = Path(file).read_text(encoding="utf-8").strip() if file else os.environ.get("MACL_TOKEN") or None
     access = Access(token, options.protect_reads, hosts)
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
-    encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
+    encoder = Options(options.encoder_url or None, options.batch_size, options.batch_wait / 1000)
     base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
     with listen(options.host, options.port) as listener:
         app = open_app(

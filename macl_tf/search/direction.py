@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 NEGATIVE = 0.5  # weight of the negative examples' mean, the positive ones' having 1
 _STRENGTH = 0.3  # 1 / weight of the square of the classifier's norm, beside the mean loss times the number of rows
-MOST = 600  # rows of each side that the classifier sees, drawn at random: it solves systems of so many
+MOST = 600  # rows of each side that the classifier sees, drawn at random
 
 Floats = NDArray[np.float64]
 
@@ -26,26 +26,33 @@ def classifier(positive: Floats, others: Floats, strength: float = _STRENGTH) ->
 
         min over w, b of |w|^2 / 2 + strength sum_i c_i log(1 + exp(-t_i (w . x_i + b))),  t_i = +1 or -1
 
-    where both sides weigh the same, c_i = n / 2P or n / 2N of n = P + N rows. By Newton's method in the span of the
-    rows: n x n systems, whatever D.
+    where both sides weigh the same, c_i = n / 2P or n / 2N of n = P + N rows. By Newton's method, which solves systems
+    of D + 1 or of n unknowns, whichever are fewer.
     """
     rows, sizes = np.concatenate([positive, others]), [len(positive), len(others)]
     target = np.repeat([1.0, 0.0], sizes)
     weight = strength * len(rows) / 2 / np.repeat(sizes, sizes)
-    gram, ones = rows @ rows.T, np.ones(len(rows))
-    score, a = np.zeros(len(rows)), np.zeros(len(rows))
+    ones, score = np.ones(len(rows)), np.zeros(len(rows))
+    of_rows = len(rows) <= rows.shape[1]
+    known = rows @ rows.T if of_rows else np.column_stack([rows, ones])
+    ridge = np.append(np.ones(rows.shape[1]), 0.0)  # none on b
     for _ in range(50):
         p = 1 / (1 + np.exp(-np.clip(score, -30, 30)))
         curvature = np.maximum(weight * p * (1 - p), 1e-9)
-        # (K + D^-1) a + b 1 = s + D^-1 c (t - p), with sum a = 0: the stationary point of the quadratic model at s.
-        wanted = score + weight * (target - p) / curvature
-        solved = np.linalg.solve(gram + np.diag(1 / curvature), np.stack([wanted, ones], axis=1))
-        b = solved[:, 0].sum() / solved[:, 1].sum()
-        a = solved[:, 0] - b * solved[:, 1]
-        before, score = score, gram @ a + b
+        # The stationary point of the quadratic model at the scores s, with C = diag(curvature).
+        wanted, before = score + weight * (target - p) / curvature, score
+        if of_rows:  # w = X' a: (X X' + C^-1) a + b 1 = wanted, with sum a = 0
+            solved = np.linalg.solve(known + np.diag(1 / curvature), np.stack([wanted, ones], axis=1))
+            b = solved[:, 0].sum() / solved[:, 1].sum()
+            a = solved[:, 0] - b * solved[:, 1]
+            w, score = rows.T @ a, known @ a + b
+        else:  # (X' C X + I) w = X' C wanted, with a column of ones in X for b
+            scaled = known * curvature[:, None]
+            solved = np.linalg.solve(known.T @ scaled + np.diag(ridge), wanted @ scaled)
+            w, score = solved[:-1], known @ solved
         if np.abs(score - before).max() < 1e-4:
             break
-    return unit(rows.T @ a)
+    return unit(w)
 
 
 def direction(positive: Floats, negative: Floats, background: Floats) -> Floats:
