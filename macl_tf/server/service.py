@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import logging
 import os
@@ -328,8 +329,10 @@ def _writable() -> Iterator[None]:
     except EngineError:  # of a disk elsewhere, with words of its own
         raise
     except OSError as error:
-        remedy = "Nothing was changed. Retry once there is space; see the server log."
-        raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), remedy) from error
+        remedy = "Retry once there is space; see the server log."
+        if error.errno == errno.EROFS:
+            remedy = "Write through a server whose folder is not mounted read-only."
+        raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), f"Nothing was changed. {remedy}") from error
 
 
 @contextmanager
