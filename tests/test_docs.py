@@ -343,8 +343,12 @@ def test_every_result_has_its_table():
     assert shown == {path.stem for path in RESULTS.glob("*.json")}
 
 
+TRAINED = ("macl_tf.models.cached_gradients", "macl_tf.models.encoders", "macl_tf.pipeline.pipeline")
+
+
 def module_names():
-    return [module.name for module in pkgutil.walk_packages(macl_tf.__path__, "macl_tf.")]
+    names = [module.name for module in pkgutil.walk_packages(macl_tf.__path__, "macl_tf.")]
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in TRAINED else []) for name in names]
 
 
 @pytest.mark.parametrize("name", module_names())

@@ -51,6 +51,7 @@ def lite():
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("resnet18", "four turns, robust")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["efficientnet-lite0", "spoc", *SLOW])
 def test_folding_leaves_no_normalisation_and_the_same_embeddings(kind, lite):
     if kind == "spoc":

@@ -128,6 +128,7 @@ def test_model_info(encoder, run):
     assert info["settings"]["data_dir"] == "tiles" and "somebody" not in json.dumps(info), "folders stay private"
 
 
+@pytest.mark.slow
 def test_tensorflow_alone_loads_a_copy_elsewhere_and_serves(served, encoder, tmp_path, run_python):
     """No Keras, no macl_tf, no Python function in the graph, no path that the folder remembers."""
     shutil.copytree(served / "encoder" / "1", tmp_path / "moved" / "7")
@@ -165,6 +166,7 @@ print(json.dumps({
     assert "IgnoreErrorsDataset" in said["operations"], "what keeps a bad image to itself"
 
 
+@pytest.mark.slow
 def test_the_same_export_again_and_another(run, served, encoder, tmp_path):
     shutil.copytree(served, tmp_path, dirs_exist_ok=True)
     first = tmp_path / "encoder" / "1"

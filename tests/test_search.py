@@ -44,6 +44,7 @@ def macl(*arguments):
     return cli.main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_an_archive_that_moved_is_found_where_one_says(tmp_path, capsys):
     tiles = tmp_path / "tiles"
     tiles.mkdir()

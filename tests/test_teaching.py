@@ -255,6 +255,7 @@ def test_a_server_can_tell_it(taught, small, capsys, monkeypatch):
     assert json.loads(line)["failed"].startswith("teaching needs the features")
 
 
+@pytest.mark.slow
 def test_a_taught_index_is_taught_again_on_the_same_features(taught, tmp_path, capsys):
     """Heads do not pile up: the second stands on the backbone, too."""
     served = shutil.copytree(taught[0], tmp_path / "served")
