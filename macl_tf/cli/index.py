@@ -20,6 +20,7 @@ from macl_tf.versions import need
 
 if TYPE_CHECKING:
     from macl_tf.index.view import View
+    from macl_tf.tiling.options import Options
 
 EXPORT_HELP = """\
 Turns a finished run into a folder that others deploy: the encoder as a SavedModel for TF Serving, an index of the run's
@@ -38,12 +39,16 @@ leaves out what went; `macl index` then builds the index from all of it. Files t
 bad_files.csv, with what is wrong with each: pictures are 8-bit RGB, grey or palette. GeoTIFF tiles bring their
 footprint.
 
+With --windows SIZE, FOLDER holds scenes: their windows are embedded as the tiles that `macl tile` would write, without
+writing them. Windows without data are listed in bad_files.csv too.
+
 With --runner it is a pipeline of Apache Beam (extra beam), for many machines: the same rows and report. SERVED, FOLDER
 and SHARDS may then lie in gs:// or s3://, and FOLDER may have wildcards. The same command makes what is missing.
 
 examples:
   macl embed served --input TILES --output shards && macl index served --from shards
   macl embed served --input TILES --output shards --runner DirectRunner --runner-option direct_num_workers=2
+  macl embed served --input SCENES --windows 256 --bands 1,2,3 --output shards
 """
 
 INDEX_HELP = """\
@@ -171,6 +176,13 @@ def add_commands(commands: Any) -> None:
     option("--runner", help="run as a pipeline of Apache Beam: DirectRunner, DataflowRunner, FlinkRunner, ...")
     option("--runner-option", action="append", default=[], metavar="KEY=VALUE",
            help="option of the pipeline, as Beam and the runner call it; may be repeated")  # fmt: skip
+    option("--windows", type=int, default=0, metavar="SIZE", help="FOLDER holds scenes; their windows are the tiles")
+    of_windows = "with --windows, as of `macl tile`: "
+    option("--stride", type=int, default=0, help=f"{of_windows}pixels from one to the next (SIZE)")
+    option("--resolution", type=float, default=0.0, metavar="M_PER_PX", help=f"{of_windows}metres a pixel")
+    option("--bands", default="", metavar="N,N,...", help=f"{of_windows}bands of the scenes, from 1 (all)")
+    option("--assets", default="", metavar="NAME,...", help=f"{of_windows}assets of STAC items")
+    option("--max-nodata", type=float, default=0.5, help=f"{of_windows}share without data (0.5)")
     option("--quiet", action="store_true", help="no progress")
     add_runtime(option)
 
@@ -262,13 +274,19 @@ def run_embed(options: argparse.Namespace) -> int:
     if options.runner_option:
         raise ValueError("--runner-option is for --runner, which is not given: --runner DirectRunner")
     from macl_tf.embedding.embedding import embed_images
+    from macl_tf.embedding.scenes import SceneSource
     from macl_tf.embedding.sources import FolderSource
     from macl_tf.export.saved_model import ExportedEncoder
 
-    if not Path(options.input).expanduser().is_dir():  # first, since an encoder takes seconds
+    windows = _windows(options)
+    if windows is None and not Path(options.input).expanduser().is_dir():  # first, since an encoder takes seconds
         raise FileNotFoundError(f"what is embedded must be a folder of images, but '{options.input}' is none.")
     encoder = ExportedEncoder.load(options.served, runtime=options.runtime)
-    source = FolderSource(options.input, options.table or None, reader=encoder.reader)
+    source: FolderSource | SceneSource
+    if windows is not None:
+        source = SceneSource([options.input], windows, reader=encoder.reader)
+    else:
+        source = FolderSource(options.input, options.table or None, reader=encoder.reader)
     _check_takes_pictures(options.served, encoder.image_size)
     report = embed_images(
         encoder,
@@ -283,6 +301,26 @@ def run_embed(options: argparse.Namespace) -> int:
     return 0
 
 
+def _windows(options: argparse.Namespace) -> Options | None:
+    """How scenes are cut; None where tiles are files."""
+    from macl_tf.tiling.options import Options, numbers_in, words_in
+
+    asked = {
+        "stride": options.stride,
+        "resolution": options.resolution,
+        "bands": numbers_in(options.bands, "bands"),
+        "assets": words_in(options.assets),
+        "max_nodata": options.max_nodata,
+    }
+    if not options.windows:
+        if others := [name for name, value in asked.items() if value != getattr(Options, name)]:
+            raise ValueError(f"--{others[0].replace('_', '-')} is for windows of scenes: give --windows SIZE too.")
+        return None
+    if options.table:
+        raise ValueError("--table is for tiles that are files. Cut the scenes, with their labels: macl tile.")
+    return Options(size=options.windows, **asked)
+
+
 def _embed_on_beam(options: argparse.Namespace) -> int:
     """`macl embed --runner`."""
     need("beam")
@@ -290,16 +328,24 @@ def _embed_on_beam(options: argparse.Namespace) -> int:
     from macl_tf.datasets.bands import reader_of
     from macl_tf.embedding.beam import beam_options, embed_on_beam
     from macl_tf.embedding.remote import PatternSource, is_remote
+    from macl_tf.embedding.scenes import SceneSource
     from macl_tf.embedding.sources import FolderSource
     from macl_tf.export.encoder_anywhere import encoder_info, load_encoder
 
+    windows = _windows(options)
     pipeline = beam_options(options.runner, options.runner_option)  # first: Beam's file systems need them too
     served = options.served if is_remote(options.served) else os.path.abspath(options.served)
     version, info = encoder_info(served)
     _check_takes_pictures(served, info["image_size"])
     reader, table = reader_of(info.get("bands")), options.table or None
-    source: FolderSource | PatternSource
-    if is_remote(options.input) or glob.has_magic(options.input):
+    source: FolderSource | PatternSource | SceneSource
+    if windows is not None:
+        if is_remote(options.input):
+            raise ValueError(
+                f"scenes must lie where all workers see them as files, got {options.input}. Copy or mount them."
+            )
+        source, root = SceneSource([options.input], windows, reader=reader), ""
+    elif is_remote(options.input) or glob.has_magic(options.input):
         pattern = options.input if is_remote(options.input) else os.path.abspath(options.input)
         source = PatternSource(pattern, table, reader=reader)
         root = source.root
@@ -316,6 +362,7 @@ def _embed_on_beam(options: argparse.Namespace) -> int:
         shard_size=options.shard_size,
         thumbnail_size=options.thumbnail,
         workers=options.workers,
+        windows=windows,
     )
     print(report)
     return 0

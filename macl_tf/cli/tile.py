@@ -60,18 +60,14 @@ def add_commands(commands: Any) -> None:
 def run_tile(options: argparse.Namespace) -> int:
     """`macl tile`."""
     from macl_tf.datasets.class_tables import read_class_table
-    from macl_tf.tiling.options import Options
+    from macl_tf.tiling.options import Options, numbers_in, words_in
     from macl_tf.tiling.tile import tile
 
-    try:
-        bands = tuple(int(band) for band in options.bands.split(",") if band.strip())
-    except ValueError:
-        raise ValueError(f"bands must be numbers like 4,3,2, got {options.bands}.") from None
     names = ("size", "stride", "resolution", "min_area", "max_nodata", "format", "label_column", "layer")
     asked = Options(
         **{name: getattr(options, name) for name in names},
-        bands=bands,
-        assets=tuple(asset.strip() for asset in options.assets.split(",") if asset.strip()),
+        bands=numbers_in(options.bands, "bands"),
+        assets=words_in(options.assets),
     )
     summary = tile(
         options.scenes,

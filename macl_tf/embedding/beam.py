@@ -39,6 +39,7 @@ from macl_tf.datasets.bands import Reader, reader_of
 from macl_tf.embedding.embedding import EmbeddingReport, check_numbers, new_labels
 from macl_tf.embedding.remote import Fetched, fetch, is_remote, put, sizes_in, tile_of
 from macl_tf.embedding.rows import Encoder, Rows, all_labels, prepared_tiles, stamp_of
+from macl_tf.embedding.scenes import window_tile
 from macl_tf.embedding.shards import (
     BAD_FILES,
     LOCK,
@@ -55,8 +56,12 @@ from macl_tf.embedding.shards import (
 from macl_tf.embedding.sources import Tile, TileSource
 from macl_tf.files import PARTIAL, locked
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
+from macl_tf.tiling.in_memory import WindowReader
+from macl_tf.tiling.options import Options
+from macl_tf.tiling.sources import Window
 
 _PLAN = ".plan"
+_OF_A_FILE = 7  # entries in a plan's line, before the window where there is one
 _AT_ONCE = 16  # records that are read together
 _UNHEARD = 5.0  # seconds after which a pipeline that lost a worker is interrupted again
 
@@ -73,6 +78,7 @@ class Job:
         source: What the tiles come from, for their column.
         workers: Threads in each process that read tiles.
         batch_size: Tiles that are embedded together.
+        windows: How scenes are cut, where tiles are windows of them.
     """
 
     load: Callable[[], Encoder]
@@ -82,6 +88,7 @@ class Job:
     source: str
     workers: int = 2
     batch_size: int = 64
+    windows: Options | None = None
 
     def plan(self, number: int) -> str:
         """The file with the tiles of a shard."""
@@ -114,6 +121,7 @@ class _Embed(beam.DoFn):
     def setup(self) -> None:
         """Loads the encoder, once a process."""
         self._encoder = self._shared.acquire(self._job.load)
+        self._windows = WindowReader(self._job.windows or Options())
 
     def process(self, number: int) -> Iterator[int]:
         job, content = self._job, fetch(self._job.plan(number))
@@ -122,13 +130,19 @@ class _Embed(beam.DoFn):
         if there is not None and there.plan == digest and not _within_reach(there, self._encoder.reader, job.root):
             self._counters["shards_there"].inc()
         else:
-            said = map(json.loads, content.split(b"\n"))
-            tiles = [tile_of(line, self._encoder.reader, job.root, job.source) for line in said]
+            tiles = [self._tile(json.loads(line)) for line in content.split(b"\n")]
             rows, bad = self._embedded(tiles)
             _write(job, number, rows, bad, digest)
             for name, count in (("tiles", len(rows)), ("bad_files", len(bad)), ("shards", 1)):
                 self._counters[name].inc(count)
         yield number
+
+    def _tile(self, said: list[Any]) -> Tile:
+        job, reader = self._job, self._encoder.reader
+        if len(said) > _OF_A_FILE:
+            name, stamp, (scene, paths, *place) = said[0], said[5], said[-1]
+            return window_tile(self._windows, Window(scene, tuple(paths), *place), name, reader, job.source, stamp)
+        return tile_of(said, reader, job.root, job.source)
 
     def _embedded(self, tiles: Sequence[Tile]) -> tuple[Rows, list[BadFile]]:
         job, encoder, bad = self._job, self._encoder, list[BadFile]()
@@ -185,6 +199,7 @@ def embed_on_beam(
     thumbnail_size: int = THUMBNAIL_SIZE,
     workers: int = 2,
     batch_size: int = 64,
+    windows: Options | None = None,
 ) -> EmbeddingReport:
     """Embeds every tile of a source into a folder of Parquet shards, on a runner of Apache Beam.
 
@@ -203,6 +218,7 @@ def embed_on_beam(
         thumbnail_size: 0 for none.
         workers: Threads in each process that read tiles.
         batch_size: Tiles.
+        windows: Of a `SceneSource` its options.
 
     Raises:
         FileNotFoundError: If the source is empty.
@@ -217,7 +233,7 @@ def embed_on_beam(
     labels = all_labels(known, source.label_names)
     identity = str(info["encoder_sha256"]), str(info["descriptor"]), version
     origin = Origin(*identity, labels, int(info["dim"]), thumbnail_size)
-    job = Job(load, origin, output, root, source.name, workers, batch_size)
+    job = Job(load, origin, output, root, source.name, workers, batch_size, windows)
     with _held(output), _plans_of(output):
         for note in (*source.notes, *new_labels(known, source.label_names)):
             print(note, file=sys.stderr)
@@ -350,7 +366,8 @@ def _said_of(tile: Tile) -> bytes:
         except OSError as error:
             lost = error.strerror or str(error)
     corners = tile.footprint.tolist() if np.isfinite(tile.footprint).all() else None
-    return json.dumps([tile.path, tile.labels, tile.split, str(tile.date), corners, stamp_of(tile), lost]).encode()
+    said = [tile.path, tile.labels, tile.split, str(tile.date), corners, stamp_of(tile), lost]
+    return json.dumps(said if tile.window is None else [*said, tile.window]).encode()
 
 
 def _run(job: Job, numbers: Sequence[int], options: PipelineOptions) -> None:

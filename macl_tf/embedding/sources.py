@@ -25,6 +25,7 @@ from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
 from macl_tf.datasets.tile_places import read_footprints
 from macl_tf.datasets.walk import list_images
+from macl_tf.tiling.sources import Window
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Tile:
     # (4, 2) corners in degrees, where the source knows them and the header does not; NaN otherwise.
     footprint: NDArray[np.float64] = field(default_factory=lambda: NOWHERE, compare=False)
     contents: str = ""  # a digest of its picture, where the source knows one and no file tells a change
+    window: Window | None = None  # of a scene, whose tile it is
     unlisted: bool = False  # stands for a folder that cannot be looked into: what was below it may still be there
 
 

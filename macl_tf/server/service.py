@@ -332,7 +332,9 @@ def _writable() -> Iterator[None]:
         remedy = "Retry once there is space; see the server log."
         if error.errno == errno.EROFS:
             remedy = "Write through a server whose folder is not mounted read-only."
-        raise unavailable("The server cannot write to its disk", os.strerror(error.errno or 0), f"Nothing was changed. {remedy}") from error
+        raise unavailable(
+            "The server cannot write to its disk", os.strerror(error.errno or 0), f"Nothing was changed. {remedy}"
+        ) from error
 
 
 @contextmanager

@@ -128,3 +128,9 @@ def _in_order(pixels: NDArray[Any]) -> NDArray[Any]:
     for band, values in enumerate(pixels):  # a third of the time of np.moveaxis
         whole[..., band] = values
     return whole
+
+
+def tag_of(datetime: str) -> str:
+    """A time as STAC writes it, 2020-06-01T10:20:31Z, as a TIFF does."""
+    day, _, time = datetime[:19].partition("T")
+    return f"{day.replace('-', ':')} {time or '00:00:00'}" if datetime else ""

@@ -69,6 +69,11 @@ def heads(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield path, json.loads(line)
 
 
+def tile_name(scene: str, row: int, column: int, digits: int, suffix: str) -> str:
+    """The file of a tile; its numbers are pixels of the scene."""
+    return f"{scene}_{row:0{digits}}_{column:0{digits}}.{suffix}"
+
+
 class Journal:
     """The journal of one scene; whoever writes has opened the archive."""
 
@@ -79,7 +84,7 @@ class Journal:
 
     def tile_name(self, row: int, column: int, digits: int) -> str:
         """The file of a tile, in the scene's folder; its numbers are pixels of the scene."""
-        return f"{self._name}_{row:0{digits}}_{column:0{digits}}.{self._suffix}"
+        return tile_name(self._name, row, column, digits, self._suffix)
 
     def begin(self, head: dict[str, Any]) -> tuple[set[int], bool]:
         """The parts that need not be cut again, and whether there were such of another state of the scene."""

@@ -57,3 +57,16 @@ class Options:
     def to_json(self) -> dict[str, Any]:
         """As JSON has it."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+
+def words_in(text: str) -> tuple[str, ...]:
+    """What stands between the commas of an option."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def numbers_in(text: str, name: str) -> tuple[int, ...]:
+    """The same of numbers."""
+    try:
+        return tuple(map(int, words_in(text)))
+    except ValueError:
+        raise ValueError(f"{name} must be numbers like 4,3,2, got {text}.") from None

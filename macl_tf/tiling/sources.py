@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from macl_tf.datasets.matching import Finding
@@ -39,6 +39,16 @@ class Source:
         """The last part of its name, without a suffix."""
         last = Path(self.name).name
         return last[: -len(Path(last).suffix)] if last.lower().endswith(SUFFIXES) else last
+
+
+class Window(NamedTuple):
+    """A window of a scene; made of what JSON holds."""
+
+    scene: str  # what messages call it
+    paths: tuple[str, ...]  # of its rasters
+    datetime: str  # as a STAC item says
+    row: int  # of the upper edge, in pixels
+    column: int  # of the left edge
 
 
 def find_sources(

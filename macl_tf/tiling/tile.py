@@ -19,7 +19,7 @@ from tqdm import tqdm
 from macl_tf.datasets.class_tables import IGNORE, TO_BE_NAMED, ClassTable
 from macl_tf.datasets.matching import Finding
 from macl_tf.datasets.walk import number_of, shorten
-from macl_tf.tiling.encoding import Encoder
+from macl_tf.tiling.encoding import Encoder, tag_of
 from macl_tf.tiling.journal import TILES, Journal, Tile, heads, opened, put
 from macl_tf.tiling.masks import Mask, Masks
 from macl_tf.tiling.options import Options
@@ -313,7 +313,7 @@ def _opened(plan: _Plan, options: Options, local: threading.local) -> _Open:
                 oldest.mask.close()
         scene = Scene(plan.source, options.bands, options.resolution)
         mask = None if plan.mask is None or plan.classes is None else Mask(plan.mask, scene, plan.classes)
-        day = _tag_of(plan.source.datetime) or scene.day
+        day = tag_of(plan.source.datetime) or scene.day
         held[plan.name] = _Open(scene, mask, Encoder(scene, options.format, options.size, day))
     return held[plan.name]
 
@@ -324,12 +324,6 @@ def _shapes_on(plan: _Plan) -> SceneShapes:
             assert plan.shapes is not None
             plan.on_scene = plan.shapes.on(plan.grid)
         return plan.on_scene
-
-
-def _tag_of(datetime: str) -> str:
-    """A time as STAC writes it, 2020-06-01T10:20:31Z, as a TIFF does."""
-    day, _, time = datetime[:19].partition("T")
-    return f"{day.replace('-', ':')} {time or '00:00:00'}" if datetime else ""
 
 
 def _stamps(paths: Sequence[str]) -> list[list[Any]]:
