@@ -9,6 +9,7 @@ from PIL import Image
 
 from macl_tf import cli
 from macl_tf.datasets.images import decode_image, resize_image
+from macl_tf.export.exporting import encoder_identity
 from macl_tf.export.regions import Regions, shares
 from macl_tf.export.saved_model import ExportedEncoder
 from macl_tf.models.descriptors import descriptor_model, turned
@@ -99,6 +100,23 @@ def test_turns_and_what_has_no_maps_are_refused(encoder):
     flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
     with pytest.raises(ValueError, match="this one has 0 kinds of maps"):
         regions(flat)
+
+
+def test_who_asks_whether_there_are_parts_is_told_before(encoder, small_served, client, monkeypatch):
+    """One scale; several, as of `multi-scale`; no maps, as of tokens; an older export."""
+    exported = load_encoder(small_served, encoder_identity(small_served, 1))
+    assert exported.sees_parts and client.get("/api/v1/info").json()["has_parts"]
+    pixels = keras.Input((SIZE, SIZE, 3))
+    other = build_encoder(2 * SIZE, embedding_dim=5, hidden_dim=8, backbone=one_layer)
+    large = keras.layers.Resizing(2 * SIZE, 2 * SIZE)(pixels)
+    two = keras.Model(pixels, keras.layers.Add()([encoder(pixels), other(large)]))
+    flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
+    for model in (two, flat):
+        graph = graph_encoder(model, model.input_shape[1:]).get_concrete_function()
+        monkeypatch.setattr(ExportedEncoder, "graphs", lambda *_, graph=graph: {"encode": graph})
+        assert not load_encoder(small_served, encoder_identity(small_served, 1)).sees_parts
+    monkeypatch.setattr(ExportedEncoder, "graphs", lambda *_: {})
+    assert not load_encoder(small_served, encoder_identity(small_served, 1)).sees_parts
 
 
 def test_an_engine_searches_by_a_part(engine, small_served, tmp_path):

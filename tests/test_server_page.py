@@ -661,10 +661,9 @@ def test_it_names_what_is_searched_and_not_what_the_encoder_learnt_from(open_pag
 
 def test_an_archive_without_labels_lists_none(open_page, tmp_path):
     folder = tmp_path / "served"
-    made_with = publish_encoder(folder, "a")
+    info = {"encoder": publish_encoder(folder, "a"), "archive": {"name": "tiles", "tiles": 9}}  # which says nothing
     ids = [name_of(number) for number in range(9)]
-    build_index(folder / "index", Items.of(("sea", "sand"), ids), vectors_of(range(9)), info={"encoder": made_with},
-                progress=False)  # fmt: skip
+    build_index(folder / "index", Items.of(("sea", "sand"), ids), vectors_of(range(9)), info=info, progress=False)
     with running(folder) as url, Client(url, folder) as client:
         assert client.get("/api/v1/info").json()["labels"] == 0
         assert [label["count"] for label in client.get("/api/v1/labels").json()["labels"]] == [0, 0]

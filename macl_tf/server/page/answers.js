@@ -99,12 +99,20 @@ function column(found, version, context, page) {
     return { node: groupsPart(found, { ...context, listOf }), list: null };
   }
   const { list, add } = resultList(name, context);
+  const title = compared ? [name, heldBy(found.results, context, archive)].filter(Boolean).join(" · ") : null;
   const scale = context.scored ? compareScores(found.results) : null;
   add(found.results);
-  const node = element("section", { "aria-label": name }, compared ? element("h3", {}, name) : null, list);
+  const node = element("section", { "aria-label": name }, compared ? element("h3", {}, title) : null, list);
   if (!found.results.length) node.append(nothing(page));
   if (found.more && !compared) node.append(moreButton(version, add, list, scale, page));
   return { node, list };
+}
+
+/** How many results hold the rarest label of the query: "31 of 48 ship". */
+function heldBy(results, { queryLabels }, archive) {
+  const [rarest] = archive.labels.filter(({ name }) => queryLabels.has(name)).sort((a, b) => a.count - b.count);
+  if (!rarest) return "";
+  return `${results.filter(({ labels }) => labels.includes(rarest.name)).length} of ${results.length} ${rarest.name}`;
 }
 
 function nothing({ search, change }) {

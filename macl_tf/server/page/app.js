@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { askToSave, countsOf, roundOf, save, showCollections, tilesOf, withToken } from "./collections.js";
 import { askForToken, openHelp } from "./dialogs.js";
 import { complete } from "./complete.js";
-import { count, element, find, shortName } from "./element.js";
+import { archiveName, count, element, find, shortName } from "./element.js";
 import { drawFilters, showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
 import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, refined, toFragment } from "./link.js";
@@ -96,7 +96,7 @@ function frame() {
   showViews(search, archive, change, writable && known ? () => keep(said(), roundOf) : null);
   showControls(search, archive, change, learning());
   const { info } = archive;
-  const name = info.index.archive?.name;
+  const name = archiveName(info.index);
   find("drop").hidden = !info.model.image_size;
   find("id").placeholder = search.like.length || search.collection ? "" : "Search by label or id, or drop a picture";
   find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""}`;

@@ -91,6 +91,12 @@ export async function tilesToBegin(search, archive, signal) {
   return [...chosen.values()];
 }
 
+/** A tile that holds a label. */
+export async function tileWith(label, archive) {
+  const anywhere = { vector: randomVector(archive.info.model.dim, 0) };
+  return (await api.search({ positive: [anywhere], k: 1, filter: { any_of: [label] } })).results[0];
+}
+
 /** How many tiles the filter leaves; null where there is none, and of a version that cannot be asked. */
 export const leftBy = (search, signal) =>
   hasFilter(search) && !isOpen(search)
