@@ -389,15 +389,20 @@ def test_footprints_lie_on_a_map(open_page):
     for key in ("+", "ArrowLeft", "-", "ArrowRight"):
         page.keyboard.press(key)
     at_rest(page)
-    moved(page, page.locator(f'#map [data-id="{name_of(6)}"]').click)
-    assert page.locator(".example .name").get_attribute("title") == name_of(6)
+    moved(page, page.locator("#map a.found:has(.number)").last.click)  # nearer to those that it counts
+    assert "view=" in page.url and page.locator(".example .name").get_attribute("title") == name_of(0)
+    at_rest(page)
+    alone = page.locator("#map a.found:not(.behind, :has(.number))").first
+    wanted = alone.get_attribute("data-id")
+    moved(page, alone.click)
+    assert page.locator(".example .name").get_attribute("title") == wanted and "view=" not in page.url
 
     # On both sides of the antimeridian, 17 degrees from each other: from 179.5 and from -163 degrees on.
     moved(page, lambda: page.goto(f"{page.url.split('#')[0]}{SECOND}&map&k=48&bbox=170,0,-150,3"))
     assert set(shown(page)) == {name_of(0), name_of(2)}
     left = {id_: page.locator(f'#map [data-id="{id_}"]').bounding_box()["x"] for id_ in shown(page)}
     assert 0 < left[name_of(2)] - left[name_of(0)] < 500
-    moved(page, lambda: page.click("text=Only this area"))
+    moved(page, lambda: page.click("text=Search this area"))
     assert set(shown(page)) == {name_of(0), name_of(2)}
     draw(page)
     moved(page, lambda: page.click("text=Anywhere"))
@@ -608,7 +613,8 @@ def test_links_survive_what_people_do_to_them(open_page):
                 like: [{encoder: "1.projection", vector, picture: "_-A", name: "a~b é.tif"},
                        {id: "a/b~c&=#%é+x y.jpg"}],
                 unlike: [{id: "z,z"}], any_of: ["a,b", "c;d"], none_of: ["e"], bbox: [170, -10.5, -170, 3],
-                since: "2020-02-29", k: 48, index: 1, versus: 2, map: true, seed: 3};
+                since: "2020-02-29", k: 48, index: 1, versus: 2, map: true,
+                view: [48.25, -11.5, 9.5], plot: true, within: [0.25, 0, 1, 0.5], seed: 3};
             const back = link.fromFragment(link.toFragment(search));
             return JSON.stringify(back) === JSON.stringify(search) && link.decodeVector(vector)[1] === -0.25;
         }"""
@@ -623,6 +629,8 @@ def test_links_survive_what_people_do_to_them(open_page):
         "#since=x&until=",
         "#=&&%",
         "#index=a",
+        "#view=99,0,3",
+        "#within=0.5,0,0.5,1",
     ):
         moved(page, lambda wrong=wrong: page.evaluate("fragment => { location.hash = fragment; }", wrong))
         assert page.locator(".tile").count() and page.get_by_role("alert").inner_text() == ""
@@ -766,7 +774,7 @@ STICKING_OUT = """() => {
     ("width", "scheme"), [*((width, "light") for width in (360, 390, 768, 1024, 1440, 2560)), (390, "dark")]
 )
 def test_nothing_sticks_out(open_page, own, width, scheme):
-    views = ("", "#like=first/tile.tif&k=48&map", "#like=other/tile.tif&k=48&versus=1", "#like=nobody",
+    views = ("", "#like=first/tile.tif&k=48&map&plot", "#like=other/tile.tif&k=48&versus=1", "#like=nobody",
              "#like=first/tile.tif&versus=1&none_of=a%3Bb",
              f"#like={'deep/' * 60}tile.png&unlike={'x' * 300}")  # fmt: skip
     page = open_page(at=own, viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -787,16 +795,16 @@ def test_zooming_keeps_tiles_in_sight(open_page, own):
     canvas = page.locator("#map .map").bounding_box()
 
     def seen():
-        boxes = [node.bounding_box() for node in page.locator("#map a.found").all()]
-        x, y = canvas["x"], canvas["y"]
-        return sum(
-            x <= box["x"] + box["width"] / 2 <= x + canvas["width"]
-            and y <= box["y"] + box["height"] / 2 <= y + canvas["height"]
-            for box in boxes
-        )
+        """Tiles whose pins, or pins that count them, lie on the map."""
+        x, y, found = canvas["x"], canvas["y"], 0
+        for pin in page.locator("#map a.found:not(.behind)").all():
+            across, down = middle(pin)
+            if x <= across <= x + canvas["width"] and y <= down <= y + canvas["height"]:
+                found += int(pin.locator(".number").inner_text()) if pin.locator(".number").count() else 1
+        return found
 
-    dots = "[...document.querySelectorAll('#map a.found.dot')]"
-    places = f"{dots}.map((dot) => dot.getBoundingClientRect()).map((box) => [box.x, box.y])"
+    pins = "[...document.querySelectorAll('#map a.found.pin')]"
+    places = f"{pins}.map((pin) => pin.getBoundingClientRect()).map((box) => [box.x, box.y])"
     assert seen() == COUNT - 1
     before = page.evaluate(places)
     for _ in range(6):
@@ -807,16 +815,18 @@ def test_zooming_keeps_tiles_in_sight(open_page, own):
         page.get_by_role("button", name="Zoom out").click()
     np.testing.assert_allclose(page.evaluate(places), before, atol=1)  # "-" takes "+" back, in whole pixels
     # By the wheel what is under the pointer stays there; by key what has the focus.
-    dot = page.locator("#map a.found").nth(0)
-    at = middle(dot)
+    pin = page.locator("#map a.found:not(.behind)").nth(0)
+    pin = page.locator(f'#map [data-id="{pin.get_attribute("data-id")}"]')
+    at = middle(pin)
     page.mouse.move(*at)
     before = json.dumps(json.dumps(page.evaluate(places)))
     page.mouse.wheel(0, -400)
     until(page, f"JSON.stringify({places}) !== {before}")
     # Drawn at whole pixels: what was half a pixel off before is four off when all is eight times as large.
-    assert middle(dot) == pytest.approx(at, abs=5.5)
+    assert middle(pin) == pytest.approx(at, abs=5.5)
     page.click("#map >> text=All")
-    last = page.locator("#map a.found").nth(5)
+    last = page.locator("#map a.found:not(.behind)").last
+    last = page.locator(f'#map [data-id="{last.get_attribute("data-id")}"]')
     at = middle(last)
     last.focus()
     page.keyboard.press("+")
