@@ -562,7 +562,8 @@ UNNAMED = """() => [...document.querySelectorAll("button, input, select, a, img"
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everything_can_be_read_and_has_a_name(open_page, scheme):
     """WCAG 2.2: contrast of at least 4.5 (1.4.3), a name for each control (4.1.2)."""
-    page = draw(open_page(f"{FIRST}&none_of=sand&map", color_scheme=scheme))
+    page = draw(open_page(f"{FIRST}&none_of=sand&map&plot", color_scheme=scheme))
+    until(page, "document.querySelector('#plot canvas')?.dataset.found")
     page.locator(".tile .right").first.click()
     page.locator(".tile .wrong").nth(1).click()
     page.set_input_files("#file", picture(0, "notes.jpg", b"not a picture"))

@@ -73,6 +73,7 @@ export function showAnswers(answers, page) {
         ...context,
         version: version ?? archive.info.index.version,
         index: search.index,
+        count: search.index === null ? archive.info.index.count : null,
         filter: hasFilter(search) ? conditions(search) : null,
         results: results.map(({ id }) => id),
         asked: asked.map(({ id }) => id),

@@ -14,13 +14,14 @@ let plot = null; // what is on the page
 /**
  * Shows the plot of a version of the index; where it has none, why, and what to do.
  *
- * page: version, or null; filter, or null; results and asked, ids; within, a box; linkTo(id); tileOf(id), what is known
+ * page: version; count of its tiles, or null where it does not change; filter, or null; results and asked, ids; within, a box; linkTo(id); tileOf(id), what is known
  * of a tile; picture(id), the address of its small picture; boxTo(box) shows the tiles in a box.
  */
 export async function showPlot(page, signal) {
   const frame = find("plot");
   try {
-    if (!held || held.version !== page.version) held = await loaded(page.version, signal);
+    const grown = held && page.count !== null && page.count !== held.count; // written to meanwhile
+    if (grown || held?.version !== page.version) held = await loaded(page.version, signal);
     const fits = page.filter ? await api.plotted({ filter: page.filter, k: 0, index: page.index }, signal) : null;
     if (signal.aborted) return;
     plot ??= make(frame);
