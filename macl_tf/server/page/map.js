@@ -175,7 +175,7 @@ function footprint({ tile, box, asked }) {
     .on("mouseout", () => look(null))
     .addTo(shapes);
   for (const [event, id] of Object.entries({ pointerenter: tile.id, pointerleave: null, focus: tile.id, blur: null }))
-    link.addEventListener(event, () => look(id));
+    link.addEventListener(event, ({ pointerType }) => pointerType === "touch" || look(id)); // a finger never leaves
   link.addEventListener("click", (event) => {
     if (entry.group.length > 1 && !event.defaultPrevented && approach(entry.group)) event.preventDefault();
   });
