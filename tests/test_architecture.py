@@ -261,4 +261,4 @@ def test_the_wheel_holds_all_of_the_page():
     patterns = project["tool"]["setuptools"]["package-data"]["macl_tf.server"]
     page = {path for path in (PACKAGE / "server" / "page").rglob("*") if path.is_file()}
     assert page == {path for pattern in patterns for path in (PACKAGE / "server").glob(pattern) if path.is_file()}
-    assert {path.parent.name for path in page if path.name == "LICENSE.txt"} == {"leaflet"}
+    assert {path.parent.name for path in page if path.name == "LICENSE.txt"} == {"leaflet", "natural-earth"}

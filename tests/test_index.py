@@ -55,7 +55,7 @@ def test_facts_of_an_index(root):
     assert index.describe(4) == archive(60)[0].describe(4) == index.describe("tile 4")
     assert (index.thumbnail(4), index.thumbnail("tile 3")) == (b"jpeg 4", None)
     assert {path.name for path in (root / "1").iterdir()} == {
-        "manifest.json", "vectors.npy", "items.parquet", "thumbnails.bin", "thumbnail_offsets.npy",
+        "manifest.json", "vectors.npy", "items.parquet", "thumbnails.bin", "thumbnail_offsets.npy", "plot.npy",
     }  # fmt: skip
 
 

@@ -101,6 +101,8 @@ def test_marks_collections_and_what_needs_files(served):
         assert not {one["id"] for one in found} & {*marked["right"], *marked["wrong"]}
         page = client.get("/api/v1/collections/marks?name=docks").json()
         assert [mark["item"]["id"] for mark in page["marks"]] == [name_of(3), name_of(2), name_of(1)]
+        unplotted = client.get("/api/v1/plot")
+        assert unplotted.status_code == 404 and "Milvus never has one" in unplotted.json()["error"]["remedy"]
         for refused in (client.get("/api/v1/collections/round?name=docks"), client.post("/api/v1/teach", json={})):
             assert refused.status_code == 422 and "need an index of files" in refused.text
         exact = client.search({"id": name_of(1)}, k=3, exact=True)

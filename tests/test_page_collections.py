@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import re
 import sys
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -349,3 +351,13 @@ def test_the_archive_is_taught_and_compared_with_before(open_page, api, tmp_path
     assert page.evaluate(UNNAMED) == [] and page.evaluate(CONTRAST) == [] and page.evaluate(STICKING_OUT) == []
     moved(page, dialog.get_by_role("button", name="Compare with before").click)
     assert "versus=1" in page.url and page.locator(".tiles").count() == 2
+    assert page.url.partition("#")[2].startswith(f"like={name_of(0)}".replace(" ", "%20"))
+    held = [len(page.locator(".tiles").nth(side).locator(".chip.shared").all()) for side in (0, 1)]
+    assert all(held) and re.search(r"· \d+ of 12 \w+$", page.locator("#lists h3").first.inner_text())
+    # Without a query, from one tile of what gained most.
+    moved(page, lambda: page.click("#home"))
+    unfold(page)
+    page.click("#teach")
+    moved(page, dialog.get_by_role("button", name="Compare with before").click)
+    (like,) = re.findall("#like=([^&]+)&versus=1", page.url)
+    assert "sea" in api.get("/api/v1/items", params={"id": unquote(like)}).json()["item"]["labels"]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from macl_tf import cli
 from macl_tf.datasets.images import decode_image, resize_image
+from macl_tf.export.exporting import encoder_identity
 from macl_tf.export.regions import Regions, shares
 from macl_tf.export.saved_model import ExportedEncoder
 from macl_tf.models.descriptors import descriptor_model, turned
@@ -101,6 +102,24 @@ def test_turns_and_what_has_no_maps_are_refused(encoder):
         regions(flat)
 
 
+def test_who_asks_whether_there_are_parts_is_told_before(encoder, small_served, client, monkeypatch):
+    """One scale; several, as of `multi-scale`; no maps, as of tokens; an older export."""
+    exported = load_encoder(small_served, encoder_identity(small_served, 1))
+    assert exported.sees_parts and client.get("/api/v1/info").json()["has_parts"]
+    pixels = keras.Input((SIZE, SIZE, 3))
+    other = build_encoder(2 * SIZE, embedding_dim=5, hidden_dim=8, backbone=one_layer)
+    other = keras.Model(other.input, other.output, name="larger")
+    large = keras.layers.Resizing(2 * SIZE, 2 * SIZE)(pixels)
+    two = keras.Model(pixels, keras.layers.Add()([encoder(pixels), other(large)]))
+    flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
+    for model in (two, flat):
+        graph = graph_encoder(model, model.input_shape[1:]).get_concrete_function()
+        monkeypatch.setattr(ExportedEncoder, "graphs", lambda *_, graph=graph: {"encode": graph})
+        assert not load_encoder(small_served, encoder_identity(small_served, 1)).sees_parts
+    monkeypatch.setattr(ExportedEncoder, "graphs", lambda *_: {})
+    assert not load_encoder(small_served, encoder_identity(small_served, 1)).sees_parts
+
+
 def test_an_engine_searches_by_a_part(engine, small_served, tmp_path):
     state = engine.index.snapshot
     id_ = state.items.ids[7]
@@ -191,8 +210,23 @@ def test_an_encoder_elsewhere_has_no_parts(small_served):
         assert "needs the encoder in this process" in answer.json()["error"]["rule"]
 
 
+SHOWN = "[...document.querySelectorAll('.tile')].map((tile) => tile.dataset.id)"
+
+
+def draw_box(page):
+    """Draws 0.5, 0.25, 0.75, 0.625 on the picture in large, and searches by it."""
+    picture = page.locator("#tile .large img").bounding_box()
+    side = min(picture["width"], picture["height"])
+    middle = picture["x"] + picture["width"] / 2, picture["y"] + picture["height"] / 2
+    page.mouse.move(middle[0], middle[1] - side / 4)
+    page.mouse.down()
+    page.mouse.move(middle[0] + side / 4, middle[1] + side / 8, steps=3)
+    page.mouse.up()
+    page.get_by_role("button", name="Find this part").click()
+
+
 @pytest.mark.slow
-def test_a_box_is_drawn_on_the_page(small_served, engine):
+def test_a_box_is_drawn_on_the_page(small_served, engine, tmp_path):
     id_ = str(engine.index.items.ids[7])
     with running(small_served, load=load_encoder) as url, chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 800})
@@ -202,14 +236,7 @@ def test_a_box_is_drawn_on_the_page(small_served, engine):
         page.locator(".tile .details").first.evaluate("button => button.click()")
         page.get_by_role("button", name="Where it matches").click()
         page.wait_for_selector("#tile canvas.matches")
-        picture = page.locator("#tile .large img").bounding_box()
-        side = min(picture["width"], picture["height"])
-        middle = picture["x"] + picture["width"] / 2, picture["y"] + picture["height"] / 2
-        page.mouse.move(middle[0], middle[1] - side / 4)
-        page.mouse.down()
-        page.mouse.move(middle[0] + side / 4, middle[1] + side / 8, steps=3)
-        page.mouse.up()
-        page.get_by_role("button", name="Find this part").click()
+        draw_box(page)
         until(page, "location.hash.startsWith('#part=')")
         page.wait_for_selector("#lists[aria-busy=false] .tile")
         box, _, of = page.evaluate("decodeURIComponent(location.hash)").removeprefix("#part=").partition("~")
@@ -221,3 +248,19 @@ def test_a_box_is_drawn_on_the_page(small_served, engine):
         page.reload()
         page.wait_for_selector("#lists[aria-busy=false] .tile")
         assert page.locator(".example .name").inner_text() == f"part of {of}"
+        # The same on a picture that is dropped, whose part stands in the link.
+        dropped = tmp_path / "small.jpg"
+        dropped.write_bytes(engine.index.snapshot.thumbnail(of))
+        page.set_input_files("#file", dropped)
+        page.get_by_role("button", name="A part of it…").click()
+        until(page, "document.querySelector('#tile .large img')?.naturalWidth > 0")
+        draw_box(page)
+        until(page, "decodeURIComponent(location.hash).endsWith('~part of small.jpg')")
+        (expected,) = engine.search([dropped], box=edges, k=48)
+        until(page, f"lists.ariaBusy === 'false' && lists.dataset.shows === location.hash && {SHOWN}[0]")
+        assert page.evaluate(SHOWN) == [result.id for result in expected.results]
+        assert page.locator("#tile[open]").count() == 0
+        page.reload()  # the file is gone, what the encoder made of it is not
+        until(page, f"lists.ariaBusy === 'false' && {SHOWN}[0]")
+        assert page.evaluate(SHOWN) == [result.id for result in expected.results]
+        assert page.get_by_role("button", name="A part of it…").count() == 0

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from macl_tf.cli import main as macl
 from macl_tf.datasets.label_lists import listed
 from macl_tf.search.direction import direction
 from macl_tf.server.app import PAGE
-from macl_tf.server.schemas import InfoAnswer, ItemAnswer, LabelsAnswer, SearchAnswer
+from macl_tf.server.schemas import PLOT_SIDE, InfoAnswer, ItemAnswer, LabelsAnswer, SearchAnswer
 from macl_tf.server.service import PREVIEW
 from tests.serving_process import (
     COUNT,
@@ -254,6 +255,46 @@ def test_the_page_is_served_with_its_types_and_nothing_else(client):
         assert again.status_code == 304
 
 
+def test_a_plot_has_all_tiles_and_tells_which_lie_where(client):
+    answer = client.get("/api/v1/plot")
+    drawn = answer.json()
+    assert drawn["ids"] == [name_of(number) for number in range(COUNT)] and drawn["count"] == COUNT
+    places = np.array([drawn["x"], drawn["y"]]).T
+    assert (places.min(), places.max()) == (0, PLOT_SIDE)
+    again = client.get("/api/v1/plot", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+
+    def tiles(status=200, **asked):
+        found = client.post("/api/v1/plot/tiles", json=asked)
+        assert found.status_code == status, found.text
+        return found.json()
+
+    box = [0.0, 0.0, 0.5, 0.7]
+    inside = {place for place, (x, y) in enumerate(places / PLOT_SIDE) if x <= 0.5 and y <= 0.7}
+    found = tiles(box=box, k=3)
+    assert set(found["places"]) == inside and found["more"] == (len(inside) > 3)
+    assert [item["id"] for item in found["items"]] == [drawn["ids"][place] for place in found["places"][:3]]
+    rest = tiles(box=box, offset=3)
+    assert [item["id"] for item in rest["items"]] == [drawn["ids"][place] for place in found["places"][3:]]
+    held = tiles(filter={"all_of": ["sea"]}, k=0)
+    assert held["places"] == np.flatnonzero(ITEMS.labels[:, LABELS.index("sea")]).tolist() and held["items"] == []
+    assert tiles(box=[0, 0, 2, 1], status=422)["error"]["rule"]
+    assert tiles(index=9, status=404)["error"]["rule"].startswith("index must be one of")
+
+
+def test_an_index_without_a_plot_says_how_to_get_one(tmp_path):
+    with pytest.MonkeyPatch.context() as before_there_were_plots:
+        before_there_were_plots.setattr("macl_tf.index.version.write_plot", lambda *_: None)
+        folder = make_served(tmp_path / "served")
+    with running(folder) as url, Client(url, folder) as client:
+        refused = [client.get("/api/v1/plot"), client.post("/api/v1/plot/tiles", json={})]
+        assert all(answer.status_code == 404 and "no plot" in answer.json()["error"]["rule"] for answer in refused)
+        assert "macl index SERVED" in refused[0].json()["error"]["remedy"]
+    assert macl(["index", str(folder)]) == 0  # that remedy
+    with running(folder) as url, Client(url, folder) as client:
+        assert client.get("/api/v1/plot").status_code == 200
+
+
 def test_the_description_names_every_route(client):
     paths = client.get("/api/v1/openapi.json").json()["paths"]
     assert {path: set(methods) for path, methods in paths.items()} == {
@@ -269,6 +310,8 @@ def test_the_description_names_every_route(client):
         "/api/v1/collections/round": {"get"},
         "/api/v1/diverse": {"get"},
         "/api/v1/ids": {"get"},
+        "/api/v1/plot": {"get"},
+        "/api/v1/plot/tiles": {"post"},
         "/api/v1/count": {"post"},
         "/api/v1/picture": {"get"},
         "/api/v1/file": {"get"},

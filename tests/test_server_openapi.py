@@ -25,6 +25,8 @@ OPERATIONS = [
     ("GET", "/api/v1/diverse"),
     ("POST", "/api/v1/matches"),
     ("GET", "/api/v1/ids"),
+    ("GET", "/api/v1/plot"),
+    ("POST", "/api/v1/plot/tiles"),
     ("POST", "/api/v1/count"),
     ("GET", "/api/v1/picture"),
     ("GET", "/api/v1/file"),

@@ -15,6 +15,7 @@ from macl_tf.artifacts import versions
 from macl_tf.evaluation.retrieval import evaluate
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
+from macl_tf.index.plot import placed
 from macl_tf.index.version import write_version
 from macl_tf.labels import LabelStatistics
 from macl_tf.losses.registry import LOSSES
@@ -215,6 +216,10 @@ def test_pictures_and_the_projected_archive_meet(taught, small_served):
     found = engine.index.snapshot.vectors_of(["during the training", "while it is published"])
     np.testing.assert_allclose(engine.embed(pictures), found, atol=1e-5)
     assert np.abs(found - old.embed(pictures)[:, :1]).max() > 0.01
+    stored = engine.index.snapshot.stored
+    np.testing.assert_allclose(
+        stored.plot[1], placed(np.asarray(stored.vectors)), atol=1e-5
+    )  # as the new head sees them
     assert engine.search(pictures[0])[0].results[0].id == "during the training"
     (hit,) = engine.search(ids=["while it is published"], k=1)[0].results
     assert hit.score < 1 and hit.item["labels"] is not None

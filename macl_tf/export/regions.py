@@ -29,16 +29,9 @@ class Regions:
     """
 
     def __init__(self, encode: Any, turns: int = 1) -> None:
-        means = _last_means(encode.graph)
+        means = last_means(encode.graph, turns)
         maps = [node.inputs[0] for node in means]
-        grids = {tuple(each.shape[1:3]) for each in maps}
-        if len(grids) != 1 or turns != 1:
-            kind = f"turns={turns}" if turns != 1 else f"{len(grids)} kinds of maps"
-            raise ValueError(
-                f"a part of a picture needs an encoder with one mean over its feature maps, and this one has {kind}. "
-                "Cut the part out and search by it, or export an encoder with turns=1 and a descriptor of one scale."
-            )
-        (self.grid,) = grids  # h, w
+        self.grid = tuple(maps[0].shape[1:3])  # h, w
         self.dim = int(encode.outputs[0].shape[1])
         graph = encode.graph.as_graph_def()
         self._maps = _cut(graph, encode.inputs, maps)
@@ -87,15 +80,26 @@ def shares(box: ArrayLike, height: int, width: int) -> NDArray[np.float64]:
     return found / found.sum()
 
 
-def _last_means(graph: Any) -> list[Any]:
-    """The means over height and width of maps, behind which there is no other: the last step before the head."""
+def last_means(graph: Any, turns: int = 1) -> list[Any]:
+    """The means over height and width of maps, behind which there is no other: the last step before the head.
+
+    A ValueError for an encoder as `Regions` has none.
+    """
     found = []
     for node in graph.get_operations():
         if node.type == "Mean" and node.inputs[0].shape.rank == 4 and not node.get_attr("keep_dims"):
             axes = tf.get_static_value(node.inputs[1])
             if axes is not None and sorted(np.ravel(axes) % 4) == [1, 2]:
                 found.append(node)
-    return [node for node in found if not _reaches(node, {*found} - {node})]
+    means = [node for node in found if not _reaches(node, {*found} - {node})]
+    grids = {tuple(node.inputs[0].shape[1:3]) for node in means}
+    if len(grids) != 1 or turns != 1:
+        kind = f"turns={turns}" if turns != 1 else f"{len(grids)} kinds of maps"
+        raise ValueError(
+            f"a part of a picture needs an encoder with one mean over its feature maps, and this one has {kind}. "
+            "Cut the part out and search by it, or export an encoder with turns=1 and a descriptor of one scale."
+        )
+    return means
 
 
 def _reaches(start: Any, ends: set[Any]) -> bool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from macl_tf.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.datasets.bands import Bands, Reader, reader_of
 from macl_tf.export.image_graph import decode_batch, resize_bands, resize_batch
-from macl_tf.export.regions import Regions
+from macl_tf.export.regions import Regions, last_means
 from macl_tf.export.warmup import write_warmup
 from macl_tf.models.runtimes import RUNTIMES, check_runtime, openvino_function
 
@@ -248,7 +248,19 @@ class ExportedEncoder:
         """The same for parts of pictures; a ValueError for an encoder that has none."""
         if not self.image_size or "encode" not in (graphs := self.graphs()):
             raise ValueError("a part of a picture needs an encoder of pictures that this macl_tf exported. Cut it out.")
-        return Regions(graphs["encode"], self.info.get("settings", {}).get("turns", 1))
+        return Regions(graphs["encode"], self._turns)
+
+    @cached_property
+    def has_regions(self) -> bool:
+        """Whether it has `regions`, which are not made for that."""
+        try:
+            return bool(self.image_size) and bool(last_means(self.graphs()["encode"].graph, self._turns))
+        except (KeyError, ValueError):
+            return False
+
+    @property
+    def _turns(self) -> int:
+        return int(self.info.get("settings", {}).get("turns", 1))
 
     def graphs(self) -> dict[str, Any]:
         """Its functions from float32 pixels (B, S, S, N), "encode", or vectors (B, F), "encode_vectors", to (B, D)."""

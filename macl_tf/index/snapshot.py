@@ -21,6 +21,7 @@ from macl_tf.index.diverse import centres
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, Delete, NewLabels, Relabel, Upsert, journal_path, read_changes
+from macl_tf.index.plot import Plot
 from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.vectors import cosines, unit_rows
 from macl_tf.index.version import Stored
@@ -223,6 +224,15 @@ class Snapshot(View):
     @cached_property
     def _diverse(self) -> dict[tuple[int, int], tuple[str, ...]]:
         return {}
+
+    @cached_property
+    def plot(self) -> Plot | None:
+        """See `View`; what was written since the version was built is not drawn."""
+        if self.stored.plot is None:
+            return None
+        rows, places = self.stored.plot
+        living = self.alive[rows]
+        return Plot(self.stored.items.ids[rows[living]], places[living])
 
     def holds(self, id_: str) -> bool:
         """Whether there is an item with this id."""

@@ -4,6 +4,7 @@ vectors.npy                                 float32 (N, D), unit norm
 items.parquet                               the id table
 thumbnails.bin, thumbnail_offsets.npy       where the archive has small pictures
 scann/                                      where the kind is hashing or tree
+plot.npy                                    tiles in two dimensions, where there is a tile
 manifest.json                               sizes, SHA-256, and facts: dim, count, label_names, kind, parameters, recall
 """
 
@@ -28,6 +29,7 @@ from macl_tf.files import locked, read_json
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
 from macl_tf.index.parquet import read_items, write_parquet
+from macl_tf.index.plot import PLOT, read_plot, write_plot
 from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.searchers.scann import KINDS, TRAINABLE_FROM, OutOfReachError, ScannSearcher, kind_for
 from macl_tf.index.thumbnails import OFFSETS, Thumbnails, write_thumbnails
@@ -53,6 +55,7 @@ class Stored:
     exact: ExactSearcher
     approximate: ScannSearcher | None  # where the kind is hashing or tree and it was asked for
     thumbnails: Thumbnails | None  # where it has some
+    plot: tuple[NDArray[np.int64], NDArray[np.float32]] | None  # of `read_plot`, where it has one
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -80,6 +83,7 @@ class Stored:
             vectors = read_vectors(path / _VECTORS)
             thumbnails = Thumbnails(path) if (path / OFFSETS).is_file() else None
             small = items if thumbnails is None else thumbnails
+            plot = read_plot(path / PLOT, len(items)) if (path / PLOT).is_file() else None
             fits = {
                 "count": {len(items), len(vectors), len(small)} == {info["count"]},
                 "dim": vectors.shape[1] == info["dim"],
@@ -97,7 +101,7 @@ class Stored:
                 "and make it again with `macl export`."
             ) from error
         exactly = ExactSearcher(vectors)
-        return cls(int(path.name), manifest["uuid"], info, items, vectors, exactly, approximate, thumbnails)
+        return cls(int(path.name), manifest["uuid"], info, items, vectors, exactly, approximate, thumbnails, plot)
 
 
 def build_index(
@@ -208,10 +212,11 @@ def write_version(
     write_parquet(staging.path / _ITEMS, items)
     if thumbnails is not None:
         write_thumbnails(staging.path, thumbnails, count)
+    vectors = read_vectors(staging.path / _VECTORS)
+    write_plot(staging.path / PLOT, vectors)
     parameters: dict[str, Any] = {}
     kind = resolved(kind, count)
     if kind != "brute_force":
-        vectors = read_vectors(staging.path / _VECTORS)
         try:
             searcher = ScannSearcher.build(
                 vectors, kind=kind, recall_target=recall_target, k=_RECALL_K, progress=progress

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from macl_tf.datasets.walk import shorten
 from macl_tf.index.filters import Filter
 from macl_tf.index.items import Items
+from macl_tf.index.plot import Plot
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 
 BACKGROUND = 300  # items that stand for what is usual, beside those that somebody marked
@@ -152,6 +153,11 @@ class View(ABC):
         to compare with every item this time; `without` are ids that are not to be found. A ValueError says which rule
         is broken.
         """
+
+    @property
+    def plot(self) -> Plot | None:
+        """The items in two dimensions, as far as they are drawn; None where they are not."""
+        return None
 
     def anew(self) -> View:
         """The same version for another request."""

@@ -37,6 +37,7 @@ class Encoder:
     embed_pixels: Embed  # from pixels (B, S, S, 3) uint8 to (B, D) of unit norm; fails where it takes vectors only
     embed_features: Embed | None = None  # from vectors from elsewhere (B, F), where it takes such, to the same
     open_regions: Callable[[], Regions] | None = None  # what embeds parts of pictures; None where it is not here
+    has_regions: Callable[[], bool] = lambda: False  # whether that is there
 
     @property
     def dim(self) -> int:
@@ -55,9 +56,8 @@ class Encoder:
 
     @property
     def sees_parts(self) -> bool:
-        """Whether it may embed parts of the index's small pictures."""
-        upright = self.info.get("settings", {}).get("turns", 1) == 1
-        return self.open_regions is not None and upright and self.image_size > 0 and not self.info.get("bands")
+        """Whether it embeds parts of the index's small pictures."""
+        return self.has_regions() and not self.info.get("bands")
 
     def check_sees_pictures(self) -> None:
         """Raises a QueryError where it takes vectors only."""
@@ -143,7 +143,8 @@ def load_encoder(
         from macl_tf.export.saved_model import ExportedEncoder
 
         loaded = ExportedEncoder.load(served, version, runtime)
-        return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features, lambda: loaded.regions)
+        parts = lambda: loaded.regions, lambda: loaded.has_regions
+        return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features, *parts)
     if facts.get("bands"):
         raise ValueError(f"an encoder of bands is asked here, not by REST, which has no NaN: leave out {url}.")
     remote = RemoteEncoder(url, version)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.datasets.label_names import known_labels
 from macl_tf.index.filters import Filter
+from macl_tf.index.plot import Plot
 from macl_tf.index.view import View
 from macl_tf.metrics.ranked import check_cutoff
 from macl_tf.search.direction import MOST, NEGATIVE, beside_classifier
@@ -65,6 +66,14 @@ class Answer:
     results: tuple[Result, ...]  # best first
     more: bool  # whether there are more tiles after these
     vector: NDArray[np.float32]  # (D,) what was searched with, of unit norm
+
+
+def plot_of(snapshot: View) -> Plot:
+    """The plot of an index; a NotThereError where it has none."""
+    if snapshot.plot is None:
+        remedy = "Build a new version from it: macl index SERVED. An index in a Milvus never has one."
+        raise NotThereError("the index has no plot: it is empty, or was built before there were plots", None, remedy)
+    return snapshot.plot
 
 
 def find(

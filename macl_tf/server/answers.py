@@ -15,7 +15,8 @@ from macl_tf.datasets.picture_kinds import IMAGE_FORMATS
 from macl_tf.index.filters import Filter
 from macl_tf.labels import rarest
 from macl_tf.search.places import geometry_of
-from macl_tf.search.query import Answer, describe
+from macl_tf.search.query import Answer, describe, plot_of
+from macl_tf.server.schemas import PLOT_SIDE, ToPlot
 from macl_tf.server.settings import BaseMap, Limits
 from macl_tf.server.versions import State, Versions
 from macl_tf.teaching.collections import Collection
@@ -91,6 +92,24 @@ def diverse(state: State, k: int, seed: int) -> dict[str, Any]:
 def named(state: State, text: str, limit: int) -> dict[str, Any]:
     """Tiles whose ids hold a text."""
     return {**state.versions, "items": [item(state, id_) for id_ in state.snapshot.ids_like(text, limit)]}
+
+
+def plot(state: State) -> dict[str, Any]:
+    """Where tiles lie in two dimensions, as columns."""
+    drawn = plot_of(state.snapshot)
+    x, y = (drawn.places.T * PLOT_SIDE).round().astype(int).tolist()
+    return {**state.versions, "count": len(state.snapshot), "ids": drawn.ids.tolist(), "x": x, "y": y}
+
+
+def in_plot(state: State, given: ToPlot) -> dict[str, Any]:
+    """Which of the drawn tiles lie in a box and meet a filter, and a page of them."""
+    drawn, condition = plot_of(state.snapshot), given.filter.to_filter()
+    places = np.arange(len(drawn.ids)) if given.box is None else drawn.within(given.box)
+    if condition is not None:
+        places = places[condition.mask(state.snapshot.items_of(drawn.ids[places].tolist()))]
+    end = given.offset + given.k
+    items = [item(state, id_) for id_ in drawn.ids[places[given.offset : end]]]
+    return {**state.versions, "places": places.tolist(), "items": items, "more": len(places) > end}
 
 
 def suggested(state: State, label: str, found: Sequence[Suggestion]) -> dict[str, Any]:

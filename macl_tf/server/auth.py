@@ -11,7 +11,7 @@ from macl_tf.server.paths import HEALTH
 
 _SHORTEST = 16
 # These have a body, and change nothing.
-_QUESTIONS = tuple(f"/api/v1/{name}" for name in ("search", "search/image", "matches", "count"))
+_QUESTIONS = tuple(f"/api/v1/{name}" for name in ("search", "search/image", "matches", "count", "plot/tiles"))
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

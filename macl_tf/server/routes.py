@@ -36,6 +36,7 @@ _TILE: dict[int | str, dict[str, Any]] = {
     }
 }
 _LABELS: dict[int | str, dict[str, Any]] = {304: {"description": "Those that If-None-Match names."}}
+_PLOT: dict[int | str, dict[str, Any]] = {304: {"description": "The one that If-None-Match names."}}
 _FILES = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()}
 _RESULTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -70,12 +71,7 @@ def api(service: Service, access: Access) -> APIRouter:
     async def labels(request: Request) -> Response:
         """All labels that a tile may hold with the number of tiles that do, and which are rare."""
         state = service.versions.newest
-        headers = {"ETag": f'"{state.snapshot.revision}"', "Cache-Control": "no-cache"}
-        if _knows(request, headers["ETag"]):
-            return Response(status_code=304, headers=headers)
-        answer = _json(await service.look(lambda: answers.labels(state)))
-        answer.headers.update(headers)
-        return answer
+        return await _unless_known(request, state, lambda: answers.labels(state))
 
     @router.post("/search", response_model=schemas.SearchAnswer, responses=_RESULTS, dependencies=reads)
     async def search(query: Annotated[schemas.Query, Body()]) -> Response:
@@ -130,6 +126,18 @@ def api(service: Service, access: Access) -> APIRouter:
         """How many tiles a filter leaves, and how many of these hold each label."""
         state = await service.state(given.index)
         return _json(await service.look(lambda: answers.counted(state, given.filter.to_filter())))
+
+    @router.get("/plot", response_model=schemas.PlotAnswer, responses=_PLOT, dependencies=reads)
+    async def plot(request: Request, index: Version = None) -> Response:
+        """Where tiles lie in a plot, those that are alike near each other. It is drawn when a version is built."""
+        state = await service.state(index)
+        return await _unless_known(request, state, lambda: answers.plot(state))
+
+    @router.post("/plot/tiles", response_model=schemas.PlottedAnswer, dependencies=reads)
+    async def plotted(given: Annotated[schemas.ToPlot, Body()]) -> Response:
+        """Which tiles of the plot lie in a box and meet a filter, and what is known about them."""
+        state = await service.state(given.index)
+        return _json(await service.look(lambda: answers.in_plot(state, given)))
 
     @router.get("/picture", response_class=Response, responses=_JPEG, dependencies=reads)
     async def picture(request: Request, id_: Id, index: Version = None) -> Response:
@@ -205,6 +213,15 @@ def api(service: Service, access: Access) -> APIRouter:
             raise QueryError("a tile holds a label or lacks it", min(both), "Leave it out of one of the lists.")
         holds = dict.fromkeys(given.holds, True) | dict.fromkeys(given.lacks, False)
         return _json(await service.relabel(given.label, holds, given.new_labels))
+
+    async def _unless_known(request: Request, state: State, answer: Callable[[], dict[str, Any]]) -> Response:
+        """What holds for one state of the index, where If-None-Match does not name it."""
+        headers = {"ETag": f'"{state.snapshot.revision}"', "Cache-Control": "no-cache"}
+        if _knows(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        found = _json(await service.look(answer))
+        found.headers.update(headers)
+        return found
 
     add_collections(router, service, reads, bearer)
     return router

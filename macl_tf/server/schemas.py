@@ -122,6 +122,19 @@ class ToCount(Strict):
     index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
 
 
+PLOT_SIDE = 65_535  # places in a plot are whole numbers up to it
+
+
+class ToPlot(Strict):
+    """Which tiles of the plot."""
+
+    box: Part | None = Field(default=None, description="Left, top, right, bottom in shares of the plot; null for all.")
+    filter: Condition = Condition()
+    k: Whole = Field(default=48, ge=0, le=200, description="Tiles in the answer, those in the middle of the box first.")
+    offset: Whole = Field(default=0, ge=0, le=DEPTH, description="Tiles to leave out, for the next page.")
+    index: Whole | None = Field(default=None, ge=1, description="A version of the index; null for the newest.")
+
+
 class Marks(Strict):
     """What somebody says of tiles."""
 
@@ -305,6 +318,23 @@ class ItemsAnswer(Versions):
     """Several tiles."""
 
     items: list[Item]
+
+
+class PlotAnswer(Versions):
+    """Tiles in two dimensions, those that are alike near each other: at most 20,000, as columns."""
+
+    count: int = Field(description="All tiles of the index, drawn or not.")
+    ids: list[str]
+    x: list[int] = Field(description=f"To the right, 0 to {PLOT_SIDE}.")
+    y: list[int] = Field(description=f"Downwards, 0 to {PLOT_SIDE}.")
+
+
+class PlottedAnswer(Versions):
+    """Tiles of the plot in a box and with a filter."""
+
+    places: list[int] = Field(description="Which they are in the lists of GET /plot, those in the middle first.")
+    items: list[Item]
+    more: bool
 
 
 class NumberOf(BaseModel):

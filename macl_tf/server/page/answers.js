@@ -2,12 +2,15 @@
 
 import * as api from "./api.js";
 import { count, element, find, shortName, written } from "./element.js";
-import { asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
-import { highlight, showMap } from "./map.js";
+import { CLOSED, asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
+import { look } from "./looking.js";
+import { showMap } from "./map.js";
 import { addKept, howOf, mark, setKept } from "./marks.js";
 import { notice, say } from "./notices.js";
+import { showPlot } from "./plot.js";
 import { compareLists, compareScores, resultList } from "./results.js";
 import { groupsPart } from "./rounds.js";
+import { conditions } from "./searching.js";
 import { openTile } from "./tile.js";
 import { versionName } from "./views.js";
 
@@ -33,7 +36,7 @@ export function showAnswers(answers, page) {
     howOf,
     mark,
     rare: archive.rare,
-    looked: highlight,
+    looked: look,
     archive: archive.info.index.archive?.name,
     skips: search.collection && isOpen(search) && archive.info.writable,
     queryLabels: new Set(asked.flatMap((tile) => tile.labels)),
@@ -58,9 +61,33 @@ export function showAnswers(answers, page) {
       ...context,
       filterTo: (bbox) => change({ ...search, bbox }),
       baseMap: archive.info.base_map,
+      view: search.view,
+      viewed: page.viewed,
     });
+  find("plot").hidden = !search.plot;
+  if (search.plot) {
+    const { results, index_version: version } = answers.find((found) => found.results);
+    const where = search.index === null ? "" : `&index=${search.index}`;
+    page.failing(
+      showPlot({
+        ...context,
+        version: version ?? archive.info.index.version,
+        index: search.index,
+        count: search.index === null ? archive.info.index.count : null,
+        filter: hasFilter(search) ? conditions(search) : null,
+        results: results.map(({ id }) => id),
+        asked: asked.map(({ id }) => id),
+        within: search.within,
+        tileOf: (id) => tiles.get(id),
+        picture: (id) => `thumbnail?id=${encodeURIComponent(id)}${where}`,
+        boxTo: (within) => change({ ...search, ...CLOSED, within }),
+      }, page.signal),
+    );
+  }
   find("found-title").textContent = search.marks
     ? `Marked in ${search.collection}`
+    : search.within
+      ? "In the box of the plot"
     : search.round
       ? `Round of ${search.collection}`
       : search.suggest
@@ -99,12 +126,20 @@ function column(found, version, context, page) {
     return { node: groupsPart(found, { ...context, listOf }), list: null };
   }
   const { list, add } = resultList(name, context);
+  const title = compared ? [name, heldBy(found.results, context, archive)].filter(Boolean).join(" · ") : null;
   const scale = context.scored ? compareScores(found.results) : null;
   add(found.results);
-  const node = element("section", { "aria-label": name }, compared ? element("h3", {}, name) : null, list);
+  const node = element("section", { "aria-label": name }, compared ? element("h3", {}, title) : null, list);
   if (!found.results.length) node.append(nothing(page));
   if (found.more && !compared) node.append(moreButton(version, add, list, scale, page));
   return { node, list };
+}
+
+/** How many results hold the rarest label of the query: "31 of 48 ship". */
+function heldBy(results, { queryLabels }, archive) {
+  const [rarest] = archive.labels.filter(({ name }) => queryLabels.has(name)).sort((a, b) => a.count - b.count);
+  if (!rarest) return "";
+  return `${results.filter(({ labels }) => labels.includes(rarest.name)).length} of ${results.length} ${rarest.name}`;
 }
 
 function nothing({ search, change }) {
@@ -149,6 +184,10 @@ function summary(answers, { search, archive, embedded }, inBoth) {
   const { results: found, ms } = answers.find(({ results }) => results);
   if (inBoth !== null) return `${inBoth} of ${found.length} tiles are in both lists.`;
   if (search.marks) return `${count(found.length, "tile")}, the last marked first.`;
+  if (search.within) {
+    const { within } = answers.find(({ results }) => results);
+    return within > found.length ? `${written(found.length)} of ${count(within, "tile")}` : count(within, "tile");
+  }
   if (search.round) return `${count(found.length, "tile")} to mark: y right, n wrong, k skip.`;
   if (search.suggest) return `${count(found.length, "tile")} to look at: y right, n wrong.`;
   if (!asks(search) && !hasFilter(search))

@@ -32,6 +32,10 @@ export const named = async (text, signal) => (await ask(`ids?${parameters({ like
 export const countTiles = (filter, index, signal) =>
   ask("count", { method: "POST", body: JSON.stringify({ filter, index }), headers: JSON_BODY, signal });
 export const diverse = async (seed, signal) => (await ask(`diverse?${parameters({ seed })}`, { signal })).items;
+/** Where tiles lie in the plot; and which of them, in a box and with a filter. */
+export const plot = (index, signal) => ask(index ? `plot?${parameters({ index })}` : "plot", { signal });
+export const plotted = (asked, signal) =>
+  ask("plot/tiles", { method: "POST", body: JSON.stringify(asked), headers: JSON_BODY, signal });
 export const search = (query, signal) =>
   ask("search", {
     method: "POST",

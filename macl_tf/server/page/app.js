@@ -5,17 +5,18 @@ import * as api from "./api.js";
 import { askToSave, countsOf, roundOf, save, showCollections, tilesOf, withToken } from "./collections.js";
 import { askForToken, openHelp } from "./dialogs.js";
 import { complete } from "./complete.js";
-import { count, element, find, shortName } from "./element.js";
+import { archiveName, count, element, find, shortName } from "./element.js";
 import { drawFilters, showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
-import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, refined, toFragment } from "./link.js";
+import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, pictureSource, refined, toFragment } from "./link.js";
 import { clearMarks, listenForMarks, said } from "./marks.js";
 import { clearFailure, say, showFailure } from "./notices.js";
 import { goOn } from "./rounds.js";
 import { checkSeen, fitting, pixelsOf, receivePictures, tinyPicture } from "./pictures.js";
 import { showQuery } from "./query.js";
-import { embed, keepFile, leftBy, searchFor, tilesToBegin } from "./searching.js";
+import { embed, fileOf, keepFile, leftBy, searchFor, tilesToBegin } from "./searching.js";
 import { openTeaching } from "./teach.js";
+import { openUpload } from "./upload.js";
 import { showControls, showViews } from "./views.js";
 
 const archive = {
@@ -71,7 +72,7 @@ async function show() {
       next.results.forEach(remember);
       return next;
     };
-    showAnswers(answers, { search, archive, tiles, change, more, failed, again: show, changed: renewed, compared, embedded });
+    showAnswers(answers, { search, archive, tiles, change, more, failed, again: show, changed: renewed, viewed, compared, embedded, signal, failing });
     embedded = null;
     // Who came by keyboard stays among the tiles.
     if (within) find("lists").querySelector(".tile a")?.focus({ preventScroll: true });
@@ -86,17 +87,34 @@ async function show() {
   }
 }
 
+/** What the page goes on without: where it fails, that is told. */
+const failing = (promise) => promise.catch((error) => failed(error));
+
+/** The map was moved: the link says so, and nothing is searched anew. */
+function viewed(view) {
+  const settled = find("lists").dataset.shows === location.hash;
+  search.view = view; // what was drawn for this search changes from it
+  history.replaceState(null, "", toFragment(search));
+  if (settled) find("lists").dataset.shows = location.hash;
+}
+
 /** What is not a search: the query, the filter and the views as the link has them. */
 function frame() {
   const { writable } = archive.info;
-  showQuery(search, tiles, change, archive, writable ? () => keep({ right: [], wrong: [], skipped: [], neither: [] }) : null);
+  const save = writable ? () => keep({ right: [], wrong: [], skipped: [], neither: [] }) : null;
+  const partOf = archive.info.has_parts ? drawPart : null;
+  showQuery(search, tiles, change, archive, { save, partOf });
   showFilters(search, archive, change);
   showCollections({ search, archive, change, changed, toFragment });
   const known = search.like.some(({ id }) => id !== undefined);
-  showViews(search, archive, change, writable && known ? () => keep(said(), roundOf) : null);
+  const one = search.like.length === 1 && fileOf(search.like[0]) ? search.like[0] : null;
+  showViews(search, archive, change, {
+    begin: writable && known ? () => keep(said(), roundOf) : null,
+    part: one && partOf && !isOpen(search) ? () => partOf(one) : null,
+  });
   showControls(search, archive, change, learning());
   const { info } = archive;
-  const name = info.index.archive?.name;
+  const name = archiveName(info.index);
   find("drop").hidden = !info.model.image_size;
   find("id").placeholder = search.like.length || search.collection ? "" : "Search by label or id, or drop a picture";
   find("archive").textContent = `${count(info.index.count, "tile")}${name ? ` of ${name}` : ""}`;
@@ -116,7 +134,7 @@ function learning() {
 }
 
 async function answer(version, signal) {
-  if (asks(search) || isOpen(search) || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
+  if (asks(search) || isOpen(search) || search.within || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
   return { results: await tilesToBegin(search, archive, signal), more: false };
 }
 
@@ -212,7 +230,7 @@ async function failed(error, again = show) {
   if (error.status === 401 && (await askForToken(Boolean(api.token())))) return again();
   if (again === show) {
     find("lists").replaceChildren();
-    find("map").hidden = true;
+    find("map").hidden = find("plot").hidden = true;
     find("found-title").textContent = "No results";
     say("");
   }
@@ -284,6 +302,20 @@ async function take(files, more) {
   }
 }
 
+/** Opens a dropped picture, to search by a box that is drawn on it. */
+function drawPart(example) {
+  const { file, preview } = fileOf(example);
+  const sources = [preview, ...(example.picture ? [pictureSource(example.picture)] : [])];
+  openUpload({ sources, name: file.name }, async (box) => {
+    const drawing = await tinyPicture(await pixelsOf(file), box);
+    const found = await embed(file, search.index, archive, drawing, box);
+    keepFile(found.example, file, box);
+    embedded = found.ms.decode + found.ms.encode;
+    const without = (examples) => examples.filter((other) => keyOf(other) !== keyOf(example));
+    change(refined({ ...search, like: without(search.like), seed: 0 }, [found.example], []));
+  });
+}
+
 async function copyLink() {
   try {
     await navigator.clipboard.writeText(location.href);
@@ -350,6 +382,7 @@ listenForKeys({
   o: (tile) => tile?.querySelector(".details").click(),
   s: () => (find("again") ?? find("save"))?.click(),
   m: () => find("map-toggle")?.click(),
+  p: () => find("plot-toggle")?.click(),
   l: copyLink,
   Escape: clearFailure,
 });

@@ -1,7 +1,7 @@
 // The two dialogs: help with what is being searched, and the token that a protected server asks for.
 
 import { setToken } from "./api.js";
-import { element, find, count } from "./element.js";
+import { archiveName, element, find, count } from "./element.js";
 import { SHORTCUTS, setShortcuts, shortcutsOn } from "./keys.js";
 
 export function openHelp(archive) {
@@ -42,7 +42,7 @@ const short = (number) => Number(number.toFixed(1));
 function facts({ model, index, limits }) {
   const figures = Object.entries(model.figures ?? {}).filter(([, value]) => typeof value === "number");
   const rows = [
-    ["Archive", [index.archive?.name, count(index.count, "tile")].filter(Boolean).join(", ")],
+    ["Archive", [archiveName(index), count(index.count, "tile")].filter(Boolean).join(", ")],
     ["Index", `version ${index.version}, ${index.kind.replace("_", " ")}`],
     [
       "Encoder",

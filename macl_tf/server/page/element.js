@@ -36,3 +36,7 @@ export const shortName = (id) => id.split("/").at(-1);
 const NUMBERS = new Intl.NumberFormat("en");
 export const written = (number) => NUMBERS.format(number);
 export const count = (number, noun) => `${written(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+/** What an index was built from; "" where the folder's name says nothing. */
+export const archiveName = ({ archive }) =>
+  /^(tiles?|images?|imgs?|pictures?|photos?|data|dataset|jpe?gs?|tiffs?|pngs?)$/i.test(archive?.name ?? "") ? "" : (archive?.name ?? "");

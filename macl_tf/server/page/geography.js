@@ -1,4 +1,4 @@
-// The map's arithmetic in degrees: the meridian where the map begins, filters' boxes, the graticule. Pure.
+// The map's arithmetic in degrees: the meridian where the map begins, filters' boxes, the graticule, what lies near each other. Pure.
 
 const STEPS = [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 45, 90];
 
@@ -54,3 +54,15 @@ function named(degrees, digits, positive, negative) {
 }
 
 const turn = (lon, start) => start + ((((lon - start) % 360) + 360) % 360);
+
+/** Points {x, y} in groups, as their places: each with those after it that lie nearer than `apart` on both axes. */
+export function grouped(points, apart) {
+  const groups = [];
+  points.forEach((point, place) => {
+    const near = ([first]) => Math.abs(points[first].x - point.x) < apart && Math.abs(points[first].y - point.y) < apart;
+    const group = groups.find(near);
+    if (group) group.push(place);
+    else groups.push([place]);
+  });
+  return groups;
+}

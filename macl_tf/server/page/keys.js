@@ -15,6 +15,7 @@ export const SHORTCUTS = [
   ["/", "find a label, a collection or an id"],
   ["f", "the filter"],
   ["m", "map, where tiles have places"],
+  ["p", "plot: all tiles, those that are alike near each other"],
   ["l", "copy the link"],
   ["?", "this help"],
   ["Esc", "close the help or an error"],

@@ -2,6 +2,9 @@
 //
 //   #like=ship01.jpg&unlike=dock7.jpg&any_of=ship&any_of=dock&none_of=cars&since=2020-01-01&bbox=5,45,10,50&k=48&map
 //
+// view=<lat>,<lon>,<zoom> is where the map was moved to. plot shows the plot, within=<left>,<top>,<right>,<bottom> the
+// tiles in a box of it, in shares of its sides.
+//
 // collection=<name> searches from the tiles of a collection, with marks it shows these, and with round those that are
 // to be marked next, random=<number> of them drawn at random.
 //
@@ -32,6 +35,9 @@ export const EMPTY = Object.freeze({
   index: null,
   versus: null,
   map: false,
+  view: null,
+  plot: false,
+  within: null,
   seed: 0,
 });
 const LISTS = ["any_of", "all_of", "none_of"];
@@ -64,7 +70,8 @@ export function toFragment(search) {
   for (const key of ["marks", "round"]) if (search.collection && search[key]) parts.push(key);
   if (search.collection && search.round && search.random !== EMPTY.random) add("random", String(search.random));
   if (search.suggest) add("suggest", search.suggest);
-  if (search.map) parts.push("map");
+  for (const key of ["map", "plot"]) if (search[key]) parts.push(key);
+  for (const key of ["view", "within"]) if (search[key]) add(key, search[key].join(","));
   return `#${parts.join("&")}`;
 }
 
@@ -91,18 +98,21 @@ export function fromFragment(fragment) {
   search.marks = search.collection !== "" && given.has("marks") && !search.round;
   search.random = whole(given.get("random"), 0) ?? EMPTY.random;
   search.suggest = search.collection ? "" : (given.get("suggest") ?? "");
-  search.map = given.has("map");
+  for (const key of ["map", "plot"]) search[key] = given.has(key);
+  search.view = readView(given.get("view"));
+  search.within = isOpen(search) ? null : readEdges(given.get("within") ?? "");
   return search;
 }
 
 /** Whether a collection's own tiles are shown, those that it asks for, or those of a label that are suggested. */
 export const isOpen = (search) => search.marks || search.round || search.suggest !== "";
 
-/** No collection, and no suggestions. */
-export const CLOSED = Object.freeze({ collection: "", marks: false, round: false, suggest: "" });
+/** No collection, no suggestions, no box of the plot, and the map as it fits what is found. */
+export const CLOSED = Object.freeze({ collection: "", marks: false, round: false, suggest: "", within: null, view: null });
 
 /** Whether there is something that results are like: examples, or a collection. */
-export const asks = (search) => !isOpen(search) && (search.like.length > 0 || search.collection !== "");
+export const asks = (search) =>
+  !isOpen(search) && !search.within && (search.like.length > 0 || search.collection !== "");
 
 export function hasFilter(search) {
   return FILTER.some((key) => search[key]?.length);
@@ -126,7 +136,7 @@ export function refined(search, right, wrong) {
   const keys = new Set([...right, ...wrong].map(keyOf));
   const rest = (examples) => examples.filter((example) => !keys.has(keyOf(example)));
   const examples = { like: [...rest(search.like), ...right], unlike: [...rest(search.unlike), ...wrong] };
-  return { ...search, ...examples, marks: false, round: false, suggest: "" };
+  return { ...search, ...examples, marks: false, round: false, suggest: "", within: null, view: null };
 }
 
 export function encodeVector(values) {
@@ -166,10 +176,21 @@ function readPicture(text) {
 
 function readPart(text) {
   const [edges, ...id] = text.split("~");
-  const box = edges.split(",").map(Number);
+  const box = readEdges(edges);
+  return box && id.length ? { id: id.join("~"), box } : null;
+}
+
+function readEdges(text) {
+  const box = text.split(",").map(Number);
   const [left, top, right, bottom] = box;
   const within = box.length === 4 && 0 <= left && left < right && right <= 1 && 0 <= top && top < bottom && bottom <= 1;
-  return within && id.length ? { id: id.join("~"), box } : null;
+  return within ? box : null;
+}
+
+function readView(text) {
+  const view = (text ?? "").split(",").map(Number);
+  const [lat, lon, zoom] = view;
+  return view.length === 3 && Math.abs(lat) <= 90 && Math.abs(lon) <= 540 && 0 <= zoom && zoom <= 24 ? view : null;
 }
 
 function readBox(text) {

@@ -85,10 +85,12 @@ export async function fitting(file, pixels, limits) {
   });
 }
 
-/** A JPEG of a few pixels as base64url, "" without pixels. */
-export async function tinyPicture(pixels) {
+/** A JPEG of a few pixels as base64url, of all of a picture or of a box in it, "" without pixels. */
+export async function tinyPicture(pixels, [left, top, right, bottom] = [0, 0, 1, 1]) {
   if (!pixels) return "";
-  const jpeg = await drawn(pixels, TINY, TINY, 0.6);
+  const { width, height } = pixels;
+  const part = [left * width, top * height, (right - left) * width, (bottom - top) * height];
+  const jpeg = await drawn(await createImageBitmap(pixels, ...part), TINY, TINY, 0.6);
   return base64url(new Uint8Array(await jpeg.arrayBuffer()));
 }
 

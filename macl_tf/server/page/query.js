@@ -4,13 +4,14 @@ import { showPicture } from "./api.js";
 import { countsOf, tilesOf } from "./collections.js";
 import { element, find, icon, shortName } from "./element.js";
 import { CLOSED, keyOf, pictureSource, toFragment } from "./link.js";
-import { previewOf } from "./searching.js";
+import { fileOf } from "./searching.js";
 
 /**
  * Shows the examples of a search. `tiles` maps ids to what is known of them; `change` takes the next search, `save` asks
- * for a collection that keeps them, and is null where nothing can be written.
+ * for a collection that keeps them, and is null where nothing can be written; partOf(example) opens a dropped picture to
+ * draw a box on it, and is null where the encoder has no parts.
  */
-export function showQuery(search, tiles, change, archive, save) {
+export function showQuery(search, tiles, change, archive, { save, partOf }) {
   const without = (key, example) => ({
     ...search,
     [key]: search[key].filter((other) => keyOf(other) !== keyOf(example)),
@@ -23,7 +24,13 @@ export function showQuery(search, tiles, change, archive, save) {
     return element(
       "li",
       { class: `example ${kind}`, title: name },
-      picture(example, tiles),
+      partOf && fileOf(example)
+        ? element(
+            "button",
+            { type: "button", class: "part", title: "Search by a part of it", "aria-label": `A part of ${name}`, onclick: () => partOf(example) },
+            picture(example, tiles),
+          )
+        : picture(example, tiles),
       element("span", { class: "name", title: name }, example.box ? `part of ${shortName(example.id)}` : shortName(name)),
       button(`Remove ${name} from the query`, () => change(without(key, example)), icon("close")),
     );
@@ -70,8 +77,9 @@ function picture(example, tiles) {
     return image;
   }
   const source = example.picture ? pictureSource(example.picture) : null;
-  if (!previewOf(example) && !source) return blank;
-  const sources = [previewOf(example), source].filter(Boolean); // in full size while the page is open
+  const file = fileOf(example);
+  const sources = [file && !file.box && file.preview, source].filter(Boolean); // in full size while the page is open
+  if (!sources.length) return blank;
   const next = () => {
     if (sources.length) image.src = sources.shift();
     else image.replaceWith(blank); // a link with half a picture

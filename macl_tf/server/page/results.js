@@ -2,6 +2,11 @@
 
 import { showPicture } from "./api.js";
 import { element, icon, shortName } from "./element.js";
+import { onLook } from "./looking.js";
+
+onLook((id) => {
+  for (const node of document.querySelectorAll(".tile")) node.classList.toggle("looked-at", node.dataset.id === id);
+});
 
 /**
  * One list of tiles.

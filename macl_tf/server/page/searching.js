@@ -4,16 +4,16 @@ import * as api from "./api.js";
 import { FILTER, asks, base64urlOf, decodeVector, encodeVector, hasFilter, isOpen, keyOf } from "./link.js";
 import { asAnswer, asSuggestions } from "./rounds.js";
 
-const kept = new Map(); // vector of a dropped picture: its file, and its vectors by other encoders
+const kept = new Map(); // vector of a dropped picture: its file, the box that is meant, and its vectors by other encoders
 
-/** Remembers the file behind an example, so that another encoder can embed it too. */
-export function keepFile(example, file) {
+/** Remembers the file behind an example and the box in it, or null, so that another encoder can embed it too. */
+export function keepFile(example, file, box = null) {
   const { picture } = example;
-  kept.set(example.vector, { file, picture, preview: URL.createObjectURL(file), vectors: new Map() });
+  kept.set(example.vector, { file, box, picture, preview: URL.createObjectURL(file), vectors: new Map() });
 }
 
-/** Address of a dropped picture in full size, for as long as the page is open. */
-export const previewOf = (example) => kept.get(example.vector)?.preview ?? null;
+/** The {file, box, preview} of a dropped picture, preview being its address, for as long as the page is open; or null. */
+export const fileOf = (example) => kept.get(example.vector) ?? null;
 
 /** Which encoder made the vectors of an index version; null stands for the newest. */
 function encoderOf(archive, version) {
@@ -28,19 +28,21 @@ function encoderOf(archive, version) {
 }
 
 /**
- * Embeds a picture; gives the example that stands for it in searches and links, and how long that took. Without a
+ * Embeds a picture, or what is in a box of it; gives the example that stands for it in searches and links, and how long that took. Without a
  * `drawing` of it, the server draws it.
  */
-export async function embed(file, version, archive, drawing) {
-  const { query, ms } = await api.searchImage(file, { k: 1, index: version, preview: !drawing });
+export async function embed(file, version, archive, drawing, box = null) {
+  const { query, ms } = await api.searchImage(file, { k: 1, index: version, preview: !drawing, ...(box && { box }) });
   const picture = drawing || base64urlOf(query.preview ?? "");
   const vector = encodeVector(query.vector);
-  return { example: { encoder: encoderOf(archive, version), vector, picture, ...(file.name && { name: file.name }) }, ms };
+  const name = file.name && { name: box ? `part of ${file.name}` : file.name };
+  return { example: { encoder: encoderOf(archive, version), vector, picture, ...name }, ms };
 }
 
 /** One page of results. */
 export async function searchFor(search, version, archive, offset, signal) {
   if (search.marks) return tilesOfCollection(search, offset, signal);
+  if (search.within) return tilesOfPlot(search, version, offset, signal);
   if (search.suggest) return asSuggestions(await api.suggestions(search.suggest, signal));
   if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
   return api.search({ ...(await queryOf(search, version, archive)), offset }, signal);
@@ -74,6 +76,13 @@ async function tilesOfCollection(search, offset, signal) {
   return { ...found, results: found.marks.map(tile) };
 }
 
+/** One page of the tiles in a box of the plot, those in its middle first. */
+async function tilesOfPlot(search, version, offset, signal) {
+  const asked = { box: search.within, filter: conditions(search), k: Math.min(search.k, 200), offset, index: version };
+  const { items, places, ...found } = await api.plotted(asked, signal);
+  return { ...found, results: items, within: places.length };
+}
+
 /** Tiles to begin with: one for each label, the rarest first; where no tile has one, those most unlike each other. */
 export async function tilesToBegin(search, archive, signal) {
   const held = archive.labels.filter((label) => label.count).sort((a, b) => a.count - b.count);
@@ -91,13 +100,19 @@ export async function tilesToBegin(search, archive, signal) {
   return [...chosen.values()];
 }
 
+/** A tile that holds a label. */
+export async function tileWith(label, archive) {
+  const anywhere = { vector: randomVector(archive.info.model.dim, 0) };
+  return (await api.search({ positive: [anywhere], k: 1, filter: { any_of: [label] } })).results[0];
+}
+
 /** How many tiles the filter leaves; null where there is none, and of a version that cannot be asked. */
 export const leftBy = (search, signal) =>
-  hasFilter(search) && !isOpen(search)
+  hasFilter(search) && !isOpen(search) && !search.within
     ? api.countTiles(conditions(search), search.index, signal).catch((error) => (error.status ? null : Promise.reject(error)))
     : null;
 
-function conditions(search) {
+export function conditions(search) {
   return Object.fromEntries(FILTER.filter((key) => search[key]?.length).map((key) => [key, search[key]]));
 }
 
@@ -114,7 +129,7 @@ async function asked(example, version, archive) {
     });
   }
   if (!known.vectors.has(encoder)) {
-    const { example: other } = await embed(known.file, version, archive, known.picture);
+    const { example: other } = await embed(known.file, version, archive, known.picture, known.box);
     known.vectors.set(encoder, decodeVector(other.vector));
   }
   return { vector: known.vectors.get(encoder) };

@@ -3,8 +3,9 @@
 import * as api from "./api.js";
 import { withToken } from "./collections.js";
 import { count, element, find } from "./element.js";
-import { CLOSED, asks } from "./link.js";
+import { EMPTY, only } from "./link.js";
 import { notice } from "./notices.js";
+import { tileWith } from "./searching.js";
 
 const AGAIN = 1000; // milliseconds between two looks at how far it is
 const PATIENCE = 60; // looks until a published version must be there
@@ -47,7 +48,7 @@ export function openTeaching(page) {
       ...(state === "failed" ? [notice({ rule: error })] : []),
       ...(result ? report(result) : [element("p", {}, words)]),
       buttons(
-        ...(result?.published ? [compare(result.published)] : []),
+        ...(result?.published ? [compare(result)] : []),
         element("button", { type: "button", class: result?.published ? undefined : "primary", onclick: begin }, again),
       ),
     );
@@ -77,17 +78,29 @@ export function openTeaching(page) {
     if (now.result?.published) await page.renewed();
   }
 
-  function compare(published) {
+  function compare({ published, labels }) {
     const { search, archive, change } = page;
     const before = Math.max(...archive.info.versions.map(({ version }) => version).filter((some) => some < published));
-    const query = asks(search) ? search : { ...search, ...CLOSED, collection: archive.collections[0]?.name ?? "" };
-    const onclick = () => {
-      dialog.close();
-      change({ ...query, index: null, versus: before });
-    };
-    const possible = asks(query) && Number.isFinite(before);
+    const onclick = () =>
+      attempt(async () => {
+        const alone = search.like.length && !search.collection;
+        const query = alone ? search : only({ ...EMPTY, k: search.k }, { id: await tileOf(mostGained(labels), archive) });
+        dialog.close();
+        change({ ...query, index: null, versus: before });
+      });
+    const possible = labels.length && Number.isFinite(before);
     return possible ? element("button", { type: "button", class: "primary", onclick }, "Compare with before") : null;
   }
+}
+
+/** What was learned best. One tile of it shows more than all its marks, which are no results themselves. */
+const mostGained = (labels) => [...labels].sort((a, b) => b.after - b.before - (a.after - a.before))[0];
+
+/** One tile that holds a label, or is right in a collection. */
+async function tileOf({ name, collection }, archive) {
+  if (!collection) return (await tileWith(name, archive)).id;
+  const { marks } = await api.marksOf(name, 0, 1000);
+  return marks.find(({ mark, item }) => mark === "right" && item).id;
 }
 
 function report(result) {

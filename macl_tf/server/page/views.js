@@ -8,8 +8,11 @@ import { saveResults } from "./searching.js";
 
 const NUMBERS = [24, 48, 96, 200];
 
-/** What can be done with what is shown, beside its title. `begin` begins rounds from the query, and is null where it cannot. */
-export function showViews(search, archive, change, begin) {
+/**
+ * What can be done with what is shown, beside its title. begin() begins rounds from the query, part() opens the dropped
+ * picture that is searched from, to draw a box on it; each is null where it cannot be done.
+ */
+export function showViews(search, archive, change, { begin, part }) {
   const { info } = archive;
   const { collection } = search;
   const searching = asks(search);
@@ -20,11 +23,13 @@ export function showViews(search, archive, change, begin) {
   if (collection && !search.round && info.writable)
     parts.push(button("round", "Find all, in rounds", () => change(roundOf(search, collection)), first));
   if (searching && !collection && begin) parts.push(button("begin", "Find all, in rounds…", begin, first));
+  if (part) parts.push(button("part", "A part of it…", part));
   if (search.marks)
     parts.push(
       button("like-these", "Find more like these", () => change({ ...search, marks: false }), info.writable ? {} : first),
     );
   if (search.round) parts.push(button("marked", "Marked tiles", () => change(tilesOf(search, collection))));
+  else if (search.within) parts.push(button("unbox", "Clear the box", () => change({ ...search, within: null })));
   else if (!searching && !search.marks && !search.suggest)
     parts.push(button("others", "Other tiles", () => change({ ...search, seed: search.seed + 1 })));
   if (!search.round && !search.suggest) parts.push(judging());
@@ -35,6 +40,12 @@ export function showViews(search, archive, change, begin) {
         "aria-label": "Map",
       }),
     );
+  parts.push(
+    button("plot-toggle", [icon("plot"), word("Plot")], () => change({ ...search, plot: !search.plot }), {
+      "aria-pressed": search.plot,
+      "aria-label": "Plot",
+    }),
+  );
   if (search.suggest) {
     const names = new Set([...archive.labels.filter((label) => label.count), ...archive.collections].map(({ name }) => name));
     const known = [...names.add(search.suggest)].sort().map((name) => [name, name]);
@@ -79,7 +90,7 @@ export function showControls(search, archive, change, learn) {
     parts.push(
       choice("random", "At random", search.random, numbers, (value) => change({ ...search, random: Number(value) })),
     );
-  } else if (!search.suggest && (searching || search.marks || hasFilter(search))) {
+  } else if (!search.suggest && (searching || search.marks || search.within || hasFilter(search))) {
     const number = Math.min(search.k, info.limits.k);
     const numbers = [...new Set([...NUMBERS, number])].filter((some) => some <= info.limits.k).sort((a, b) => a - b);
     const known = numbers.map((some) => [some, String(some)]);
@@ -101,7 +112,7 @@ export function showControls(search, archive, change, learn) {
     if (versions.length > 1 || search.index !== null) versionChoice("index", "Index", "newest");
     if (versions.length > 1 || search.versus !== null) versionChoice("versus", "Compare with", "nothing");
   }
-  if (searching || (hasFilter(search) && !isOpen(search))) parts.push(downloads(search, archive));
+  if (searching || (hasFilter(search) && !isOpen(search) && !search.within)) parts.push(downloads(search, archive));
   find("controls").replaceChildren(...parts, ...learn);
   if (focused)
     find("controls")
