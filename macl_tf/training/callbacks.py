@@ -142,7 +142,9 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     def report(self) -> RetrievalReport:
         """Evaluates the model as it is now."""
         if self._describe is None:
-            self._describe = descriptor_model(self.model, self.descriptor)
+            found = descriptor_model(self.model, self.descriptor)
+            # Of no strategy: Keras would gather what all workers predict, each of its own images.
+            self._describe = found if self.gather is None else keras.Model(found.inputs, found.outputs)
         embeddings = embed(self._describe, self.images, batch_size=self.batch_size, progress=False)
         embeddings = embeddings if self.gather is None else self.gather(embeddings)
         return evaluate(embeddings, self.labels, label_counts=self.label_statistics.counts, k=self.k)
