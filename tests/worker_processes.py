@@ -83,7 +83,7 @@ def losses_agree(cluster, folder):
         tolerance = {"rtol": 1e-5, "atol": 1e-5 * np.abs(gradient).max(), "err_msg": name}
         np.testing.assert_allclose(gradients, gradient[own], **tolerance)
         print("same", flush=True)
-    for settings in SETTINGS if workers.count == 2 else SETTINGS[:1]:
+    for settings in SETTINGS if workers.count == 2 else ():
         together, alone = (steps(who, settings) for who in (workers, None))
         np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
         assert np.abs(alone[1]).max() > 1e-3
