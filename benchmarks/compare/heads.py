@@ -106,7 +106,7 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
     from macl_tf.training import build
     from macl_tf.training.callbacks import RetrievalEvaluation
     from macl_tf.training.checkpoint import without_optimizer
-    from macl_tf.training.heads import fit
+    from macl_tf.training.loop import fit
     from macl_tf.training.train import MONITOR, head_data, with_fitting_batches
 
     keras.utils.set_random_seed(settings.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ examples:
   macl train --dataset whdld --data-dir WHDLD --set epochs=30 --set image_size=224
   macl train --set trainable=head                          # the head alone, in seconds, on features computed once
   macl train --dataset folder --data-dir TILES --set features=VECTORS.parquet   # a head on vectors of another model
+  macl train --dataset ucm --data-dir /shared/UCM --workers node1:2222,node2:2222    # the same on both machines
   macl train --config configs/pretraining.toml --run-dir PRE         # an encoder to start from, of synthetic tiles
   macl train --dataset ucm --data-dir UCMerced_LandUse --set backbone=resnet18 --set weights=PRE/encoder.keras
 """
@@ -45,6 +47,20 @@ def add_commands(commands: Any) -> None:
     option("--config", metavar="FILE", help="TOML file of settings instead of configs/<dataset>.toml")
     option("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; may be given many times")
     option("--quiet", action="store_true", help="no progress bars; the final table and warnings only")
+    option(
+        "--workers",
+        metavar="HOST:PORT,...",
+        help="train on several machines: the address of each, the chief first; the same command on all. TF_CONFIG "
+        "says the same",
+    )
+    option("--worker-index", metavar="I", type=int, help="which of them this is, from 0; default by its host")
+    option(
+        "--worker-wait",
+        metavar="SECONDS",
+        type=float,
+        default=600.0,
+        help="how long the workers wait for each other to begin; default %(default)g",
+    )
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 
     again = "evaluate a finished run again, here or on another archive"
@@ -69,13 +85,13 @@ def run_train(options: argparse.Namespace) -> int:
     given = {key: value for key, value in flags.items() if value is not None}
     asked: Settings = load_settings(options.config, options.set, **given)
     from macl_tf.evaluation.retrieval import RetrievalReport, compare_table
-    from macl_tf.training.run_directory import ENCODER, METRICS, default_run_dir, placed
+    from macl_tf.training.run_directory import default_run_dir, is_finished, placed
     from macl_tf.training.train import train
 
-    settings = placed(asked)
+    settings, cluster = placed(asked), asked_cluster(options)
     run = Path(options.run_dir) if options.run_dir else default_run_dir(settings)
-    finished = (run / METRICS).is_file() and (run / ENCODER).is_file()
-    result = train(settings, run, progress=not options.quiet)
+    finished = is_finished(run)
+    result = train(settings, run, progress=not options.quiet, cluster=cluster)
     print(f"\n{'Finished before' if finished else 'Finished'}: {settings.dataset}, {result['split']}")
     print(f"Retrieval among test tiles, by {settings.descriptor}, best epoch {result['best_epoch']}:\n")
     floor = settings.floor
@@ -84,10 +100,29 @@ def run_train(options: argparse.Namespace) -> int:
     print(compare_table(compared))
     if settings.labels == "scene":
         print(f"\nBy scene, trained:\n\n{compared['trained'].label_table()}")
+    if cluster is not None and cluster.index:
+        print(f"\nEverything is in {run}/ of {cluster.named(0)}.")
+        return 0
     pictures = ", ".join(sorted(path.name for path in run.glob("*.png")))
     print(f"\nEverything is in {run}/: metrics.json (every descriptor), encoder.keras, history.csv, and the pictures")
     print(f"{pictures}.")
     return 0
+
+
+def asked_cluster(options: argparse.Namespace) -> Any:
+    """The workers that the options or TF_CONFIG name; None for this machine alone."""
+    from macl_tf.training.workers import cluster_of, cluster_of_environment
+
+    text, index, wait = os.environ.get("TF_CONFIG", ""), options.worker_index, options.worker_wait
+    if options.workers is not None:
+        cluster = cluster_of(options.workers, index, wait)
+    elif index is not None:
+        raise ValueError(f"--worker-index must come with --workers, got {index} alone. Add the addresses of all.")
+    elif text:
+        cluster = cluster_of_environment(text, wait)
+    else:
+        return None
+    return cluster if len(cluster.addresses) > 1 else None
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ def augment_images(
     crop_scale: tuple[float, float] = (0.5, 1.0),
     colour: float = 0.2,
     deviation: Sequence[float] | None = None,
+    first: int | tf.Tensor = 0,
+    whole: int | None = None,
 ) -> tf.Tensor:
     """Augments overhead images, (B, H, W, 3) of 0..255: crop and resize, flips and quarter turns, mild colour changes.
 
@@ -28,7 +30,8 @@ def augment_images(
     grey m of the crop, then brightness b, each from [1 - colour, 1 + colour]: b (m + k (g + s (x - g) - m)), where g is
     the grey of the pixel; 0 leaves colours alone. Of other bands than 8-bit RGB, whose `deviation` is given by band, in
     their units and with NaN for no data: m + k (x - m) + (b - 1) deviation with the mean m of each band, since those
-    of radar and of heat have no zero that is black. The same key, (2,) integers, gives the same augmentation.
+    of radar and of heat have no zero that is black. The same key, (2,) integers, gives the same augmentation; of images
+    that are a part of a batch of `whole` rows, from row `first` on, that of the whole batch.
 
     Returns:
         (views * B, S, S, 3) float32 in 0..255, or (..., N) in the units of the bands, the first view of all images,
@@ -40,7 +43,8 @@ def augment_images(
     if not 0 <= colour < 1:
         raise ValueError(f"colour must be in [0, 1), got {colour}.")
     batch = images.shape[0] or tf.shape(images)[0]  # known beforehand, where it is, for the graph optimiser
-    uniform = tf.random.stateless_uniform((10, views * batch), key, alg="philox")
+    uniform = tf.random.stateless_uniform((10, whole or views * batch), key, alg="philox")
+    uniform = uniform[:, first : first + views * batch]
     area, aspect, top, left, flip_rows, flip_columns, turn, *colours = tf.unstack(uniform)
 
     area = smallest + (largest - smallest) * area

@@ -24,7 +24,7 @@ from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import content_digest
 from macl_tf.files import written_whole
 from macl_tf.pipeline.augmentation import augment_images
-from macl_tf.pipeline.pipeline import MARGIN, TrainingData, batches_of, read_tile
+from macl_tf.pipeline.pipeline import MARGIN, WHOLE, Parts, TrainingData, batches_of, read_tile
 from macl_tf.pipeline.samplers import Sampler
 from macl_tf.pipeline.streams import stateless_seed
 
@@ -167,6 +167,7 @@ def feature_dataset(
     epochs: int,
     initial_epoch: int = 0,
     views: int = 1,
+    parts: Parts = WHOLE,
 ) -> TrainingData:
     """The batches of a run on features, each draw of a tile in a view of its own.
 
@@ -178,6 +179,7 @@ def feature_dataset(
         epochs: Epoch at which the data set ends.
         initial_epoch: Epoch at which it starts.
         views: Views of each tile in a batch, 1 or 2.
+        parts: Which rows of each batch are wanted, by default all.
 
     Returns:
         Batches of features (views * B, F) and labels (views * B, C), float32, in the form of `training_dataset`.
@@ -185,14 +187,17 @@ def feature_dataset(
     drawable = sampler.drawable
     of_pool = labels[drawable].astype(np.float32)
 
-    def read(epoch: np.ndarray, step: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        chosen = np.random.default_rng([seed, int(epoch), int(step)]).random((len(rows), features.views)).argsort(1)
-        return np.concatenate([features.read(chosen[:, view], drawable[rows]) for view in range(views)])
+    here, size = views if parts.of == 1 else 1, sampler.batch_size
 
-    def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        found = tf.numpy_function(read, [epoch, step, rows], tf.float32, stateful=False)
-        found = tf.ensure_shape(found, (views * sampler.batch_size, features.width))
-        return found, tf.tile(tf.gather(of_pool, rows), (views, 1))
+    def read(epoch: np.ndarray, step: np.ndarray, row: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        chosen = np.random.default_rng([seed, int(epoch), int(step)]).random((size, features.views)).argsort(1)
+        shown = int(row) + np.arange(here * len(rows))
+        return features.read(chosen[shown % size, shown // size], drawable[np.tile(rows, here)])
 
-    dataset = batches_of(sampler, make, epochs=epochs, initial_epoch=initial_epoch)
+    def make(epoch: tf.Tensor, step: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = tf.numpy_function(read, [epoch, step, row, rows], tf.float32, stateful=False)
+        found = tf.ensure_shape(found, (views * size // parts.of, features.width))
+        return found, tf.tile(tf.gather(of_pool, rows), (here, 1))
+
+    dataset = batches_of(sampler, make, epochs=epochs, initial_epoch=initial_epoch, views=views, parts=parts)
     return TrainingData(dataset, sampler.steps, True, sampler.weights, len(labels) - len(drawable))

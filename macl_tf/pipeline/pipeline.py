@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -25,12 +25,26 @@ from macl_tf.pipeline.streams import stateless_seed
 MARGIN = 1.25
 
 
+class Parts(NamedTuple):
+    """Which parts of each batch a data set yields, one after the other: those of this machine's replicas.
+
+    A batch is cut into `of` parts of consecutive rows. Only the images of `own` are read.
+    """
+
+    own: range = range(1)
+    of: int = 1
+
+
+WHOLE = Parts()
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Batches for `fit`, with their number and the share of draws of each image."""
 
     # Yields (images, labels): float32 (views * B, S, S, 3) in 0..255, or of N bands in their units, and float32
     # (views * B, C), from the first epoch asked for to the last. With two views, rows b and B + b show one image.
+    # Of `Parts`, the rows of one after the other.
     dataset: tf.data.Dataset
     steps_per_epoch: int  # `fit` needs it, since the data set runs through all epochs
     cached: bool  # whether the decoded images are held in memory
@@ -78,6 +92,7 @@ def training_dataset(
     cache_bytes: int = 4 * 2**30,
     steps_per_epoch: int | None = None,
     progress: bool = True,
+    parts: Parts = WHOLE,
     **sampling: Any,
 ) -> TrainingData:
     """Builds the batches of a training run.
@@ -101,6 +116,7 @@ def training_dataset(
             every draw.
         steps_per_epoch: Batches in an epoch; by default labelled images // B.
         progress: Whether to show a bar meanwhile.
+        parts: Which rows of each batch are wanted, by default all. Images are then read when they are first drawn.
         **sampling: `power` and `images_per_class` of a sampler that is named, as `make_sampler` takes them.
 
     Returns:
@@ -135,50 +151,75 @@ def training_dataset(
     shape = (decoded_size, decoded_size, archive.reader.channels)
     cached = len(pool) * math.prod(shape) * np.dtype(archive.reader.dtype).itemsize <= cache_bytes
     deviation = archive.bands.deviation if archive.bands else None
-    held = load_images(archive, pool, decoded_size, progress=progress) if cached else None
+    if cached and parts.of == 1:
+        held, known = load_images(archive, pool, decoded_size, progress=progress), np.ones(len(pool), bool)
+    elif cached:
+        held, known = np.empty((len(pool), *shape), archive.reader.dtype), np.zeros(len(pool), bool)
 
     def read(rows: np.ndarray) -> np.ndarray:
-        if held is not None:
-            return held[rows]
-        return np.stack([read_tile(archive, int(pool[row]), decoded_size)[0] for row in rows])
+        if not cached:
+            return np.stack([read_tile(archive, int(pool[row]), decoded_size)[0] for row in rows])
+        for row in rows[~known[rows]]:
+            held[row], known[row] = read_tile(archive, int(pool[row]), decoded_size)[0], True
+        return held[rows]
 
-    def make(epoch: tf.Tensor, step: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # A part of a batch has its rows in all views already.
+    here, size = (views, batch_size) if parts.of == 1 else (1, views * batch_size // parts.of)
+
+    def make(epoch: tf.Tensor, step: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Through NumPy, since a tensor that a tf.data function captures is copied into its graph, which must
         # stay below 2 GB. Declared stateless, or op determinism would take the parallelism away.
         images = tf.numpy_function(read, [rows], archive.reader.dtype, stateful=False)
-        images = tf.ensure_shape(images, (batch_size, *shape))
+        images = tf.ensure_shape(images, (size, *shape))
         if augment:
             key = stateless_seed(seed, epoch, step)
-            images = augment_images(
-                images, key, image_size, views=views, crop_scale=crop_scale, colour=colour, deviation=deviation
-            )
+            changes: dict[str, Any] = {"crop_scale": crop_scale, "colour": colour, "deviation": deviation}
+            of_batch = {"first": row, "whole": views * batch_size}
+            images = augment_images(images, key, image_size, views=here, **of_batch, **changes)
         else:
-            images = tf.tile(tf.cast(images, tf.float32), (views, 1, 1, 1))
-        return images, tf.tile(tf.cast(tf.gather(labels, rows), tf.float32), (views, 1))
+            images = tf.tile(tf.cast(images, tf.float32), (here, 1, 1, 1))
+        return images, tf.tile(tf.cast(tf.gather(labels, rows), tf.float32), (here, 1))
 
-    dataset = batches_of(sampler, make, epochs=epochs, initial_epoch=initial_epoch)
+    dataset = batches_of(sampler, make, epochs=epochs, initial_epoch=initial_epoch, views=views, parts=parts)
     return TrainingData(dataset, sampler.steps, cached, sampler.weights, len(indices) - len(drawable))
 
 
 def batches_of(
-    sampler: Sampler, make: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Any], *, epochs: int, initial_epoch: int
+    sampler: Sampler,
+    make: Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], Any],
+    *,
+    epochs: int,
+    initial_epoch: int,
+    views: int = 1,
+    parts: Parts = WHOLE,
 ) -> tf.data.Dataset:
-    """The batches that `make` gives of epoch, step and a sampler's rows (B,), told as positions in its `drawable`."""
-    shape, drawable = (sampler.steps, sampler.batch_size), sampler.drawable
+    """What `make` gives of epoch, step, first row and what the rows show, told as positions in a sampler's `drawable`.
+
+    Of a whole batch the images of its first view are told, (B,); of a part those of each of its rows in all views.
+    """
+    size, drawable = sampler.batch_size, sampler.drawable
+    if views * size % parts.of:
+        raise ValueError(f"the {views * size} rows of a batch must be divisible by its parts, got {parts.of}.")
+    length = size if parts.of == 1 else views * size // parts.of
+    shown = [[row % size for row in range(part * length, (part + 1) * length)] for part in parts.own]
+
+    own = len(parts.own)
+    shape, begins = (sampler.steps * own, length), np.array(parts.own) * length
 
     def drawn(epoch: np.ndarray) -> np.ndarray:
-        return np.searchsorted(drawable, sampler.rows(int(epoch)))
+        return np.searchsorted(drawable, sampler.rows(int(epoch))[:, shown]).reshape(shape)
 
     def draw(epoch: tf.Tensor) -> tf.data.Dataset:
         places = tf.ensure_shape(tf.numpy_function(drawn, [epoch], tf.int64, stateful=False), shape)
-        return tf.data.Dataset.from_tensor_slices(places).enumerate().map(lambda step, rows: (epoch, step, rows))
+        told = tf.data.Dataset.from_tensor_slices(places).enumerate()
+        return told.map(lambda number, rows: (epoch, number // own, tf.gather(begins, number % own), rows))
 
     options = tf.data.Options()
     options.deterministic = True
     return (
         tf.data.Dataset.range(initial_epoch, epochs)
         .flat_map(draw)
-        .apply(tf.data.experimental.assert_cardinality((epochs - initial_epoch) * sampler.steps))
+        .apply(tf.data.experimental.assert_cardinality((epochs - initial_epoch) * shape[0]))
         .map(make, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
         .with_options(options)

@@ -106,11 +106,18 @@ def trained_model(encoder: keras.Model, settings: Settings, num_labels: int) -> 
     return model if whole else CachedGradients(model, settings.microbatch)
 
 
-def check_microbatch(settings: Settings) -> None:
-    """Raises a ValueError if microbatches do not divide the batch."""
+def check_microbatch(settings: Settings, replicas: int = 1) -> None:
+    """Raises a ValueError if a batch cannot be divided among the replicas, or their rows into microbatches."""
     rows = settings.batch_size * settings.views
-    if settings.microbatch and rows % settings.microbatch:
-        raise ValueError(f"microbatch must divide the {rows} rows of a batch, got {settings.microbatch}.")
+    if rows % replicas:
+        fitting = settings.batch_size + -settings.batch_size % replicas
+        raise ValueError(
+            f"batch_size times views must be divisible by the {replicas} replicas that train together, got "
+            f"{settings.batch_size} times {settings.views}. For example --set batch_size={fitting}."
+        )
+    if settings.microbatch and rows // replicas % settings.microbatch:
+        of = "a batch" if replicas == 1 else f"a batch on each of {replicas} replicas"
+        raise ValueError(f"microbatch must divide the {rows // replicas} rows of {of}, got {settings.microbatch}.")
 
 
 def compile_model(

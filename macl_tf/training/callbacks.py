@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.labels import LabelStatistics, check_multi_hot
@@ -106,9 +106,10 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         k: Cut-off of NDCG.
         every: Epochs between evaluations.
         batch_size: Tiles embedded at a time.
+        gather: From the embeddings of these images to those of all that have labels, for images that are a part.
 
     Raises:
-        ValueError: If images and labels differ in number, labels are not multi-hot, or `every` < 1.
+        ValueError: If images and labels differ in number without `gather`, labels are not multi-hot, or `every` < 1.
     """
 
     METRICS = ("ndcg@{k}_jaccard", "map_any", "map_jaccard50", "map_rarest_third")
@@ -123,10 +124,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         k: int = 100,
         every: int = 1,
         batch_size: int = 128,
+        gather: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
     ) -> None:
         super().__init__()
         self.images, self.labels = np.asarray(images), check_multi_hot(labels)
-        if len(self.images) != len(self.labels):
+        if gather is None and len(self.images) != len(self.labels):
             raise ValueError(
                 f"images and labels must have the same number of rows, got {len(self.images)} and {len(self.labels)}."
             )
@@ -134,13 +136,17 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             raise ValueError(f"every must be at least 1 epoch, got {every}.")
         self.label_statistics = label_statistics or LabelStatistics.from_labels(self.labels)
         self.descriptor, self.k, self.every, self.batch_size = descriptor, k, every, batch_size
+        self.gather = gather
         self._describe: keras.Model | None = None
 
     def report(self) -> RetrievalReport:
         """Evaluates the model as it is now."""
         if self._describe is None:
-            self._describe = descriptor_model(self.model, self.descriptor)
+            found = descriptor_model(self.model, self.descriptor)
+            # Of no strategy: Keras would gather what all workers predict, each of its own images.
+            self._describe = found if self.gather is None else keras.Model(found.inputs, found.outputs)
         embeddings = embed(self._describe, self.images, batch_size=self.batch_size, progress=False)
+        embeddings = embeddings if self.gather is None else self.gather(embeddings)
         return evaluate(embeddings, self.labels, label_counts=self.label_statistics.counts, k=self.k)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

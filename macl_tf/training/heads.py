@@ -1,8 +1,8 @@
-"""How a model is fitted to the batches of a run, and a head on features again and again from the same weights."""
+"""A head that is fitted to features again and again, from the same weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,29 +15,13 @@ from macl_tf.models.backbones import weights_digest
 from macl_tf.models.descriptors import descriptor_model, searchable
 from macl_tf.models.inference import graph_encoder
 from macl_tf.pipeline.features import FeatureViews, feature_dataset
-from macl_tf.pipeline.pipeline import TrainingData
 from macl_tf.pipeline.samplers import BesideUnlabelled, make_sampler
 from macl_tf.training import build
-from macl_tf.training.callbacks import TemperatureSchedule
 from macl_tf.training.checkpoint import without_optimizer
+from macl_tf.training.loop import fit
 from macl_tf.training.settings import Settings
 
 _BLOCK = 8192  # rows that a head sees at a time
-
-
-def fit(
-    model: keras.Model, data: TrainingData, settings: Settings, callbacks: Sequence[Any] = (), **options: Any
-) -> keras.callbacks.History:
-    """Fits a compiled model to the batches of a run, its temperature as the settings say; `options` as of Keras."""
-    schedule = build.temperature_schedule(settings, settings.epochs * data.steps_per_epoch)
-    return model.fit(
-        data.dataset.map(lambda inputs, labels: (inputs, build.targets(labels, settings))),
-        epochs=settings.epochs,
-        steps_per_epoch=data.steps_per_epoch,
-        shuffle=False,  # the draws are shuffled
-        callbacks=[*([TemperatureSchedule(schedule)] if build.follows_schedule(settings) else []), *callbacks],
-        **options,
-    )
 
 
 class HeadTrainer:
@@ -87,7 +71,7 @@ class HeadTrainer:
         views = FeatureViews.of(features)
         data = feature_dataset(views, labels, sampler, seed=settings.seed, epochs=settings.epochs, views=settings.views)
         told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch() if on_epoch else None)
-        fit(self._model, data, settings, [told], verbose=0)
+        fit(self._model, data, settings, [told])
         copied = keras.models.clone_model(without_optimizer(self._model))
         copied.set_weights(self._model.get_weights())
         return Head(searchable(copied), settings)

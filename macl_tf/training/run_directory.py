@@ -21,6 +21,7 @@ from macl_tf.datasets.archives import Archive, by_scene
 from macl_tf.datasets.bands import Bands
 from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.label_names import KnownLabels
+from macl_tf.datasets.splits import SPLITS
 from macl_tf.datasets.vector_tiles import with_features
 from macl_tf.datasets.vectors import VectorFiles
 from macl_tf.evaluation.report import RetrievalReport
@@ -113,6 +114,11 @@ def has_progress(run: Path) -> bool:
     return (run / STATE).is_file() or (run / METRICS).is_file()
 
 
+def is_finished(run: Path) -> bool:
+    """Whether a directory holds a run with nothing left to do."""
+    return (run / METRICS).is_file() and (run / ENCODER).is_file()
+
+
 def describe_run(settings: Settings, run: Path) -> None:
     """Writes what a run is made from and with: settings.toml and versions.json."""
     write_text(run / SETTINGS, settings.to_toml())  # first: it is what makes the directory a run
@@ -123,6 +129,18 @@ def describe_run(settings: Settings, run: Path) -> None:
     if os.path.isfile(settings.weights):
         versions["weights_sha256"] = sha256_of(settings.weights)
     write_json(run / VERSIONS, versions)
+
+
+def files_to_go_on(run: Path) -> list[Path]:
+    """What a run is at a moment: the files that another machine needs to go on with it, or to show its figures."""
+    names = (SETTINGS, VERSIONS, SPLITS, LABELS, BANDS, UNTRAINED, STATE, METRICS, ENCODER)
+    return [run / name for name in names if (run / name).is_file()]
+
+
+def common_ground(settings: Settings) -> dict[str, Any]:
+    """What must be the same on all machines of a run, by name: settings but for places, and versions."""
+    told = {name: value for name, value in dataclasses.asdict(settings).items() if name not in PLACES}
+    return told | {f"the version of {name}": found for name, found in installed_versions(*_PACKAGES[:4]).items()}
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

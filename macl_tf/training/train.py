@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import keras
@@ -32,26 +33,31 @@ from macl_tf.models.inference import embedding_function
 from macl_tf.models.pretrained import check_weights
 from macl_tf.models.runtimes import check_runtime
 from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
-from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
+from macl_tf.pipeline.pipeline import WHOLE, Parts, TrainingData, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS, Sampler, make_sampler
 from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
-from macl_tf.training.heads import fit
+from macl_tf.training.loop import fit
 from macl_tf.training.run_directory import BANDS, ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
 from macl_tf.training.settings import Settings
+from macl_tf.training.workers import ChiefsLogs, Cluster, Workers, meet
 
 MONITOR = "val_ndcg@100_jaccard"
 
 
-def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> dict[str, Any]:
+def train(
+    settings: Settings, run_dir: str | Path, *, progress: bool = True, cluster: Cluster | None = None
+) -> dict[str, Any]:
     """Trains an encoder and evaluates it on tiles that it never saw; goes on where an earlier call stopped.
 
     Args:
         settings: What to do.
         run_dir: Where everything is written: settings, versions, parts, history, weights, figures, pictures.
         progress: Whether to show bars. What is lost, or not as asked for, is said on standard error all the same.
+        cluster: The workers of the run, of which this process is one; None for this machine alone. The chief's alone is
+            the run directory.
 
     Returns:
         What `metrics.json` holds: figures of the untrained and the trained encoder, for each of its descriptors.
@@ -61,20 +67,37 @@ def train(settings: Settings, run_dir: str | Path, *, progress: bool = True) -> 
             does not suit the archive; or nothing can be learned from it.
         FileNotFoundError: If the archive or the weights are not there.
         BlockingIOError: If another process trains in the run directory.
+        TimeoutError: If another worker does not come.
+        ConnectionError: If one is gone before the end.
     """
     run, asked = Path(run_dir).expanduser(), run_directory.placed(settings)
-    run_directory.check_run(asked, run)
-    if (run / METRICS).is_file() and (run / ENCODER).is_file():
-        return run_directory.read_run(run, METRICS)
     with ExitStack() as stack:
-        if held := run.is_dir():
+        if cluster is not None and cluster.index:
+            run = Path(stack.enter_context(TemporaryDirectory(prefix="macl-worker-")))
+        run_directory.check_run(asked, run)
+        finished = run_directory.is_finished(run)
+        if (held := run.is_dir()) and not finished:
             stack.enter_context(run_directory.occupied(run))
+        if cluster is not None:
+            meet(cluster, run_directory.common_ground(asked), run_directory.files_to_go_on(run), run)
+            finished = run_directory.is_finished(run)
+        if finished:
+            return run_directory.read_run(run, METRICS)
+        workers = Workers(cluster)
         # A directory that is not there yet is made when it is known that there is something to train.
-        return _train(asked, run, nullcontext() if held else run_directory.occupied(run), stack, progress=progress)
+        to_hold = nullcontext() if held else run_directory.occupied(run)
+        with workers.together():
+            return _train(asked, run, workers, to_hold, stack, progress=progress)
 
 
 def _train(
-    asked: Settings, run: Path, to_hold: AbstractContextManager[None], stack: ExitStack, *, progress: bool
+    asked: Settings,
+    run: Path,
+    workers: Workers,
+    to_hold: AbstractContextManager[None],
+    stack: ExitStack,
+    *,
+    progress: bool,
 ) -> dict[str, Any]:
     """What `train` does in a directory that no other process trains in."""
     begun = run_directory.has_progress(run)
@@ -86,7 +109,7 @@ def _train(
     tf.get_logger().setLevel("ERROR")  # its advice on retracing is for programmers
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(asked.seed)
-    task = _read_task(asked, run, begun=begun, progress=progress)
+    task = _read_task(asked, run, workers, begun=begun, progress=progress)
     stack.enter_context(to_hold)  # only now: a wrong path should leave nothing behind
     if run_directory.has_progress(run) != begun:
         raise BlockingIOError(
@@ -100,15 +123,17 @@ def _train(
             write_json(run / BANDS, task.archive.bands.to_dict())
     if isinstance(task.archive, FolderArchive):
         task.archive.report.write(run / "archive_report.csv")
-    settings, devices = task.settings, training_devices()
-    test_images = tile_inputs(task.archive, task.splits.test, settings, progress=progress)
+    settings, precision = task.settings, build.chosen_precision(task.settings)
+    workers.agree(archive=task.told, precision=precision)
+    # The chief alone sees test tiles.
+    test_images = tile_inputs(task.archive, task.splits.test, settings, progress=progress) if workers.is_chief else None
 
-    keras.config.set_dtype_policy(build.chosen_precision(settings))
+    keras.config.set_dtype_policy(precision)
     # Again: preparing an archive, which only its first run does, draws random numbers too.
     keras.utils.set_random_seed(settings.seed)
     labelled = task.archive.labels[task.splits.train].any(axis=1)
     steps = int(labelled.sum()) // settings.batch_size
-    with nullcontext() if len(devices) == 1 else tf.distribute.MirroredStrategy(devices).scope():
+    with workers.strategy.scope():
         # A run that goes on takes its weights from its checkpoint, since those it began from may be gone; but for a
         # frozen backbone, which no checkpoint holds, and published weights, whose network may be another.
         again = begun and settings.weights != "imagenet" and (settings.features or not settings.trains_head)
@@ -127,14 +152,16 @@ def _train(
             else:
                 began = {"features_sha256": weights_digest([vectors])}
             write_json(run / VERSIONS, {**run_directory.read_run(run, VERSIONS), **began})
-            searched = model if settings.classifies else encoder  # by the probabilities of labels too
-            untrained = task.reports(searched, test_images)
-            write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trains_head else model
         build.compile_model(fitted, settings, steps, task.statistics)
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
+    workers.agree(weights=weights_digest(model.weights))
+    if not begun and test_images is not None:
+        searched = model if settings.classifies else encoder  # by the probabilities of labels too
+        untrained = task.reports(searched, test_images)
+        write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
     data, validation = batches_of_run(task, encoder, done, steps)
     if data.num_not_drawn:
         why = "no label" if settings.sampler != "classes" else "no other tile with the same labels"
@@ -144,17 +171,21 @@ def _train(
     if done < settings.epochs and not checkpoint.finished_early:
         _fit(task, fitted, data, validation, checkpoint, done)
     best = without_optimizer(fitted)
-    if checkpoint.best_epoch is not None:
-        checkpoint.restore_best(best)
-    if fitted is not model:
-        take_head(model, best)
-    return _finish(task, model, pretrained, checkpoint, test_images, data.weights)
+    result = None
+    if test_images is not None:
+        if checkpoint.best_epoch is not None:
+            checkpoint.restore_best(best)
+        if fitted is not model:
+            take_head(model, best)
+        result = _finish(task, model, pretrained, checkpoint, test_images, data.weights)
+    return workers.of_chief(result)
 
 
 class _Task(NamedTuple):
     """What a run learns from, how and where."""
 
     run: Path
+    workers: Workers
     settings: Settings
     archive: Archive
     splits: Splits
@@ -162,13 +193,20 @@ class _Task(NamedTuple):
     changes: tuple[str, ...]
     progress: bool
 
+    @property
+    def told(self) -> tuple[Any, ...]:
+        """What tells the tiles that are learned from, and those that say when to stop, from others."""
+        seen = np.concatenate([self.splits.train, self.splits.validation])
+        names = [self.archive.file_names[index] for index in seen]
+        return len(self.splits.train), names, self.archive.label_names, self.archive.labels[seen].tobytes()
+
     def reports(self, encoder: keras.Model, images: np.ndarray) -> dict[str, RetrievalReport]:
         """Of the test tiles."""
         labels, turns = self.archive.labels[self.splits.test], self.settings.turns
         return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=self.progress)
 
 
-def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _Task:
+def _read_task(asked: Settings, run: Path, workers: Workers, *, begun: bool, progress: bool) -> _Task:
     """Opens the archive and divides it, or as the run has divided it; refuses what nothing can be learned from."""
     archive = run_directory.open_archive(asked)
     for note in archive.notes:
@@ -209,23 +247,25 @@ def _read_task(asked: Settings, run: Path, *, begun: bool, progress: bool) -> _T
             archive = dataclasses.replace(archive, bands=measured)
     if progress:
         print(f"{len(archive)} tiles, {len(archive.label_names)} labels; {splits.note}")
-    settings = with_fitting_batches(asked, archive.labels[splits.train])
+    settings = with_fitting_batches(asked, archive.labels[splits.train], workers.replicas)
     check_learnable(settings, archive, splits)
     build.make_loss(settings, statistics)  # what it refuses is refused before anything is written
-    return _Task(run, settings, archive, splits, statistics, changes, progress)
+    return _Task(run, workers, settings, archive, splits, statistics, changes, progress)
 
 
 def _fit(
     task: _Task, model: keras.Model, data: TrainingData, validation: np.ndarray, checkpoint: Checkpoint, done: int
 ) -> None:
     """Trains from an epoch on, with what is logged and kept after each; `validation` as the model takes them."""
-    settings = task.settings
+    settings, workers = task.settings, task.workers
     labels = task.archive.labels[task.splits.validation]
     # What lies beside the projection in "robust" is not there yet, or does not change.
     descriptor = "projection" if settings.keeps_pretrained and settings.descriptor == ROBUST else settings.descriptor
-    evaluation = RetrievalEvaluation(validation, labels, label_statistics=task.statistics, descriptor=descriptor)
+    evaluation = RetrievalEvaluation(
+        validation, labels, label_statistics=task.statistics, descriptor=descriptor, gather=workers.gather
+    )
     board = keras.callbacks.TensorBoard(task.run / "tensorboard", write_graph=False)
-    callbacks = [build.LearningRateLog(), evaluation, board, checkpoint]
+    callbacks = [build.LearningRateLog(), evaluation, ChiefsLogs(workers), board, checkpoint]
     fit(model, data, settings, callbacks, initial_epoch=done, verbose=1 if task.progress else 0)
 
 
@@ -366,18 +406,18 @@ def check_learnable(settings: Settings, archive: Archive, splits: Splits) -> Non
             tell(f"No two {part} tiles share a label, so that retrieval among them cannot be judged: {lost}.")
 
 
-def with_fitting_batches(settings: Settings, labels: np.ndarray) -> Settings:
+def with_fitting_batches(settings: Settings, labels: np.ndarray, replicas: int = 1) -> Settings:
     """The settings with batches that the training tiles, of labels (N, C), can fill; says where they are smaller."""
     rows, batch = SAMPLERS[settings.sampler].drawable_rows(labels), settings.batch_size
     classes, drawable = settings.sampler == "classes", len(rows)
     # A batch holds no class twice.
     most = min(drawable, len(np.unique(labels[rows], axis=0)) * settings.images_per_class) if classes else drawable
-    build.check_microbatch(settings)
+    build.check_microbatch(settings, replicas)
     if batch <= most:
         return settings
     per_class = settings.images_per_class if classes else 1
     microbatch = settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1
-    unit = math.lcm(len(training_devices()), per_class, microbatch)
+    unit = math.lcm(replicas * microbatch, per_class)
     fitting, least = most // unit * unit, max(2 * per_class, unit)
     if fitting < least:
         raise ValueError(too_few(settings, least, rows, labels))
@@ -436,22 +476,17 @@ def pictures_of(archive: Archive, indices: np.ndarray, size: int) -> np.ndarray:
     return np.stack([archive.reader.show(tile) for tile in load_images(archive, indices, size, progress=False)])
 
 
-def training_devices() -> list[str]:
-    """Names of all devices of the best kind."""
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return [device.name for device in devices]
-
-
 def batches_of_run(
     task: _Task, encoder: keras.Model, initial_epoch: int, steps: int
 ) -> tuple[TrainingData, np.ndarray]:
     """What a run is fitted to from an epoch on, and its validation tiles: pictures, or features for a head alone."""
-    settings, archive, splits = task.settings, task.archive, task.splits
+    settings, archive, splits, parts = task.settings, task.archive, task.splits, task.workers.parts
+    own = splits.validation[task.workers.share(len(splits.validation))]
     labels = archive.labels[splits.train]
     if settings.trains_head:
         features = backbone_features(encoder, archive, settings, progress=task.progress)
         seen = features(splits.train, settings.feature_views if settings.augment else 0)
-        return head_data(seen, labels, settings, initial_epoch, steps), features(splits.validation, 0).unchanged()
+        return head_data(seen, labels, settings, initial_epoch, steps, parts), features(own, 0).unchanged()
     data = training_dataset(
         archive,
         splits.train,
@@ -466,8 +501,9 @@ def batches_of_run(
         crop_scale=(settings.crop_area, 1.0),
         cache_bytes=int(settings.cache_gib * 2**30),
         progress=task.progress,
+        parts=parts,
     )
-    return data, load_images(archive, splits.validation, settings.image_size, progress=task.progress)
+    return data, load_images(archive, own, settings.image_size, progress=task.progress)
 
 
 def backbone_features(
@@ -502,7 +538,12 @@ def backbone_features(
 
 
 def head_data(
-    features: FeatureViews, labels: np.ndarray, settings: Settings, initial_epoch: int, steps: int
+    features: FeatureViews,
+    labels: np.ndarray,
+    settings: Settings,
+    initial_epoch: int,
+    steps: int,
+    parts: Parts = WHOLE,
 ) -> TrainingData:
     """The batches of features that a head is trained on, from an epoch on."""
     return feature_dataset(
@@ -513,6 +554,7 @@ def head_data(
         epochs=settings.epochs,
         initial_epoch=initial_epoch,
         views=settings.views,
+        parts=parts,
     )
 
 
