@@ -170,7 +170,7 @@ def teach(person: Person) -> None:
     page.locator("#teach-dialog").get_by_role("button", name="Teach", exact=True).click()
     page.wait_for_selector("#teach-dialog progress")
     person.see(seconds=0.8)
-    page.wait_for_selector("#teach-dialog table", timeout=300_000)
+    page.wait_for_selector("#teach-dialog table", timeout=1_200_000)
     person.see("taught", seconds=2)
     print(page.inner_text("#teach-dialog"))
     page.get_by_role("button", name="Compare with before").click()
@@ -180,13 +180,15 @@ def teach(person: Person) -> None:
 
 
 def wander(person: Person) -> None:
-    """The whole archive as the new version sees it, with what is found."""
+    """The whole archive in the plot, with what is found, and back."""
     page = person.page
     page.goto(f"http://127.0.0.1:{PORT}/#like={min(person.right)}&plot")
     person.settled()
     until(page, "Number(document.querySelector('#plot canvas')?.dataset.found) > 0")
     page.wait_for_timeout(1500)  # until its pictures are there
     person.see("plot", seconds=2.5)
+    page.go_back()
+    person.settled()
 
 
 def main() -> None:
@@ -207,8 +209,8 @@ def main() -> None:
     with serving(), browser(HEIGHT) as page:
         person = Person(page, right)
         print("rounds:", find_all(person))
-        teach(person)
         wander(person)
+        teach(person)
         person.animate()
     with serving(), browser(HEIGHT) as page:  # what was told is still there
         page.goto(f"http://127.0.0.1:{PORT}/")

@@ -245,6 +245,7 @@ def test_the_page_is_served_with_its_types_and_nothing_else(client):
     page = client.get("/")
     assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
     kinds = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml",
+             ".json": "application/json",
              ".html": "text/html; charset=utf-8", ".txt": "text/plain; charset=utf-8"}  # fmt: skip
     for path in filter(Path.is_file, PAGE.rglob("*")):
         name = path.relative_to(PAGE).as_posix()

@@ -27,7 +27,7 @@ _GOLDEN = np.pi * (3 - np.sqrt(5))
 def write_plot(path: Path, vectors: NDArray[np.float32]) -> None:
     """Places tiles by their vectors (N, D) of unit norm, up to 20,000 drawn at random; writes no file for none.
 
-    The same vectors give the same plot. It takes seconds whatever N is.
+    The same vectors give the same plot on the same machine. It takes seconds whatever N is.
     """
     count = min(DRAWN, len(vectors))
     if not count:

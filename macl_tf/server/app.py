@@ -126,7 +126,8 @@ def _routed(
 
     page = [path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()]
     if page:
-        for suffix, kind in {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}.items():
+        kinds = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".json": "application/json"}
+        for suffix, kind in kinds.items():
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
         app.mount("/swagger", StaticFiles(directory=_SWAGGER), name="swagger")
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
