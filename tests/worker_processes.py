@@ -82,13 +82,13 @@ def losses_agree(cluster, folder):
         np.testing.assert_allclose(total, value, rtol=1e-5, err_msg=name)
         tolerance = {"rtol": 1e-5, "atol": 1e-5 * np.abs(gradient).max(), "err_msg": name}
         np.testing.assert_allclose(gradients, gradient[own], **tolerance)
-        print("same", flush=True)
+        print("[loss]", flush=True)
     for settings in SETTINGS if workers.count == 2 else ():
         together, alone = (steps(who, settings) for who in (workers, None))
         np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
         assert np.abs(alone[1]).max() > 1e-3
         np.testing.assert_allclose(together[1], alone[1], rtol=1e-4, atol=1e-5 * np.abs(alone[1]).max())
-        print("steps", flush=True)
+        print("[steps]", flush=True)
     try:
         workers.agree(colour="blue", archive=workers.index)
     except ValueError as error:
