@@ -6,6 +6,7 @@ import pytest
 from macl_tf.datasets.archives import Archive
 from macl_tf.pipeline import features as module
 from macl_tf.pipeline.features import feature_dataset, feature_views
+from macl_tf.pipeline.pipeline import WHOLE, Parts
 from macl_tf.pipeline.samplers import make_sampler
 
 TILES = 10
@@ -101,3 +102,16 @@ def test_batches_hold_the_tiles_that_the_sampler_draws_with_their_labels(archive
     for (x, y), (again, labels) in zip(batches[2:], later.dataset, strict=True):
         np.testing.assert_array_equal(x, again)
         np.testing.assert_array_equal(y, labels)
+
+
+def test_parts_put_together_are_the_batches(archive, tmp_path):
+    sampler = make_sampler("weighted", archive.labels, 4, seed=0)
+    features = of(archive, tmp_path)
+    for views in (1, 2):
+        whole, *parts = (
+            feature_dataset(features, archive.labels, sampler, seed=0, epochs=2, views=views, parts=each).dataset
+            for each in (WHOLE, Parts(range(1), 2), Parts(range(1, 2), 2))
+        )
+        for batch, *halves in zip(whole, *parts, strict=True):
+            for expected, *rows in zip(batch, *halves, strict=True):
+                np.testing.assert_array_equal(np.concatenate(rows), expected)

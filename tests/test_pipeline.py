@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.images import resize_image
-from macl_tf.pipeline.pipeline import load_images, training_dataset
+from macl_tf.pipeline.pipeline import Parts, load_images, training_dataset
 from macl_tf.pipeline.samplers import SAMPLERS, label_aware_weights
 
 NUM_IMAGES = 60
@@ -31,9 +31,9 @@ def plain_archive(**changes) -> Archive:
     return Archive(**(fields | changes))
 
 
-def noisy_archive() -> Archive:
+def noisy_archive(**changes) -> Archive:
     images = np.random.default_rng(1).integers(0, 256, (NUM_IMAGES, 10, 12, 3), np.uint8)
-    return plain_archive(name="noisy", read_image=images.__getitem__)
+    return plain_archive(**{"name": "noisy", "read_image": images.__getitem__} | changes)
 
 
 def batches(data) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -247,6 +247,32 @@ def distributed_batches(out: str) -> None:
             result[f"{sampler}_{number}_images"] = np.concatenate(parts)
             result[f"{sampler}_{number}_labels"] = np.concatenate(strategy.experimental_local_results(labels))
     np.savez(out, **result)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_parts_put_together_are_the_batches_and_read_their_own_images(views):
+    settings = COMMON | {"epochs": 2, "views": views}
+    whole = batches(training_dataset(noisy_archive(), ALL, **settings))
+    for cache_bytes in (0, 2**30):
+        together = []
+        for worker in range(2):
+            seen, archive = Counter(), noisy_archive()
+            read = archive.read_image
+            counted = noisy_archive(read_image=lambda index, read=read, seen=seen: seen.update([index]) or read(index))
+            parts = Parts(range(2 * worker, 2 * worker + 2), 4)
+            found = batches(training_dataset(counted, ALL, **settings, parts=parts, cache_bytes=cache_bytes))
+            pairs = zip(found[::2], found[1::2], strict=True)
+            together.append([[np.concatenate(each) for each in zip(*pair, strict=True)] for pair in pairs])
+            drawn = sum(len(labels) for _, labels in found)
+            assert seen.total() < drawn if cache_bytes else seen.total() == drawn
+        for batch, *parts in zip(whole, *together, strict=True):
+            for expected, *rows in zip(batch, *parts, strict=True):
+                np.testing.assert_allclose(np.concatenate(rows), expected, rtol=1e-5, atol=1e-3)
+
+
+def test_parts_must_divide_the_rows():
+    with pytest.raises(ValueError, match="the 8 rows of a batch must be divisible by its parts, got 3"):
+        training_dataset(noisy_archive(), ALL, **COMMON, parts=Parts(range(1), 3))
 
 
 @pytest.mark.slow
