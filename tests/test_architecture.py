@@ -68,6 +68,7 @@ ONLY = {
     "starlette": {"server/errors.py", "server/guard.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},
     "uvicorn": {"server/server.py"},
+    "httptools": {"server/server.py"},
     "prometheus_client": {"server/metrics.py"},
 }
 # These open and search an index: they must not wait for TensorFlow.

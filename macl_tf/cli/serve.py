@@ -25,7 +25,10 @@ examples:
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
   macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/: docs/deploy.md
 """
-_MODULES = ("fastapi", "fastapi_offline", "orjson", "prometheus_client", "python_multipart", "threadpoolctl", "uvicorn")
+_MODULES = (
+    "fastapi", "fastapi_offline", "httptools", "orjson", "prometheus_client", "python_multipart", "threadpoolctl",
+    "uvicorn",
+)  # fmt: skip
 
 
 def add_commands(commands: Any) -> None:

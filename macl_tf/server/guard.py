@@ -78,6 +78,7 @@ class Guard:
         answer = _Answer(send, count, self._headers, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
+            _check_hosts(scope)
             if place.path not in HEALTH:  # whoever checks its health may call it anything
                 await self._check_host(scope, receive)
             place.check(method)
@@ -158,6 +159,13 @@ class Guard:
             self._of_client[client] -= 1
             if not self._of_client[client]:
                 del self._of_client[client], self._bytes_of_client[client]
+
+
+def _check_hosts(scope: Scope) -> None:
+    """Lets a request through that names one host: of two, a proxy may have looked at the other."""
+    count = sum(name == b"host" for name, _ in scope["headers"])
+    if count > 1 or (not count and scope["http_version"] != "1.0"):
+        raise errors.unreadable("a request has one header Host", count, "Send one.", {"Connection": "close"})
 
 
 class _Body:

@@ -4,12 +4,56 @@ from __future__ import annotations
 
 import socket
 
+import httptools
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from macl_tf.server.guard import App
 from macl_tf.server.settings import Limits
 
-_HEAD_BYTES = 1 << 16  # of the lines before a body
+_HEAD_BYTES = 1 << 16  # of the lines before a body, and of what stands between its parts and behind it
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP by httptools, with an end to what is no body: it holds in memory whatever a client says there."""
+
+    _beside = 0  # bytes since a message began or a part of its body came
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._beside += len(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offered:
+            self._decline(data[offered.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        if self._beside > _HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The lines before a body have at most {_HEAD_BYTES} bytes.")
+
+    def _should_upgrade(self) -> bool:
+        return bool(self.parser.should_upgrade())  # the request waits for `_decline`
+
+    def _decline(self, rest: bytes) -> None:
+        """Reads a request that offers another protocol, whose body the parser passes over, as if it did not."""
+        if self.scope["method"] == "CONNECT":
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        kept = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        line = b"%s %s HTTP/1.1" % (self.scope["method"].encode(), self.url)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([line, *kept, b"", rest]))
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._beside = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._beside = 0
+        super().on_message_complete()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -30,8 +74,7 @@ def server_of(app: App, limits: Limits) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11",  # whose lines before a body end somewhere
-            h11_max_incomplete_event_size=_HEAD_BYTES,
+            http=Protocol,
             limit_concurrency=limits.connections + 1,  # which uvicorn never reaches
             ws="none",
             lifespan="on",
