@@ -27,8 +27,6 @@ from macl_tf.index.index import Index
 from macl_tf.search.encoders import Encoder, load_encoder
 from macl_tf.server.server import listen, url_of
 
-Answer = Callable[[bytes], None]
-
 
 class Pictures:
     """A thread that decodes and embeds whatever has come."""
@@ -56,8 +54,12 @@ class Pictures:
                 batch, self._waiting = self._waiting[:64], self._waiting[64:]
             pixels = [self._encoder.reader.resize(np.asarray(Image.open(io.BytesIO(data))), size) for data, _ in batch]
             self._encoder.embed_pixels(np.stack(pixels))
-            futures = [future for _, future in batch]
-            futures[0].get_loop().call_soon_threadsafe(lambda: [future.set_result(None) for future in futures])
+            batch[0][1].get_loop().call_soon_threadsafe(_answer, [future for _, future in batch])
+
+
+def _answer(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        future.set_result(None)
 
 
 def neighbours(index: Index, id_: str) -> bytes:
@@ -106,8 +108,7 @@ def main() -> None:
     app = application(Pictures(load_encoder(served, index.snapshot.info["encoder"])), index)
     with listen("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0) as listener:
         print(f"Bare at {url_of(listener)}", flush=True)
-        import os
-        config = uvicorn.Config(app, access_log=False, log_level="error", lifespan="off", http=os.environ.get("HTTPIMPL", "auto"))
+        config = uvicorn.Config(app, http="httptools", access_log=False, log_level="error", lifespan="off")
         uvicorn.Server(config).run([listener])
 
 

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from macl_tf.search.encoders import load_encoder
 from macl_tf.server.auth import Access
 from macl_tf.server.errors import handle_errors, unavailable
+from macl_tf.server.express import Express
 from macl_tf.server.guard import App, Guard
 from macl_tf.server.metrics import CONTENT_TYPE, Metrics
 from macl_tf.server.paths import Paths, check_prefix
@@ -132,6 +133,5 @@ def _routed(
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     paths = Paths(app.openapi(), [*page, *_DOCS], root_path)
     images = service.base_map.origin if service.base_map else ""
-    return Guard(
-        app, paths, access, service.limits, service.metrics, lambda: service.versions.newest.snapshot.dim, images
-    )
+    inner, metrics = Express(app, service), service.metrics
+    return Guard(inner, paths, access, service.limits, metrics, lambda: service.versions.newest.snapshot.dim, images)

@@ -21,12 +21,12 @@ class Metrics:
         def gauge(name: str, words: str) -> Gauge:
             return Gauge(f"macl_{name}", words, registry=registry)
 
-        self.stage = Histogram(
+        stage = Histogram(
             "macl_stage_seconds", "Seconds of a search or upsert by stage.", ["stage"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        for stage in ("decode", "encode", "search", "total"):
-            self.stage.labels(stage)
+        self.stages = {name: stage.labels(name) for name in ("decode", "encode", "search")}
+        self.total = stage.labels("total")
         self.requests = Counter("macl_requests", "Requests answered.", ["method", "route", "status"], registry=registry)
         self.in_flight = gauge("requests_in_flight", "Requests that are being answered.")
         self._batch = Histogram(
