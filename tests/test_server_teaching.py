@@ -81,7 +81,7 @@ def test_only_who_has_the_token_may_begin(served):
 
 
 def test_a_server_that_ends_ends_it(served):
-    teaching = Teaching(served)
+    teaching = Teaching(served, served)
     teaching.begin("macl", "better")
     begin = time.monotonic()
     teaching.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -54,6 +55,7 @@ def add_commands(commands: Any) -> None:
     option(
         "--tiles", metavar="FOLDER", help="of the tiles that are indexed: who may read may then see and load them whole"
     )
+    option("--workers", type=int, default=1, metavar="N", help="processes that answer (1): docs/deploy.md")
     option("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
     option("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
     option("--max-k", type=int, default=200, help="results in one answer (200)")
@@ -66,11 +68,16 @@ def run_serve(options: argparse.Namespace) -> int:
     if missing := [module.replace("_", "-") for module in _MODULES if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
     check_runtime(options.runtime)
+    if options.workers < 1:
+        raise ValueError(f"--workers must be >= 1, got {options.workers}.")
     from macl_tf.search.encoders import load_encoder
     from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
+    from macl_tf.server.metrics import count_together, forget
     from macl_tf.server.server import listen, server_of, url_of
     from macl_tf.server.settings import BaseMap, Limits, Options
+    from macl_tf.server.shared import Shared
+    from macl_tf.server.workers import Workers
 
     hosts = tuple(name.lower() for name in options.allow_host)
     if is_loopback(options.host):
@@ -83,7 +90,12 @@ def run_serve(options: argparse.Namespace) -> int:
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
     encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
     base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
-    with listen(options.host, options.port) as listener:
+    shared = Shared(options.workers)
+
+    def told() -> None:
+        print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True)
+
+    def serve(number: int, ready: Callable[[], object]) -> None:
         app = open_app(
             Path(options.served),
             access,
@@ -94,8 +106,22 @@ def run_serve(options: argparse.Namespace) -> int:
             tiles=Path(options.tiles) if options.tiles else None,
             index=options.index,
             load=partial(load_encoder, runtime=options.runtime),
-            started=lambda: print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True),
+            shared=shared.of(number),
+            started=ready,
         )
         with suppress(KeyboardInterrupt):
-            server_of(app, limits).run([listener])
+            server_of(app, limits, options.workers).run([listener])
+
+    def died(number: int, pid: int) -> None:
+        shared.forget(number)
+        forget(pid)
+
+    with listen(options.host, options.port) as listener:
+        if options.workers == 1:
+            serve(0, told)
+        else:
+            cores = len(os.sched_getaffinity(0))
+            os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(-(-cores // options.workers)))
+            count_together(shared.folder)
+            Workers(options.workers, serve, told, died).run()
     return 0

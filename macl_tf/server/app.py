@@ -27,6 +27,7 @@ from macl_tf.server.paths import Paths, check_prefix
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
 from macl_tf.server.settings import BaseMap, Limits, Options
+from macl_tf.server.shared import Shared
 from macl_tf.server.versions import Load, Versions
 
 PAGE = Path(__file__).parent / "page"
@@ -48,18 +49,20 @@ def open_app(
     base_map: BaseMap | None = None,
     tiles: Path | None = None,
     index: str = "",
+    shared: Shared | None = None,
     started: Callable[[], object] = lambda: None,
 ) -> App:
     """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
     It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
     was made with; `index` is "milvus:URI" for an index in a Milvus. A proxy shows it under the prefix `root_path`,
-    like /tiles. `tiles` is the folder of the tiles themselves. `started` is called once it can be asked.
+    like /tiles. `tiles` is the folder of the tiles themselves. Workers of one server have the same `shared`. `started`
+    is called once it can be asked.
     """
     check_prefix(root_path)  # before anything is loaded
-    metrics = Metrics()
-    versions = Versions(served, replace(options, observe=metrics.observe_batch), load, index)
-    service = Service(versions, limits, metrics, base_map, tiles)
+    metrics, shared = Metrics(), shared or Shared()
+    versions = Versions(served, replace(options, observe=metrics.observe_batch), load, index, shared)
+    service = Service(versions, limits, metrics, base_map, tiles, shared)
 
     def check() -> None:
         metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
@@ -76,7 +79,7 @@ def open_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(service.close)
 
-    return _routed(service, access, lifespan, root_path)
+    return _routed(service, access, lifespan, root_path, shared)
 
 
 async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
@@ -90,7 +93,11 @@ async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Met
 
 
 def _routed(
-    service: Service, access: Access, lifespan: Callable[[Any], AbstractAsyncContextManager[None]], root_path: str
+    service: Service,
+    access: Access,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
+    root_path: str,
+    shared: Shared,
 ) -> App:
     app = FastAPI(
         title="macl_tf search",
@@ -133,5 +140,5 @@ def _routed(
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     paths = Paths(app.openapi(), [*page, *_DOCS], root_path)
     images = service.base_map.origin if service.base_map else ""
-    inner, metrics = Express(app, service), service.metrics
-    return Guard(inner, paths, access, service.limits, metrics, lambda: service.versions.newest.snapshot.dim, images)
+    dim = lambda: service.versions.newest.snapshot.dim  # noqa: E731
+    return Guard(Express(app, service), paths, access, service.limits, service.metrics, dim, images, shared)

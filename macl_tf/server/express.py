@@ -18,7 +18,7 @@ _PLAIN = 1 << 20  # bytes of a body; the framework writes larger pictures to dis
 _FORM = re.compile(rb"multipart/form-data; ?boundary=\"?([\w'()+,./:=?-]{1,70})\"?", re.ASCII | re.IGNORECASE)
 _JSON = re.compile(rb"application/json(; ?charset=utf-8)?", re.IGNORECASE)
 _PART = re.compile(
-    rb'(?i:content-disposition): form-data; name="(image|query)"(; filename="[^"\\\r\n]+")?'
+    rb'\r\n(?i:content-disposition): form-data; name="(image|query)"(; filename="[^"\\\r\n]+")?'
     rb"(\r\n(?i:content-type): [\w/.+-]+)?(\r\n(?i:content-length): \d+)?\r\n\r\n"
 )
 Asked = tuple[Query, bytes | None]  # and the picture, where there is one
@@ -79,11 +79,10 @@ def form_of(kind: bytes, body: bytes) -> Asked | None:
         return None
     fields: dict[bytes, bytes] = {}
     for part in parts[1:-1]:
-        head = _PART.match(part, 2)
-        name = head and head[1]
-        if not part.startswith(b"\r\n") or head is None or name in fields or bool(head[2]) != (name == b"image"):
+        head = _PART.match(part)
+        if head is None or head[1] in fields or bool(head[2]) != (head[1] == b"image"):
             return None
-        fields[name] = part[head.span()[1] :]
+        fields[head[1]] = part[head.span()[1] :]
     query = query_of(fields.get(b"query", b"{}"))
     return None if query is None or b"image" not in fields else (query, fields[b"image"])
 

@@ -69,13 +69,16 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def server_of(app: App, limits: Limits) -> uvicorn.Server:
-    """What answers for an application: `run([listener])` does, until the process is told to end, and ends in order."""
+def server_of(app: App, limits: Limits, workers: int = 1) -> uvicorn.Server:
+    """What answers for an application: `run([listener])` does, until the process is told to end, and ends in order.
+
+    Each of several workers has its share of the connections.
+    """
     return uvicorn.Server(
         uvicorn.Config(
             app,
             http=Protocol,
-            limit_concurrency=limits.connections + 1,  # which uvicorn never reaches
+            limit_concurrency=-(-limits.connections // workers) + 1,  # which uvicorn never reaches
             ws="none",
             lifespan="on",
             access_log=False,

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,7 @@ from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Example, Query, ToMatch
 from macl_tf.server.searching import Found, Search, Searches, deliver
 from macl_tf.server.settings import BaseMap, Limits
+from macl_tf.server.shared import Shared
 from macl_tf.server.teaching import Teaching
 from macl_tf.server.versions import State, Versions
 from macl_tf.teaching.collections import Collections
@@ -75,13 +76,15 @@ class Service:
         metrics: Metrics,
         base_map: BaseMap | None = None,
         tiles: Path | None = None,
+        shared: Shared | None = None,
     ) -> None:
+        shared = shared or Shared()
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.originals = Originals(tiles)
         self.sample = RecallSample()
         self.collections = Collections(versions.served)
-        self.teaching = Teaching(versions.served)
-        count = len(os.sched_getaffinity(0))
+        self.teaching = Teaching(versions.served, shared.folder)
+        count = -(-len(os.sched_getaffinity(0)) // shared.workers)
         self._decoding = ThreadPoolExecutor(count, "decode")
         self._searching = ThreadPoolExecutor(count, "search")
         self._writing = ThreadPoolExecutor(1, "write")
@@ -90,7 +93,9 @@ class Service:
         self._in_work = 0
 
     async def state(self, version: int | None = None) -> State:
-        """A version of the index, the newest by default; refused where it is not there, or damaged."""
+        """A version of the index, the newest by default, with what any worker wrote; refused where it is not there."""
+        if self.versions.behind:
+            await self._catch_up()
         held = self.versions.held(version)
         if held is None and version is not None:
             held = await self._run(self._opening, lambda: self.versions.opened(version))
@@ -180,7 +185,7 @@ class Service:
                 try:
                     return await self._upsert(state, read, id_, given)
                 except ValueError:  # another process has just published an index of another encoder, or other labels
-                    await self._catch_up()
+                    await self._look_again()
                     before, now = state.snapshot, self.versions.newest.snapshot
                     if (now.uuid, now.label_names) == (before.uuid, before.label_names):
                         raise
@@ -313,6 +318,10 @@ class Service:
         return vector, jpeg
 
     async def _catch_up(self) -> None:
+        with suppress(OSError, ValueError):  # what was there before is still served, and the next look says why
+            await self._run(self._searching, self.versions.catch_up)
+
+    async def _look_again(self) -> None:
         try:
             await self._run(self._opening, self.versions.refresh)
         except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
 from macl_tf.server.errors import unavailable
 from macl_tf.server.settings import Options
+from macl_tf.server.shared import Shared
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
 
@@ -54,15 +55,23 @@ class State:
 class Versions:
     """A served folder, which `macl export` wrote, open for searches and writes. Any number of threads may use it.
 
-    `load` loads the encoder that an index was made with. `index` is "milvus:URI" for an index in a Milvus.
+    `load` loads the encoder that an index was made with. `index` is "milvus:URI" for an index in a Milvus. Other
+    workers, with which it shares `shared`, may write.
     """
 
     def __init__(
-        self, served: Path, options: Options | None = None, load: Load = load_encoder, index: str = ""
+        self,
+        served: Path,
+        options: Options | None = None,
+        load: Load = load_encoder,
+        index: str = "",
+        shared: Shared | None = None,
     ) -> None:
         if not served.is_dir():
             raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
         self.served, self._options, self._load = served, options or Options(), load
+        self._shared = shared or Shared()
+        self._seen = self._shared.writes
         self._index = open_engine(served, index)
         self._mutex = threading.Lock()  # of what follows; the newest state is read without it
         self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
@@ -125,7 +134,19 @@ class Versions:
     def write(self, change: Callable[[Engine], Any]) -> tuple[State, Any]:
         """Makes a change durable; the state that has it, and what `change` returned."""
         result = change(self._index)
+        self._shared.wrote()
         return self.newest, result
+
+    @property
+    def behind(self) -> bool:
+        """Whether a worker wrote what is not taken in here."""
+        return self._shared.workers > 1 and self._shared.writes != self._seen
+
+    def catch_up(self) -> None:
+        """Takes in what other workers wrote to the version that is shown here."""
+        writes = self._shared.writes
+        self._index.catch_up()
+        self._seen = writes
 
     def refresh(self) -> None:
         """Takes in what other processes wrote or published. Requests that began before go on with what they have.
