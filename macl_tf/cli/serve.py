@@ -96,6 +96,7 @@ def run_serve(options: argparse.Namespace) -> int:
         print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True)
 
     def serve(number: int, ready: Callable[[], object]) -> None:
+        mine = shared.of(number)
         app = open_app(
             Path(options.served),
             access,
@@ -106,11 +107,11 @@ def run_serve(options: argparse.Namespace) -> int:
             tiles=Path(options.tiles) if options.tiles else None,
             index=options.index,
             load=partial(load_encoder, runtime=options.runtime),
-            shared=shared.of(number),
+            shared=mine,
             started=ready,
         )
         with suppress(KeyboardInterrupt):
-            server_of(app, limits, options.workers).run([listener])
+            server_of(app, limits, mine).run([listener])
 
     def died(number: int, pid: int) -> None:
         shared.forget(number)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
+from functools import partial
 
 import httptools
 import uvicorn
@@ -10,8 +13,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from macl_tf.server.guard import App
 from macl_tf.server.settings import Limits
+from macl_tf.server.shared import Shared
 
 _HEAD_BYTES = 1 << 16  # of the lines before a body, and of what stands between its parts and behind it
+_OTHERS = 0.01  # seconds in which workers with fewer connections may take the next one
+_log = logging.getLogger(__name__)
 
 
 class Protocol(HttpToolsProtocol):
@@ -69,12 +75,14 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def server_of(app: App, limits: Limits, workers: int = 1) -> uvicorn.Server:
+def server_of(app: App, limits: Limits, shared: Shared | None = None) -> uvicorn.Server:
     """What answers for an application: `run([listener])` does, until the process is told to end, and ends in order.
 
-    Each of several workers has its share of the connections.
+    Workers that share `shared` take connections evenly, and each its part of those that there may be.
     """
-    return uvicorn.Server(
+    workers = 1 if shared is None else shared.workers
+    server = uvicorn.Server if shared is None or workers == 1 else partial(_Worker, shared)
+    return server(
         uvicorn.Config(
             app,
             http=Protocol,
@@ -87,6 +95,48 @@ def server_of(app: App, limits: Limits, workers: int = 1) -> uvicorn.Server:
             timeout_graceful_shutdown=10,
         )
     )
+
+
+class _Worker(uvicorn.Server):
+    """One that takes connections one by one, and lets others go first that have fewer.
+
+    The event loop's own way takes all that wait: of a few clients one worker gets all.
+    """
+
+    def __init__(self, shared: Shared, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._shared = shared
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets=[])
+        self._takes = [asyncio.create_task(self._take(listener)) for listener in sockets or []]
+
+    async def on_tick(self, counter: int) -> bool:
+        """See uvicorn."""
+        self._shared.hold(len(self.server_state.connections))
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        for task in self._takes:
+            task.cancel()
+        await super().shutdown(sockets)
+
+    async def _take(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+                await loop.connect_accepted_socket(self._protocol, connection)
+            except OSError as error:  # the client is gone, or there are too many files
+                _log.warning("a connection could not be taken: %s", error)
+            self._shared.hold(len(self.server_state.connections))
+            await asyncio.sleep(_OTHERS if self._shared.holds_more else 0)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return Protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def url_of(listener: socket.socket) -> str:

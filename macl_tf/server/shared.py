@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 _SLOTS = 1 << 14
+_NONE = 1 << 40  # connections of a worker that takes none
 
 
 class Shared:
@@ -28,7 +29,9 @@ class Shared:
         self._temporary = tempfile.TemporaryDirectory(prefix="macl-serve-")
         self.folder = Path(self._temporary.name)  # goes with the process that made it
         counts = np.frombuffer(mmap.mmap(-1, 8 * workers * (2 * _SLOTS + 8)), np.int64).reshape(workers, -1)
-        self._writes, self._clients = counts[:, 0], counts[:, 8:].reshape(workers, _SLOTS, 2)
+        self._writes, self._connections = counts[:, 0], counts[:, 1]
+        self._clients = counts[:, 8:].reshape(workers, _SLOTS, 2)
+        self._connections[:] = _NONE
         self._number = 0
 
     def of(self, number: int) -> Shared:
@@ -60,6 +63,15 @@ class Shared:
         """More requests of a client, or less."""
         self._clients[self._number, hash(client) % _SLOTS] += (requests, size)
 
+    def hold(self, connections: int) -> None:
+        """Says how many connections this worker has."""
+        self._connections[self._number] = connections
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether another worker has fewer connections than this one."""
+        return bool(self._connections.min() < self._connections[self._number])
+
     def forget(self, number: int) -> None:
         """Takes back what a worker counted that is dead."""
-        self._clients[number] = 0
+        self._clients[number], self._connections[number] = 0, _NONE
