@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -90,13 +91,11 @@ def run_serve(options: argparse.Namespace) -> int:
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
     encoder = Options(options.encoder_url, options.batch_size, options.batch_wait / 1000)
     base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
-    shared = Shared(options.workers)
 
     def told() -> None:
         print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True)
 
-    def serve(number: int, ready: Callable[[], object]) -> None:
-        mine = shared.of(number)
+    def serve(shared: Shared | None, ready: Callable[[], object]) -> None:
         app = open_app(
             Path(options.served),
             access,
@@ -106,23 +105,26 @@ def run_serve(options: argparse.Namespace) -> int:
             base_map=base_map,
             tiles=Path(options.tiles) if options.tiles else None,
             index=options.index,
-            load=partial(load_encoder, runtime=options.runtime),
-            shared=mine,
+            load=partial(load_encoder, runtime=options.runtime, later=True),
+            shared=shared,
             started=ready,
         )
         with suppress(KeyboardInterrupt):
-            server_of(app, limits, mine).run([listener])
-
-    def died(number: int, pid: int) -> None:
-        shared.forget(number)
-        forget(pid)
+            server_of(app, limits, shared).run([listener])
 
     with listen(options.host, options.port) as listener:
         if options.workers == 1:
-            serve(0, told)
-        else:
+            serve(None, told)
+            return 0
+        with tempfile.TemporaryDirectory(prefix="macl-serve-") as folder:
+            shared = Shared(options.workers, Path(folder))
+
+            def died(number: int, pid: int) -> None:
+                shared.forget(number)
+                forget(pid)
+
             cores = len(os.sched_getaffinity(0))
             os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(-(-cores // options.workers)))
-            count_together(shared.folder)
-            Workers(options.workers, serve, told, died).run()
+            count_together(Path(folder))
+            Workers(options.workers, lambda number, ready: serve(shared.of(number), ready), told, died).run()
     return 0

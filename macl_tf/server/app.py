@@ -71,6 +71,7 @@ def open_app(
     async def lifespan(_: Any) -> AsyncIterator[None]:
         jobs = [(refresh, versions.refresh), (_CHECK, check)]
         tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
+        tasks.append(asyncio.create_task(_warm(versions)))
         started()
         with threadpool_limits(1, user_api="blas"):  # requests run side by side, and OpenBLAS's idle threads spin
             yield
@@ -80,6 +81,13 @@ def open_app(
         await asyncio.to_thread(service.close)
 
     return _routed(service, access, lifespan, root_path, shared)
+
+
+async def _warm(versions: Versions) -> None:
+    try:
+        await asyncio.to_thread(versions.warm)
+    except Exception as error:  # /readyz tells it, and what needs no encoder is answered
+        _log.error("the encoder cannot be loaded: %s", error)
 
 
 async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
@@ -118,9 +126,10 @@ def _routed(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        if not service.versions.newest.batcher.alive:
+        state = service.versions.newest
+        if not (state.batcher.alive and state.encoder.ready()):
             raise unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
-        return JSONResponse({"status": "ready", **service.versions.newest.versions})
+        return JSONResponse({"status": "ready", **state.versions})
 
     @app.get("/metrics", include_in_schema=False)
     async def figures() -> Response:

@@ -16,7 +16,7 @@ from macl_tf.server.settings import Limits
 from macl_tf.server.shared import Shared
 
 _HEAD_BYTES = 1 << 16  # of the lines before a body, and of what stands between its parts and behind it
-_OTHERS = 0.01  # seconds in which workers with fewer connections may take the next one
+_OTHERS = 0.002  # seconds in which workers with fewer connections may take the next one
 _log = logging.getLogger(__name__)
 
 

@@ -1,9 +1,8 @@
-"""What the workers of a server know of each other: a memory map that they inherit, and a folder."""
+"""What the workers of a server know of each other: a memory map that they inherit, and a folder for files."""
 
 from __future__ import annotations
 
 import mmap
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,8 @@ class Shared:
         ((1, 500), 0)
     """
 
-    def __init__(self, workers: int = 1) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="macl-serve-")
-        self.folder = Path(self._temporary.name)  # goes with the process that made it
+    def __init__(self, workers: int = 1, folder: Path | None = None) -> None:
+        self.folder = folder  # where there are several; it lasts as long as they do
         counts = np.frombuffer(mmap.mmap(-1, 8 * workers * (2 * _SLOTS + 8)), np.int64).reshape(workers, -1)
         self._writes, self._connections = counts[:, 0], counts[:, 1]
         self._clients = counts[:, 8:].reshape(workers, _SLOTS, 2)

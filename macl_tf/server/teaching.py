@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,27 +17,28 @@ from macl_tf.files import locked, read_json, write_json
 COMMAND = (sys.executable, "-m", "macl_tf.teaching.job")
 _NOTHING: dict[str, Any] = {"stage": None, "share": 0.0, "error": None, "result": None}
 _ENDED = "The process ended before it was done. See the server log."
+_FILE = "teaching.json"
+_begins = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
 class Teaching:
     """What was last asked to be taught, and how far it is: a file in `folder`, which all workers of a server share.
 
-    Any number of threads may ask.
+    Without it the file is where nobody else looks. Any number of threads may ask.
     """
 
-    def __init__(self, served: Path, folder: Path) -> None:
-        self._served = served
-        self._file, self._lock = folder / "teaching.json", folder / "teaching.lock"
+    def __init__(self, served: Path, folder: Path | None = None) -> None:
+        self._served, self._folder = served, folder
+        self._own: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
 
     def state(self) -> dict[str, Any]:
         """How far it is: none, running, done or failed."""
-        try:
-            state = read_json(self._file)
-        except FileNotFoundError:
+        if self._folder is None or not (file := self._folder / _FILE).is_file():
             return {"state": "none", **_NOTHING}
+        state: dict[str, Any] = read_json(file)
         follower = state.pop("follower")
         if state["state"] == "running" and not _lives(follower):
             return {"state": "failed", **_NOTHING, "error": _ENDED}
@@ -44,7 +46,11 @@ class Teaching:
 
     def begin(self, loss: str, publish: str) -> dict[str, Any]:
         """Begins, where nothing is taught just now; how far it is."""
-        with locked(self._lock):
+        with _begins:
+            if self._folder is None:
+                self._own = tempfile.TemporaryDirectory(prefix="macl-serve-")
+                self._folder = Path(self._own.name)
+        with locked(self._folder / "teaching.lock"):
             state = self.state()
             if state["state"] != "running":
                 asked = json.dumps({"served": str(self._served), "loss": loss, "publish": publish})
@@ -67,6 +73,9 @@ class Teaching:
             self._process.terminate()
         if self._thread is not None:
             self._thread.join()
+        if self._own is not None:
+            self._folder = None
+            self._own.cleanup()
 
     def _follow(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None and process.stderr is not None  # for the type checker: both are pipes
@@ -98,7 +107,8 @@ class Teaching:
             self._keep(self.state() | {"stage": str(told["stage"]), "share": float(told["share"])})
 
     def _keep(self, state: dict[str, Any]) -> None:
-        write_json(self._file, {**state, "follower": os.getpid()})
+        assert self._folder is not None  # for the type checker: it has begun
+        write_json(self._folder / _FILE, {**state, "follower": os.getpid()})
 
 
 def _lives(pid: int) -> bool:

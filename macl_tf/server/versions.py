@@ -163,6 +163,11 @@ class Versions:
                 self._older = {version: state for version, state in self._older.items() if version in there}
             self._retire()
 
+    def warm(self) -> None:
+        """Loads the encoder, where that was left for later."""
+        if not self._newest.encoder.ready():
+            _warmed(self._newest.encoder, self._newest.batcher)
+
     def close(self) -> None:
         """Ends the encoders' threads, after what they were given."""
         for _, batcher in self._batchers.values():
@@ -174,9 +179,10 @@ class Versions:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
         if made_with["uuid"] not in self._batchers:
             encoder = self._load(self.served, made_with, self._options.encoder_url)
-            if size := encoder.image_size:
-                encoder.embed_pixels(encoder.reader.blank(size)[None])  # the first takes longer: nobody waits
-            self._batchers[made_with["uuid"]] = encoder, Batcher(encoder.embed_pixels, self._options)
+            batcher = Batcher(encoder.embed_pixels, self._options)
+            if self._batchers or encoder.ready():  # others answer meanwhile, or it takes no time
+                _warmed(encoder, batcher)
+            self._batchers[made_with["uuid"]] = encoder, batcher
         snapshot.holds("")  # makes the table of ids, for which no request should wait
         return State(snapshot, *self._batchers[made_with["uuid"]], newest)
 
@@ -190,3 +196,10 @@ class Versions:
             elif now - self._idle_since.setdefault(key, now) > _RETIRED:
                 self._batchers.pop(key)[1].close()
                 del self._idle_since[key]
+
+
+def _warmed(encoder: Encoder, batcher: Batcher) -> None:
+    """Returns when the encoder has seen a picture: the first takes longer, and nobody should wait for it."""
+    if size := encoder.image_size:
+        blank: Any = encoder.reader.blank(size)
+        batcher.submit(blank).result()
