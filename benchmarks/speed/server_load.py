@@ -1,6 +1,6 @@
 """The search service under load, beside a bare application: 1, 8 and 64 clients, by picture and by id.
 
-    python -m benchmarks.speed.server_load --served SERVED [SERVED ...] [--pictures FOLDER]
+    python -m benchmarks.speed.server_load --served SERVED [--served SERVED ...] [--pictures FOLDER]
 
 `macl serve` and `benchmarks.speed.bare_application`, which decodes the same pictures and calls the same SavedModel in
 batches, and answers the same JSON to searches by id, run in processes of their own on all processors but one, which is

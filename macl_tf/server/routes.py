@@ -70,7 +70,7 @@ def api(service: Service, access: Access) -> APIRouter:
     @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
     async def labels(request: Request) -> Response:
         """All labels that a tile may hold with the number of tiles that do, and which are rare."""
-        state = service.versions.newest
+        state = await service.state()
         headers = {"ETag": f'"{state.snapshot.revision}"', "Cache-Control": "no-cache"}
         if _knows(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)

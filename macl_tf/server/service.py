@@ -230,12 +230,14 @@ class Service:
     async def look_at_collections(self, work: Callable[[Collections, View], T]) -> T:
         """Does something that reads in the collections, beside the newest state of the index."""
         with self._admitted(), _whole():
-            return await self._run(self._searching, lambda: work(self.collections, self.versions.newest.snapshot))
+            snapshot = (await self.state()).snapshot
+            return await self._run(self._searching, lambda: work(self.collections, snapshot))
 
     async def change_collections(self, work: Callable[[Collections, View], T]) -> T:
         """Does something that writes to the collections; when it returns, that is on disk, after an error nothing."""
         with self._admitted(), _whole(), _writable():
-            return await self._run(self._writing, lambda: work(self.collections, self.versions.newest.snapshot))
+            snapshot = (await self.state()).snapshot
+            return await self._run(self._writing, lambda: work(self.collections, snapshot))
 
     async def to_label(self, name: str, label: str, new_labels: list[str]) -> dict[str, Any]:
         """Makes a collection a label of the index, which is on disk when this returns."""

@@ -113,8 +113,9 @@ class Workers:
         *lines, self._said = self._said.split(b"\n")
         for line in lines:
             number, _, error = line.decode().partition(" ")
-            if error:
+            if error and self._all_ready:
                 _log.error("worker %s: %s", number, error)
+            elif error:
                 self._error = self._error or error
             else:
                 self._ready.add(int(number))
