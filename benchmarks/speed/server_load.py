@@ -222,9 +222,7 @@ def table(summary: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, writes the JSON, prints the table."""
     parser = command.parser(__doc__, "server_load")
-    parser.add_argument(
-        "--served", type=Path, nargs="+", required=True, help="what `macl export` or `macl index` wrote"
-    )
+    parser.add_argument("--served", type=Path, action="append", required=True, help="what `macl export` wrote")
     parser.add_argument("--pictures", type=Path, help="folder of pictures to search with")
     parser.add_argument(
         "--by", nargs="+", choices=["picture", "id"], default=["picture", "id"], help="what to search by"

@@ -61,7 +61,12 @@ def add_commands(commands: Any) -> None:
     option("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
     option("--max-k", type=int, default=200, help="results in one answer (200)")
     option("--batch-size", type=int, default=64, help="images that are embedded together (64)")
-    option("--batch-wait", type=float, default=5, help="milliseconds that a batch waits for more (5)")
+    option(
+        "--batch-wait",
+        type=float,
+        default=5,
+        help="milliseconds that a batch waits for each picture that is being decoded (5)",
+    )
 
 
 def run_serve(options: argparse.Namespace) -> int:
