@@ -26,6 +26,7 @@ from macl_tf.files import PARTIAL, locked, read_json, sha256_of, sync, told_if_f
 MANIFEST = "manifest.json"
 FORMAT = 1
 _LOCK = ".lock"
+_REMEDY = "Copy it anew from where it is whole, or remove the folder and make it again with `macl export`."
 
 
 class ArtifactError(ValueError):
@@ -135,7 +136,6 @@ def open_version(
         have = f"; there is {', '.join(map(str, there))}" if there else ""
         raise ArtifactError(f"'{root}' holds {wanted}{have}. `macl export` makes one.")
     path = root / str(there[-1] if version is None else version)
-    remedy = "Copy it anew from where it is whole, or remove the folder and make it again with `macl export`."
     try:
         manifest = read_json(path / MANIFEST)
         found_kind, format_, files = manifest["kind"], manifest["format"], manifest["files"]
@@ -144,25 +144,31 @@ def open_version(
             raise TypeError("info or uuid is not what it should be")
     except FileNotFoundError:
         raise ArtifactError(f"'{path}' has no {MANIFEST}: it was not made by macl_tf, or not all of it was copied. "
-                            f"{remedy}") from None  # fmt: skip
+                            f"{_REMEDY}") from None  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {error}). {remedy}") from error
+        raise ArtifactError(f"'{path / MANIFEST}' is damaged ({type(error).__name__}: {error}). {_REMEDY}") from error
     if found_kind != kind or format_ != FORMAT:
         raise ArtifactError(
             f"'{path}' must be of kind {kind}, format {FORMAT}, got {found_kind}, format {format_}. Name the folder "
             "that `macl export` wrote, and use the macl_tf that wrote it."
         )
     if manifest.get("sha256") != _facts_digest(manifest):
-        raise ArtifactError(f"'{path / MANIFEST}' does not say what was written (SHA-256 differs). {remedy}")
-    for name, (size, digest) in listed.items():
+        raise ArtifactError(f"'{path / MANIFEST}' does not say what was written (SHA-256 differs). {_REMEDY}")
+    for name, (size, _) in listed.items():
         file = path / name
         if not file.is_file():
-            raise ArtifactError(f"'{file}' is missing. {remedy}")
+            raise ArtifactError(f"'{file}' is missing. {_REMEDY}")
         if file.stat().st_size != size:
-            raise ArtifactError(f"'{file}' must have {size:,} bytes, got {file.stat().st_size:,}. {remedy}")
-        if verify and sha256_of(file) != digest:
-            raise ArtifactError(f"'{file}' does not hold the bytes that were written (SHA-256 differs). {remedy}")
+            raise ArtifactError(f"'{file}' must have {size:,} bytes, got {file.stat().st_size:,}. {_REMEDY}")
+        if verify:
+            verify_file(path, manifest, name)
     return path, manifest
+
+
+def verify_file(path: Path, manifest: Mapping[str, Any], name: str) -> None:
+    """Compares the SHA-256 of a file of a version with its manifest, which `open_version` gave."""
+    if sha256_of(path / name) != manifest["files"][name]["sha256"]:
+        raise ArtifactError(f"'{path / name}' does not hold the bytes that were written (SHA-256 differs). {_REMEDY}")
 
 
 def open_encoder(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from macl_tf.index.items import Items
 from macl_tf.search.encoders import Encoder
 from macl_tf.server.app import open_app
 from macl_tf.server.auth import LOOPBACK, Access
+from macl_tf.server.metrics import count_together, forget
 from macl_tf.server.server import listen, server_of, url_of
 from macl_tf.server.settings import Limits, Options
+from macl_tf.server.shared import Shared
 from macl_tf.server.versions import Versions
+from macl_tf.server.workers import Workers
 from tests.pictures import encoded
 from tests.stub_encoder import DIM, SIZE, StubEncoder
 
@@ -198,8 +202,27 @@ class Client(httpx.Client):
 
 
 def main():
-    """Serves a folder of `make_served`, or the index at an address, until it is ended; prints the URL."""
-    listener = listen("127.0.0.1", 0)
-    app = open_app(Path(sys.argv[1]), Access(TOKEN), SMALL, Options(), load=load_stub, index="".join(sys.argv[2:]),
-                   started=lambda: print(url_of(listener), flush=True))  # fmt: skip
-    server_of(app, SMALL).run([listener])
+    """Serves a folder of `make_served` in a process of its own, until it is ended; prints the URL.
+
+    With a number behind it in so many workers, which look for what others wrote when they are told to; with an address
+    the index there.
+    """
+    listener, workers = listen("127.0.0.1", 0), int(sys.argv[2]) if sys.argv[2:] and sys.argv[2].isdigit() else 1
+    index = "".join(sys.argv[2:]) if workers == 1 else ""
+
+    def serve(shared, ready):
+        app = open_app(Path(sys.argv[1]), Access(TOKEN), SMALL, Options(), load=load_stub, shared=shared, started=ready,
+                       index=index, refresh=3600 if shared else 2)  # fmt: skip
+        server_of(app, SMALL, shared).run([listener])
+
+    def told():
+        print(url_of(listener), flush=True)
+
+    if workers == 1:
+        serve(None, told)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        shared = Shared(workers, Path(folder))
+        count_together(Path(folder))
+        died = lambda number, pid: (shared.forget(number), forget(pid))  # noqa: E731
+        Workers(workers, lambda number, ready: serve(shared.of(number), ready), told, died).run()

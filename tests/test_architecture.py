@@ -65,9 +65,10 @@ ONLY = {
     "milvus_lite": {"index/milvus/connection.py"},
     "grpc": {"index/milvus/connection.py"},
     "fastapi": {"server/app.py", "server/errors.py", "server/routes.py", "server/collection_routes.py"},
-    "starlette": {"server/errors.py", "server/guard.py"},
+    "starlette": {"server/errors.py", "server/guard.py", "server/express.py"},
     "pydantic": {"server/schemas.py", "server/routes.py"},
     "uvicorn": {"server/server.py"},
+    "httptools": {"server/server.py"},
     "prometheus_client": {"server/metrics.py"},
 }
 # These open and search an index: they must not wait for TensorFlow.

@@ -66,6 +66,15 @@ def test_a_batch_waits_for_pictures_that_were_announced_and_not_for_ever(gate):
     hurried.close()
 
 
+def test_a_batch_that_is_full_waits_for_nobody(gate):
+    batcher = Batcher(gate, Options(batch_wait=30, batch_size=3))
+    with batcher.coming():
+        found = [batcher.submit(one(value)) for value in (1, 2, 3)]
+        gate.open.release()
+        assert [future.result(10)[0] for future in found] == [1, 2, 3] and gate.batches == [[1, 2, 3]]
+    batcher.close()
+
+
 def test_a_single_client_does_not_wait():
     batcher = Batcher(lambda pixels: pixels[:, 0, 0].astype(np.float32), Options(batch_wait=30))
     begin = time.monotonic()

@@ -372,6 +372,13 @@ def test_who_offers_another_protocol_is_answered_in_this_one(url, upgrade, capfd
     assert not capfd.readouterr().err
 
 
+def test_a_tunnel_is_not_dug(url, capfd):
+    with talking(url) as talk:
+        status, headers, _ = talk("CONNECT evil.example:443 HTTP/1.1", "Host: evil.example:443", closes=True)
+        assert status == 400 and headers["connection"] == "close"
+    assert not capfd.readouterr().err
+
+
 def test_more_connections_than_there_may_be_are_refused(served):
     with running(served, replace(SMALL, connections=3)) as url:
         parts = urlsplit(url)

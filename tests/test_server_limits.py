@@ -175,6 +175,20 @@ def test_headers_without_end_are_cut(url):
             connection.sendall(b"X-%d: " % number + b"y" * 8192 + b"\r\n")
 
 
+IN_CHUNKS = b"POST /api/v1/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", IN_CHUNKS + b"2\r\n{}\r\n0\r\nX: ", IN_CHUNKS + b"2;"],
+)
+def test_a_line_without_end_is_cut_wherever_it_stands(url, begin):
+    with connect(url) as connection, pytest.raises(OSError):
+        connection.sendall(begin)
+        for _ in range(10_000):
+            connection.sendall(b"y" * 8192)
+
+
 def test_one_client_has_so_many_requests_at_most(served):
     """Where a proxy makes many clients of one address, whom its header tells apart."""
     import asyncio

@@ -31,8 +31,7 @@ class Half:
         return len(self._snapshot)
 
     def search(self, vectors, k, exact):
-        (hits,) = self._snapshot.search(vectors, k=k)
-        return [hits if exact else hits[::2]]
+        return [hits if exact else hits[::2] for hits in self._snapshot.search(vectors, k=k)]
 
 
 def queries(count):

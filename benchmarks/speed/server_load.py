@@ -1,11 +1,13 @@
-"""The search service under load: 1, 8 and 64 clients, beside what the bare encoder does on the same processors.
+"""The search service under load, beside a bare application: 1, 8 and 64 clients, by picture and by id.
 
-    python -m benchmarks.speed.server_load --served SERVED [--pictures FOLDER]
+    python -m benchmarks.speed.server_load --served SERVED [--served SERVED ...] [--pictures FOLDER]
 
-`macl serve` runs in a process of its own; the clients, which share its processors, send pictures one after the other
-over connections that stay open, each as soon as the last answer is there. The pictures are those of a folder, as JPEG,
-or the small ones in the index. The bare encoder gets decoded pictures in batches of 64 in a third process, before the
-service and after it, since machines have moods: the mean counts. Searches by id show what is left without an encoder.
+`macl serve` and `benchmarks.speed.bare_application`, which decodes the same pictures and calls the same SavedModel in
+batches, and answers the same JSON to searches by id, run in processes of their own on all processors but one, which is
+the clients'. These send requests one after the other over connections that stay open, each as soon as the last answer
+is there: to the one and the other in turn, twice. Pictures are those of a folder, as JPEG, or the small ones in the
+index. Each SERVED has its own encoder; searches by id are of the first. With --together nothing has processors of its
+own. What --workers says is for the service alone: the bare application is one process.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,30 +30,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import command
-from benchmarks.command import in_process
 from benchmarks.tables import markdown
+from macl_tf.artifacts import open_version
 
 _WARM = 2.0  # seconds that are not counted
-_PACKAGES = ("fastapi", "uvicorn", "tensorflow-cpu", "numpy", "pillow")
-
-
-def bare_encoder(served: Path, seconds: float) -> dict[str, float]:
-    """Images a second through the encoder alone, in batches of 64 and one by one."""
-    from macl_tf.export.saved_model import ExportedEncoder
-
-    encoder = ExportedEncoder.load(served)
-    size, rates = encoder.image_size, {}
-    for batch in (64, 8, 1):
-        pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
-        for _ in range(3):
-            encoder.embed_pixels(pixels)
-        begin, busy, count = time.perf_counter(), time.process_time(), 0
-        while time.perf_counter() < begin + seconds:
-            encoder.embed_pixels(pixels)
-            count += batch
-        rates[f"batch_{batch}"] = count / (time.perf_counter() - begin)
-        rates[f"batch_{batch}_processor_ms"] = 1000 * (time.process_time() - busy) / count
-    return rates
+_PACKAGES = ("fastapi", "uvicorn", "httptools", "tensorflow-cpu", "numpy", "pillow")
 
 
 def picture_requests(pictures: Path | None, served: Path, host: str) -> list[bytes]:
@@ -111,7 +94,7 @@ async def client(host: str, port: int, requests: list[bytes], first: int, until:
     writer.close()
 
 
-def load(url: str, pid: int, requests: list[bytes], clients: int, seconds: float) -> dict[str, Any]:
+def load(url: str, pids: list[int], requests: list[bytes], clients: int, seconds: float) -> dict[str, Any]:
     """So many clients for so many seconds."""
     parts = urlsplit(url)
     log: list[tuple[float, float, int]] = []
@@ -122,7 +105,7 @@ def load(url: str, pid: int, requests: list[bytes], clients: int, seconds: float
                 for number in range(clients)]  # fmt: skip
         return await asyncio.gather(*jobs, return_exceptions=True)
 
-    before, busy = memory_mb(pid), processor_seconds(pid)
+    before, busy = memory_mb(pids), processor_seconds(pids)
     failed = [error for error in asyncio.run(all_clients()) if error is not None]
     counted = [entry for entry in log if entry[0] >= begin]
     milliseconds = 1000 * np.array([took for _, took, _ in counted])
@@ -133,94 +116,130 @@ def load(url: str, pid: int, requests: list[bytes], clients: int, seconds: float
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
-        "processor_ms": 1000 * (processor_seconds(pid) - busy) / len(log),
+        "processor_ms": 1000 * (processor_seconds(pids) - busy) / len(log),
         "errors": len(failed) + sum(status != 200 for _, _, status in log),
-        "memory_mb": memory_mb(pid),
-        "memory_growth_mb": memory_mb(pid) - before,
+        "memory_mb": memory_mb(pids),
+        "memory_growth_mb": memory_mb(pids) - before,
     }
 
 
-def memory_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+def memory_mb(pids: list[int]) -> float:
+    """Resident memory of processes, what they share counted once in each."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def processor_seconds(pid: int) -> float:
-    """What a process has used of its processors."""
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(pids: list[int]) -> float:
+    """What processes have used of their processors."""
+    used = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+    return sum(int(user) + int(system) for user, system in used) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def serving(served: Path) -> Iterator[tuple[str, int]]:
-    """`macl serve` in a process of its own: its URL and process id."""
-    words = [sys.executable, "-m", "macl_tf.cli", "serve", str(served), "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+def on_processors(ours: set[int]) -> Iterator[None]:
+    """Has this process on some processors meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ours)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def running(words: list[object], theirs: set[int]) -> Iterator[tuple[str, list[int]]]:
+    """A server in a process of its own, on those processors: its URL, its process id and its workers'."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        preexec_fn=lambda: os.sched_setaffinity(0, theirs),
+    )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
         if " at http" not in line:
-            raise RuntimeError("macl serve did not start; it said why above.")
-        yield line.split(" at ")[1].split()[0], process.pid
+            raise RuntimeError(f"{words[0]} did not start; it said why above.")
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield line.split(" at ")[1].split()[0], [process.pid, *map(int, workers)]
     finally:
         process.terminate()
         process.wait()
         process.stdout.close()
 
 
-def in_process_of_its_own(served: Path, seconds: float) -> dict[str, float]:
-    """`bare_encoder`, without leaving TensorFlow's threads here."""
-    return dict(json.loads(in_process("benchmarks.speed.server_load", "--served", served, "--bare", seconds)))
+def beside(served: Path, kinds: list[str], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The service and the bare application over one folder: a row for each kind of search and number of clients."""
+    size = int(open_version(served / "encoder", "encoder", verify=False)[1]["info"]["image_size"])
+    there = sorted(os.sched_getaffinity(0))
+    apart = not options.together and len(there) > 1
+    ours, theirs = (set(there[:1]), set(there[1:])) if apart else (set(there), set(there))
+    service = ["macl_tf.cli", "serve", served, "--port", 0, "--workers", options.workers]
+    with (
+        running(service, theirs) as (url, pids),
+        running(["benchmarks.speed.bare_application", served], theirs) as (bare, bare_pids),
+        on_processors(ours),
+    ):
+        for kind in kinds:
+            if kind == "picture":
+                asked = picture_requests(options.pictures, served, "localhost")
+            else:
+                asked = id_requests(served, "localhost")
+            for where in ((url, pids), (bare, bare_pids)):  # until all is loaded
+                load(*where, asked, 8, 3)
+            for clients in options.clients:
+                turns = [
+                    [load(*where, asked, clients, options.seconds) for where in ((url, pids), (bare, bare_pids))]
+                    for _ in range(2)
+                ]
+                found, floor = map(mean, zip(*turns, strict=True))
+                share = found["requests_per_second"] / floor["requests_per_second"]
+                facts = {"search_by": kind, "pixels": size, "clients": clients}
+                yield {**facts, "service": found, "bare": floor, "share": share}
+
+
+def mean(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each figure; errors and growth of memory are added."""
+    added = ("errors", "memory_growth_mb")
+    return {name: sum(one[name] for one in rounds) / (1 if name in added else len(rounds)) for name in rounds[0]}
 
 
 def table(summary: dict[str, Any]) -> str:
     """The documents' table."""
-    head = ["search by", "clients", "requests/s", "of the bare encoder", "p50 ms", "p95 ms", "p99 ms", "errors", "MB"]
+    head = ["search by", "clients", "requests/s", "bare", "share", "p50 ms", "p99 ms", "bare p99 ms", "errors", "MB"]
     rows = []
     for row in summary["results"]:
-        share = f"{100 * row['of_bare']:.0f} %" if "of_bare" in row else ""
-        rate = row["search_by"], row["clients"], f"{row['requests_per_second']:,.0f}", share
-        times = [f"{row[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
-        rows.append([*rate, *times, row["errors"], f"{row['memory_mb']:,.0f}"])
+        ours, bare = row["service"], row["bare"]
+        what = f"picture, {row['pixels']} px" if row["search_by"] == "picture" else "id"
+        rates = [f"{one['requests_per_second']:,.0f}" for one in (ours, bare)]
+        times = [f"{ours['p50_ms']:.1f}", f"{ours['p99_ms']:.1f}", f"{bare['p99_ms']:.1f}"]
+        errors = f"{ours['errors'] + bare['errors']:.0f}"
+        rows.append([what, row["clients"], *rates, f"{row['share']:.0%}", *times, errors, f"{ours['memory_mb']:,.0f}"])
     return markdown(head, rows)
 
 
 def main() -> None:
     """Measures, writes the JSON, prints the table."""
     parser = command.parser(__doc__, "server_load")
-    parser.add_argument("--served", type=Path, required=True, help="what `macl export` wrote")
+    parser.add_argument("--served", type=Path, action="append", required=True, help="what `macl export` wrote")
     parser.add_argument("--pictures", type=Path, help="folder of pictures to search with")
     parser.add_argument(
         "--by", nargs="+", choices=["picture", "id"], default=["picture", "id"], help="what to search by"
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--seconds", type=float, default=60, help="for each number of clients")
-    parser.add_argument("--bare", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=30, help="for each number of clients, twice")
+    parser.add_argument("--workers", type=int, default=1, help="of the service")
+    parser.add_argument("--together", action="store_true", help="clients and servers share all processors")
     options = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if options.bare:
-        print(json.dumps(bare_encoder(options.served, options.bare)))
-        return
-
-    bare = [in_process_of_its_own(options.served, min(options.seconds, 15))]
     results = []
-    with serving(options.served) as (url, pid):
-        host = urlsplit(url).netloc
-        kinds = {
-            "picture": picture_requests(options.pictures, options.served, host),
-            "id": id_requests(options.served, host),
-        }
-        for kind in options.by:
-            requests = kinds[kind]
-            for clients in options.clients:
-                results.append({"search_by": kind, **load(url, pid, requests, clients, options.seconds)})
-    bare.append(in_process_of_its_own(options.served, min(options.seconds, 15)))
-    rates = {key: (bare[0][key] + bare[1][key]) / 2 for key in bare[0]}
-    for row in results:
-        if row["search_by"] == "picture":
-            row["of_bare"] = row["requests_per_second"] / rates["batch_1" if row["clients"] == 1 else "batch_64"]
-    print(f"bare encoder: {rates['batch_64']:.0f} images/s in batches of 64, {rates['batch_1']:.0f} one by one\n")
-    facts = {"bare_images_per_second": rates, "results": results}
+    for number, served in enumerate(options.served):
+        kinds = [kind for kind in options.by if kind == "picture" or number == 0]
+        for row in beside(served, kinds, options):
+            results.append(row)
+            rates = [f"{row[who]['requests_per_second']:.0f}" for who in ("service", "bare")]
+            print(row["search_by"], row["pixels"], row["clients"], *rates, f"{row['share']:.0%}", flush=True)
+    facts = {"workers": options.workers, "results": results}
     command.record(options.out, "benchmarks.speed.server_load", _PACKAGES, facts, table)
 
 

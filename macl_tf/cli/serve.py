@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -25,7 +27,10 @@ examples:
   macl serve served --token-file token --protect-reads --host 0.0.0.0 --allow-host tiles.example.org
   macl serve served --root-path /tiles                    # behind a proxy at https://example.org/tiles/: docs/deploy.md
 """
-_MODULES = ("fastapi", "fastapi_offline", "orjson", "prometheus_client", "python_multipart", "threadpoolctl", "uvicorn")
+_MODULES = (
+    "fastapi", "fastapi_offline", "httptools", "orjson", "prometheus_client", "python_multipart", "threadpoolctl",
+    "uvicorn",
+)  # fmt: skip
 
 
 def add_commands(commands: Any) -> None:
@@ -51,11 +56,17 @@ def add_commands(commands: Any) -> None:
     option(
         "--tiles", metavar="FOLDER", help="of the tiles that are indexed: who may read may then see and load them whole"
     )
+    option("--workers", type=int, default=1, metavar="N", help="processes that answer (1): docs/deploy.md")
     option("--max-bytes", type=int, default=16 << 20, help="of an uploaded image (16 MiB)")
     option("--max-pixels", type=int, default=32_000_000, help="of an uploaded image (32 million)")
     option("--max-k", type=int, default=200, help="results in one answer (200)")
     option("--batch-size", type=int, default=64, help="images that are embedded together (64)")
-    option("--batch-wait", type=float, default=5, help="milliseconds that a batch waits for more (5)")
+    option(
+        "--batch-wait",
+        type=float,
+        default=5,
+        help="milliseconds that a batch waits for each picture that is being decoded (5)",
+    )
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -63,11 +74,16 @@ def run_serve(options: argparse.Namespace) -> int:
     if missing := [module.replace("_", "-") for module in _MODULES if find_spec(module) is None]:
         raise ImportError(f"the service needs {', '.join(missing)}: pip install 'macl_tf[cpu,serve]'")
     check_runtime(options.runtime)
+    if options.workers < 1:
+        raise ValueError(f"--workers must be >= 1, got {options.workers}.")
     from macl_tf.search.encoders import load_encoder
     from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
+    from macl_tf.server.metrics import count_together, forget
     from macl_tf.server.server import listen, server_of, url_of
     from macl_tf.server.settings import BaseMap, Limits, Options
+    from macl_tf.server.shared import Shared
+    from macl_tf.server.workers import Workers
 
     hosts = tuple(name.lower() for name in options.allow_host)
     if is_loopback(options.host):
@@ -80,7 +96,11 @@ def run_serve(options: argparse.Namespace) -> int:
     limits = Limits(options.max_bytes, options.max_pixels, options.max_k)
     encoder = Options(options.encoder_url or None, options.batch_size, options.batch_wait / 1000)
     base_map = BaseMap(options.base_map, options.base_map_attribution) if options.base_map else None
-    with listen(options.host, options.port) as listener:
+
+    def told() -> None:
+        print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True)
+
+    def serve(shared: Shared | None, ready: Callable[[], object]) -> None:
         app = open_app(
             Path(options.served),
             access,
@@ -90,9 +110,26 @@ def run_serve(options: argparse.Namespace) -> int:
             base_map=base_map,
             tiles=Path(options.tiles) if options.tiles else None,
             index=options.index,
-            load=partial(load_encoder, runtime=options.runtime),
-            started=lambda: print(f"Serving {options.served} at {url_of(listener)} (Ctrl-C ends it)", flush=True),
+            load=partial(load_encoder, runtime=options.runtime, later=True),
+            shared=shared,
+            started=ready,
         )
         with suppress(KeyboardInterrupt):
-            server_of(app, limits).run([listener])
+            server_of(app, limits, shared).run([listener])
+
+    with listen(options.host, options.port) as listener:
+        if options.workers == 1:
+            serve(None, told)
+            return 0
+        with tempfile.TemporaryDirectory(prefix="macl-serve-") as folder:
+            shared = Shared(options.workers, Path(folder))
+
+            def died(number: int, pid: int) -> None:
+                shared.forget(number)
+                forget(pid)
+
+            cores = len(os.sched_getaffinity(0))
+            os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(-(-cores // options.workers)))
+            count_together(Path(folder))
+            Workers(options.workers, lambda number, ready: serve(shared.of(number), ready), told, died).run()
     return 0

@@ -114,6 +114,10 @@ class Bands:
         height, width = (max(one.shape[axis] for one in read) for axis in (0, 1))
         return np.concatenate([_resampled(one, height, width) for one in read], axis=2)
 
+    def read_resized(self, data: bytes | Path, name: str, size: int, *, max_pixels: int = MAX_PIXELS) -> Floats:
+        """What `resize` makes of what `read` reads."""
+        return self.resize(self.read(data, name, max_pixels=max_pixels), size)
+
     def resize(self, tile: Floats, size: int) -> Floats:
         """(H, W, N) resampled to a square, antialiased by a triangle filter; what is mostly no data is NaN."""
         if size <= 0:

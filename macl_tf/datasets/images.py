@@ -101,9 +101,13 @@ def decode_image(data: bytes | Path, name: str) -> np.ndarray:
 
 def rgb_array(image: Image.Image) -> np.ndarray:
     """Return a picture that `open_image` loaded as an (H, W, 3) uint8 RGB array."""
+    return np.array(_rgb(image))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA", "LA"):
         image = image.convert("RGBA")  # Pillow warns where a palette with transparency goes straight to RGB.
-    return np.array(image.convert("RGB"))
+    return image.convert("RGB")
 
 
 class Rgb:
@@ -119,6 +123,11 @@ class Rgb:
     def read(self, data: bytes | Path, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """A tile (H, W, 3) uint8; see `decode_image`."""
         return rgb_array(open_image(data, name, max_pixels=max_pixels))
+
+    def read_resized(self, data: bytes | Path, name: str, size: int, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """What `resize` makes of what `read` reads, in one go."""
+        image = _rgb(open_image(data, name, max_pixels=max_pixels))
+        return np.array(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR))
 
     def resize(self, tile: np.ndarray, size: int) -> np.ndarray:
         """See `resize_image`."""

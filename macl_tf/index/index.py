@@ -231,8 +231,17 @@ class Index(Engine):
 
     def refresh(self) -> None:
         """Takes in what other processes wrote or published since; after an ArtifactError all stays as it was."""
-        with self._mutex:
-            self._snapshot = self._newest(self._shared)
+        if self._superseded():
+            opened = self._open(self._shared)  # takes seconds, in which others write and catch up
+            with self._mutex:
+                if opened.version > self._snapshot.version:
+                    self._snapshot = opened
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """See `Engine`."""
+        with self._mutex, self._shared():
+            self._snapshot = self._snapshot.caught_up(self._root)
 
     def _write(self, change: Callable[[Snapshot], list[Change]]) -> None:
         """Makes changes durable, then visible. `change` sees the newest state and checks everything first."""
@@ -258,11 +267,13 @@ class Index(Engine):
 
     def _newest(self, reading: Callable[[], AbstractContextManager[None]]) -> Snapshot:
         """The present state, or a newer one."""
-        now = self._snapshot
-        if self._wanted is None and not now.stored.is_newest(self._root):
+        if self._superseded():
             return self._open(reading)
         with reading():
-            return now.caught_up(self._root)
+            return self._snapshot.caught_up(self._root)
+
+    def _superseded(self) -> bool:
+        return self._wanted is None and not self._snapshot.stored.is_newest(self._root)
 
     def _open(self, reading: Callable[[], AbstractContextManager[None]]) -> Snapshot:
         while True:

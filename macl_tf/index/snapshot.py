@@ -292,7 +292,10 @@ class Snapshot(View):
 
     def has_thumbnail(self, item: int | str) -> bool:
         """Whether the item of a position or an id has a small picture."""
-        return bool(self.thumbnail(item))
+        table, row = self._home(item)
+        if table is self.added:
+            return bool(self.added_thumbnails[row])
+        return self.stored.thumbnails is not None and self.stored.thumbnails.holds(row)
 
     def thumbnail(self, item: int | str) -> bytes | None:
         """Small JPEG picture of the item of a position or an id, None where it has none."""

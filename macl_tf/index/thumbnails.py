@@ -30,9 +30,14 @@ class Thumbnails:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    def holds(self, position: int) -> bool:
+        """Whether there is a picture."""
+        start, end = self._offsets[position : position + 2].tolist()
+        return bool(end > start)
+
     def __getitem__(self, position: int) -> bytes | None:
         """JPEG bytes, None where there is no picture."""
-        start, end = (int(offset) for offset in self._offsets[position : position + 2])
+        start, end = self._offsets[position : position + 2].tolist()
         return self._bytes[start:end] or None
 
 

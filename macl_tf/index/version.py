@@ -14,6 +14,7 @@ import errno
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, publish, versions
+from macl_tf.artifacts import MANIFEST, ArtifactError, Staging, open_version, publish, verify_file, versions
 from macl_tf.files import locked, read_json
 from macl_tf.index.items import Items
 from macl_tf.index.journal import Change, begin, journal_path, lock_path, read_changes, remove_others
@@ -32,7 +33,7 @@ from macl_tf.index.parquet import read_items, write_parquet
 from macl_tf.index.plot import PLOT, read_plot, write_plot
 from macl_tf.index.searchers.exact import ExactSearcher
 from macl_tf.index.searchers.scann import KINDS, TRAINABLE_FROM, OutOfReachError, ScannSearcher, kind_for
-from macl_tf.index.thumbnails import OFFSETS, Thumbnails, write_thumbnails
+from macl_tf.index.thumbnails import OFFSETS, PICTURES, Thumbnails, write_thumbnails
 from macl_tf.index.vectors import blocks_of, read_vectors, unit_rows, write_vectors
 
 if TYPE_CHECKING:
@@ -76,7 +77,20 @@ class Stored:
 
         An ArtifactError says that it is missing or damaged, or its parts do not fit together.
         """
-        path, manifest = open_version(root, KIND, version, verify=verify)
+        path, manifest = open_version(root, KIND, version, verify=False)
+        names = [*manifest["files"]] if verify else []
+        with ThreadPoolExecutor(1) as beside:  # the largest file, which nothing here looks into
+            pictures = [beside.submit(verify_file, path, manifest, name) for name in names if name == PICTURES]
+            for name in names:
+                if name != PICTURES:
+                    verify_file(path, manifest, name)
+            opened = cls._opened(path, manifest, exact=exact)
+        for whole in pictures:
+            whole.result()
+        return opened
+
+    @classmethod
+    def _opened(cls, path: Path, manifest: dict[str, Any], *, exact: bool) -> Stored:
         info = manifest["info"]
         try:
             items = read_items(path / _ITEMS)

@@ -219,6 +219,10 @@ class Engine(ABC):
     def refresh(self) -> None:
         """Takes in what others wrote or published since; after an error all stays as it was."""
 
+    def catch_up(self) -> None:
+        """Takes in what others wrote to the version that is shown, which takes no time where it can be told apart."""
+        self.refresh()
+
     @abstractmethod
     def published(self) -> list[tuple[int, dict[str, Any]]]:
         """Number and facts of every version that can be opened, the newest last."""

@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import threading
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from macl_tf.search.query import Box, QueryError
 
 if TYPE_CHECKING:
     from macl_tf.export.regions import Regions
+    from macl_tf.export.saved_model import ExportedEncoder
 
 _BATCH = 64  # pictures that are embedded together
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
@@ -38,6 +40,7 @@ class Encoder:
     embed_features: Embed | None = None  # from vectors from elsewhere (B, F), where it takes such, to the same
     open_regions: Callable[[], Regions] | None = None  # what embeds parts of pictures; None where it is not here
     has_regions: Callable[[], bool] = lambda: False  # whether that is there
+    ready: Callable[[], bool] = lambda: True  # whether it is loaded: what is asked of it before takes seconds
 
     @property
     def dim(self) -> int:
@@ -130,19 +133,27 @@ def load_encoder(
     *,
     verify: bool = True,
     runtime: str = RUNTIMES[0],
+    later: bool = False,
 ) -> Encoder:
     """The encoder that an index was made with, whose manifest says of it what `made_with` is.
 
     It is loaded here, into a runtime, or asked in a TensorFlow Serving at `url`, the model's "http://HOST:8501/v1/models/encoder".
-    `verify` compares the SHA-256 of every file first. Raises ArtifactError if it is missing, damaged, or another one
+    `verify` compares the SHA-256 of every file first; `later` loads it when it is first needed, which takes seconds,
+    and raises there what goes wrong. Raises ArtifactError if it is missing, damaged, or another one
     under the same number, ConnectionError if the server does not answer, and ValueError if that holds another one.
     """
     _, manifest = open_encoder(served, made_with, verify=verify)
     facts, version = dict(manifest["info"]), int(made_with["version"])
     if url is None:
-        from macl_tf.export.saved_model import ExportedEncoder
 
-        loaded = ExportedEncoder.load(served, version, runtime)
+        def load() -> ExportedEncoder:
+            from macl_tf.export.saved_model import ExportedEncoder
+
+            return ExportedEncoder.load(served, version, runtime)
+
+        if later:
+            return _loaded_later(version, facts, load)
+        loaded = load()
         parts = lambda: loaded.regions, lambda: loaded.has_regions
         return Encoder(version, facts, loaded.embed_pixels, loaded.embed_features, *parts)
     if facts.get("bands"):
@@ -154,6 +165,28 @@ def load_encoder(
             "the server the same folder."
         )
     return Encoder(version, facts, remote.embed_pixels, remote.embed_features)
+
+
+def _loaded_later(version: int, facts: dict[str, Any], load: Callable[[], ExportedEncoder]) -> Encoder:
+    """An encoder that is loaded when it is first needed."""
+    loaded: list[ExportedEncoder] = []
+    loading = threading.Lock()
+
+    def there() -> ExportedEncoder:
+        with loading:
+            if not loaded:
+                loaded.append(load())
+        return loaded[0]
+
+    return Encoder(
+        version,
+        facts,
+        lambda pixels: there().embed_pixels(pixels),
+        lambda features: there().embed_features(features),
+        lambda: there().regions,
+        lambda: bool(loaded) and loaded[0].has_regions,  # who asks does not wait
+        lambda: bool(loaded),
+    )
 
 
 class RemoteEncoder:

@@ -20,12 +20,14 @@ from threadpoolctl import threadpool_limits
 from macl_tf.search.encoders import load_encoder
 from macl_tf.server.auth import Access
 from macl_tf.server.errors import handle_errors, unavailable
+from macl_tf.server.express import Express
 from macl_tf.server.guard import App, Guard
 from macl_tf.server.metrics import CONTENT_TYPE, Metrics
 from macl_tf.server.paths import Paths, check_prefix
 from macl_tf.server.routes import api
 from macl_tf.server.service import Service
 from macl_tf.server.settings import BaseMap, Limits, Options
+from macl_tf.server.shared import Shared
 from macl_tf.server.versions import Load, Versions
 
 PAGE = Path(__file__).parent / "page"
@@ -47,18 +49,20 @@ def open_app(
     base_map: BaseMap | None = None,
     tiles: Path | None = None,
     index: str = "",
+    shared: Shared | None = None,
     started: Callable[[], object] = lambda: None,
 ) -> App:
     """Opens a served folder, which `macl export` wrote, and builds the application that answers for it.
 
     It looks every `refresh` seconds for what other processes wrote or published. `load` loads the encoder that an index
     was made with; `index` is "milvus:URI" for an index in a Milvus. A proxy shows it under the prefix `root_path`,
-    like /tiles. `tiles` is the folder of the tiles themselves. `started` is called once it can be asked.
+    like /tiles. `tiles` is the folder of the tiles themselves. Workers of one server have the same `shared`. `started`
+    is called once it can be asked.
     """
     check_prefix(root_path)  # before anything is loaded
-    metrics = Metrics()
-    versions = Versions(served, replace(options, observe=metrics.observe_batch), load, index)
-    service = Service(versions, limits, metrics, base_map, tiles)
+    metrics, shared = Metrics(), shared or Shared()
+    versions = Versions(served, replace(options, observe=metrics.observe_batch), load, index, shared)
+    service = Service(versions, limits, metrics, base_map, tiles, shared)
 
     def check() -> None:
         metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
@@ -67,6 +71,7 @@ def open_app(
     async def lifespan(_: Any) -> AsyncIterator[None]:
         jobs = [(refresh, versions.refresh), (_CHECK, check)]
         tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
+        tasks.append(asyncio.create_task(_warm(versions)))
         started()
         with threadpool_limits(1, user_api="blas"):  # requests run side by side, and OpenBLAS's idle threads spin
             yield
@@ -75,7 +80,14 @@ def open_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(service.close)
 
-    return _routed(service, access, lifespan, root_path)
+    return _routed(service, access, lifespan, root_path, shared)
+
+
+async def _warm(versions: Versions) -> None:
+    try:
+        await asyncio.to_thread(versions.warm)
+    except Exception as error:  # /readyz tells it, and what needs no encoder is answered
+        _log.error("the encoder cannot be loaded: %s", error)
 
 
 async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
@@ -89,7 +101,11 @@ async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Met
 
 
 def _routed(
-    service: Service, access: Access, lifespan: Callable[[Any], AbstractAsyncContextManager[None]], root_path: str
+    service: Service,
+    access: Access,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
+    root_path: str,
+    shared: Shared,
 ) -> App:
     app = FastAPI(
         title="macl_tf search",
@@ -110,9 +126,10 @@ def _routed(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        if not service.versions.newest.batcher.alive:
+        state = service.versions.newest
+        if not (state.batcher.alive and state.encoder.ready()):
             raise unavailable("The encoder is not ready", None, "Retry after 1 s, or see the server log.")
-        return JSONResponse({"status": "ready", **service.versions.newest.versions})
+        return JSONResponse({"status": "ready", **state.versions})
 
     @app.get("/metrics", include_in_schema=False)
     async def figures() -> Response:
@@ -133,6 +150,5 @@ def _routed(
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
     paths = Paths(app.openapi(), [*page, *_DOCS], root_path)
     images = service.base_map.origin if service.base_map else ""
-    return Guard(
-        app, paths, access, service.limits, service.metrics, lambda: service.versions.newest.snapshot.dim, images
-    )
+    dim = lambda: service.versions.newest.snapshot.dim  # noqa: E731
+    return Guard(Express(app, service), paths, access, service.limits, service.metrics, dim, images, shared)

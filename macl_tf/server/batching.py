@@ -21,7 +21,7 @@ class Batcher:
     """A thread that takes pictures from a queue, as many as there are, and embeds them in one call.
 
     While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced by
-    `coming` and are still being decoded, and never longer than `batch_wait` seconds: a single client never waits.
+    `coming` and are still being decoded, as long as one comes every `batch_wait` seconds: a single client never waits.
     """
 
     def __init__(self, embed: Embed, options: Options) -> None:
@@ -50,7 +50,8 @@ class Batcher:
         finally:
             with self._changed:
                 self._coming -= 1
-                self._changed.notify()
+                if not self._coming:
+                    self._changed.notify()
 
     def submit(self, pixels: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
         """The embedding (D,) of pixels (S, S, 3), when it is there; refused where the queue is full or closed."""
@@ -59,7 +60,8 @@ class Batcher:
             if self._closed or len(self._queue) >= self._options.backlog:
                 raise overloaded()
             self._queue.append((pixels, future))
-            self._changed.notify()
+            if len(self._queue) in (1, self._options.batch_size):  # else the thread is at work, or waits for more
+                self._changed.notify()
         return future
 
     def close(self) -> None:
@@ -72,9 +74,10 @@ class Batcher:
     def _take(self) -> list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
-            size, full = self._options.batch_size, time.monotonic() + self._options.batch_wait
-            while self._coming and len(self._queue) < size and (left := full - time.monotonic()) > 0:
-                self._changed.wait(left)
+            size, before = self._options.batch_size, 0
+            while self._coming and before < len(self._queue) < size:
+                before = len(self._queue)
+                self._changed.wait(self._options.batch_wait)
             return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
 
     def _work(self) -> None:

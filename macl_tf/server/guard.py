@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ from macl_tf.server.errors import Refused, refusal_of
 from macl_tf.server.metrics import METHODS, Metrics
 from macl_tf.server.paths import HEALTH, Paths, Place
 from macl_tf.server.settings import Limits
+from macl_tf.server.shared import Shared
 
 App = ASGIApp
 
@@ -54,14 +54,14 @@ class Guard:
         metrics: Metrics,
         dim: Callable[[], int],
         images: str = "",
+        shared: Shared | None = None,
     ) -> None:
         policy = _POLICY.format(images=f" {images}" if images else "").encode()
         self._headers = [(b"content-security-policy", policy), *_HEADERS]
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
         self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
         self._dim = dim
-        self._of_client: Counter[str] = Counter()
-        self._bytes_of_client: Counter[str] = Counter()
+        self._shared = shared or Shared()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -78,6 +78,7 @@ class Guard:
         answer = _Answer(send, count, self._headers, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
+            _check_hosts(scope)
             if place.path not in HEALTH:  # whoever checks its health may call it anything
                 await self._check_host(scope, receive)
             place.check(method)
@@ -141,23 +142,27 @@ class Guard:
     @contextmanager
     def _counted(self, client: str, size: int) -> Iterator[None]:
         """Counts a request and the bytes of its upload, which may come to lie on disk."""
-        for counter, more, most, what in (
-            (self._of_client, 1, self._limits.per_client, "requests"),
-            (self._bytes_of_client, size, _UPLOADS * self._limits.bytes, "bytes in uploads"),
+        requests, uploads = self._shared.held(client)
+        for there, more, most, what in (
+            (requests, 1, self._limits.per_client, "requests"),
+            (uploads, size, _UPLOADS * self._limits.bytes, "bytes in uploads"),
         ):
-            if counter[client] + more > most:
+            if there + more > most:
                 rule = f"a client has at most {most} {what} at a time"
                 remedy = "Wait for answers before asking more."
-                raise errors.too_many(rule, counter[client] + more, remedy, {"Retry-After": "1"})
-        self._of_client[client] += 1
-        self._bytes_of_client[client] += size
+                raise errors.too_many(rule, there + more, remedy, {"Retry-After": "1"})
+        self._shared.add(client, 1, size)
         try:
             yield
         finally:
-            self._bytes_of_client[client] -= size
-            self._of_client[client] -= 1
-            if not self._of_client[client]:
-                del self._of_client[client], self._bytes_of_client[client]
+            self._shared.add(client, -1, -size)
+
+
+def _check_hosts(scope: Scope) -> None:
+    """Lets a request through that names one host: of two, a proxy may have looked at the other."""
+    count = sum(name == b"host" for name, _ in scope["headers"])
+    if count > 1 or (not count and scope["http_version"] != "1.0"):
+        raise errors.unreadable("a request has one header Host", count, "Send one.", {"Connection": "close"})
 
 
 class _Body:

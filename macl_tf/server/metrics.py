@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+import os
+from pathlib import Path
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+    multiprocess,
+    values,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -11,24 +24,39 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # which its client reads when it is imported
+
+
+def count_together(folder: Path) -> None:
+    """Has processes that are forked from this one count together, in files; called before any figure is there."""
+    os.environ[_FOLDER] = str(folder)
+    values.ValueClass = values.get_value_class()
+
+
+def forget(pid: int) -> None:
+    """Takes the present figures of a process away that is dead; what it counted stays."""
+    multiprocess.mark_process_dead(pid)
+
+
 class Metrics:
-    """All figures of one service."""
+    """All figures of one service; of all its workers, where these count together."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        if _FOLDER not in os.environ:
+            ProcessCollector(registry=registry)
 
-        def gauge(name: str, words: str) -> Gauge:
-            return Gauge(f"macl_{name}", words, registry=registry)
+        def gauge(name: str, words: str, mode: Literal["livesum", "livemostrecent"] = "livemostrecent") -> Gauge:
+            return Gauge(f"macl_{name}", words, registry=registry, multiprocess_mode=mode)
 
-        self.stage = Histogram(
+        stage = Histogram(
             "macl_stage_seconds", "Seconds of a search or upsert by stage.", ["stage"],
             buckets=_SECONDS, registry=registry,
         )  # fmt: skip
-        for stage in ("decode", "encode", "search", "total"):
-            self.stage.labels(stage)
+        self.stages = {name: stage.labels(name) for name in ("decode", "encode", "search")}
+        self.total = stage.labels("total")
         self.requests = Counter("macl_requests", "Requests answered.", ["method", "route", "status"], registry=registry)
-        self.in_flight = gauge("requests_in_flight", "Requests that are being answered.")
+        self.in_flight = gauge("requests_in_flight", "Requests that are being answered.", "livesum")
         self._batch = Histogram(
             "macl_encoder_batch_size", "Pictures embedded together.", buckets=_SIZES, registry=registry
         )
@@ -63,4 +91,8 @@ class Metrics:
 
     def text(self) -> bytes:
         """All figures, as Prometheus reads them."""
-        return generate_latest(self._registry)
+        registry = self._registry
+        if folder := os.environ.get(_FOLDER):
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, folder)
+        return generate_latest(registry)

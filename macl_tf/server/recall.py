@@ -28,14 +28,12 @@ class RecallSample:
 
     def check(self, snapshot: View) -> tuple[float, int]:
         """Searches the waiting queries both ways: recall@10 over the window, NaN while empty, and how many they are."""
-        checked = 0
-        while self._waiting:
-            vector = self._waiting.popleft()
-            if len(vector) != snapshot.dim or not len(snapshot) or not snapshot.can_be_exact:
-                continue
-            near, true = (
-                {hit.id for hit in snapshot.search(vector[None], k=K, exact=exact)[0]} for exact in (False, True)
-            )
-            checked += 1
-            self._found.append(len(near & true) / len(true))
-        return (float(np.mean(self._found)) if self._found else float("nan")), checked
+        vectors = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if not len(snapshot) or not snapshot.can_be_exact:
+            vectors = []
+        vectors = [vector for vector in vectors if len(vector) == snapshot.dim]
+        if vectors:
+            near, true = (snapshot.search(np.stack(vectors), k=K, exact=exact) for exact in (False, True))
+            for some, best in zip(near, true, strict=True):
+                self._found.append(len({hit.id for hit in some} & {hit.id for hit in best}) / len(best))
+        return (float(np.mean(self._found)) if self._found else float("nan")), len(vectors)

@@ -19,6 +19,7 @@ from macl_tf.server import answers, schemas
 from macl_tf.server.auth import Access
 from macl_tf.server.collection_routes import add_collections
 from macl_tf.server.errors import SEE, WORDS, invalid_input
+from macl_tf.server.searching import Found
 from macl_tf.server.service import Service
 from macl_tf.server.versions import State
 
@@ -70,13 +71,13 @@ def api(service: Service, access: Access) -> APIRouter:
     @router.get("/labels", response_model=schemas.LabelsAnswer, responses=_LABELS, dependencies=reads)
     async def labels(request: Request) -> Response:
         """All labels that a tile may hold with the number of tiles that do, and which are rare."""
-        state = service.versions.newest
+        state = await service.state()
         return await _unless_known(request, state, lambda: answers.labels(state))
 
     @router.post("/search", response_model=schemas.SearchAnswer, responses=_RESULTS, dependencies=reads)
     async def search(query: Annotated[schemas.Query, Body()]) -> Response:
         """The tiles most like the positive and least like the negative examples."""
-        return _found(await service.search(query), query)
+        return found(await service.search(query))
 
     @router.post("/search/image", response_model=schemas.SearchAnswer, responses=_RESULTS, dependencies=reads)
     async def search_image(
@@ -90,7 +91,7 @@ def api(service: Service, access: Access) -> APIRouter:
             parsed = schemas.Query.model_validate_json(query)
         except ValidationError as error:
             raise invalid_input(error.errors(include_url=False), "query") from None
-        return _found(await service.search(parsed, _reader(image)), parsed)
+        return found(await service.search(parsed, _reader(image)))
 
     @router.post("/matches", response_model=schemas.MatchesAnswer, dependencies=reads)
     async def matches(given: Annotated[schemas.ToMatch, Body()]) -> Response:
@@ -238,15 +239,15 @@ def _reader(image: UploadFile) -> Callable[[], bytes]:
 
 
 def _json(answer: dict[str, Any]) -> Response:
-    kind = "application/geo+json" if answer.get("type") == "FeatureCollection" else "application/json"
-    return Response(orjson.dumps(answer), media_type=kind)
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
-def _found(answer: dict[str, Any] | bytes, query: schemas.Query) -> Response:
-    if not isinstance(answer, bytes):
-        return _json(answer)
-    headers = {"Content-Disposition": f'attachment; filename="results.{query.format}"'}
-    return Response(answer, headers=headers, media_type=TYPES[query.format])
+def found(answer: Found) -> Response:
+    """An answer to a search."""
+    headers = {}
+    if answer.format in ("csv", "parquet"):
+        headers["Content-Disposition"] = f'attachment; filename="results.{answer.format}"'
+    return Response(answer.body, headers=headers, media_type=TYPES.get(answer.format, "application/json"))
 
 
 def _knows(request: Request, etag: str) -> bool:

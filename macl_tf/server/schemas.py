@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from macl_tf.index.filters import Filter
 from macl_tf.losses.registry import LOSSES
@@ -109,6 +109,14 @@ class Query(Strict):
     )
     box: Part | None = Field(default=None, description="The part of the uploaded image that is meant.")
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
+
+
+def query_of(body: bytes) -> Query | None:
+    """The query that a JSON is; None where it is none."""
+    try:
+        return Query.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 Ids = Annotated[list[Id], Field(max_length=10_000)]

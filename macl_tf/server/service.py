@@ -9,13 +9,15 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from macl_tf.artifacts import ArtifactError
@@ -25,8 +27,8 @@ from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.items import Items
 from macl_tf.index.view import Engine, EngineError, View
 from macl_tf.search.parts import check_box, matches, part_of
-from macl_tf.search.pictures import items_of, read_picture
-from macl_tf.search.query import Box, QueryError, check_there, find
+from macl_tf.search.pictures import items_of
+from macl_tf.search.query import Answer, Box, QueryError, check_there, find
 from macl_tf.search.tile_files import write_results
 from macl_tf.server import answers
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
@@ -34,7 +36,9 @@ from macl_tf.server.metrics import Metrics
 from macl_tf.server.originals import Originals
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Example, Query, ToMatch
+from macl_tf.server.searching import Found, Search, Searches, deliver
 from macl_tf.server.settings import BaseMap, Limits
+from macl_tf.server.shared import Shared
 from macl_tf.server.teaching import Teaching
 from macl_tf.server.versions import State, Versions
 from macl_tf.teaching.collections import Collections
@@ -55,10 +59,12 @@ def decode(
     if len(data) > limits.bytes:
         raise too_many_bytes(len(data), limits)
     try:
-        pixels = read_picture(data, reader=reader, max_pixels=limits.pixels)
+        if not small:
+            return reader.read_resized(data, "The image", size, max_pixels=limits.pixels), b""
+        pixels = reader.read(data, "The image", max_pixels=limits.pixels)
     except PictureError as error:
         raise of_picture(error, len(data), limits) from None
-    return reader.resize(pixels, size), thumbnail(reader.show(pixels), small) if small else b""
+    return reader.resize(pixels, size), thumbnail(reader.show(pixels), small)
 
 
 class Service:
@@ -71,50 +77,93 @@ class Service:
         metrics: Metrics,
         base_map: BaseMap | None = None,
         tiles: Path | None = None,
+        shared: Shared | None = None,
     ) -> None:
+        shared = shared or Shared()
         self.versions, self.limits, self.metrics, self.base_map = versions, limits, metrics, base_map
         self.originals = Originals(tiles)
         self.sample = RecallSample()
         self.collections = Collections(versions.served)
-        self.teaching = Teaching(versions.served)
-        count = len(os.sched_getaffinity(0))
+        self.teaching = Teaching(versions.served, shared.folder)
+        count = -(-len(os.sched_getaffinity(0)) // shared.workers)
         self._decoding = ThreadPoolExecutor(count, "decode")
         self._searching = ThreadPoolExecutor(count, "search")
         self._writing = ThreadPoolExecutor(1, "write")
         self._opening = ThreadPoolExecutor(1, "open")  # of its own: opening a version takes seconds
+        self._searches = Searches(self._found)
         self._in_work = 0
 
     async def state(self, version: int | None = None) -> State:
-        """A version of the index, the newest by default; refused where it is not there, or damaged."""
+        """A version of the index, the newest by default, with what any worker wrote; refused where it is not there."""
+        if self.versions.behind:
+            await self._catch_up()
         held = self.versions.held(version)
         if held is None and version is not None:
             held = await self._run(self._opening, lambda: self.versions.opened(version))
         return held or self.versions.newest
 
-    async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> dict[str, Any] | bytes:
-        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes.
-
-        The answer is a file's bytes where the query's format is one.
-        """
+    async def search(self, query: Query, read: Callable[[], bytes] | None = None) -> Found:
+        """Answers a query, whose positive examples an uploaded image joins; `read` gives its bytes."""
         begin = time.perf_counter()
         self._check(query, images=read is not None)
-        ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
         with self._admitted():
-            state = await self.state(query.index)
-            vectors, preview = [], b""
-            if read is not None:
-                vector, preview = await self._embed(
-                    state, read, ms, small=PREVIEW if query.preview else 0, box=query.box and check_box(query.box)
-                )
-                vectors = [vector]
-            answer = await self._run(self._searching, lambda: self._find(state, query, vectors, ms))
-        if isinstance(answer, bytes):
-            return answer
-        said = answer.get("search", answer)
-        said |= {"k": query.k, "offset": query.offset, "ms": ms}
-        said["query"]["preview"] = base64.b64encode(preview).decode() or None
-        self.metrics.stage.labels("total").observe(time.perf_counter() - begin)
-        return answer
+            search = Search(await self.state(query.index), query)
+            if read is None:
+                self._hand_on(search)
+            elif query.box is not None:  # few are sent: they do not wait for each other
+                small, box = PREVIEW if query.preview else 0, check_box(query.box)
+                vector, search.preview = await self._embed(search.state, read, search.ms, small=small, box=box)
+                search.examples.append(vector)
+                self._hand_on(search)
+            else:
+                self._look_at(search, read)
+            found = await search.answer
+        self.metrics.total.observe(time.perf_counter() - begin)
+        return found
+
+    def _look_at(self, search: Search, read: Callable[[], bytes]) -> None:
+        """Decodes and embeds a picture, and hands it on: from thread to thread, without the event loop."""
+        encoder, batcher = search.state.encoder, search.state.batcher
+        encoder.check_sees_pictures()
+        small, begin, coming = PREVIEW if search.query.preview else 0, time.perf_counter(), ExitStack()
+        coming.enter_context(batcher.coming())
+
+        def decoded() -> None:
+            try:
+                with coming:
+                    pixels, search.preview = decode(
+                        read(), encoder.image_size, self.limits, small=small, reader=encoder.reader
+                    )
+                    there = time.perf_counter()
+                    self._took(search.ms, decode=there - begin)
+                    batcher.submit(pixels).add_done_callback(partial(embedded, there))
+            except Exception as error:
+                deliver([(search, error)])
+
+        def embedded(there: float, vector: Future[NDArray[np.float32]]) -> None:
+            try:
+                with _answering():
+                    search.examples.append(vector.result())
+            except Exception as error:
+                deliver([(search, error)])
+                return
+            self._took(search.ms, encode=time.perf_counter() - there)
+            self._hand_on(search)
+
+        self._decoding.submit(decoded)
+
+    def _hand_on(self, search: Search) -> None:
+        if search.plain:
+            self._searches.put(search)
+        else:
+            self._searching.submit(lambda: deliver(zip([search], self._found([search]), strict=True)))
+
+    def _found(self, searches: Sequence[Search]) -> list[Found | Exception]:
+        """Answers to searches with the same key; several are plain ones."""
+        try:
+            return list(self._find(searches))
+        except Exception as error:
+            return [error] if len(searches) == 1 else [self._found([search])[0] for search in searches]
 
     async def matches(self, given: ToMatch) -> dict[str, Any]:
         """Where in items what was searched for is."""
@@ -137,7 +186,7 @@ class Service:
                 try:
                     return await self._upsert(state, read, id_, given)
                 except ValueError:  # another process has just published an index of another encoder, or other labels
-                    await self._catch_up()
+                    await self._look_again()
                     before, now = state.snapshot, self.versions.newest.snapshot
                     if (now.uuid, now.label_names) == (before.uuid, before.label_names):
                         raise
@@ -182,12 +231,14 @@ class Service:
     async def look_at_collections(self, work: Callable[[Collections, View], T]) -> T:
         """Does something that reads in the collections, beside the newest state of the index."""
         with self._admitted(), _whole():
-            return await self._run(self._searching, lambda: work(self.collections, self.versions.newest.snapshot))
+            snapshot = (await self.state()).snapshot
+            return await self._run(self._searching, lambda: work(self.collections, snapshot))
 
     async def change_collections(self, work: Callable[[Collections, View], T]) -> T:
         """Does something that writes to the collections; when it returns, that is on disk, after an error nothing."""
         with self._admitted(), _whole(), _writable():
-            return await self._run(self._writing, lambda: work(self.collections, self.versions.newest.snapshot))
+            snapshot = (await self.state()).snapshot
+            return await self._run(self._writing, lambda: work(self.collections, snapshot))
 
     async def to_label(self, name: str, label: str, new_labels: list[str]) -> dict[str, Any]:
         """Makes a collection a label of the index, which is on disk when this returns."""
@@ -225,6 +276,7 @@ class Service:
         for pool in (self._decoding, self._searching, self._writing, self._opening):
             pool.shutdown()
         self.versions.close()
+        self._searches.close()
 
     def _check(self, query: Query, images: int) -> None:
         """Refuses what asks for too much."""
@@ -263,46 +315,58 @@ class Service:
                 encoded = asyncio.wrap_future(state.batcher.submit(pixels))
             else:  # few are sent: they do not wait for each other
                 encoded = self._run(self._searching, lambda: state.encoder.embed_images([pixels], [box])[0])
-        try:
+        with _answering():
             vector = await encoded
-        except ConnectionError as error:
-            remedy = "Retry after 1 s, or see the server log."
-            raise unavailable("The encoder's server does not answer", None, remedy) from error
         self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
         return vector, jpeg
 
     async def _catch_up(self) -> None:
+        with suppress(OSError, ValueError):  # what was there before is still served, and the next look says why
+            await self._run(self._searching, self.versions.catch_up)
+
+    async def _look_again(self) -> None:
         try:
             await self._run(self._opening, self.versions.refresh)
         except (OSError, ValueError) as error:
             _log.warning("the newest index cannot be served: %s", error)
             raise overloaded() from error
 
-    def _find(
-        self, state: State, query: Query, vectors: list[NDArray[np.float32]], ms: dict[str, float]
-    ) -> dict[str, Any] | bytes:
-        begin, marked = time.perf_counter(), dict[str, list[str]]()
+    def _find(self, searches: Sequence[Search]) -> Iterator[Found]:
+        begin, first = time.perf_counter(), searches[0]
+        state, query, marked = first.state, first.query, dict[str, list[str]]()
         if query.collection is not None:
             with _whole():
                 marked = self.collections.get(query.collection).examples(state.snapshot)
-        like = [*vectors, *marked.get("positive", ()), *(_value(state, example) for example in query.positive)]
-        unlike = [*marked.get("negative", ()), *(_value(state, example) for example in query.negative)]
-        (answer,) = find(
+        right, wrong = marked.get("positive", ()), marked.get("negative", ())
+        like = [
+            ("", [*one.examples, *right, *(_value(state, given) for given in one.query.positive)]) for one in searches
+        ]
+        found = find(
             state.snapshot,
-            [("", like)],
-            negative=unlike,
+            like,
+            negative=[*wrong, *(_value(state, example) for example in query.negative)],
             k=query.k,
             offset=query.offset,
             filter=query.filter.to_filter(),
             labels=query.labels,
             exact=query.exact,
         )
-        self._took(ms, search=time.perf_counter() - begin)
-        if state.newest:
-            self.sample.add(answer.vector)
+        took = time.perf_counter() - begin
+        for search, answer in zip(searches, found, strict=True):
+            self._took(search.ms, search=took)
+            if state.newest:
+                self.sample.add(answer.vector)
+            yield Found(self._said(search, answer), search.query.format)
+
+    def _said(self, search: Search, answer: Answer) -> bytes:
+        state, query = search.state, search.query
         if query.format in ("csv", "parquet"):
             return answers.file(f"results.{query.format}", lambda path: write_results([answer], path, state.snapshot))
-        return answers.found(state, answer, geojson=query.format == "geojson")
+        told = answers.found(state, answer, geojson=query.format == "geojson")
+        said = told.get("search", told)
+        said |= {"k": query.k, "offset": query.offset, "ms": search.ms}
+        said["query"]["preview"] = base64.b64encode(search.preview).decode() or None
+        return orjson.dumps(told)
 
     async def _write(self, change: Callable[[Engine], T]) -> tuple[State, T]:
         with _writable():
@@ -311,7 +375,7 @@ class Service:
     def _took(self, ms: dict[str, float], **seconds: float) -> None:
         for stage, value in seconds.items():
             ms[stage] = round(1000 * value, 3)
-            self.metrics.stage.labels(stage).observe(value)
+            self.metrics.stages[stage].observe(value)
 
 
 def _value(state: State, example: Example) -> str | Any:
@@ -319,6 +383,16 @@ def _value(state: State, example: Example) -> str | Any:
     if example.box is not None:
         return part_of(state.snapshot, state.encoder, str(example.id), example.box)
     return example.value if example.features is None else state.encoder.of_features(example.features)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Says of errors of the way to the encoder that another try may do."""
+    try:
+        yield
+    except ConnectionError as error:
+        remedy = "Retry after 1 s, or see the server log."
+        raise unavailable("The encoder's server does not answer", None, remedy) from error
 
 
 @contextmanager

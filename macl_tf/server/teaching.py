@@ -4,36 +4,55 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
+from macl_tf.files import locked, read_json, write_json
+
 COMMAND = (sys.executable, "-m", "macl_tf.teaching.job")
 _NOTHING: dict[str, Any] = {"stage": None, "share": 0.0, "error": None, "result": None}
+_ENDED = "The process ended before it was done. See the server log."
+_FILE = "teaching.json"
+_begins = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
 class Teaching:
-    """What was last asked to be taught, and how far it is. Any number of threads may ask."""
+    """What was last asked to be taught, and how far it is: a file in `folder`, which all workers of a server share.
 
-    def __init__(self, served: Path) -> None:
-        self._served = served
-        self._mutex = threading.Lock()
-        self._state: dict[str, Any] = {"state": "none", **_NOTHING}
+    Without it the file is where nobody else looks. Any number of threads may ask.
+    """
+
+    def __init__(self, served: Path, folder: Path | None = None) -> None:
+        self._served, self._folder = served, folder
+        self._own: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
 
     def state(self) -> dict[str, Any]:
         """How far it is: none, running, done or failed."""
-        with self._mutex:
-            return dict(self._state)
+        if self._folder is None or not (file := self._folder / _FILE).is_file():
+            return {"state": "none", **_NOTHING}
+        state: dict[str, Any] = read_json(file)
+        follower = state.pop("follower")
+        if state["state"] == "running" and not _lives(follower):
+            return {"state": "failed", **_NOTHING, "error": _ENDED}
+        return state
 
     def begin(self, loss: str, publish: str) -> dict[str, Any]:
         """Begins, where nothing is taught just now; how far it is."""
-        with self._mutex:
-            if self._state["state"] != "running":
+        with _begins:
+            if self._folder is None:
+                self._own = tempfile.TemporaryDirectory(prefix="macl-serve-")
+                self._folder = Path(self._own.name)
+        with locked(self._folder / "teaching.lock"):
+            state = self.state()
+            if state["state"] != "running":
                 asked = json.dumps({"served": str(self._served), "loss": loss, "publish": publish})
                 self._process = subprocess.Popen(
                     [*COMMAND, asked],
@@ -42,10 +61,11 @@ class Teaching:
                     stderr=subprocess.PIPE,
                     text=True,
                 )
-                self._state = {"state": "running", **_NOTHING, "stage": "starting"}
+                state = {"state": "running", **_NOTHING, "stage": "starting"}
+                self._keep(state)
                 self._thread = threading.Thread(target=self._follow, args=(self._process,), daemon=True)
                 self._thread.start()
-            return dict(self._state)
+            return state
 
     def close(self) -> None:
         """Ends what is running; the index is as it was then."""
@@ -53,6 +73,9 @@ class Teaching:
             self._process.terminate()
         if self._thread is not None:
             self._thread.join()
+        if self._own is not None:
+            self._folder = None
+            self._own.cleanup()
 
     def _follow(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None and process.stderr is not None  # for the type checker: both are pipes
@@ -71,15 +94,26 @@ class Teaching:
         process.stderr.close()
         if process.wait() and self.state()["state"] == "running":
             _log.warning("teaching ended with %s: %s", process.returncode, "".join(said[-20:]))
-            self._take({"failed": "The process ended before it was done. See the server log."})
+            self._take({"failed": _ENDED})
         elif self.state()["state"] == "running":
             self._take({"done": None})
 
     def _take(self, told: dict[str, Any]) -> None:
-        with self._mutex:
-            if "failed" in told:
-                self._state = {"state": "failed", **_NOTHING, "error": str(told["failed"])}
-            elif "done" in told:
-                self._state = {"state": "done", **_NOTHING, "share": 1.0, "result": told["done"]}
-            elif "stage" in told:
-                self._state |= {"stage": str(told["stage"]), "share": float(told["share"])}
+        if "failed" in told:
+            self._keep({"state": "failed", **_NOTHING, "error": str(told["failed"])})
+        elif "done" in told:
+            self._keep({"state": "done", **_NOTHING, "share": 1.0, "result": told["done"]})
+        elif "stage" in told:
+            self._keep(self.state() | {"stage": str(told["stage"]), "share": float(told["share"])})
+
+    def _keep(self, state: dict[str, Any]) -> None:
+        assert self._folder is not None  # for the type checker: it has begun
+        write_json(self._folder / _FILE, {**state, "follower": os.getpid()})
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -18,6 +18,7 @@ from macl_tf.search.query import NotThereError
 from macl_tf.server.batching import Batcher
 from macl_tf.server.errors import unavailable
 from macl_tf.server.settings import Options
+from macl_tf.server.shared import Shared
 
 Load = Callable[[Path, dict[str, Any], str | None], Encoder]
 
@@ -54,15 +55,23 @@ class State:
 class Versions:
     """A served folder, which `macl export` wrote, open for searches and writes. Any number of threads may use it.
 
-    `load` loads the encoder that an index was made with. `index` is "milvus:URI" for an index in a Milvus.
+    `load` loads the encoder that an index was made with. `index` is "milvus:URI" for an index in a Milvus. Other
+    workers, with which it shares `shared`, may write.
     """
 
     def __init__(
-        self, served: Path, options: Options | None = None, load: Load = load_encoder, index: str = ""
+        self,
+        served: Path,
+        options: Options | None = None,
+        load: Load = load_encoder,
+        index: str = "",
+        shared: Shared | None = None,
     ) -> None:
         if not served.is_dir():
             raise ArtifactError(f"'{served}' is not there. `macl export --run-dir RUN --output {served}` makes it.")
         self.served, self._options, self._load = served, options or Options(), load
+        self._shared = shared or Shared()
+        self._seen = self._shared.writes
         self._index = open_engine(served, index)
         self._mutex = threading.Lock()  # of what follows; the newest state is read without it
         self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
@@ -125,7 +134,19 @@ class Versions:
     def write(self, change: Callable[[Engine], Any]) -> tuple[State, Any]:
         """Makes a change durable; the state that has it, and what `change` returned."""
         result = change(self._index)
+        self._shared.wrote()
         return self.newest, result
+
+    @property
+    def behind(self) -> bool:
+        """Whether a worker wrote what is not taken in here."""
+        return self._shared.workers > 1 and self._shared.writes != self._seen
+
+    def catch_up(self) -> None:
+        """Takes in what other workers wrote to the version that is shown here."""
+        writes = self._shared.writes
+        self._index.catch_up()
+        self._seen = writes
 
     def refresh(self) -> None:
         """Takes in what other processes wrote or published. Requests that began before go on with what they have.
@@ -142,6 +163,11 @@ class Versions:
                 self._older = {version: state for version, state in self._older.items() if version in there}
             self._retire()
 
+    def warm(self) -> None:
+        """Loads the encoder, where that was left for later."""
+        if not self._newest.encoder.ready():
+            _warmed(self._newest.encoder, self._newest.batcher)
+
     def close(self) -> None:
         """Ends the encoders' threads, after what they were given."""
         for _, batcher in self._batchers.values():
@@ -153,9 +179,10 @@ class Versions:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
         if made_with["uuid"] not in self._batchers:
             encoder = self._load(self.served, made_with, self._options.encoder_url)
-            if size := encoder.image_size:
-                encoder.embed_pixels(encoder.reader.blank(size)[None])  # the first takes longer: nobody waits
-            self._batchers[made_with["uuid"]] = encoder, Batcher(encoder.embed_pixels, self._options)
+            batcher = Batcher(encoder.embed_pixels, self._options)
+            if self._batchers or encoder.ready():  # others answer meanwhile, or it takes no time
+                _warmed(encoder, batcher)
+            self._batchers[made_with["uuid"]] = encoder, batcher
         snapshot.holds("")  # makes the table of ids, for which no request should wait
         return State(snapshot, *self._batchers[made_with["uuid"]], newest)
 
@@ -169,3 +196,10 @@ class Versions:
             elif now - self._idle_since.setdefault(key, now) > _RETIRED:
                 self._batchers.pop(key)[1].close()
                 del self._idle_since[key]
+
+
+def _warmed(encoder: Encoder, batcher: Batcher) -> None:
+    """Returns when the encoder has seen a picture: the first takes longer, and nobody should wait for it."""
+    if size := encoder.image_size:
+        blank: Any = encoder.reader.blank(size)
+        batcher.submit(blank).result()
