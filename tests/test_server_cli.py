@@ -148,7 +148,7 @@ def test_what_the_page_on_deploying_says_is_so():
     """Options that there are, limits as they are, and a proxy that lets pass what the service takes."""
     text, limits = (ROOT / "docs" / "deploy.md").read_text(), Limits()
     options = cli.parser()._subparsers._group_actions[0].choices["serve"]._option_string_actions
-    of_ours = re.sub(r"(?m)^docker .*$", "", text)
+    of_ours = re.sub(r"(?m)^(docker|kubectl|ENCODER_URL|macl index)\b.*$", "", text)
     named = set(re.findall(r"--[a-z]+(?:-[a-z]+)*", of_ours))
     assert {"--allow-host", "--max-bytes"} <= named <= options.keys()
     for words in (

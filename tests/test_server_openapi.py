@@ -118,6 +118,12 @@ def answers(description, client, method, path, mode, examples=15):
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
         response = case.call(base_url=str(client.base_url), headers={"Authorization": f"Bearer {TOKEN}"})
+        if (
+            response.status_code < 400
+            and mode is schemathesis.GenerationMode.NEGATIVE
+            and "Authorization" in case.headers
+        ):
+            response = case.call(base_url=str(client.base_url))  # nothing was wrong but its token
         case.validate_response(response, checks=CHECKS)
         assert response.status_code != 503
         statuses.append(response.status_code)
@@ -142,7 +148,7 @@ def test_wrong_requests_are_refused_as_described(description, client, method, pa
     statuses = answers(description, client, method, path, schemathesis.GenerationMode.NEGATIVE)
     # There is no wrong text for an id, to delete what is not there is no error, and many a file is a list of ids.
     if (method, path) not in (("DELETE", "/api/v1/items"), ("POST", "/api/v1/collections/file")):
-        assert all(400 <= status < 500 for status in statuses)
+        assert all(400 <= status < 500 for status in statuses), statuses
 
 
 @pytest.mark.parametrize(("method", "path"), [OPERATIONS[2], *OPERATIONS[4:6]])
