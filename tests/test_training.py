@@ -278,7 +278,7 @@ for path in sys.argv[1:]:
 
 def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("macl_tf.training.train.train", lambda settings, run, progress: seen.append(settings) or 1 / 0)
+    monkeypatch.setattr("macl_tf.training.train.train", lambda settings, *_, **__: seen.append(settings) or 1 / 0)
     monkeypatch.chdir(tmp_path)
     for words in (["--data-dir", "tiles"], ["--set", "data_dir=./tiles"], ["--set", "weights=w.h5"]):
         with pytest.raises(ZeroDivisionError):
