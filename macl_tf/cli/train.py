@@ -59,7 +59,7 @@ def add_commands(commands: Any) -> None:
         metavar="SECONDS",
         type=float,
         default=600.0,
-        help="how long the workers wait for each other to begin; default %(default)g",
+        help="how long the workers wait for each other to begin (600)",
     )
     train.set_defaults(run=run_train, after_interrupt="The same command goes on after the last finished epoch.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from macl_tf.datasets.images import RGB
 from macl_tf.datasets.tile_facts import HeaderFacts, read_header
 from macl_tf.embedding.rows import stamp_of_file
 from macl_tf.embedding.sources import Tile, read_tile
-from macl_tf.tiling.in_memory import WindowReader
+from macl_tf.tiling.in_memory import WindowReader, size_of
 from macl_tf.tiling.journal import TILES, tile_name
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.sources import Window, find_sources, names_of
@@ -61,6 +62,8 @@ class SceneSource:
         self._sources, findings = find_sources(paths, (), options.assets)
         self._names = names_of(self._sources, {})
         self._windows, self._reader = WindowReader(options), reader
+        # Each scene is looked at once, beside the one whose windows are read.
+        self._size_of = cache(lambda source: size_of(source, options))
         self.name = paths[0].name if len(paths) == 1 else "scenes"
         self.notes = tuple(f"{found.name}: left out, {found.detail}" for found in findings)
 
@@ -71,13 +74,13 @@ class SceneSource:
             name, stamp = self._names[source.key], " ".join(map(stamp_of_file, source.paths)).strip()
             first = Window(source.name, tuple(map(str, source.paths)), source.datetime, 0, 0)
             try:
-                grid = self._windows.grid(first)
+                height, width = self._size_of(source)
             except ValueError:
                 yield self._tile(source.name, first, stamp)
                 continue
-            digits = len(str(max(grid.height, grid.width) - 1))
-            for row in starts(grid.height, size, stride):
-                for column in starts(grid.width, size, stride):
+            digits = len(str(max(height, width) - 1))
+            for row in starts(height, size, stride):
+                for column in starts(width, size, stride):
                     id_ = f"{TILES}/{name}/{tile_name(name, row, column, digits, 'tif')}"
                     yield self._tile(id_, first._replace(row=row, column=column), stamp)
 

@@ -9,8 +9,16 @@ from pathlib import Path
 
 from macl_tf.tiling.encoding import Encoder, tag_of
 from macl_tf.tiling.options import Options
-from macl_tf.tiling.scenes import Grid, Scene, gdal
+from macl_tf.tiling.scenes import Scene, gdal
 from macl_tf.tiling.sources import Source, Window
+
+
+def size_of(source: Source, options: Options) -> tuple[int, int]:
+    """Height and width of a scene as it would be cut, in pixels; a ValueError where it cannot be read."""
+    with _told(source.name):
+        scene = Scene(source, options.bands, options.resolution)
+        scene.close()
+        return scene.grid.height, scene.grid.width
 
 
 class WindowReader:
@@ -26,14 +34,9 @@ class WindowReader:
         self._scene: Scene | None = None
         self._is = tuple[str, ...]()
 
-    def grid(self, window: Window) -> Grid:
-        """The grid of a window's scene; a ValueError where it cannot be read."""
-        with self._reading(window):
-            return self._opened(window).grid
-
     def tile(self, window: Window) -> bytes:
         """A window as a GeoTIFF; a ValueError where it cannot be read, or too much of it is without data."""
-        with self._reading(window):
+        with self._mutex, _told(window.scene):
             scene, side = self._opened(window), self.options.size
             values, there = scene.read(window.row, window.column, side, side)
             missing, most = 1 - float(there.mean()), self.options.max_nodata
@@ -41,27 +44,25 @@ class WindowReader:
                 raise ValueError(f"{missing:.1%} of it is without data, and --max-nodata is {most:g}")
             return b"".join(self._encoder.encode(values, window.row, window.column))
 
-    def close(self) -> None:
-        """Closes the scene that is open."""
-        if self._scene is not None:
-            self._scene.close()
-            self._scene, self._is = None, ()
-
-    @contextmanager
-    def _reading(self, window: Window) -> Iterator[None]:
-        try:
-            with self._mutex, gdal():
-                yield
-        except ValueError:
-            raise
-        except Exception as error:  # rasterio's and GDAL's have no public class in common
-            raise ValueError(f"{window.scene}: {error}") from error
-
     def _opened(self, window: Window) -> Scene:
         if self._scene is None or self._is != window.paths:
-            self.close()
+            if self._scene is not None:
+                self._scene.close()
+                self._scene = None
             source = Source(window.scene, tuple(Path(path) for path in window.paths), window.datetime)
             scene = self._scene = Scene(source, self.options.bands, self.options.resolution)
             self._is = window.paths
             self._encoder = Encoder(scene, "tif", self.options.size, tag_of(window.datetime) or scene.day)
         return self._scene
+
+
+@contextmanager
+def _told(scene: str) -> Iterator[None]:
+    """GDAL in this thread, whose errors are ValueErrors that name a scene."""
+    try:
+        with gdal():
+            yield
+    except ValueError:
+        raise
+    except Exception as error:  # rasterio's and GDAL's have no public class in common
+        raise ValueError(f"{scene}: {error}") from error
