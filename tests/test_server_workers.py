@@ -1,5 +1,6 @@
 """Several workers are one server: what one wrote all see, one that dies is started again, all end together."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -76,8 +77,11 @@ class Server:
 
 
 def sockets(pid):
-    folder = f"/proc/{pid}/fd"
-    return sum("socket" in os.readlink(f"{folder}/{name}") for name in os.listdir(folder))
+    found = 0
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += "socket" in os.readlink(f"/proc/{pid}/fd/{name}")
+    return found
 
 
 def ask(connection, method, path, body=None, headers=HEADERS):
