@@ -5,6 +5,8 @@ import os
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as `import macl_tf` does, which a test may do after Keras
+# One process a core: BLAS's threads beside them wait by spinning, and cost twice the time of what they share.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["TFDS_DATA_DIR"] = os.devnull  # a test that forgets its own folder fails
 
 import gc

@@ -105,14 +105,15 @@ def _tsne(points: NDArray[np.float32]) -> NDArray[np.float32]:
     places[:, : points.shape[1]] = 1e-2 * points[:, :2] / max(float(points[:, 0].std()), 1e-12)
     if count < _FEW:
         return places
-    left, right, likeness = _neighbours(points)
+    near, likeness = _neighbours(points)
     speed, gains = np.zeros_like(places), np.ones_like(places)
     for step in range(_EARLY + _LATE):
         exaggeration, momentum = (12.0, 0.5) if step < _EARLY else (1.0, 0.8)
         away, total = _repulsion(places)
-        apart = places[left] - places[right]
-        pull = (likeness / (1 + (apart**2).sum(axis=1)))[:, None] * apart
-        towards = np.stack([np.bincount(left, pull[:, axis], count) for axis in (0, 1)], axis=1)
+        apart = [axis[:, None] - axis[near] for axis in places.T]
+        kernel = likeness / (1 + apart[0] ** 2 + apart[1] ** 2)
+        pull = [kernel * one for one in apart]  # of each of its nearest on a point, and back
+        towards = np.stack([one.sum(axis=1) - np.bincount(near.ravel(), one.ravel(), count) for one in pull], axis=1)
         gradient = 4 * (exaggeration * towards - away / total).astype(np.float32)
         gains = np.where(gradient * speed > 0, gains * 0.8, gains + 0.2).clip(0.01)
         speed = momentum * speed - max(count / exaggeration, 50.0) * gains * gradient
@@ -121,8 +122,8 @@ def _tsne(points: NDArray[np.float32]) -> NDArray[np.float32]:
     return places
 
 
-def _neighbours(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Pairs of points, both ways, with their joint likeness, which sums to 1: of each the nearest 45."""
+def _neighbours(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The nearest 45 of each point, and how alike each pair is: (n, 45), which sum to 1/2, since pairs count both ways."""
     count = len(points)
     most = _NEIGHBOURS
     squares = (points**2).sum(axis=1)
@@ -140,9 +141,7 @@ def _neighbours(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[
         entropy = np.log(sums) + 2**power * (weights * gaps).sum(axis=1) / sums
         wide = entropy > np.log(_PERPLEXITY)
         low, high = np.where(wide, power, low), np.where(wide, high, power)
-    likeness = (weights / sums[:, None] / (2 * count)).astype(np.float32).ravel()
-    left, right = np.repeat(np.arange(count), most), near.ravel()
-    return np.concatenate([left, right]), np.concatenate([right, left]), np.concatenate([likeness, likeness])
+    return near, (weights / sums[:, None] / (2 * count)).astype(np.float32)
 
 
 def _repulsion(places: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
