@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.command import RESULTS
+from benchmarks.command import RESULTS, in_process
 from benchmarks.compare import __main__ as compare
 from benchmarks.compare import encoders, evaluate_run, experiment, figures, report, results_file, runs, shares
 from benchmarks.compare.experiment import Experiment
@@ -553,6 +553,42 @@ def test_a_speed_experiment_says_what_it_asks_and_becomes_its_module(monkeypatch
     words, environment = ran[0]
     assert words[1:4] == ["-m", "benchmarks.speed.pipeline", "--out"] and words[-2:] == ["--images", "64"]
     assert words[4].endswith("results/pipeline_onednn_off.json") and environment["TF_ENABLE_ONEDNN_OPTS"] == "0"
+
+
+def test_gpus_are_asked_alone_and_together(tmp_path, monkeypatch, capsys):
+    from benchmarks.speed import gpu
+
+    asked = []
+
+    def answer(module, option, case, *words, env=None):
+        if option == "--count":
+            return str(there)
+        asked.append((json.loads(case), env))
+        return json.dumps({"images_per_second": 100.0 * json.loads(case)["replicas"] ** 0.5, "peak_mb": 1.0})
+
+    monkeypatch.setattr(gpu, "in_process", answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    words = ["gpu", "--backbones", "resnet18", "--precisions", "float32", "--out", str(tmp_path / "gpu.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    there = 0
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "TensorFlow sees no GPU" in capsys.readouterr().err and not asked
+    there = 4
+    gpu.main()
+    used = [(case["xla"], case["replicas"], env["CUDA_VISIBLE_DEVICES"]) for case, env in asked]
+    assert used == [(False, 1, "0"), (True, 1, "0"), (False, 4, "0,1,2,3")]
+    rates = [row[-3:-1] for row in cells(capsys.readouterr().out)[-3:]]
+    assert rates == [["100", "1.00"], ["100", "1.00"], ["200", "2.00"]]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert gpu.visible(1, 0) == {"CUDA_VISIBLE_DEVICES": "3"} and gpu.visible(2, 2) == {}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_gpus_trains_on_all_devices():
+    tiny = {"backbone": "resnet18", "size": 16, "batch": 4, "steps": 2, "epochs": 2, "logical": 2, "replicas": 2}
+    case = json.dumps(tiny | {"precision": "float32", "xla": False})
+    assert json.loads(in_process("benchmarks.speed.gpu", "--measure", case))["images_per_second"] > 0
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def _tsne(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _neighbours(points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The nearest 45 of each point, and how alike each pair is: (n, 45), which sum to 1/2, since pairs count both ways."""
+    """The nearest 45 of each point, and how alike they are: (n, 45), which sum to 1/2, as pairs count both ways."""
     count = len(points)
     most = _NEIGHBOURS
     squares = (points**2).sum(axis=1)
