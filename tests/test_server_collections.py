@@ -207,6 +207,15 @@ def test_rename_and_delete(client):
     assert [one["name"] for one in asked(client, "GET", "")["collections"]] == ["other"]
 
 
+@pytest.fixture(scope="module")
+def one_for_all(tmp_path_factory):
+    """A served folder with a collection of one tile, and a client of its server."""
+    served = make_served(tmp_path_factory.mktemp("unchanged") / "served")
+    with running(served, limits=Limits()) as url, Client(url, served) as client:
+        mark(client, right=[name_of(9)])
+        yield served, client
+
+
 @pytest.mark.parametrize(
     ("said", "status", "words"),
     [
@@ -220,15 +229,13 @@ def test_rename_and_delete(client):
         ({"right": [name_of(1)] * 10_001}, 422, "right: "),
     ],
 )
-def test_what_cannot_be_marked_is_refused_and_changes_nothing(tmp_path, said, status, words):
-    served = make_served(tmp_path / "served")
-    with running(served, limits=Limits()) as url, Client(url, served) as client:
-        mark(client, right=[name_of(9)])
-        answer = client.post("/api/v1/collections/marks", json={"name": STRANGE} | said)
-        if answer.status_code == 413:  # of so many ids, the body is too large before anybody reads it
-            assert len(said["right"]) > 1000
-        else:
-            assert (answer.status_code, words in answer.json()["error"]["rule"]) == (status, True), answer.text
+def test_what_cannot_be_marked_is_refused_and_changes_nothing(one_for_all, said, status, words):
+    served, client = one_for_all
+    answer = client.post("/api/v1/collections/marks", json={"name": STRANGE} | said)
+    if answer.status_code == 413:  # of so many ids, the body is too large before anybody reads it
+        assert len(said["right"]) > 1000
+    else:
+        assert (answer.status_code, words in answer.json()["error"]["rule"]) == (status, True), answer.text
     assert Collections(served).get(STRANGE).right == (name_of(9),) and len(Collections(served).all()) == 1
 
 

@@ -444,7 +444,7 @@ def test_everything_works_under_a_prefix(served, how):
 
 
 def test_a_prefix_may_be_the_name_of_something_inside():
-    paths = Paths({"paths": {"/api/v1/info": {"get": {}}}}, ["index.html"], "/api/")
+    paths = Paths({"/api/v1/info": {"GET": set()}}, ["index.html"], "/api/")
     for path in ("/api/api/v1/info", "/api/v1/info", "/api/healthz", "/healthz"):
         assert paths.place(path).methods, path
     assert paths.place("/api").to_folder and paths.place("/api/").path == "/"
@@ -454,11 +454,11 @@ def test_a_prefix_may_be_the_name_of_something_inside():
     "forwarded", ["//evil.example", "https://evil.example", "/a b", "/a\\b", "/a//b", "/%0d", "evil"]
 )
 def test_a_forwarded_prefix_that_cannot_be_one_is_not_believed(forwarded):
-    paths = Paths({"paths": {}}, [])
+    paths = Paths({}, [])
     assert paths.place("/", forwarded).prefix == "" and paths.place(forwarded, forwarded).to_folder is False
 
 
 @pytest.mark.parametrize("root", ["tiles", "/a b", "//a", "/a?b", "http://x/tiles", "/ä"])
 def test_a_prefix_that_cannot_be_is_refused(root):
     with pytest.raises(ValueError, match="--root-path must be like /tiles"):
-        Paths({"paths": {}}, [], root)
+        Paths({}, [], root)

@@ -155,3 +155,15 @@ def test_wrong_requests_are_refused_as_described(description, client, method, pa
 def test_requests_for_what_is_there_find_it(description, client, method, path):
     statuses = answers(narrowed(description), client, method, path, schemathesis.GenerationMode.POSITIVE)
     assert statuses.count(200) > len(statuses) / 2  # vectors may be zero, or cancel out
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_a_path_takes_what_is_described(description, client, method, path):
+    operations = description["paths"][path]
+    allowed = client.options(path).headers["allow"].split(", ")
+    assert {*allowed} - {"HEAD", "OPTIONS"} == {name.upper() for name in operations}
+    parameters = operations[method.lower()].get("parameters", ())
+    names = sorted(parameter["name"] for parameter in parameters if parameter["in"] == "query")
+    takes = f"the query parameters {', '.join(names)}" if names else "no query parameters"
+    refused = client.request(method, path, params={"colour": "red"}).json()["error"]
+    assert refused["rule"] == f"{method} {path} takes {takes}"

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from threadpoolctl import threadpool_limits
 
@@ -118,7 +119,8 @@ def _routed(
         redirect_slashes=False,
     )
     handle_errors(app)
-    app.include_router(api(service, access))
+    router = api(service, access)
+    app.router.routes.extend(router.routes)  # as they are: `include_router` makes each anew at the first request
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:
@@ -148,7 +150,12 @@ def _routed(
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
         app.mount("/swagger", StaticFiles(directory=_SWAGGER), name="swagger")
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    paths = Paths(app.openapi(), [*page, *_DOCS], root_path)
+    # Not of the description in OpenAPI, which takes as long to make as all else here.
+    taken: dict[str, dict[str, set[str]]] = {}
+    for route in (route for route in router.routes if isinstance(route, APIRoute)):
+        known = {parameter.alias for parameter in route.dependant.query_params}
+        taken.setdefault(route.path, {}).update(dict.fromkeys(route.methods or (), known))
+    paths = Paths(taken, [*page, *_DOCS], root_path)
     images = service.base_map.origin if service.base_map else ""
     dim = lambda: service.versions.newest.snapshot.dim  # noqa: E731
     return Guard(Express(app, service), paths, access, service.limits, service.metrics, dim, images, shared)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import parse_qsl
 
 from macl_tf.search.query import NotThereError, QueryError
@@ -22,7 +21,7 @@ class Place:
 
     prefix: str  # what stands before the path outside, "" or "/tiles"
     path: str  # behind it
-    methods: Mapping[str, frozenset[str]] | None  # query parameters by method; None for a path that leads nowhere
+    methods: Mapping[str, Set[str]] | None  # query parameters by method; None for a path that leads nowhere
     to_folder: bool = False  # whether it is the prefix itself, without the slash that the page's links need
 
     @property
@@ -78,30 +77,22 @@ def check_prefix(root_path: str) -> str:
 
 
 class Paths:
-    """All paths of a server: those of the API's description in OpenAPI, and the page's files.
+    """All paths of a server: those of the API, with the query parameters of each method, and the page's files.
 
     A proxy shows them under the prefix `root_path`, like /tiles, whether it takes that off or not.
 
     Example:
-        >>> paths = Paths({"paths": {"/api/v1/items": {"get": {}, "put": {}}}}, ["index.html"], "/tiles")
+        >>> paths = Paths({"/api/v1/items": {"GET": {"id"}, "PUT": set()}}, ["index.html"], "/tiles")
         >>> paths.place("/tiles/api/v1/items/").allowed
         'GET, HEAD, OPTIONS, PUT'
         >>> paths.place("/").route, paths.place("/nothing").route
         ('page', 'other')
     """
 
-    def __init__(self, description: Mapping[str, Any], page: Iterable[str], root_path: str = "") -> None:
+    def __init__(self, api: Mapping[str, Mapping[str, Set[str]]], page: Iterable[str], root_path: str = "") -> None:
         self._root = check_prefix(root_path)
-        reading = {"GET": frozenset[str]()}
-        self._methods: dict[str, Mapping[str, frozenset[str]]] = {
-            path: {
-                method.upper(): frozenset(
-                    parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"
-                )
-                for method, operation in operations.items()
-            }
-            for path, operations in description["paths"].items()
-        }
+        reading: Mapping[str, Set[str]] = {"GET": set()}
+        self._methods = dict(api)
         self._methods |= dict.fromkeys(("/api/v1/openapi.json", *FOR_MACHINES), reading)
         self._methods |= {f"/{name}": reading for name in ("", *page)} | {"*": {}}  # the server as a whole
 
