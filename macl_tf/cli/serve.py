@@ -65,7 +65,7 @@ def add_commands(commands: Any) -> None:
         "--batch-wait",
         type=float,
         default=5,
-        help="milliseconds that a batch waits for each picture that is being decoded (5)",
+        help="milliseconds that a batch waits for each client that got an answer a moment ago (5)",
     )
 
 

@@ -290,6 +290,13 @@ class Snapshot(View):
         table, row = self._home(item)
         return table.describe(row)
 
+    def describe_all(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+        """See `View`."""
+        if len(self.added):
+            return super().describe_all(hits)
+        rows = np.array([hit.position for hit in hits], np.intp)
+        return self.published.describe_all(rows if self._living is None else self._living[rows])
+
     def has_thumbnail(self, item: int | str) -> bool:
         """Whether the item of a position or an id has a small picture."""
         table, row = self._home(item)

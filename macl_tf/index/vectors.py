@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BLOCK = 65_536  # rows checked, written or scored at a time
+BLOCK = 65_536  # rows checked or written at a time
+_CACHED = 1 << 16  # numbers of which a processor's cache holds several arrays
 
 
 def unit_rows(vectors: ArrayLike, dim: int | None = None, name: str = "vectors", first: int = 0) -> NDArray[np.float32]:
@@ -77,9 +78,9 @@ def cosines(
     `query` (M,) says which of the (Q, D) queries, and `row` (M,) which of the (N, D) vectors each pair holds; all are
     of unit norm.
     """
-    scores = np.empty(query.size, np.float32)
-    for start in range(0, query.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        left, right = queries[query[part]].astype(np.float64), vectors[row[part]].astype(np.float64)
-        scores[part] = np.einsum("md,md->m", left, right)
+    scores, wide = np.empty(query.size, np.float32), queries.astype(np.float64)
+    step = max(1, _CACHED // queries.shape[1])
+    for start in range(0, query.size, step):
+        part = slice(start, start + step)
+        scores[part] = np.einsum("md,md->m", wide[query[part]], vectors[row[part]].astype(np.float64))
     return scores

@@ -121,6 +121,10 @@ class View(ABC):
     def describe(self, item: str) -> dict[str, Any]:
         """Everything known about the item of an id; see `Items.describe`."""
 
+    def describe_all(self, hits: Sequence[Hit]) -> list[dict[str, Any]]:
+        """The same of items that were found in this state, in their order."""
+        return [self.describe(hit.id) for hit in hits]
+
     @abstractmethod
     def has_thumbnail(self, item: str) -> bool:
         """Whether the item of an id has a small picture."""

@@ -41,6 +41,7 @@ class Encoder:
     open_regions: Callable[[], Regions] | None = None  # what embeds parts of pictures; None where it is not here
     has_regions: Callable[[], bool] = lambda: False  # whether that is there
     ready: Callable[[], bool] = lambda: True  # whether it is loaded: what is asked of it before takes seconds
+    here: bool = True  # whether it computes in this process
 
     @property
     def dim(self) -> int:
@@ -164,7 +165,7 @@ def load_encoder(
             f"the encoder at {url} must be version {version} of this export, got another (sha256 {held}). Give "
             "the server the same folder."
         )
-    return Encoder(version, facts, remote.embed_pixels, remote.embed_features)
+    return Encoder(version, facts, remote.embed_pixels, remote.embed_features, here=False)
 
 
 def _loaded_later(version: int, facts: dict[str, Any], load: Callable[[], ExportedEncoder]) -> Encoder:

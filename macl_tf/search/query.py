@@ -115,16 +115,17 @@ def find(
     apart = in_all if len(in_all) > _FEW else set[str]()
     depth = end + 1 + max((len(examples - apart) for examples in own), default=0)
     found = snapshot.search(stacked, k=depth, filter=condition, exact=exact, without=apart)
+    others = [[hit for hit in hits if hit.id not in examples] for examples, hits in zip(own, found, strict=True)]
+    items = map(_with_box, snapshot.describe_all([hit for hits in others for hit in hits[offset:end]]))
     answers = []
-    for (name, positive), vector, examples, hits in zip(queries, vectors, own, found, strict=True):
-        hits = [hit for hit in hits if hit.id not in examples]
+    for (name, positive), vector, hits in zip(queries, vectors, others, strict=True):
         held = known
         if known is None and len(positive) == 1 and isinstance(positive[0], str) and not negative:
             held = tuple(snapshot.describe(positive[0])["labels"])
         results = []
         for rank, hit in enumerate(hits[offset:end], start=offset + 1):
-            item = describe(snapshot, hit.id)
-            shared = tuple(label for label in item["labels"] if label in (held or ()))
+            item = next(items)
+            shared = tuple(label for label in item["labels"] if label in held) if held else ()
             results.append(Result(rank, hit.score, hit.id, item, shared))
         answers.append(Answer(name, held, tuple(results), len(hits) > end, vector))
     return answers
@@ -133,7 +134,10 @@ def find(
 def describe(snapshot: View, id_: str) -> dict[str, Any]:
     """What the index knows about a tile: id, path, labels, split, source, date, footprint and the bbox around it."""
     check_there(snapshot, id_)
-    item = snapshot.describe(id_)
+    return _with_box(snapshot.describe(id_))
+
+
+def _with_box(item: dict[str, Any]) -> dict[str, Any]:
     return item | {"bbox": None if item["footprint"] is None else box_of(item["footprint"])}
 
 

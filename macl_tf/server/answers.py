@@ -25,6 +25,7 @@ from macl_tf.teaching.suggestions import DOUBTFUL, MISSING, Suggestion
 
 _FIGURES = ("sha256", "dim", "image_size", "features", "descriptor", "dataset", "figures")
 _FIRST = 5  # ids that stand for many
+_QUOTED = str.maketrans({chr(code): quote(chr(code), safe="") for code in range(128)})  # much faster than quote itself
 _LIMITS = ("bytes", "pixels", "k", "batch")
 
 
@@ -77,7 +78,8 @@ def counted(state: State, condition: Filter | None) -> dict[str, Any]:
 def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """What answers say about a tile: never its path. `known` is what `describe` says of it, if it was asked already."""
     known = known or describe(state.snapshot, id_)
-    where = f"id={quote(id_, safe='')}" + ("" if state.newest else f"&index={state.index_version}")
+    quoted = id_.translate(_QUOTED) if id_.isascii() else quote(id_, safe="")
+    where = f"id={quoted}" + ("" if state.newest else f"&index={state.index_version}")
     return {
         **{name: known[name] for name in ("id", "labels", "split", "source", "date", "bbox")},
         "thumbnail": f"thumbnail?{where}" if state.snapshot.has_thumbnail(id_) else None,
@@ -133,7 +135,7 @@ def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, A
         for result in answer.results
     ]
     labels = None if answer.labels is None else list(answer.labels)
-    query = {"vector": answer.vector.astype(np.float64).round(8).tolist(), "labels": labels}
+    query = {"vector": answer.vector, "labels": labels}
     rest = {**state.versions, "more": answer.more, "query": query}
     if not geojson:
         return {**rest, "results": results}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Executor, Future
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,18 +19,33 @@ from macl_tf.search.encoders import Embed
 from macl_tf.server.errors import overloaded
 from macl_tf.server.settings import Options
 
+_log = logging.getLogger(__name__)
+_ENOUGH = 16  # pictures, beyond which an encoder takes hardly less time for each
+
+
+@dataclass(eq=False)
+class Picture:
+    """A picture on its way through the encoder."""
+
+    pixels: Callable[[], NDArray[Any]]  # gives (S, S, N), or raises why not
+    then: Callable[[Sequence[Picture]], None]  # told in the encoder's thread, of all in a batch that have it at once
+    of: Any = None  # what it belongs to
+    vector: NDArray[np.float32] | None = None  # (D,), or why there is none:
+    error: BaseException | None = None
+
 
 class Batcher:
     """A thread that takes pictures from a queue, as many as there are, and embeds them in one call.
 
-    While the encoder is at work the next batch gathers by itself. It waits only for pictures that were announced by
-    `coming` and are still being decoded, as long as one comes every `batch_wait` seconds: a single client never waits.
+    While the encoder is at work the next batch gathers by itself. Whoever got an answer a moment ago may ask again:
+    up to 16 pictures are waited for that way, as long as one comes every `batch_wait` seconds. A single client never
+    waits.
     """
 
     def __init__(self, embed: Embed, options: Options) -> None:
         self._embed, self._options = embed, options
-        self._queue: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
-        self._coming = 0
+        self._queue: deque[Picture] = deque()
+        self._expected = 1
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
@@ -38,30 +56,30 @@ class Batcher:
         """Whether it takes pictures."""
         return self._thread.is_alive() and not self._closed
 
-    @contextmanager
-    def coming(self) -> Iterator[None]:
-        """Announces a picture for the time that it is being decoded; refused at once where the queue is full."""
-        with self._changed:
-            if len(self._queue) + self._coming >= self._options.backlog:
-                raise overloaded()
-            self._coming += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._coming -= 1
-                if not self._coming:
-                    self._changed.notify()
+    def put(self, picture: Picture, ahead: Executor | None = None) -> None:
+        """Takes a picture in, or refuses it where the queue is full or closed.
 
-    def submit(self, pixels: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
-        """The embedding (D,) of pixels (S, S, 3), when it is there; refused where the queue is full or closed."""
-        future: Future[NDArray[np.float32]] = Future()
+        `ahead` makes its pixels as soon as it can; without one the encoder's thread makes those of a whole batch.
+        """
         with self._changed:
             if self._closed or len(self._queue) >= self._options.backlog:
                 raise overloaded()
-            self._queue.append((pixels, future))
-            if len(self._queue) in (1, self._options.batch_size):  # else the thread is at work, or waits for more
+            if ahead is not None:
+                picture.pixels = ahead.submit(picture.pixels).result
+            self._queue.append(picture)
+            if len(self._queue) in (1, self._expected):  # else the thread is at work, or waits for more
                 self._changed.notify()
+
+    def submit(self, pixels: NDArray[Any]) -> Future[NDArray[np.float32]]:
+        """The embedding (D,) of pixels (S, S, N), when it is there; refused as by `put`."""
+        future: Future[NDArray[np.float32]] = Future()
+
+        def wanted() -> NDArray[Any]:
+            if not future.set_running_or_notify_cancel():
+                raise CancelledError
+            return pixels
+
+        self.put(Picture(wanted, _settle, future))
         return future
 
     def close(self) -> None:
@@ -71,29 +89,55 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _take(self) -> list[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]]:
+    def _take(self) -> list[Picture]:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
-            size, before = self._options.batch_size, 0
-            while self._coming and before < len(self._queue) < size:
+            before = 0
+            while before < len(self._queue) < self._expected and not self._closed:
                 before = len(self._queue)
                 self._changed.wait(self._options.batch_wait)
-            return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
+            return [self._queue.popleft() for _ in range(min(self._options.batch_size, len(self._queue)))]
 
     def _work(self) -> None:
         while batch := self._take():
-            batch = [(pixels, future) for pixels, future in batch if future.set_running_or_notify_cancel()]
-            if not batch:
-                continue
-            begin = time.perf_counter()
+            self._look_at(batch)
+            with self._changed:
+                self._expected = min(len(batch) + len(self._queue), self._options.batch_size, _ENOUGH)
+            for then, pictures in groupby(batch, key=lambda picture: picture.then):
+                try:
+                    then(list(pictures))
+                except Exception:
+                    _log.exception("embedded pictures could not be handed on")
+
+    def _look_at(self, batch: Sequence[Picture]) -> None:
+        """Gives each its vector or error."""
+        seen, pixels = list[Picture](), list[NDArray[Any]]()
+        for picture in batch:
             try:
-                vectors = self._embed(np.stack([pixels for pixels, _ in batch]))
-                if len(vectors) != len(batch):
-                    raise ValueError(f"the encoder must give {len(batch)} vectors, got {len(vectors)}.")
-            except BaseException as error:  # whoever waits must hear of it, and the next batch must be served
-                for _, future in batch:
-                    future.set_exception(error)
-                continue
-            self._options.observe(len(batch), time.perf_counter() - begin)
-            for (_, future), vector in zip(batch, vectors, strict=True):
-                future.set_result(vector)
+                pixels.append(picture.pixels())
+                seen.append(picture)
+            except BaseException as error:  # whoever waits must hear of it, and the others must be served
+                picture.error = error
+        if not seen:
+            return
+        begin = time.perf_counter()
+        try:
+            vectors = self._embed(np.stack(pixels))
+            if len(vectors) != len(seen):
+                raise ValueError(f"the encoder must give {len(seen)} vectors, got {len(vectors)}.")
+        except BaseException as error:
+            for picture in seen:
+                picture.error = error
+            return
+        self._options.observe(len(seen), time.perf_counter() - begin)
+        for picture, vector in zip(seen, vectors, strict=True):
+            picture.vector = vector
+
+
+def _settle(pictures: Sequence[Picture]) -> None:
+    """Tells those who wait for a future."""
+    for picture in pictures:
+        if picture.error is None:
+            picture.of.set_result(picture.vector)
+        elif not picture.of.cancelled():
+            picture.of.set_exception(picture.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,6 +33,7 @@ class Search:
     examples: list[Any] = field(default_factory=list)  # vectors of uploaded pictures
     preview: bytes = b""
     ms: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "encode": 0.0, "search": 0.0})
+    begin: float = field(default_factory=time.perf_counter)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     answer: asyncio.Future[Found] = field(init=False)
 
@@ -69,6 +71,12 @@ class Searches:
         """Takes a search in."""
         self._queue.put(search)
 
+    def answer(self, searches: Sequence[Search]) -> None:
+        """Answers searches here and now, those with the same key as one."""
+        for _, group in groupby(sorted(searches, key=lambda search: search.key), key=lambda search: search.key):
+            together = list(group)
+            deliver(zip(together, self._answer(together), strict=True))
+
     def close(self) -> None:
         """Answers those that wait, and ends the thread."""
         self._queue.put(None)
@@ -79,15 +87,12 @@ class Searches:
             waiting: list[Search | None] = [first]
             while waiting[-1] is not None and len(waiting) < _TOGETHER and not self._queue.empty():
                 waiting.append(self._queue.get())
-            searches = sorted((search for search in waiting if search is not None), key=lambda search: search.key)
-            for _, group in groupby(searches, key=lambda search: search.key):
-                together = list(group)
-                deliver(zip(together, self._answer(together), strict=True))
+            self.answer([search for search in waiting if search is not None])
             if waiting[-1] is None:
                 return
 
 
-def deliver(answers: Iterable[tuple[Search, Found | Exception]]) -> None:
+def deliver(answers: Iterable[tuple[Search, Found | BaseException]]) -> None:
     """Tells those who wait, in their event loop."""
     told = list(answers)
 
@@ -95,7 +100,7 @@ def deliver(answers: Iterable[tuple[Search, Found | Exception]]) -> None:
         for search, answer in told:
             if search.answer.done():
                 continue  # the client is gone
-            if isinstance(answer, Exception):
+            if isinstance(answer, BaseException):
                 search.answer.set_exception(answer)
             else:
                 search.answer.set_result(answer)

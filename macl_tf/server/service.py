@@ -10,9 +10,8 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +25,13 @@ from macl_tf.datasets.images import RGB, thumbnail
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.items import Items
 from macl_tf.index.view import Engine, EngineError, View
+from macl_tf.search.encoders import Encoder
 from macl_tf.search.parts import check_box, matches, part_of
 from macl_tf.search.pictures import items_of
 from macl_tf.search.query import Answer, Box, QueryError, check_there, find
 from macl_tf.search.tile_files import write_results
 from macl_tf.server import answers
+from macl_tf.server.batching import Picture
 from macl_tf.server.errors import of_picture, overloaded, refusing, too_many_bytes, unavailable
 from macl_tf.server.metrics import Metrics
 from macl_tf.server.originals import Originals
@@ -85,9 +86,9 @@ class Service:
         self.sample = RecallSample()
         self.collections = Collections(versions.served)
         self.teaching = Teaching(versions.served, shared.folder)
-        count = -(-len(os.sched_getaffinity(0)) // shared.workers)
-        self._decoding = ThreadPoolExecutor(count, "decode")
-        self._searching = ThreadPoolExecutor(count, "search")
+        self._processors = -(-len(os.sched_getaffinity(0)) // shared.workers)
+        self._decoding = ThreadPoolExecutor(self._processors, "decode")
+        self._searching = ThreadPoolExecutor(self._processors, "search")
         self._writing = ThreadPoolExecutor(1, "write")
         self._opening = ThreadPoolExecutor(1, "open")  # of its own: opening a version takes seconds
         self._searches = Searches(self._found)
@@ -122,35 +123,47 @@ class Service:
         return found
 
     def _look_at(self, search: Search, read: Callable[[], bytes]) -> None:
-        """Decodes and embeds a picture, and hands it on: from thread to thread, without the event loop."""
-        encoder, batcher = search.state.encoder, search.state.batcher
+        """Has a picture decoded and embedded, and handed on: from thread to thread, without the event loop."""
+        encoder, small = search.state.encoder, PREVIEW if search.query.preview else 0
         encoder.check_sees_pictures()
-        small, begin, coming = PREVIEW if search.query.preview else 0, time.perf_counter(), ExitStack()
-        coming.enter_context(batcher.coming())
 
-        def decoded() -> None:
-            try:
-                with coming:
-                    pixels, search.preview = decode(
-                        read(), encoder.image_size, self.limits, small=small, reader=encoder.reader
-                    )
-                    there = time.perf_counter()
-                    self._took(search.ms, decode=there - begin)
-                    batcher.submit(pixels).add_done_callback(partial(embedded, there))
-            except Exception as error:
-                deliver([(search, error)])
+        def pixels() -> NDArray[Any]:
+            begin = time.perf_counter()
+            decoded, search.preview = decode(
+                read(), encoder.image_size, self.limits, small=small, reader=encoder.reader
+            )
+            self._took(search.ms, decode=time.perf_counter() - begin)
+            return decoded
 
-        def embedded(there: float, vector: Future[NDArray[np.float32]]) -> None:
+        ahead = None if self._one_by_one(encoder) else self._decoding
+        search.state.batcher.put(Picture(pixels, self._looked_at, search), ahead)
+
+    def _looked_at(self, pictures: Sequence[Picture]) -> None:
+        plain = list[Search]()
+        for picture in pictures:
+            search: Search = picture.of
             try:
                 with _answering():
-                    search.examples.append(vector.result())
-            except Exception as error:
+                    if picture.error is not None:
+                        raise picture.error
+            except BaseException as error:  # whatever it is, who waits must hear of it
                 deliver([(search, error)])
-                return
-            self._took(search.ms, encode=time.perf_counter() - there)
-            self._hand_on(search)
+                continue
+            search.examples.append(picture.vector)
+            self._took(search.ms, encode=time.perf_counter() - search.begin - search.ms["decode"] / 1000)
+            if search.plain:
+                plain.append(search)
+            else:
+                self._hand_on(search)
+        if plain and self._one_by_one(plain[0].state.encoder):
+            self._searches.answer(plain)
+        else:
+            for search in plain:
+                self._searches.put(search)
 
-        self._decoding.submit(decoded)
+    def _one_by_one(self, encoder: Encoder) -> bool:
+        """Whether one thread decodes, embeds and searches: several would only take one processor from each other."""
+        return self._processors == 1 and encoder.here
 
     def _hand_on(self, search: Search) -> None:
         if search.plain:
@@ -305,16 +318,15 @@ class Service:
         state.encoder.check_sees_pictures()
         size = state.encoder.image_size
         begin, reader = time.perf_counter(), state.encoder.reader
-        with state.batcher.coming():
-            pixels, jpeg = await self._run(
-                self._decoding, lambda: decode(read(), size, self.limits, small=small, reader=reader)
-            )
-            decoded = time.perf_counter()
-            encoded: Awaitable[NDArray[np.float32]]
-            if box is None:
-                encoded = asyncio.wrap_future(state.batcher.submit(pixels))
-            else:  # few are sent: they do not wait for each other
-                encoded = self._run(self._searching, lambda: state.encoder.embed_images([pixels], [box])[0])
+        pixels, jpeg = await self._run(
+            self._decoding, lambda: decode(read(), size, self.limits, small=small, reader=reader)
+        )
+        decoded = time.perf_counter()
+        encoded: Awaitable[NDArray[np.float32]]
+        if box is None:
+            encoded = asyncio.wrap_future(state.batcher.submit(pixels))
+        else:  # few are sent: they do not wait for each other
+            encoded = self._run(self._searching, lambda: state.encoder.embed_images([pixels], [box])[0])
         with _answering():
             vector = await encoded
         self._took(ms, decode=decoded - begin, encode=time.perf_counter() - decoded)
@@ -366,7 +378,7 @@ class Service:
         said = told.get("search", told)
         said |= {"k": query.k, "offset": query.offset, "ms": search.ms}
         said["query"]["preview"] = base64.b64encode(search.preview).decode() or None
-        return orjson.dumps(told)
+        return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
 
     async def _write(self, change: Callable[[Engine], T]) -> tuple[State, T]:
         with _writable():

@@ -38,7 +38,7 @@ class Options:
 
     encoder_url: str | None = None  # of the model in a TensorFlow Serving; None for the encoder in this process
     batch_size: int = 64  # pictures that go through the encoder together, at most
-    batch_wait: float = 0.005  # seconds that a batch waits for each picture that is being decoded
+    batch_wait: float = 0.005  # seconds that a batch waits for each of those who asked a moment ago
     backlog: int = 256  # pictures that may wait
     observe: Callable[[int, float], None] = lambda size, seconds: None  # told the size and seconds of each batch
 
