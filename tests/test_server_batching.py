@@ -1,5 +1,6 @@
 """Pictures that come together are embedded together, each gets its own vector, and one failure harms nobody else."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from macl_tf.server.batching import Batcher
+from macl_tf.server.batching import Batcher, Picture
 from macl_tf.server.errors import Refused
 from macl_tf.server.settings import Options
 from tests.serving_process import Client, make_served, name_of, running, upload, vectors_of
@@ -49,29 +50,52 @@ def test_what_comes_while_the_encoder_works_is_the_next_batch(gate):
     assert gate.batches == [[1], [2, 3, 4, 5], [6, 7]]
 
 
-def test_a_batch_waits_for_pictures_that_were_announced_and_not_for_ever(gate):
-    batcher = Batcher(gate, Options(batch_wait=30))
-    with batcher.coming():
-        first = batcher.submit(one(1))
+@pytest.mark.parametrize(("patience", "last"), [(30, [2, 3, 4]), (0.01, [2, 3])])
+def test_who_got_an_answer_a_moment_ago_is_waited_for_and_not_for_ever(gate, patience, last):
+    batcher = Batcher(gate, Options(batch_wait=patience))
+    found = [batcher.submit(one(1))]
+    gate.entered.acquire(timeout=10)
+    found += [batcher.submit(one(2)), batcher.submit(one(3))]
+    gate.open.release(2)
+    assert found[0].result(10)[0] == 1
+    if 4 in last:
         assert not gate.entered.acquire(timeout=0.1)
-        second = batcher.submit(one(2))
-    assert gate.entered.acquire(timeout=10)  # nobody else is coming
-    gate.open.release()
-    assert (first.result(10)[0], second.result(10)[0]) == (1, 2) and gate.batches == [[1, 2]]
+        found.append(batcher.submit(one(4)))
+    assert [future.result(10)[0] for future in found] == [1, *last] and gate.batches == [[1], last]
     batcher.close()
-    hurried = Batcher(gate, Options(batch_wait=0.01))
-    gate.open.release()
-    with hurried.coming():
-        assert hurried.submit(one(3)).result(10)[0] == 3  # though another one is still coming
-    hurried.close()
 
 
 def test_a_batch_that_is_full_waits_for_nobody(gate):
     batcher = Batcher(gate, Options(batch_wait=30, batch_size=3))
-    with batcher.coming():
-        found = [batcher.submit(one(value)) for value in (1, 2, 3)]
-        gate.open.release()
-        assert [future.result(10)[0] for future in found] == [1, 2, 3] and gate.batches == [[1, 2, 3]]
+    gate.open.release(2)
+    found = [batcher.submit(one(1))]
+    assert gate.entered.acquire(timeout=10)
+    found += [batcher.submit(one(value)) for value in (2, 3, 4)]
+    assert [future.result(10)[0] for future in found] == [1, 2, 3, 4]
+    batcher.close()
+
+
+@pytest.mark.parametrize("ahead", [None, ThreadPoolExecutor(1)])
+def test_what_is_no_picture_is_told_alone_and_all_of_a_batch_are_told_at_once(gate, ahead):
+    told, done = [], threading.Semaphore(0)
+
+    def broken():
+        raise ValueError("no picture")
+
+    def then(pictures):
+        told.append([str(picture.error) if picture.error else picture.vector[0] for picture in pictures])
+        done.release()
+        raise RuntimeError("and so what")
+
+    batcher = Batcher(gate, Options())
+    for pixels in (lambda: one(9), lambda: one(3), broken):
+        batcher.put(Picture(pixels, then), ahead)
+        if not told:
+            gate.entered.acquire(timeout=10)
+            told.append(None)
+    gate.open.release(2)
+    assert done.acquire(timeout=10) and done.acquire(timeout=10) and batcher.alive
+    assert told == [None, [9], [3, "no picture"]]
     batcher.close()
 
 
@@ -110,8 +134,6 @@ def test_a_full_queue_refuses_and_a_cancelled_picture_is_left_out(gate):
     with pytest.raises(Refused) as refused:
         batcher.submit(one(4))
     assert refused.value.status_code == 503 and refused.value.headers == {"Retry-After": "1"}
-    with pytest.raises(Refused, match="overloaded"), batcher.coming():
-        pass
     waiting[0].cancel()
     gate.open.release(2)
     assert first.result(10)[0] == 1 and waiting[1].result(10)[0] == 3
@@ -124,7 +146,9 @@ def test_settings_must_make_sense():
         Options(batch_size=0)
 
 
-def test_concurrent_uploads_are_embedded_together_and_not_mixed_up(tmp_path):
+@pytest.mark.parametrize("processors", [1, 2])
+def test_concurrent_uploads_are_embedded_together_and_not_mixed_up(tmp_path, monkeypatch, processors):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
     served, stub = make_served(tmp_path / "served"), StubEncoder(pause=0.02)
     with running(served, stub=stub) as url, Client(url, served) as client, ThreadPoolExecutor(16) as pool:
         warm = len(stub.batches)

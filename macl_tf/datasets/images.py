@@ -107,7 +107,7 @@ def rgb_array(image: Image.Image) -> np.ndarray:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA", "LA"):
         image = image.convert("RGBA")  # Pillow warns where a palette with transparency goes straight to RGB.
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class Rgb:

@@ -60,6 +60,7 @@ class Guard:
         self._headers = [(b"content-security-policy", policy), *_HEADERS]
         self._app, self._paths, self._access, self._limits, self._metrics = app, paths, access, limits, metrics
         self._hosts = TrustedHostMiddleware(_let_through, list(access.hosts) or ["*"], www_redirect=False)
+        self._asked: list[bytes] | None = None
         self._dim = dim
         self._shared = shared or Shared()
 
@@ -72,7 +73,7 @@ class Guard:
         place = self._paths.place(scope["path"], headers.get(b"x-forwarded-prefix", b"").decode("latin-1"))
 
         def count(status: int) -> None:
-            self._metrics.requests.labels(method if method in METHODS else "other", place.route, status).inc()
+            self._metrics.requests(method if method in METHODS else "other", place.route, status).inc()
 
         waiting = headers.get(b"expect", b"").lower() == b"100-continue"
         answer = _Answer(send, count, self._headers, head=method == "HEAD", waiting=waiting)
@@ -104,6 +105,9 @@ class Guard:
 
     async def _check_host(self, scope: Scope, receive: Receive) -> None:
         """Lets a request through that asks for one of the server's names: the framework decides, we say what helps."""
+        asked = [value for name, value in scope["headers"] if name == b"host"]
+        if asked == self._asked:  # as the request before, which was let through
+            return
         answered: list[Message] = []
 
         async def note(message: Message) -> None:
@@ -111,9 +115,10 @@ class Guard:
 
         await self._hosts(scope, receive, note)
         if answered:
-            asked = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            names = b", ".join(asked).decode("latin-1")
             remedy = "Ask by one of these names, or start `macl serve` with --allow-host and this one."
-            raise errors.unreadable(f"Host must be one of {', '.join(self._access.hosts)}", ", ".join(asked), remedy)
+            raise errors.unreadable(f"Host must be one of {', '.join(self._access.hosts)}", names, remedy)
+        self._asked = asked
 
     async def _pass_on(
         self, scope: Scope, place: Place, headers: dict[bytes, bytes], receive: Receive, answer: _Answer

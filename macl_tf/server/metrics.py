@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,8 @@ class Metrics:
         )  # fmt: skip
         self.stages = {name: stage.labels(name) for name in ("decode", "encode", "search")}
         self.total = stage.labels("total")
-        self.requests = Counter("macl_requests", "Requests answered.", ["method", "route", "status"], registry=registry)
+        requests = Counter("macl_requests", "Requests answered.", ["method", "route", "status"], registry=registry)
+        self.requests = cache(requests.labels)  # there are few: of each method, route and status
         self.in_flight = gauge("requests_in_flight", "Requests that are being answered.", "livesum")
         self._batch = Histogram(
             "macl_encoder_batch_size", "Pictures embedded together.", buckets=_SIZES, registry=registry

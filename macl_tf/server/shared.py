@@ -5,9 +5,8 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-import numpy as np
-
 _SLOTS = 1 << 14
+_WRITES, _CONNECTIONS, _FIRST = 0, 1, 8  # where they stand among the counts of a worker
 _NONE = 1 << 40  # connections of a worker that takes none
 
 
@@ -26,10 +25,12 @@ class Shared:
 
     def __init__(self, workers: int = 1, folder: Path | None = None) -> None:
         self.folder = folder  # where there are several; it lasts as long as they do
-        counts = np.frombuffer(mmap.mmap(-1, 8 * workers * (2 * _SLOTS + 8)), np.int64).reshape(workers, -1)
-        self._writes, self._connections = counts[:, 0], counts[:, 1]
-        self._clients = counts[:, 8:].reshape(workers, _SLOTS, 2)
-        self._connections[:] = _NONE
+        size = 8 * (2 * _SLOTS + 8)
+        counts = memoryview(mmap.mmap(-1, workers * size))
+        # Of each worker: its writes, its connections, and behind them requests and bytes of each slot.
+        self._counts = [counts[number * size : (number + 1) * size].cast("q") for number in range(workers)]
+        for number in range(workers):
+            self.forget(number)
         self._number = 0
 
     def of(self, number: int) -> Shared:
@@ -41,35 +42,42 @@ class Shared:
     @property
     def workers(self) -> int:
         """How many there are."""
-        return len(self._writes)
+        return len(self._counts)
 
     @property
     def writes(self) -> int:
         """How many writes there were, of all workers."""
-        return int(self._writes.sum())
+        return sum(counts[_WRITES] for counts in self._counts)
 
     def wrote(self) -> None:
         """Says that this worker's write is on disk."""
-        self._writes[self._number] += 1
+        self._counts[self._number][_WRITES] += 1
 
     def held(self, client: str) -> tuple[int, int]:
         """Requests of a client that are being answered, and bytes in its uploads."""
-        requests, size = self._clients[:, hash(client) % _SLOTS].sum(axis=0).tolist()
-        return requests, size
+        place = _place(client)
+        return sum(counts[place] for counts in self._counts), sum(counts[place + 1] for counts in self._counts)
 
     def add(self, client: str, requests: int, size: int) -> None:
         """More requests of a client, or less."""
-        self._clients[self._number, hash(client) % _SLOTS] += (requests, size)
+        mine, place = self._counts[self._number], _place(client)
+        mine[place] += requests
+        mine[place + 1] += size
 
     def hold(self, connections: int) -> None:
         """Says how many connections this worker has."""
-        self._connections[self._number] = connections
+        self._counts[self._number][_CONNECTIONS] = connections
 
     @property
     def holds_more(self) -> bool:
         """Whether another worker has fewer connections than this one."""
-        return bool(self._connections.min() < self._connections[self._number])
+        return min(counts[_CONNECTIONS] for counts in self._counts) < self._counts[self._number][_CONNECTIONS]
 
     def forget(self, number: int) -> None:
         """Takes back what a worker counted that is dead."""
-        self._clients[number], self._connections[number] = 0, _NONE
+        self._counts[number][_FIRST:] = memoryview(bytes(16 * _SLOTS)).cast("q")
+        self._counts[number][_CONNECTIONS] = _NONE
+
+
+def _place(client: str) -> int:
+    return _FIRST + 2 * (hash(client) % _SLOTS)

@@ -83,6 +83,8 @@ class Versions:
     def newest(self) -> State:
         """The newest version, with everything written to it."""
         state, snapshot = self._newest, self._index.snapshot
+        if snapshot is state.snapshot:
+            return state
         # While the encoder of a version just published is being loaded, the version before it answers.
         return replace(state, snapshot=snapshot) if snapshot.uuid == state.snapshot.uuid else state
 
