@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import mimetypes
+import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from importlib.resources import files
@@ -35,6 +39,7 @@ PAGE = Path(__file__).parent / "page"
 _SWAGGER = Path(str(files("fastapi_offline"))) / "static"  # Swagger UI, as a package brings it
 _DOCS = ("docs", "swagger/swagger-ui-bundle.js", "swagger/swagger-ui.css")
 _log = logging.getLogger(__name__)
+_LOW = 10  # the priority of what nobody waits for, about a tenth of a processor that others want, too
 _REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
 
 
@@ -68,10 +73,12 @@ def open_app(
     def check() -> None:
         metrics.observe_recall(*service.sample.check(versions.newest.snapshot))
 
+    checking = ThreadPoolExecutor(1, "recall", _stand_back)
+
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        jobs = [(refresh, versions.refresh), (_CHECK, check)]
-        tasks = [asyncio.create_task(_again_and_again(seconds, job, metrics)) for seconds, job in jobs]
+        jobs = [(refresh, versions.refresh, None), (_CHECK, check, checking)]
+        tasks = [asyncio.create_task(_again_and_again(*job, metrics)) for job in jobs]
         tasks.append(asyncio.create_task(_warm(versions)))
         started()
         with threadpool_limits(1, user_api="blas"):  # requests run side by side, and OpenBLAS's idle threads spin
@@ -79,6 +86,7 @@ def open_app(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(checking.shutdown)
         await asyncio.to_thread(service.close)
 
     return _routed(service, access, lifespan, root_path, shared)
@@ -91,11 +99,17 @@ async def _warm(versions: Versions) -> None:
         _log.error("the encoder cannot be loaded: %s", error)
 
 
-async def _again_and_again(seconds: float, job: Callable[[], None], metrics: Metrics) -> None:
+def _stand_back() -> None:
+    """Lets all other threads go before this one, where the system gives threads priorities of their own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW)
+
+
+async def _again_and_again(seconds: float, job: Callable[[], None], pool: Executor | None, metrics: Metrics) -> None:
     while True:
         await asyncio.sleep(seconds)
         try:
-            await asyncio.to_thread(job)
+            await asyncio.get_running_loop().run_in_executor(pool, job)
         except Exception as error:  # what was there before is still served
             metrics.failures.inc()
             _log.warning("%s: %s", job.__name__, error)
