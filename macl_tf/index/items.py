@@ -5,7 +5,6 @@ Letters: N items, C labels. Row n of every column describes the same item.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -121,7 +120,9 @@ class Items:
         """The same of several items, in their order."""
         rows = np.asarray(positions, np.intp)
         # Through lists: Python's own numbers are several times as fast as NumPy's.
-        columns = (self.ids, self.paths, self.labels, self.splits, self.sources, self.dates, self.footprints)
+        columns = (self.ids, self.paths, self.labels, self.splits, self.sources, self.dates)
+        known = ~np.isnan(self.footprints[rows, 0, 0])
+        footprints = iter(self.footprints[rows[known]].tolist())
         return [
             {
                 "id": id_,
@@ -130,10 +131,10 @@ class Items:
                 "split": split or None,
                 "source": source or None,
                 "date": date and str(date),
-                "footprint": None if math.isnan(corners[0][0]) else corners,
+                "footprint": next(footprints) if placed else None,
             }
-            for id_, path, held, split, source, date, corners in zip(
-                *(column[rows].tolist() for column in columns), strict=True
+            for id_, path, held, split, source, date, placed in zip(
+                *(column[rows].tolist() for column in columns), known.tolist(), strict=True
             )
         ]
 

@@ -299,6 +299,8 @@ class Snapshot(View):
 
     def has_thumbnail(self, item: int | str) -> bool:
         """Whether the item of a position or an id has a small picture."""
+        if self._all_pictured and item in self.stored.rows:
+            return True
         table, row = self._home(item)
         if table is self.added:
             return bool(self.added_thumbnails[row])
@@ -393,6 +395,10 @@ class Snapshot(View):
     @cached_property
     def _all_alive(self) -> bool:
         return bool(self.alive.all())
+
+    @cached_property
+    def _all_pictured(self) -> bool:
+        return self._all_alive and not len(self.added) and bool(self.stored.thumbnails and self.stored.thumbnails.whole)
 
     @cached_property
     def _living(self) -> NDArray[np.int64] | None:

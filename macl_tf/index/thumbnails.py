@@ -30,6 +30,11 @@ class Thumbnails:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    @property
+    def whole(self) -> bool:
+        """Whether every item has a picture."""
+        return bool((np.diff(self._offsets) > 0).all())
+
     def holds(self, position: int) -> bool:
         """Whether there is a picture."""
         start, end = self._offsets[position : position + 2].tolist()

@@ -81,7 +81,12 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
     quoted = id_.translate(_QUOTED) if id_.isascii() else quote(id_, safe="")
     where = f"id={quoted}" + ("" if state.newest else f"&index={state.index_version}")
     return {
-        **{name: known[name] for name in ("id", "labels", "split", "source", "date", "bbox")},
+        "id": id_,
+        "labels": known["labels"],
+        "split": known["split"],
+        "source": known["source"],
+        "date": known["date"],
+        "bbox": known["bbox"],
         "thumbnail": f"thumbnail?{where}" if state.snapshot.has_thumbnail(id_) else None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import mimetypes
 import os
@@ -95,6 +96,7 @@ def open_app(
 async def _warm(versions: Versions) -> None:
     try:
         await asyncio.to_thread(versions.warm)
+        gc.freeze()  # what is loaded stays: looking through it for what may go takes 0.2 s, in which nobody is answered
     except Exception as error:  # /readyz tells it, and what needs no encoder is answered
         _log.error("the encoder cannot be loaded: %s", error)
 
