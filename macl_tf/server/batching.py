@@ -21,6 +21,7 @@ from macl_tf.server.settings import Options
 
 _log = logging.getLogger(__name__)
 _ENOUGH = 16  # pictures, beyond which an encoder takes hardly less time for each
+_LONG = 0.1  # seconds after which a batch takes no more
 
 
 @dataclass(eq=False)
@@ -35,11 +36,10 @@ class Picture:
 
 
 class Batcher:
-    """A thread that takes pictures from a queue, as many as there are, and embeds them in one call.
+    """A thread that takes pictures from a queue, as many as come while it decodes them, and embeds them in one call.
 
     While the encoder is at work the next batch gathers by itself. Whoever got an answer a moment ago may ask again:
-    up to 16 pictures are waited for that way, as long as one comes every `batch_wait` seconds. A single client never
-    waits.
+    up to 16 pictures are waited for that way, each `batch_wait` seconds at most. A single client never waits.
     """
 
     def __init__(self, embed: Embed, options: Options) -> None:
@@ -67,8 +67,7 @@ class Batcher:
             if ahead is not None:
                 picture.pixels = ahead.submit(picture.pixels).result
             self._queue.append(picture)
-            if len(self._queue) in (1, self._expected):  # else the thread is at work, or waits for more
-                self._changed.notify()
+            self._changed.notify()
 
     def submit(self, pixels: NDArray[Any]) -> Future[NDArray[np.float32]]:
         """The embedding (D,) of pixels (S, S, N), when it is there; refused as by `put`."""
@@ -89,48 +88,52 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _take(self) -> list[Picture]:
+    def _next(self, patience: float | None) -> Picture | None:
+        """The next picture, waited for so many seconds; None where there is none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            before = 0
-            while before < len(self._queue) < self._expected and not self._closed:
-                before = len(self._queue)
-                self._changed.wait(self._options.batch_wait)
-            return [self._queue.popleft() for _ in range(min(self._options.batch_size, len(self._queue)))]
+            self._changed.wait_for(lambda: self._queue or self._closed, patience)
+            return self._queue.popleft() if self._queue else None
 
     def _work(self) -> None:
-        while batch := self._take():
-            self._look_at(batch)
+        while (first := self._next(None)) is not None:
+            batch, pixels = self._gather(first)
+            if pixels:
+                self._look_at([picture for picture in batch if picture.error is None], pixels)
             with self._changed:
-                self._expected = min(len(batch) + len(self._queue), self._options.batch_size, _ENOUGH)
+                self._expected = min(len(batch) + len(self._queue), _ENOUGH)
             for then, pictures in groupby(batch, key=lambda picture: picture.then):
                 try:
                     then(list(pictures))
                 except Exception:
                     _log.exception("embedded pictures could not be handed on")
 
-    def _look_at(self, batch: Sequence[Picture]) -> None:
-        """Gives each its vector or error."""
-        seen, pixels = list[Picture](), list[NDArray[Any]]()
-        for picture in batch:
+    def _gather(self, picture: Picture | None) -> tuple[list[Picture], list[NDArray[Any]]]:
+        """Pictures from this one on, and the pixels of those that could be decoded; the others have their errors."""
+        batch, pixels, until = list[Picture](), list[NDArray[Any]](), time.perf_counter() + _LONG
+        while picture is not None:
+            batch.append(picture)
             try:
                 pixels.append(picture.pixels())
-                seen.append(picture)
-            except BaseException as error:  # whoever waits must hear of it, and the others must be served
+            except BaseException as error:  # of this picture alone
                 picture.error = error
-        if not seen:
-            return
+            if len(batch) == self._options.batch_size or time.perf_counter() > until:
+                break
+            picture = self._next(self._options.batch_wait if len(batch) < self._expected else 0)
+        return batch, pixels
+
+    def _look_at(self, batch: Sequence[Picture], pixels: Sequence[NDArray[Any]]) -> None:
+        """Gives each its vector or error."""
         begin = time.perf_counter()
         try:
             vectors = self._embed(np.stack(pixels))
-            if len(vectors) != len(seen):
-                raise ValueError(f"the encoder must give {len(seen)} vectors, got {len(vectors)}.")
-        except BaseException as error:
-            for picture in seen:
+            if len(vectors) != len(batch):
+                raise ValueError(f"the encoder must give {len(batch)} vectors, got {len(vectors)}.")
+        except BaseException as error:  # whoever waits must hear of it, and the next batch must be served
+            for picture in batch:
                 picture.error = error
             return
-        self._options.observe(len(seen), time.perf_counter() - begin)
-        for picture, vector in zip(seen, vectors, strict=True):
+        self._options.observe(len(batch), time.perf_counter() - begin)
+        for picture, vector in zip(batch, vectors, strict=True):
             picture.vector = vector
 
 
