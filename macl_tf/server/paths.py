@@ -47,7 +47,8 @@ class Place:
         if self.methods is None:
             what = "API is described at {}/api/v1/openapi.json" if self.for_machines else "page is at {}/"
             raise NotThereError("Not found", self.path, f"The {what.format(self.prefix)}.")
-        if method not in self.allowed.split(", "):
+        asked = "GET" if method == "HEAD" else method
+        if asked not in self.methods and asked != "OPTIONS":
             rule = f"{self.path} takes {self.allowed}"
             raise wrong_method(rule, method, "Use one of these methods.", {"Allow": self.allowed})
 
