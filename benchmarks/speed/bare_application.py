@@ -74,10 +74,11 @@ def neighbours(index: Index, id_: str) -> bytes:
         told = {name: item[name] for name in ("id", "labels", "split", "source", "date")}
         where = {"bbox": None, "thumbnail": f"thumbnail?id={quote(hit.id, safe='')}"}
         results.append({"rank": len(results) + 1, "score": round(hit.score, 6), **told, **where, "shared": []})
-    query = {"vector": vector.astype(np.float64).round(8).tolist(), "labels": [], "preview": None}
+    query = {"vector": vector, "labels": [], "preview": None}
     versions = {"model_version": 1, "index_version": snapshot.version}
     ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
-    return orjson.dumps({**versions, "more": True, "query": query, "results": results, "k": 10, "offset": 0, "ms": ms})
+    told = {**versions, "more": True, "query": query, "results": results, "k": 10, "offset": 0, "ms": ms}
+    return orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def application(pictures: Pictures, index: Index) -> Callable[..., Awaitable[None]]:
