@@ -33,8 +33,8 @@ from benchmarks import command
 from benchmarks.tables import markdown
 from macl_tf.artifacts import open_version
 
-_WARM = 2.0  # seconds that are not counted
-_PACKAGES = ("fastapi", "uvicorn", "httptools", "tensorflow-cpu", "numpy", "pillow")
+WARM = 2.0  # seconds that are not counted
+PACKAGES = ("fastapi", "uvicorn", "httptools", "tensorflow-cpu", "numpy", "pillow")
 
 
 def picture_requests(pictures: Path | None, served: Path, host: str) -> list[bytes]:
@@ -98,7 +98,7 @@ def load(url: str, pids: list[int], requests: list[bytes], clients: int, seconds
     """So many clients for so many seconds."""
     parts = urlsplit(url)
     log: list[tuple[float, float, int]] = []
-    begin = time.perf_counter() + _WARM
+    begin = time.perf_counter() + WARM
 
     async def all_clients() -> list[BaseException | None]:
         jobs = [client(str(parts.hostname), parts.port or 80, requests, 17 * number, begin + seconds, log)
@@ -240,7 +240,7 @@ def main() -> None:
             rates = [f"{row[who]['requests_per_second']:.0f}" for who in ("service", "bare")]
             print(row["search_by"], row["pixels"], row["clients"], *rates, f"{row['share']:.0%}", flush=True)
     facts = {"workers": options.workers, "results": results}
-    command.record(options.out, "benchmarks.speed.server_load", _PACKAGES, facts, table)
+    command.record(options.out, "benchmarks.speed.server_load", PACKAGES, facts, table)
 
 
 if __name__ == "__main__":
