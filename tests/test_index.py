@@ -140,6 +140,9 @@ def check(index, model, generator, queries=4):
         hits = index.search(vectors, k, filter=Filter.parse(text), exact=exact)
         for query, found in zip(vectors, hits, strict=True):
             assert_same_hits(found, model.search(query, k, keep))
+            assert index.snapshot.describe_all(found) == [model.rows[hit.id][0] for hit in found]
+            for hit in found[:3]:
+                assert index.snapshot.has_thumbnail(hit.id) == bool(model.rows[hit.id][2])
         if model.rows:
             own = [str(id_) for id_ in generator.choice(list(model.rows), 2)]
             hits = index.search(index.snapshot.vectors_of(own), k, filter=Filter.parse(text))

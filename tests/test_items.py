@@ -55,6 +55,7 @@ def test_describe_is_ready_for_json():
         },
         {"id": "b/ü.tif", "path": None, "labels": [], "split": "test", "source": "S2", "date": None, "footprint": None},
     ]  # fmt: skip
+    assert table().describe_all([2, 0]) == [table().describe(2), table().describe(0)]
 
 
 def test_the_least_that_can_be_said():

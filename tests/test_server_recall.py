@@ -1,12 +1,17 @@
 """Live recall: what it says is the share of true neighbours among those that were answered."""
 
 import math
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from macl_tf.index.index import Index, build_index
 from macl_tf.index.items import Items
+from macl_tf.server.app import _stand_back
 from macl_tf.server.recall import K, RecallSample
 
 COUNT = 60
@@ -66,3 +71,13 @@ def test_queries_of_another_width_and_an_empty_index_are_left_out(snapshot, tmp_
     build_index(tmp_path / "empty", Items.of(("a",), []), np.empty((0, 8)), info={}, progress=False)
     sample.add(queries(1)[0])
     assert sample.check(Index.open(tmp_path / "empty").snapshot)[1] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a priority is of a whole process there")
+def test_the_thread_that_checks_lets_others_go_first():
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    with ThreadPoolExecutor(1, initializer=_stand_back) as pool:
+        assert pool.submit(priority).result() >= 10
+    assert priority() == os.getpriority(os.PRIO_PROCESS, os.getpid())

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.copies --served SERVED --output MANY [--copies 60]
 
-Its encoder is that of SERVED, its tiles are copies of those there: under ids of their own, with the same small pictures,
-labels and places, and with noise of a tenth of their vectors' norm.
+Its encoder is that of SERVED, its tiles are copies of those there: under ids of their own, with the same small
+pictures, labels and places, and with noise of a tenth of their vectors' norm.
 """
 
 from __future__ import annotations

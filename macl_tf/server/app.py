@@ -104,7 +104,8 @@ async def _warm(versions: Versions) -> None:
 def _stand_back() -> None:
     """Lets all other threads go before this one, where the system gives threads priorities of their own."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOW)
+        me = os.PRIO_PROCESS, threading.get_native_id()
+        os.setpriority(*me, max(_LOW, os.getpriority(*me)))
 
 
 async def _again_and_again(seconds: float, job: Callable[[], None], pool: Executor | None, metrics: Metrics) -> None:
