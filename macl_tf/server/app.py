@@ -96,7 +96,7 @@ def open_app(
 async def _warm(versions: Versions) -> None:
     try:
         await asyncio.to_thread(versions.warm)
-        gc.freeze()  # what is loaded stays: looking through it for what may go takes 0.2 s, in which nobody is answered
+        gc.freeze()  # what is loaded stays: nobody is answered while it is looked through for what may go
     except Exception as error:  # /readyz tells it, and what needs no encoder is answered
         _log.error("the encoder cannot be loaded: %s", error)
 
