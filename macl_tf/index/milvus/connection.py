@@ -12,6 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -92,6 +93,8 @@ class Connection:
             import pymilvus
         except ImportError as error:
             raise ImportError(f"an index in Milvus needs pymilvus ({error}): pip install 'macl_tf[milvus]'") from error
+        with suppress(ImportError):  # here: pymilvus would look into one that TensorFlow's thread is just importing
+            import scipy.sparse  # noqa: F401
         for name in ("pymilvus", "milvus_lite"):  # what they log is raised as well, and their logs show tracebacks
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._address = uri if "://" in uri else _served_file(uri, make)
