@@ -40,7 +40,7 @@ TEACHES = ("macl_tf.teaching.teach", "macl_tf.training.heads")  # and what teach
 # Which rooms may import what is heavy or fragile at all, at the top of the file or inside a function; or which files.
 ONLY = {
     "tensorflow_datasets": {"datasets"},
-    "scipy": {"datasets"},
+    "scipy": {"datasets", "index/milvus/connection.py"},
     "matplotlib": {"figures"},
     "PIL": {"datasets", "figures", "export", "index/thumbnails.py", "search", "embedding", "tiling/encoding.py"},
     "tensorflow": {"losses", "models", "pipeline", "evaluation", "training", "datasets", "export", "index/searchers"},

@@ -181,6 +181,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_every_version_is_whole(tmp_path):
     choose = random.Random(0)
     highest = 0

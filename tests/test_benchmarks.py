@@ -586,7 +586,7 @@ def test_gpus_are_asked_alone_and_together(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_benchmark_of_gpus_trains_on_all_devices():
-    tiny = {"backbone": "resnet18", "size": 16, "batch": 4, "steps": 2, "epochs": 2, "logical": 2, "replicas": 2}
+    tiny = {"backbone": "resnet18", "size": 32, "batch": 4, "steps": 2, "epochs": 2, "logical": 2, "replicas": 2}
     case = json.dumps(tiny | {"precision": "float32", "xla": False})
     assert json.loads(in_process("benchmarks.speed.gpu", "--measure", case))["images_per_second"] > 0
 

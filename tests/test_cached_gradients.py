@@ -33,7 +33,7 @@ def trained(model, steps=2, rate=0.5):
     return losses, [keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable)) for variable in model.variables]
 
 
-@pytest.mark.parametrize("microbatch", [1, 8])
+@pytest.mark.parametrize("microbatch", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_weights_after_steps_are_those_of_the_whole_batch(microbatch):
     plain_losses, plain = trained(encoder())
     start = [keras.ops.convert_to_numpy(variable) for variable in encoder().variables]

@@ -47,7 +47,7 @@ def test_a_narrower_encoder_has_a_quarter_of_the_weights(head):
             build(64, width=32, weights="imagenet")
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", [pytest.param("float32", marks=pytest.mark.slow), "mixed_float16"])
 def test_embeddings_are_unit_norm_float32(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)

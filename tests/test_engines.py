@@ -66,7 +66,7 @@ def check(engine, model, generator, exact):
     return np.mean(recalls)
 
 
-LONG = [pytest.param(kind, marks=pytest.mark.slow) if kind.startswith("IVF") else kind for kind in ENGINES]
+LONG = [pytest.param(kind, marks=pytest.mark.slow) if kind.startswith(("IVF", "HNSW")) else kind for kind in ENGINES]
 
 
 @pytest.mark.parametrize("kind", LONG)

@@ -106,7 +106,7 @@ def images(rows=24):
     return np.random.default_rng(2).random((rows, 4, 4, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_fit_learns_in_half_precision(policy):
     y, _ = drawn()
     model = small_model(policy)

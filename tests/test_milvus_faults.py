@@ -53,6 +53,7 @@ def patience(engine, seconds):
     engine._connection.read = engine._connection.write = seconds
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_said_and_answers_again_afterwards(server, filled):
     engine, model = filled
     check(engine, model)
@@ -105,6 +106,7 @@ def test_lost_connections_and_answers_are_asked_again_and_nothing_is_there_twice
     check(engine, model)
 
 
+@pytest.mark.slow
 def test_after_a_kill_all_that_was_acknowledged_is_there(server, filled):
     engine, model = filled
     for number in range(40, 42):

@@ -87,7 +87,7 @@ def test_free_memory_is_what_the_system_and_the_group_leave(tmp_path):
         assert tiles.free_bytes(tmp_path) == free
 
 
-@pytest.mark.parametrize("tile_size", [0, 5])
+@pytest.mark.parametrize("tile_size", [pytest.param(0, marks=pytest.mark.slow), 5])
 def test_forced_forms_under_xla(tile_size):
     y, z = drawn(rows=22)
     dense = value_and_gradient(losses.MACL(tile_size=0), y, z)

@@ -249,7 +249,7 @@ def distributed_batches(out: str) -> None:
     np.savez(out, **result)
 
 
-@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("views", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_parts_put_together_are_the_batches_and_read_their_own_images(views):
     settings = COMMON | {"epochs": 2, "views": views}
     whole = batches(training_dataset(noisy_archive(), ALL, **settings))

@@ -101,7 +101,7 @@ def encoder_and_head(policy="float32"):
     return encoder, keras.Sequential([encoder, ProxyHead(5)])
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_fit_trains_encoder_and_proxies_and_a_saved_model_keeps_them(policy, tmp_path):
     y, images = one_label(), np.random.default_rng(2).random((24, 4, 4, 3)).astype("float32")
     encoder, model = encoder_and_head(policy)

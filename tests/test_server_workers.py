@@ -131,6 +131,7 @@ def test_what_one_worker_was_told_all_know(served):
         assert float(count) == 10 and "macl_index_items 40.0" in told and "macl_requests_in_flight 1.0" in told
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_started_again_and_all_end_together(served):
     with Server(served) as server:
         first = server.workers

@@ -397,6 +397,7 @@ def test_vectors_need_a_scene_with_a_place_and_vectors_elsewhere_give_no_label(t
     assert "features outside all scenes: 1" in str(summary) and "tiles without a label, kept: 6" in str(summary)
 
 
+@pytest.mark.slow
 def test_many_polygons_take_seconds(tmp_path):
     generator = np.random.default_rng(0)
     x, y = generator.uniform(0, 2560, (2, 30_000))
