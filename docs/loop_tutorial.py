@@ -30,6 +30,11 @@ LABEL, NAME, MOST_ROUNDS, SHARE = "airplane", "airplanes", 5, 0.9
 PORT, WIDTH, HEIGHT = 8138, 1280, 860
 FRAME = 720  # width of the animation
 INDEX = ["index", "tiles", "--backbone", "efficientnet-lite0", "--output", "served"]
+# Whether the pictures that can be seen are there.
+_DRAWN = """[...document.images].every((picture) => {
+  const { top, bottom, width } = picture.getBoundingClientRect();
+  return picture.complete || !width || top > innerHeight || bottom < 0;
+})"""
 SERVE = ["serve", "served", "--token-file", "token", "--port", str(PORT)]
 
 
@@ -71,6 +76,8 @@ class Person:
         """Waits until the results and their pictures are there."""
         self.page.wait_for_selector("#lists[aria-busy=false]")
         self.page.wait_for_load_state("networkidle")
+        while not self.page.evaluate(_DRAWN):
+            self.page.wait_for_timeout(50)
 
     def see(self, name: str = "", seconds: float = 1.2) -> None:
         """Keeps what is on the screen: for the animation, and under a name for the page."""
