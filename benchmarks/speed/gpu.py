@@ -68,31 +68,11 @@ def measure(case: dict[str, Any]) -> dict[str, float]:
         statistics = LabelStatistics.from_labels(labels.reshape(-1, LABELS))
         build.compile_model(model, settings, case["steps"], statistics, jit_compile=case["xla"])
     parts = tf.data.Dataset.from_tensor_slices(labels).map(lambda known: (pixels, known)).cache().repeat()
-    seconds = Seconds()
-    fit(model, TrainingData(parts, case["steps"], True, np.empty(0), 0), settings, [seconds])
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
+    fit(model, TrainingData(parts, case["steps"], True, np.empty(0), 0), settings, [clock])
     memory = 0.0 if case["logical"] else tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
-    return {"images_per_second": case["steps"] * settings.batch_size / min(seconds.found[1:]), "peak_mb": memory}
-
-
-class Seconds:
-    """A callback that notes how long each epoch takes."""
-
-    def __new__(cls) -> Any:
-        """A `keras.callbacks.Callback`, once Keras may be imported."""
-        import keras
-
-        class Noted(keras.callbacks.Callback):
-            def __init__(self) -> None:
-                super().__init__()
-                self.found: list[float] = []
-
-            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-                self.begin = time.perf_counter()
-
-            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                self.found.append(time.perf_counter() - self.begin)
-
-        return Noted()
+    return {"images_per_second": case["steps"] * settings.batch_size / np.diff(ends).min(), "peak_mb": memory}
 
 
 def visible(replicas: int, logical: int) -> dict[str, str]:
@@ -133,6 +113,8 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(json.loads(options.measure))))
         return
+    if options.epochs < 2:
+        parser.error(f"--epochs must be at least 2, since the first is not counted, got {options.epochs}.")
     there = int(in_process("benchmarks.speed.gpu", "--count", "--logical", options.logical))
     if not there:
         parser.error("TensorFlow sees no GPU. Install the extra gpu, or try the command by --logical 2.")

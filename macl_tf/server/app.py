@@ -167,7 +167,7 @@ def _routed(
             mimetypes.add_type(kind, suffix)  # whatever the machine's own table says
         app.mount("/swagger", StaticFiles(directory=_SWAGGER), name="swagger")
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    # Not of the description in OpenAPI, which takes as long to make as all else here.
+    # From the routes: their description in OpenAPI takes as long to make as all else here.
     taken: dict[str, dict[str, set[str]]] = {}
     for route in (route for route in router.routes if isinstance(route, APIRoute)):
         known = {parameter.alias for parameter in route.dependant.query_params}
