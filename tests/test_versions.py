@@ -103,7 +103,8 @@ except ImportError as error:
 @pytest.mark.slow
 def test_all_but_archives_and_indexes_works_with_keras_and_numpy_alone(run_python):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert {"train", "index", "serve", "all", "cpu", "gpu"} <= set(extras)
+    assert {"train", "index", "serve", "all"} <= set(extras)
+    assert all("imagenet" in extras[name][0] for name in ("cpu", "gpu")), "a run begins with these weights by default"
     hidden = "scann,tensorflow_datasets,pyarrow,matplotlib,PIL,rasterio,tqdm,array_record,scipy,fastapi,uvicorn"
     output = run_python(WITHOUT, hidden).stdout
     assert "pillow, rasterio, tqdm, tensorflow-datasets, matplotlib are needed here" in output
