@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ class Items:
             {
                 "id": id_,
                 "path": path or None,
-                "labels": [name for name, holds in zip(self.label_names, held, strict=True) if holds],
+                "labels": list(compress(self.label_names, held)),
                 "split": split or None,
                 "source": source or None,
                 "date": date and str(date),

@@ -356,7 +356,7 @@ class Snapshot(View):
             rows = np.concatenate([rows, more + len(self.alive)], axis=1)
             order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, those of the version stand first
             scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        return [self._hits(*pair) for pair in zip(scores, rows, strict=True)]
+        return self._hits(scores, rows)
 
     def _search_version(
         self, queries: NDArray[np.float32], wanted: int, allowed: NDArray[np.bool_] | None, exact: bool
@@ -386,11 +386,14 @@ class Snapshot(View):
             scores[short], rows[short] = stored.exact.search(queries[short], wanted, allowed=allowed)
         return scores, rows
 
-    def _hits(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> list[Hit]:
+    def _hits(self, scores: NDArray[np.float32], rows: NDArray[np.int64]) -> list[list[Hit]]:
+        """Of each query, from cosines and rows (Q, K)."""
         positions = rows if self._living is None else np.searchsorted(self._living, rows)
-        size, ids, added = len(self.alive), self.stored.items.ids, self.added.ids
-        found = zip(rows.tolist(), scores.tolist(), positions.tolist(), strict=True)
-        return [Hit(ids[row] if row < size else added[row - size], score, place) for row, score, place in found]
+        size, ids = len(self.alive), np.empty(rows.shape, object)
+        old = rows < size
+        ids[old], ids[~old] = self.stored.items.ids[rows[old]], self.added.ids[rows[~old] - size]
+        found = zip(ids.tolist(), scores.tolist(), positions.tolist(), strict=True)
+        return [list(map(Hit, *columns)) for columns in found]
 
     @cached_property
     def _all_alive(self) -> bool:

@@ -138,7 +138,8 @@ def describe(snapshot: View, id_: str) -> dict[str, Any]:
 
 
 def _with_box(item: dict[str, Any]) -> dict[str, Any]:
-    return item | {"bbox": None if item["footprint"] is None else box_of(item["footprint"])}
+    item["bbox"] = None if item["footprint"] is None else box_of(item["footprint"])
+    return item
 
 
 def check_there(snapshot: View, id_: str) -> None:
@@ -166,11 +167,13 @@ def unit_vector(snapshot: View, example: Example) -> NDArray[np.float64]:
         rule = f"a vector has {snapshot.dim} numbers, as the index's encoder makes them"
         raise QueryError(rule, got, "Take the vector of an answer of this index.")
     vector = vector.astype(np.float64)
+    with np.errstate(over="ignore"):
+        if abs(float(vector @ vector) - 1) < 1e-6:  # as it mostly is
+            return vector
     largest = float(np.abs(vector).max())
     if not 1e-30 < largest < 1e30:
         raise QueryError("a vector is finite, not zero, and has numbers below 1e30", largest, "Bring it to norm 1.")
-    norm = float(np.linalg.norm(vector))
-    return vector if abs(norm - 1) < 1e-6 else vector / norm
+    return vector / float(np.linalg.norm(vector))
 
 
 def _direction(

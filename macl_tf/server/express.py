@@ -40,18 +40,18 @@ class Express:
         if path not in _ROUTES or not length.isdigit() or int(length[:20]) > _PLAIN:
             await self._app(scope, receive, send)
             return
-        body = bytearray()
-        while True:
+        parts, more = list[bytes](), True
+        while more:
             message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        body = b"".join(parts)
         asked = None
         if message["type"] == "http.request":
             read = form_of if path.endswith("/image") else json_of
-            asked = read(headers.get(b"content-type", b""), bytes(body))
+            asked = read(headers.get(b"content-type", b""), body)
         if asked is None:
-            await self._app(scope, _again(bytes(body), message, receive), send)
+            await self._app(scope, _again(body, message, receive), send)
             return
         query, picture = asked
         answer = await self._service.search(query, None if picture is None else lambda: picture)
