@@ -41,7 +41,7 @@ _SWAGGER = Path(str(files("fastapi_offline"))) / "static"  # Swagger UI, as a pa
 _DOCS = ("docs", "swagger/swagger-ui-bundle.js", "swagger/swagger-ui.css")
 _log = logging.getLogger(__name__)
 _LOW = 10  # the priority of what nobody waits for, about a tenth of a processor that others want, too
-_REFRESH, _CHECK = 2.0, 15.0  # seconds between looks for what others wrote, and between checks of the recall
+_REFRESH, _CHECK = 2.0, 60.0  # seconds between looks for what others wrote, and between checks of the recall
 
 
 def open_app(
