@@ -199,11 +199,11 @@ def test_tuning_takes_the_cheapest_setting_that_reaches_the_target(rows):
         return scores, positions
 
     assert tuning.recalls(search, Setting(4, 100)).tolist() == [0.4] * 50
-    chosen = tune(search, tuning, held_out, 0.6, len(rows), 40)
+    chosen = tune(search, tuning, held_out, 0.6, len(rows), 40, 1)
     assert chosen.setting == Setting(6, 13)  # 12 is between the steps
     assert chosen.recall == pytest.approx(0.6)
-    assert tune(search, tuning, held_out, 1.0, len(rows), 40).setting == Setting(10, 20)
-    assert tune(search, tuning, held_out, 0.6, len(rows), 5) is None
+    assert tune(search, tuning, held_out, 1.0, len(rows), 40, 1).setting == Setting(10, 20)
+    assert tune(search, tuning, held_out, 0.6, len(rows), 5, 1) is None
     assert len(tried) < 150
 
 
@@ -222,9 +222,9 @@ def test_recall_is_measured_on_queries_that_took_no_part_in_tuning(rows):
 
     found = [sample.recalls(search_finding((10, 8)), Setting(1, 1)).mean() for sample in samples]
     assert found == pytest.approx([1.0, 0.8])
-    chosen = tune(search_finding((10, 8)), tuning, held_out, 0.7, len(rows), 40)
+    chosen = tune(search_finding((10, 8)), tuning, held_out, 0.7, len(rows), 40, 1)
     assert chosen.recall == pytest.approx(0.8)
-    assert tune(search_finding((10, 8)), tuning, held_out, 0.9, len(rows), 40) is None
+    assert tune(search_finding((10, 8)), tuning, held_out, 0.9, len(rows), 40, 1) is None
 
 
 def test_own_neighbours_are_known_exactly(rows):

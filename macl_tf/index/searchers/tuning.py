@@ -15,8 +15,9 @@ from macl_tf.index.searchers.exact import ExactSearcher
 # Scores within this of the K-th best count as found: which of two equal vectors is named is no matter of recall, and
 # archives hold equal tiles (sea, no data).
 _TIE = 1e-6
-# What scoring a candidate again costs, in vectors of the leaves looked into: 50 at 100,000 x 128, 100 at a million.
-_REORDER_COST = 60
+# What scoring a candidate again costs, in codes read in the leaves, one for each block of dimensions: it is the way to
+# the vector in memory, more than its length. 3,200 at 100,000 x 128, 6,400 at a million, 2,500 at 100,000 x 1,280.
+_REORDER_COST = 3_840
 _MARGINS = (2.0, 3.0, 4.0, 6.0)  # standard errors above the target, one after the other
 _STEP = 1.15  # from a setting to the next costlier one
 
@@ -76,16 +77,19 @@ def sample_queries(vectors: NDArray[np.float32], k: int, num_queries: int) -> tu
     return first, second
 
 
-def tune(search: Search, tuning: Sample, held_out: Sample, target: float, size: int, num_leaves: int) -> Chosen | None:
+def tune(
+    search: Search, tuning: Sample, held_out: Sample, target: float, size: int, num_leaves: int, blocks: int
+) -> Chosen | None:
     """The cheapest setting whose recall reaches the target, and its recall on `held_out`; None where none reaches it.
 
     Settings are chosen by `tuning`, on which recall must be above the target by two standard errors, and confirmed by
-    `held_out`; where they fall below the target there, the margin grows. Cost is counted in vectors looked at, not in
-    time: the choice does not depend on what else the machine does. `num_leaves` is 1 where there is no tree.
+    `held_out`; where they fall below the target there, the margin grows. Cost is counted in codes that are read,
+    `blocks` of each vector, not in time: the choice does not depend on what else the machine does. `num_leaves` is 1
+    where there is no tree.
     """
     seen: dict[Setting, NDArray[np.float64]] = {}
     for margin in _MARGINS:
-        setting = _cheapest(search, tuning, target, margin, size, num_leaves, seen)
+        setting = _cheapest(search, tuning, target, margin, size, num_leaves, blocks, seen)
         if setting is None:
             return None
         measured = float(held_out.recalls(search, setting).mean())
@@ -136,13 +140,14 @@ def _cheapest(
     margin: float,
     size: int,
     num_leaves: int,
+    blocks: int,
     seen: dict[Setting, NDArray[np.float64]],
 ) -> Setting | None:
     def reaches(setting: Setting) -> bool:
         return _reaches(search, sample, setting, target, margin, seen)
 
     def cost(setting: Setting) -> float:
-        return size * setting.leaves / num_leaves + _REORDER_COST * setting.reorder
+        return size * setting.leaves / num_leaves * blocks + _REORDER_COST * setting.reorder
 
     # Twice the size, since a vector that lies in two leaves counts twice.
     reorders = grid(sample.k + 1, min(2 * size, max(1000, 50 * sample.k)))
