@@ -73,14 +73,14 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
 def cosines(
     queries: NDArray[np.float32], query: NDArray[np.int64], vectors: NDArray[np.float32], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Cosines (M,) of pairs, summed in float64: equal vectors tie, in whatever order BLAS adds.
+    """Cosines (M,) of pairs, each summed by itself in float64: equal vectors tie, in whatever order BLAS adds.
 
     `query` (M,) says which of the (Q, D) queries, and `row` (M,) which of the (N, D) vectors each pair holds; all are
     of unit norm.
     """
-    scores, wide = np.empty(query.size, np.float32), queries.astype(np.float64)
+    scores, wide, vectors = np.empty(query.size, np.float32), queries.astype(np.float64), np.asarray(vectors)
     step = max(1, _CACHED // queries.shape[1])
     for start in range(0, query.size, step):
         part = slice(start, start + step)
-        scores[part] = np.einsum("md,md->m", wide[query[part]], vectors[row[part]].astype(np.float64))
+        scores[part] = np.vecdot(wide[query[part]], vectors[row[part]].astype(np.float64))
     return scores
