@@ -79,6 +79,7 @@ def run_serve(options: argparse.Namespace) -> int:
     from macl_tf.search.encoders import load_encoder
     from macl_tf.server.app import open_app
     from macl_tf.server.auth import LOOPBACK, Access, is_loopback
+    from macl_tf.server.memory import keep_freed
     from macl_tf.server.metrics import count_together, forget
     from macl_tf.server.server import listen, server_of, url_of
     from macl_tf.server.settings import BaseMap, Limits, Options
@@ -117,6 +118,7 @@ def run_serve(options: argparse.Namespace) -> int:
         with suppress(KeyboardInterrupt):
             server_of(app, limits, shared).run([listener])
 
+    keep_freed()
     with listen(options.host, options.port) as listener:
         if options.workers == 1:
             serve(None, told)
