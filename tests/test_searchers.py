@@ -207,6 +207,21 @@ def test_tuning_takes_the_cheapest_setting_that_reaches_the_target(rows):
     assert len(tried) < 150
 
 
+def test_the_longer_the_vectors_the_fewer_leaves_for_more_candidates(rows):
+    """A search that finds five of ten with 8 leaves and 12 candidates, or with 2 leaves and 30."""
+    samples = sample_queries(rows, 10, 50)
+    truth = ExactSearcher(rows)
+
+    def search(queries, k, setting):
+        scores, positions = truth.search(queries, k)
+        enough = setting.leaves * setting.reorder >= 60 and setting.leaves >= 2
+        positions[:, 6 if enough else 1 :] = -1
+        return scores, positions
+
+    few, many = (tune(search, *samples, 0.5, 10_000, 100, blocks).setting for blocks in (8, 800))
+    assert few.leaves > many.leaves == 2 and few.reorder < many.reorder
+
+
 def test_recall_is_measured_on_queries_that_took_no_part_in_tuning(rows):
     """A search that does worse on them than on those it was tuned on, as tuning to a sample can."""
     samples = tuning, held_out = sample_queries(rows, 10, 50)
