@@ -15,7 +15,7 @@ def keep_freed() -> None:
     """Has glibc keep 256 MiB that are free, unless the environment says how much; elsewhere it does nothing.
 
     By default nearly all that a batch frees goes back to the system, which fills it with zeros, page by page, for the
-    next: that took 7 % of a server's requests a second at 8 clients.
+    next.
     """
     if any(name in os.environ for name in _SAID):
         return
