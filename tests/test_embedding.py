@@ -22,6 +22,7 @@ from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
+from macl_tf.tiling.geoparquet import Row, write_footprints
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.tile import tile as cut_into_tiles
 from tests.generated import photo, save
@@ -264,6 +265,19 @@ def test_notes_are_told_without_progress_too(folder: Path, tmp_path: Path, capsy
     table.write_text("image,labels\na/0,sea\na/17,sea\n")
     embed_images(StubEncoder(), FolderSource(folder, table), tmp_path / "out", progress=False)
     assert "rows without an image, left out: 1 (a/17)" in capsys.readouterr().err
+
+
+def test_a_label_table_that_is_not_read_is_told(folder: Path) -> None:
+    """Shards that have no labels take none later."""
+    assert FolderSource(folder).notes == ()
+    write_footprints(folder / "footprints.parquet", [Row("a/0.png", "", "", None, [], np.zeros((4, 2)))])
+    for name in ("groups.csv", "README.txt"):
+        (folder / name).write_text("image,group\n")
+    assert FolderSource(folder).notes == ()
+    (folder / "my table.csv").write_text("image,labels\na/0,sea\n")
+    (told,) = FolderSource(folder).notes
+    assert told == "no labels: my table.csv is not read unless you say --table 'my table.csv'"
+    assert FolderSource(folder, "my table.csv").label_names == ("sea",)  # the remedy
 
 
 def test_labels_splits_and_dates_come_along(folder: Path, tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def test_a_share_of_the_labels_is_kept_in_training_and_validation_and_not_in_the
     assert heads.labelled(tiles, 1.0, seed=1) is tiles
 
 
+def test_a_share_may_have_more_tiles_than_a_part_of_features(tiles):
+    many = np.arange(2400, dtype=np.float32).reshape(1, 2400, 1)
+    labels = np.arange(2400)[:, None]
+    few = heads.labelled(tiles._replace(train=FeatureViews.of(many), labels=labels), 0.5, seed=1)
+    last = len(few.labels) - 1
+    assert last == 1199 and few.train.read(np.array([0]), np.array([last])) == few.labels[last]
+
+
 @pytest.mark.slow
 def test_a_head_has_every_descriptor_and_other_shares_of_robust(tiles):
     settings = Settings(loss="macl", classification_weight=1.0, batch_size=16, epochs=2, embedding_dim=4)

@@ -89,7 +89,7 @@ def labelled(tiles: Tiles, share: float, seed: int) -> Tiles:
         return tiles
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(len(tiles.labels), round(share * len(tiles.labels)), replace=False))
-    part = FeatureViews((np.concatenate(tiles.train.parts, axis=1)[:, rows],))
+    part = FeatureViews.of(np.concatenate(tiles.train.parts, axis=1)[:, rows])
     features, labels = tiles.searched["validation"]
     kept = np.sort(rng.choice(len(labels), max(round(share * len(labels)), 2), replace=False))
     searched = tiles.searched | {"validation": (features[kept], labels[kept])}

@@ -105,17 +105,25 @@ def table_candidates(root: Path) -> list[str]:
     """The files that may be the label table: of the likeliest kind, among those nearest to the folder."""
     by_depth: dict[int, list[str]] = {}
     for name in list_files(root):
-        last = PurePosixPath(name).name.lower()
-        if not last.startswith(("readme", "license", "licence", "~$")):  # ~$: Excel's, beside a file that is open
-            by_depth.setdefault(name.count("/"), []).append(name)
-    for _, names in sorted(by_depth.items()):
-        for suffixes, accepted in _KINDS:
-            found = [name for name in names if name.lower().endswith(suffixes)]
-            sides = {suffix for suffix in (".txt", *JSON_SUFFIXES)
-                     if sum(name.lower().endswith(suffix) for name in found) > _SIDE_FILES}  # fmt: skip
-            found = [name for name in found if not name.lower().endswith(tuple(sides)) and accepted(root / name)]
-            if found:
-                return found
+        by_depth.setdefault(name.count("/"), []).append(name)
+    return next((found for _, names in sorted(by_depth.items()) if (found := _likeliest(root, names))), [])
+
+
+def tables_beside(root: Path) -> list[str]:
+    """The same of the files directly in the folder, for those who read a table only if it is named."""
+    return _likeliest(root, sorted(entry.name for entry in os.scandir(root) if entry.is_file()))
+
+
+def _likeliest(root: Path, names: Sequence[str]) -> list[str]:
+    """Of files the label tables of the likeliest kind."""
+    unsaid = ("readme", "license", "licence", "~$", ".")  # ~$: Excel's, beside a file that is open
+    names = [name for name in names if not PurePosixPath(name).name.lower().startswith(unsaid)]
+    for suffixes, accepted in _KINDS:
+        found = [name for name in names if name.lower().endswith(suffixes)]
+        sides = {suffix for suffix in (".txt", *JSON_SUFFIXES)
+                 if sum(name.lower().endswith(suffix) for name in found) > _SIDE_FILES}  # fmt: skip
+        if found := [name for name in found if not name.lower().endswith(tuple(sides)) and accepted(root / name)]:
+            return found
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -20,11 +21,11 @@ from macl_tf.datasets.images import RGB
 from macl_tf.datasets.label_notes import describe_labels
 from macl_tf.datasets.matching import match_images
 from macl_tf.datasets.splits import PARTS, Splits
-from macl_tf.datasets.table_files import find_table
+from macl_tf.datasets.table_files import find_table, tables_beside
 from macl_tf.datasets.tables import LabelTable, read_label_table
 from macl_tf.datasets.tile_facts import NOWHERE, UNKNOWN_DAY, HeaderFacts, read_header
 from macl_tf.datasets.tile_places import read_footprints
-from macl_tf.datasets.walk import list_images
+from macl_tf.datasets.walk import list_images, shorten
 from macl_tf.tiling.sources import Window
 
 
@@ -131,12 +132,12 @@ class FolderSource:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"what is embedded must be a folder of images, but '{self.folder}' is none.")
         self.name = self.folder.resolve().name
-        self.label_names: tuple[str, ...] = ()
-        self.notes: tuple[str, ...] = ()
         self._places = read_footprints(self.folder)
         path = None if table is None else find_table(self.folder, table)
         self._said = TableRows(path, lambda: [name for name, error in self._listed() if error is None], self.folder)
         self.label_names, self.notes = self._said.label_names, self._said.notes
+        if table is None and (unread := tables_beside(self.folder)):
+            self.notes = (f"no labels: {shorten(unread)} is not read unless you say --table {shlex.quote(unread[0])}",)
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""

@@ -40,9 +40,10 @@ class FeatureViews:
     parts: tuple[NDArray[np.floating[Any]], ...]
 
     @classmethod
-    def of(cls, features: NDArray[np.float32]) -> FeatureViews:
-        """Of features (N, F) in one view, which came from elsewhere."""
-        return cls(tuple(features[None, start : start + _PART] for start in range(0, len(features), _PART)))
+    def of(cls, features: NDArray[np.floating[Any]]) -> FeatureViews:
+        """Of features (V, N, F) that are in memory, or (N, F) in one view."""
+        views = features if features.ndim == 3 else features[None]
+        return cls(tuple(views[:, start : start + _PART] for start in range(0, views.shape[1], _PART)))
 
     @property
     def views(self) -> int:
