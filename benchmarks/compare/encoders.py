@@ -176,7 +176,7 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
             results = {"histogram": {"test": floor}}
             rows.append({"kind": FLOOR, "name": "colour histogram", "seed": seed, "results": results})
             floors.add(seed)
-        if any(text.startswith("descriptor=") for text in named[name]):  # by trials, or said by a variant
+        if any(text.startswith("descriptor=") for text in [*shared, *named[name]]):  # the experiment says it, or trials
             rows[0]["searched_by"] = found["settings"]["descriptor"]
         results_file.add(options.out, *rows)
         finished(folder(experiment, options, name, seed), options)

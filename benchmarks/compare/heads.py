@@ -276,7 +276,7 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
                         refuse_others((full, seed), there[full, seed]["settings"], sets)
         for (name, seed, own), facts in tqdm(pool.map(work, turns), "heads", len(turns), unit="run"):
             row = {"kind": RUN, "name": name, "seed": seed, **head, **facts}
-            if by := [text.partition("=")[2] for text in own if text.startswith("descriptor=")]:
+            if by := [text.partition("=")[2] for text in [*shared, *own] if text.startswith("descriptor=")]:
                 row["searched_by"] = by[-1]
             results_file.add(options.out, row)
 
