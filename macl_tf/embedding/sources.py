@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,7 +56,10 @@ class TileSource(Protocol):
 
     name: str  # what messages call it
     label_names: tuple[str, ...]  # that its tiles may hold
-    notes: tuple[str, ...]  # what the user should know about it
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about it."""
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles."""
@@ -135,9 +138,14 @@ class FolderSource:
         self._places = read_footprints(self.folder)
         path = None if table is None else find_table(self.folder, table)
         self._said = TableRows(path, lambda: [name for name, error in self._listed() if error is None], self.folder)
-        self.label_names, self.notes = self._said.label_names, self._said.notes
-        if table is None and (unread := tables_beside(self.folder)):
-            self.notes = (f"no labels: {shorten(unread)} is not read unless you say --table {shlex.quote(unread[0])}",)
+        self.label_names, self._unlabelled = self._said.label_names, table is None
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """How the table was read, or that there is one which is not."""
+        if self._unlabelled and (unread := tables_beside(self.folder)):
+            return (f"no labels: {shorten(unread)} is not read unless you say --table {shlex.quote(unread[0])}",)
+        return self._said.notes
 
     def __iter__(self) -> Iterator[Tile]:
         """The tiles, sorted within each folder; a folder that cannot be listed is a tile that cannot be read."""
