@@ -215,7 +215,7 @@ def test_options_that_are_none_are_refused(tmp_path: Path, capsys: pytest.Captur
 
 
 LOST = """
-import faulthandler, sys
+import signal, sys
 from functools import partial
 from macl_tf.embedding.sources import FolderSource
 from macl_tf.tiling.geoparquet import Row, write_footprints
@@ -223,12 +223,13 @@ from tests.beam_workers import KilledOnce
 from tests.test_beam import on_beam
 
 folder, output = sys.argv[1:]
-faulthandler.dump_traceback_later(120, exit=True)  # once it waited for ever: where would tell why
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell, where it once waited for ever
 options = "direct_num_workers=2", "direct_running_mode=multi_processing"
 try:
     print(on_beam(FolderSource(folder), output, *options, load=partial(KilledOnce, output, 1)))
 except ChildProcessError as error:
     print(error)
+assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 """
 
 

@@ -393,6 +393,8 @@ def _run(job: Job, numbers: Sequence[int], options: PipelineOptions) -> None:
 def _told_of_lost_workers() -> Iterator[list[str]]:
     """Interrupts this thread when a worker process of the DirectRunner is lost, which would wait for it for ever."""
     lost, before, main, over = list[str](), threading.excepthook, threading.get_ident(), threading.Event()
+    # A shell that runs a command in the background has it ignore interrupts. Only the main thread can change that.
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN and main == threading.main_thread().ident
 
     def interrupt() -> None:
         signal.pthread_kill(main, signal.SIGINT)
@@ -408,8 +410,12 @@ def _told_of_lost_workers() -> Iterator[list[str]]:
             before(said)
 
     threading.excepthook = hook
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield lost
     finally:
         over.set()
         threading.excepthook = before
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
