@@ -453,7 +453,7 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
         return -turn
 
     turns = runs.at_once(1, work, [1, 2, 3, 4], "test")
-    assert [next(turns) for _ in range(3)] == [(1, -1), (3, -3), (4, -4)]
+    assert sorted(next(turns) for _ in range(3)) == [(1, -1), (3, -3), (4, -4)]  # in the order in which they end
     with pytest.raises(RuntimeError, match=r"1 of 4 failed, as said above: \[2\]"):
         next(turns)
     assert "two is too much" in capsys.readouterr().out
