@@ -116,8 +116,8 @@ def tables_beside(root: Path) -> list[str]:
 
 def _likeliest(root: Path, names: Sequence[str]) -> list[str]:
     """Of files the label tables of the likeliest kind."""
-    unsaid = ("readme", "license", "licence", "~$", ".")  # ~$: Excel's, beside a file that is open
-    names = [name for name in names if not PurePosixPath(name).name.lower().startswith(unsaid)]
+    passed_over = ("readme", "license", "licence", "~$", ".")  # ~$: Excel's, beside a file that is open
+    names = [name for name in names if not PurePosixPath(name).name.lower().startswith(passed_over)]
     for suffixes, accepted in _KINDS:
         found = [name for name in names if name.lower().endswith(suffixes)]
         sides = {suffix for suffix in (".txt", *JSON_SUFFIXES)

@@ -32,7 +32,7 @@ _HELP = (
 )
 KINDS = ("brute_force", "hashing", "tree")
 _BRUTE_FORCE_BELOW, _TREE_FROM = 20_000, 100_000  # ScaNN's rules of thumb (its docs/algorithms.md)
-# Of vectors of 1,280 dimensions a code for each 4 is half the bytes and a third less time, and finds hardly less.
+# Of long vectors a code for each 4 dimensions is half the bytes to read; the tuning holds the target of the recall.
 _DIMS_PER_BLOCK, _DIMS_PER_BLOCK_OF_LONG, _LONG = 2, 4, 1024
 _ANISOTROPIC_THRESHOLD = 0.2
 # Each vector lies in two leaves, the second chosen for the queries that the first serves badly ("SOAR", Sun et al.
