@@ -177,11 +177,15 @@ def client(small_served):
 def test_the_server_searches_by_a_part_and_says_where_it_is(client, engine):
     items = engine.index.items.ids
     (expected,) = engine.search(ids=[items[7]], box=BOX, k=5)
-    answer = client.post("/api/v1/search", json={"positive": [{"id": items[7], "box": BOX}], "k": 5}).json()
+    answer = client.post(
+        "/api/v1/search", json={"positive": [{"id": items[7], "box": BOX}], "k": 5, "vector": True}
+    ).json()
     assert [result["id"] for result in answer["results"]] == [result.id for result in expected.results]
     np.testing.assert_allclose(answer["query"]["vector"], expected.vector, atol=1e-6)
     upload = {"image": ("part.jpg", engine.index.snapshot.thumbnail(items[7]))}
-    by_file = client.post("/api/v1/search/image", files=upload, data={"query": json.dumps({"box": BOX, "k": 5})}).json()
+    by_file = client.post(
+        "/api/v1/search/image", files=upload, data={"query": json.dumps({"box": BOX, "k": 5, "vector": True})}
+    ).json()
     np.testing.assert_allclose(by_file["query"]["vector"], expected.vector, atol=1e-6)
     chosen = {"ids": [str(items[8]), str(items[9])], "vector": answer["query"]["vector"]}
     found = client.post("/api/v1/matches", json=chosen).json()["matches"]

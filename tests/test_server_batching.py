@@ -152,7 +152,7 @@ def test_concurrent_uploads_are_embedded_together_and_not_mixed_up(tmp_path, mon
     served, stub = make_served(tmp_path / "served"), StubEncoder(pause=0.02)
     with running(served, stub=stub) as url, Client(url, served) as client, ThreadPoolExecutor(16) as pool:
         warm = len(stub.batches)
-        answers = list(pool.map(lambda number: client.search_image(upload(number % 40), k=1), range(96)))
+        answers = list(pool.map(lambda number: client.search_image(upload(number % 40), k=1, vector=True), range(96)))
     for number, answer in enumerate(answers):
         assert answer["results"][0]["id"] == name_of(number % 40)
         np.testing.assert_allclose(answer["query"]["vector"], vectors_of([number % 40])[0], atol=1e-6)

@@ -205,7 +205,7 @@ def test_a_picture_finds_what_the_api_finds_and_its_link_restores_it(open_page, 
 
 def test_several_pictures_are_searched_for_together(open_page, api):
     page = choose(open_page(), picture(50), picture(51))
-    vectors = [api.search_image(upload(number), k=1)["query"]["vector"] for number in (50, 51)]
+    vectors = [api.search_image(upload(number), k=1, vector=True)["query"]["vector"] for number in (50, 51)]
     expected = ids(api.search(*({"vector": vector} for vector in vectors), k=48))
     assert shown(page) == expected and page.locator(".example").count() == 2
     page.locator("#add").click()  # one more, beside those that are there

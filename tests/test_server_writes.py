@@ -249,7 +249,7 @@ def test_a_new_version_is_taken_in_without_dropping_a_request(served):
         with Client(url, served) as own:
             while not end.is_set():
                 try:
-                    answer = own.search_image(upload(5), k=1)
+                    answer = own.search_image(upload(5), k=1, vector=True)
                     versions = answer["model_version"], answer["index_version"]
                     wanted = {(1, 1): one, (2, 2): two}[versions]
                     np.testing.assert_allclose(answer["query"]["vector"], wanted, atol=1e-6)
@@ -283,7 +283,7 @@ def test_a_new_version_is_taken_in_without_dropping_a_request(served):
         assert {(1, 1), (2, 2)} == set(seen)
         # both can be searched, side by side
         assert [v["version"] for v in client.get("/api/v1/info").json()["versions"]] == [1, 2]
-        old = client.search_image(upload(5), k=1, index=1)
+        old = client.search_image(upload(5), k=1, index=1, vector=True)
         assert (old["model_version"], old["index_version"]) == (1, 1)
         np.testing.assert_allclose(old["query"]["vector"], one, atol=1e-6)
         assert old["results"][0]["thumbnail"].endswith("&index=1")

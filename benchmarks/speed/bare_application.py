@@ -74,7 +74,7 @@ def neighbours(index: Index, id_: str) -> bytes:
         told = {name: item[name] for name in ("id", "labels", "split", "source", "date")}
         where = {"bbox": None, "thumbnail": f"thumbnail?id={quote(hit.id, safe='')}"}
         results.append({"rank": len(results) + 1, "score": round(hit.score, 6), **told, **where, "shared": []})
-    query = {"vector": vector, "labels": [], "preview": None}
+    query = {"vector": None, "labels": [], "preview": None}
     versions = {"model_version": 1, "index_version": snapshot.version}
     ms = {"decode": 0.0, "encode": 0.0, "search": 0.0}
     told = {**versions, "more": True, "query": query, "results": results, "k": 10, "offset": 0, "ms": ms}

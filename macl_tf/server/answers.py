@@ -128,8 +128,11 @@ def suggested(state: State, label: str, found: Sequence[Suggestion]) -> dict[str
     return {**state.versions, "label": label, **tiles}
 
 
-def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, Any]:
-    """Results as answers show them, and what was searched with; as GeoJSON, those that have places."""
+def found(state: State, answer: Answer, *, geojson: bool = False, vector: bool = False) -> dict[str, Any]:
+    """Results as answers show them, and what was searched with; as GeoJSON, those that have places.
+
+    `vector`, which is most of the bytes of an answer, is told where it is wanted.
+    """
     results = [
         {
             "rank": result.rank,
@@ -140,7 +143,7 @@ def found(state: State, answer: Answer, *, geojson: bool = False) -> dict[str, A
         for result in answer.results
     ]
     labels = None if answer.labels is None else list(answer.labels)
-    query = {"vector": answer.vector, "labels": labels}
+    query = {"vector": answer.vector if vector else None, "labels": labels}
     rest = {**state.versions, "more": answer.more, "query": query}
     if not geojson:
         return {**rest, "results": results}

@@ -109,6 +109,7 @@ class Query(Strict):
     )
     box: Part | None = Field(default=None, description="The part of the uploaded image that is meant.")
     preview: bool = Field(default=False, description="Whether to draw the uploaded image: browsers cannot draw TIFF.")
+    vector: bool = Field(default=False, description="Whether to tell the vector that was searched with.")
 
 
 def query_of(body: bytes) -> Query | None:
@@ -282,7 +283,9 @@ class Result(Item):
 class QueryInfo(BaseModel):
     """What was searched for."""
 
-    vector: list[float]
+    vector: list[float] | None = Field(
+        description="Where asked for: D numbers, of norm 1. An example of other queries, and what /matches looks for."
+    )
     labels: list[str] | None
     preview: str | None = Field(
         description="Where asked for: the uploaded image, a JPEG of at most 40 pixels a side, base64."

@@ -374,7 +374,7 @@ class Service:
         state, query = search.state, search.query
         if query.format in ("csv", "parquet"):
             return answers.file(f"results.{query.format}", lambda path: write_results([answer], path, state.snapshot))
-        told = answers.found(state, answer, geojson=query.format == "geojson")
+        told = answers.found(state, answer, geojson=query.format == "geojson", vector=query.vector)
         said = told.get("search", told)
         said |= {"k": query.k, "offset": query.offset, "ms": search.ms}
         said["query"]["preview"] = base64.b64encode(search.preview).decode() or None

@@ -47,7 +47,7 @@ export function showAnswers(answers, page) {
         tileOf: (some) => tiles.get(some),
         changed: page.changed,
         findPart: (of, box) => change(only({ ...search, seed: 0 }, { id: of, box })),
-        matchesOf: asks(search) && answers[0].query ? (of) => api.matches([of], answers[0].query.vector, search.index) : null,
+        matchesOf: asks(search) && answers[0].query?.vector ? (of) => api.matches([of], answers[0].query.vector, search.index) : null,
       }),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
   };

@@ -86,7 +86,7 @@ async function saved(path, options, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** The answer to a picture; its query.vector is the picture's embedding where it is the only example. */
+/** The answer to a picture; its query.vector, where asked for, is the picture's embedding where it is the only example. */
 export function searchImage(file, query, signal) {
   const body = new FormData();
   body.append("image", file);

@@ -32,7 +32,7 @@ function encoderOf(archive, version) {
  * `drawing` of it, the server draws it.
  */
 export async function embed(file, version, archive, drawing, box = null) {
-  const { query, ms } = await api.searchImage(file, { k: 1, index: version, preview: !drawing, ...(box && { box }) });
+  const { query, ms } = await api.searchImage(file, { k: 1, index: version, vector: true, preview: !drawing, ...(box && { box }) });
   const picture = drawing || base64urlOf(query.preview ?? "");
   const vector = encodeVector(query.vector);
   const name = file.name && { name: box ? `part of ${file.name}` : file.name };
@@ -45,7 +45,7 @@ export async function searchFor(search, version, archive, offset, signal) {
   if (search.within) return tilesOfPlot(search, version, offset, signal);
   if (search.suggest) return asSuggestions(await api.suggestions(search.suggest, signal));
   if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
-  return api.search({ ...(await queryOf(search, version, archive)), offset }, signal);
+  return api.search({ ...(await queryOf(search, version, archive)), offset, vector: archive.info.has_parts }, signal);
 }
 
 /** Saves the first `k` results as a file of that format. */
