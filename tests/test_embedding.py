@@ -19,9 +19,11 @@ from PIL import Image
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.folder import load_folder
 from macl_tf.datasets.images import resize_image, thumbnail
+from macl_tf.datasets.vector_tiles import taken
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
+from macl_tf.export.exporting import archive_digest
 from macl_tf.tiling.geoparquet import Row, write_footprints
 from macl_tf.tiling.options import Options
 from macl_tf.tiling.tile import tile as cut_into_tiles
@@ -293,6 +295,23 @@ def test_labels_splits_and_dates_come_along(folder: Path, tmp_path: Path) -> Non
     assert items.describe(9)["date"] == "2020-02-29"
     with pytest.raises(ValueError, match=r"part-00000\.parquet' has other labels, sea, sand, trees; now sea, sand"):
         embed(folder, tmp_path / "out")
+
+
+def test_dates_come_along_by_a_runs_archive_too(folder: Path, tmp_path: Path) -> None:
+    (folder / "labels.csv").write_text("image,labels,date\n0,SEA,2021-07-03\n3,sand,\n9,sand,\n")
+    Image.fromarray(photo(3)).save(folder / "b" / "9.png", exif=_taken("2020:02:29 12:00:00"))
+    archive = load_folder(folder)
+    embed_images(StubEncoder(), ArchiveSource(archive), tmp_path / "out", progress=False)
+    assert [str(day) for day in read_shards(tmp_path / "out")[0].dates] == ["2021-07-03", "NaT", "2020-02-29"]
+    some = taken(replace(archive, groups=("x", "y", "z")), [0, 2])
+    assert some.groups == ("x", "z") and some.places(np.arange(2)).shape == (2, 4, 2)
+    dates = [(tile.date, tile.header().date) for tile in ArchiveSource(some)]
+    assert np.array(dates).astype(str).tolist() == [["2021-07-03", "NaT"], ["NaT", "2020-02-29"]]
+    (folder / "labels.csv").write_text("image,labels,date\n0,SEA,2021-07-04\n3,sand,\n9,sand,\n")
+    assert archive_digest(load_folder(folder)) != archive_digest(archive)  # so the index is made anew
+    (folder / "labels.csv").write_text("image,labels,date\n0,SEA,July\n")
+    without = load_folder(folder)  # training needs no dates
+    assert without.days is None and any("without dates" in note and "got 'July'" in note for note in without.notes)
 
 
 def _taken(text: str) -> Image.Exif:

@@ -13,6 +13,7 @@ import numpy as np
 
 from macl_tf.datasets.bands import Bands, Reader
 from macl_tf.datasets.images import RGB, is_image_name
+from macl_tf.datasets.tile_facts import HeaderFacts
 
 # Blanks (the invisible ones too), hyphens (minus and dashes too) and underscores.
 _HYPHENS = r"\-\u00ad\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -43,6 +44,8 @@ class Archive:
         bands: of the tiles; None for pictures of 8-bit RGB.
         groups: N names of groups, tiles of one of which belong in one part: the scene that they were cut from.
         places: indices -> (n, 4, 2) longitude and latitude of the corners of these tiles, NaN where they are not known.
+        days: (N,) datetime64[D] on which they were taken as the label table says, NaT where it does not.
+        header: index -> date and place as its file says; None where there are no files.
         features: (N, F) float32 vectors from elsewhere that stand for the pictures, where there are such.
 
     Raises:
@@ -72,6 +75,8 @@ class Archive:
     bands: Bands | None = None
     groups: tuple[str, ...] | None = None
     places: Callable[[np.ndarray], np.ndarray] | None = None
+    days: np.ndarray | None = None
+    header: Callable[[int], HeaderFacts] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.file_names), len(self.label_names))
@@ -99,7 +104,7 @@ class Archive:
             object.__setattr__(self, "label_areas", areas)
         if self.numbers is not None:
             object.__setattr__(self, "numbers", np.asarray(self.numbers, np.int64))
-        for field in ("scenes", "numbers", "official_split", "contents", "features", "groups"):
+        for field in ("scenes", "numbers", "official_split", "contents", "features", "groups", "days"):
             value = getattr(self, field)
             if value is not None and len(value) != shape[0]:
                 raise ValueError(f"{field} of {self.name} must have one entry an image ({shape[0]}), got {len(value)}.")

@@ -23,6 +23,7 @@ from macl_tf.datasets.mask_pairs import masks_among
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import RULE, as_they_are
 from macl_tf.datasets.remembering import remembered
+from macl_tf.datasets.tile_facts import read_header
 from macl_tf.datasets.tile_places import read_groups, read_places
 from macl_tf.datasets.walk import list_images, shorten
 from macl_tf.files import written_whole
@@ -101,7 +102,8 @@ def load_folder(
     (train.txt and test.txt, see `split_lists`), or folders train/ and test/ of an archive without a table become the
     official split, and then the default one; a column `scene` becomes the scenes. A column `group`, or a table
     `groups.csv` (image, group) in the folder, says what each tile was cut from; of three groups or more the default
-    split takes whole ones. Places are those of a `footprints.parquet` in the folder, or of GeoTIFFs.
+    split takes whole ones. Places are those of a `footprints.parquet` in the folder, or of GeoTIFFs; days those of a
+    column `date`, or of the files.
 
     Args:
         data_dir: The folder.
@@ -158,6 +160,11 @@ def load_folder(
     empty = np.flatnonzero(labels.sum(axis=1) == 0) if label_table.label_names else np.zeros(0, np.int64)
     findings += [Finding("unlabelled", names[index], "") for index in empty]
     splits = tuple(assigned[name] for name in names) if any(assigned.values()) else None
+    days, undated = None, list[str]()
+    try:
+        days = label_table.days
+    except ValueError as error:  # training has no use for them
+        undated.append(f"without dates: {error}")
     groups = read_groups(root, names)
     if label_table.groups is not None:
         groups = tuple(label_table.groups[row] or name for name, row in zip(names, rows, strict=True))
@@ -181,10 +188,13 @@ def load_folder(
         default_split="official" if splits else "groups" if len(set(groups or ())) >= _ENOUGH_GROUPS else "random",
         groups=groups,
         places=(lambda indices: read_places(root, [names[index] for index in indices])) if pictures else None,
+        days=None if days is None else days[rows],
+        header=(lambda index: read_header(reader.files(root / names[index])[0])) if pictures else None,
         notes=(
             f"{count}, table {label_table.path.name}" if given.has_table else count,
             *label_table.notes,
             *told,
+            *undated,
             *describe_labels(label_table.label_names, labels),
             *report.notes,
             *kinds,

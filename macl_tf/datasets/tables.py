@@ -43,6 +43,7 @@ from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.split_lists import SPLIT_VALUES
 from macl_tf.datasets.table_columns import PRESENCE_COLUMNS, SPLIT_COLUMN, find_columns, read_cells, repeats
 from macl_tf.datasets.table_files import read_rows
+from macl_tf.datasets.tile_facts import UNKNOWN_DAY, day_of
 
 _NAMED = 10  # joined spellings that notes name
 
@@ -66,6 +67,22 @@ class LabelTable:
     # Of rows that say so, the labels that the image does not hold. A label that is in `labels` as well is in dispute.
     denied: Mapping[int, frozenset[int]] = field(default_factory=dict)
     groups: tuple[str, ...] | None = None
+
+    @property
+    def days(self) -> np.ndarray | None:
+        """(R,) datetime64[D] of the rows, NaT where there is none; a ValueError names the line of what is no date."""
+        if self.dates is None:
+            return None
+        days = np.full(len(self.dates), UNKNOWN_DAY)
+        for row, text in enumerate(self.dates):
+            try:
+                days[row] = day_of(text[:10])
+            except ValueError:
+                raise ValueError(
+                    f"{self.path}, line {self.lines[row]}, column 'date': a date must be written as 2021-07-31, got "
+                    f"{text!r}."
+                ) from None
+        return days
 
     def take(self, rows: Sequence[int]) -> LabelTable:
         """The same table with some of its rows only."""

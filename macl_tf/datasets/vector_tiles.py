@@ -75,14 +75,17 @@ def taken(archive: Archive, places: Sequence[int]) -> Archive:
     """The same archive with some of its tiles, in ascending order."""
     chosen = list(places)
     columns: dict[str, Any] = {
-        name: getattr(archive, name) for name in ("file_names", "scenes", "official_split", "contents")
+        name: getattr(archive, name) for name in ("file_names", "scenes", "official_split", "contents", "groups")
     }
     columns = {name: column and tuple(column[place] for place in chosen) for name, column in columns.items()}
-    for name in ("labels", "label_areas", "numbers", "features"):
+    for name in ("labels", "label_areas", "numbers", "features", "days"):
         array = getattr(archive, name)
         columns[name] = None if array is None else array[chosen]
+    places_of, header = archive.places, archive.header
     return replace(
         archive,
         **columns,
         read_image=lambda index: archive.read_image(chosen[index]),
+        places=places_of and (lambda indices: places_of(np.asarray(chosen)[indices])),
+        header=header and (lambda index: header(chosen[index])),
     )

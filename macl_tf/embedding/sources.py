@@ -6,7 +6,6 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,7 +90,7 @@ class TableRows:
                 f"no row of {self._table.path} names one of the {len(names):,} images in '{where}'. Names "
                 "must agree, with or without extension and folders."
             )
-        self._dates = _read_dates(self._table)
+        self._days = self._table.days
         # An image without a row is nothing to report here: it is embedded all the same.
         report = FolderReport(tuple(found for found in findings if found.problem != "orphan"))
         labels = self._table.labels[list(self._rows.values())]
@@ -110,7 +109,7 @@ class TableRows:
             tile,
             labels=tuple(self.label_names[held] for held in np.flatnonzero(self._table.labels[row])),
             split=self._table.splits[row] if self._table.splits else "",
-            date=self._dates.get(row, UNKNOWN_DAY),
+            date=UNKNOWN_DAY if self._days is None else self._days[row],
         )
 
 
@@ -179,7 +178,7 @@ class FolderSource:
 
 
 class ArchiveSource:
-    """The tiles of an archive, with its labels and places, and its parts, where these are known. File names are ids."""
+    """The tiles of an archive, with its labels, places and days, and its parts, where known. File names are ids."""
 
     def __init__(self, archive: Archive, splits: Splits | None = None) -> None:
         self.archive = archive
@@ -206,6 +205,8 @@ class ArchiveSource:
                 split=self._splits[index],
                 source=self.name,
                 contents=self._contents[index] or "",
+                date=UNKNOWN_DAY if self.archive.days is None else self.archive.days[index],
+                header=self.archive.header and partial(self.archive.header, index),
                 footprint=NOWHERE if self._places is None else self._places[index],
             )
 
@@ -230,18 +231,3 @@ def read_tile(reader: Reader, data: bytes | Path, name: str) -> NDArray[Any]:
         return reader.read(data, name)
     except ValueError as problem:
         raise ValueError(str(problem).replace(f": '{data!s}'", "")) from problem
-
-
-def _read_dates(table: LabelTable) -> dict[int, np.datetime64]:
-    """The dates of a table's rows, where it has them."""
-    dates: dict[int, np.datetime64] = {}
-    for row, text in enumerate(table.dates or ()):
-        if text:
-            try:
-                dates[row] = np.datetime64(date.fromisoformat(text[:10]), "D")
-            except ValueError as error:
-                raise ValueError(
-                    f"{table.path}, line {table.lines[row]}, column 'date': a date must be written as 2021-07-31, got "
-                    f"{text!r}."
-                ) from error
-    return dates

@@ -384,10 +384,12 @@ def encoder_of_shards(served: Path, shards: Path) -> dict[str, Any]:
 
 
 def archive_digest(archive: Archive) -> str:
-    """A hash over names, labels and, where known, pixels."""
+    """A hash over names, labels and, where known, pixels and days."""
     digest = hashlib.sha256("\0".join((*archive.label_names, *archive.file_names)).encode("utf-8", "surrogateescape"))
     digest.update(archive.labels.tobytes())
     digest.update("".join(archive.contents or ()).encode())
+    if archive.days is not None:
+        digest.update(archive.days.tobytes())
     return digest.hexdigest()
 
 

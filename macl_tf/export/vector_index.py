@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from macl_tf.datasets.matching import match_rows
 from macl_tf.datasets.tables import LabelTable, read_label_table
-from macl_tf.datasets.tile_facts import UNKNOWN_DAY, day_of
 from macl_tf.datasets.vector_rows import VectorRows
 from macl_tf.datasets.vectors import VectorFiles
 from macl_tf.export.exporting import (
@@ -205,14 +204,14 @@ def _labelled(items: Items, table: LabelTable, source: VectorFiles) -> Items:
     if missing or without:
         print(f"{note}; {missing:,} of its rows name no vector", file=sys.stderr)
     labels = np.zeros((len(items), len(table.label_names)), np.uint8)
-    splits, days = items.splits.copy(), items.dates.copy()
+    splits, days, told = items.splits.copy(), items.dates.copy(), table.days
     for place, id_ in enumerate(items.ids):
         if (row := row_of.get(id_)) is not None:
             labels[place] = table.labels[row]
             if table.splits:
                 splits[place] = table.splits[row]
-            if table.dates and (day := day_of(table.dates[row][:10])) != UNKNOWN_DAY:
-                days[place] = day
+            if told is not None and not np.isnat(told[row]):
+                days[place] = told[row]
     return replace(items, label_names=table.label_names, labels=labels, splits=splits, dates=days)
 
 

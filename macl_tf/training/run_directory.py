@@ -34,7 +34,8 @@ SETTINGS, METRICS, LABELS, ENCODER = "settings.toml", "metrics.json", "labels.js
 VERSIONS, UNTRAINED, LOCK, BANDS = "versions.json", "untrained.json", ".lock", "bands.json"
 # Where the archive lies, which is not what it is: splits.json tells whether it is the run's.
 PLACES = ("data_dir", "table", "features")
-_PACKAGES = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras", "numpy", "tensorflow-datasets", "pillow")
+_COMPUTING = ("macl_tf", "tensorflow", "tensorflow-cpu", "keras")  # the same on all machines of a run
+_PACKAGES = (*_COMPUTING, "numpy", "tensorflow-datasets", "pillow")
 
 
 def default_run_dir(settings: Settings) -> Path:
@@ -140,7 +141,7 @@ def files_to_go_on(run: Path) -> list[Path]:
 def common_ground(settings: Settings) -> dict[str, Any]:
     """What must be the same on all machines of a run, by name: settings but for places, and versions."""
     told = {name: value for name, value in dataclasses.asdict(settings).items() if name not in PLACES}
-    return told | {f"the version of {name}": found for name, found in installed_versions(*_PACKAGES[:4]).items()}
+    return told | {f"the version of {name}": found for name, found in installed_versions(*_COMPUTING).items()}
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
