@@ -26,8 +26,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Files that take longest, some with few tests, the longest of all first: begun first, none is left to one process when
 # the other has ended.
 SLOWEST = (
-    "test_server_page",
     "test_docs",
+    "test_page_search",
+    "test_page_collections",
+    "test_page_form",
     "test_pairwise_replicas",
     "test_benchmarks",
     "test_training",

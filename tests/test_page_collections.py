@@ -16,9 +16,7 @@ from macl_tf.server.auth import Access
 from macl_tf.teaching.collections import Collections
 from macl_tf.teaching.rounds import next_round
 from tests.browser import until
-from tests.serving_process import TOKEN, Client, make_served, name_of, running, upload, uuid_of
-from tests.stub_encoder import DIM
-from tests.test_server_page import (
+from tests.page import (
     CONTRAST,
     FIRST,
     HOSTILE,
@@ -34,6 +32,8 @@ from tests.test_server_page import (
     shown,
     unfold,
 )
+from tests.serving_process import TOKEN, Client, make_served, name_of, running, upload, uuid_of
+from tests.stub_encoder import DIM
 
 __all__ = ["api", "browser", "open_page", "served"]
 pytestmark = pytest.mark.slow

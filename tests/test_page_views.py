@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.browser import until
-from tests.serving_process import COUNT, Client, make_served, running
-from tests.test_server_page import (
+from tests.page import (
     FIRST,
     HOSTILE,
     api,
@@ -24,6 +23,7 @@ from tests.test_server_page import (
     settled,
     shown,
 )
+from tests.serving_process import COUNT, Client, make_served, running
 
 __all__ = ["api", "browser", "open_page", "own", "served"]
 pytestmark = pytest.mark.slow
