@@ -89,6 +89,22 @@ def test_networks_of_keras_make_encoders_that_are_kept(tmp_path):
     np.testing.assert_allclose(again.predict(PIXELS, verbose=0), z, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_network_that_scales_by_its_weights_is_the_publishers(tmp_path, monkeypatch):
+    """EfficientNetB0 has a layer more where Keras gives it ImageNet's weights: here random ones in their place."""
+    make = keras.applications.EfficientNetB0
+    file = tmp_path / "efficientnetb0.weights.h5"
+    make(include_top=False, weights=None, input_shape=(64, 64, 3)).save_weights(file)
+    monkeypatch.setattr(sys.modules[make.__module__].file_utils, "get_file", lambda *_, **__: str(file))
+    published = make(include_top=False, weights="imagenet", input_shape=(64, 64, 3))
+    assert sum(isinstance(layer, keras.layers.Rescaling) for layer in published.layers) == 2
+    encoder = build_encoder(64, backbone="keras:EfficientNetB0", weights="imagenet")
+    found = keras.Model(encoder.input, encoder.get_layer("features").output).predict(PIXELS, verbose=0)
+    np.testing.assert_allclose(found, published.predict(PIXELS, verbose=0).mean((1, 2)), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="scales red, green and blue by itself"):
+        backbone_of("keras:EfficientNetB0", 64, imagenet=True, seen=(4, (2, 1, 0)))
+
+
 def test_a_file_of_ones_own_is_a_backbone(tmp_path):
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(4, 3, strides=2)(keras.layers.Rescaling(1 / 255)(pixels))
@@ -208,3 +224,24 @@ def test_a_preset_of_keras_hub_is_loaded_scaled_and_kept(tmp_path):
     )
     with pytest.raises(ConnectionError, match=r"weights of hub:.*none could not be loaded"):
         build_encoder(64, backbone=f"hub:{tmp_path / 'none'}", weights="imagenet")
+
+
+@pytest.mark.peers
+def test_a_preset_with_learned_positions_takes_tiles_of_its_own_size(tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    small = {"patch_size": 16, "num_layers": 1, "num_heads": 2, "hidden_dim": 8}
+    vit = hub.models.ViTBackbone((64, 64, 3), mlp_dim=16, **{**small, "patch_size": (16, 16)})
+    eye = hub.models.SigLIPVisionEncoder(**small, intermediate_dim=16, image_shape=(64, 64, 3))
+    reader = hub.models.SigLIPTextEncoder(
+        vocabulary_size=9, embedding_dim=8, hidden_dim=8, num_layers=1, num_heads=2, intermediate_dim=16,
+        max_sequence_length=4,
+    )  # fmt: skip
+    for name, network, converter in (
+        ("vit", vit, hub.layers.ViTImageConverter(image_size=(64, 64))),
+        ("siglip", hub.models.SigLIPBackbone(eye, reader), hub.layers.SigLIPImageConverter(image_size=(64, 64))),
+    ):
+        for part in (network, converter):
+            part.save_to_preset(str(tmp_path / name))
+        with pytest.raises(ValueError, match=r"takes tiles of 64 px, got 32\. Set image_size=64"):
+            build_encoder(32, backbone=f"hub:{tmp_path / name}", weights="imagenet")
+        assert build_encoder(64, backbone=f"hub:{tmp_path / name}", weights="imagenet").output_shape == (None, 128)

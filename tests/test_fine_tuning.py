@@ -1,6 +1,7 @@
 """What is trained of an encoder: all, its last stages, or its head on features that are kept; and at what rate."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -82,6 +83,11 @@ def test_features_that_are_kept_are_not_computed_again(backbone, cache, tmp_path
 
     monkeypatch.setattr(features_module, "_features", computed_again)
     assert train(settings_of(backbone), tmp_path / "again", progress=False)["trained"] == first["trained"]
+    other = keras.saving.load_model(backbone, compile=False)  # the same weights behind other layers
+    pixels = keras.Input((32, 32, 3))
+    keras.Model(pixels, other(keras.layers.Rescaling(0.5)(pixels))).save(tmp_path / "mine.keras")
+    with pytest.raises(AssertionError, match="features are in the cache"):
+        train(settings_of(str(tmp_path / "mine.keras")), tmp_path / "other", progress=False)
 
 
 @pytest.mark.slow
@@ -100,6 +106,12 @@ def test_a_killed_head_run_goes_on_bit_for_bit(backbone, cache, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "killed", progress=False)
     monkeypatch.setattr(Checkpoint, "on_epoch_end", real)
+    kept, other = Path(backbone).read_bytes(), keras.saving.load_model(backbone, compile=False)
+    other.set_weights([1.5 * value for value in other.get_weights()])
+    other.save(backbone)  # trained once more, where it lay
+    with pytest.raises(ValueError, match=r"began from other values than backbone=.*mine\.keras, weights= gives now"):
+        train(settings, tmp_path / "killed", progress=False)
+    Path(backbone).write_bytes(kept)
     assert train(settings, tmp_path / "killed", progress=False)["trained"] == whole["trained"]
 
 

@@ -477,6 +477,7 @@ def test_nothing_is_written_where_something_is_wrong(run, small_run, tmp_path, c
         (str(spoilt),): "row 39 ('tile039'), got NaN",
         (str(good), "--table", str(tmp_path / "labels.csv")): "names one of the 40 ids",
         (str(tmp_path), "--head", str(run), "--backbone", "resnet18"): "--head is for vectors",
+        (str(good), "--backbone", "resnet18", "--bands", "all"): "by pictures of 8-bit RGB alone, got bands=all",
     }
     Image.new("RGB", (8, 8)).save(tmp_path / "tile.png")
     for arguments, message in wrong.items():
@@ -501,7 +502,7 @@ def test_with_the_backbone_that_made_them_pictures_are_searched_for_too(tmp_path
         Image.fromarray(tile).save(tmp_path / f"{number}.png")
     features = descriptor_model(build_encoder(32, backbone=str(tmp_path / "mine.keras")), "backbone")
     path = write_npz(tmp_path / "v.npz", list("01234"), features.predict(pixels, verbose=0))
-    how = ["--backbone", str(tmp_path / "mine.keras"), "--weights", "", "--image-size", "32", "--quiet"]
+    how = ["--backbone", str(tmp_path / "mine.keras"), "--image-size", "32", "--quiet"]  # with its own weights
     assert main(["index", str(path), *how, "--output", str(tmp_path / "served")]) == 0
     engine = SearchEngine.open(tmp_path / "served")
     for number in range(5):

@@ -192,7 +192,10 @@ def add_commands(commands: Any) -> None:
     option("--discard-changes", action="store_true", help="also where upserts and deletes are lost by a new index")
     option("--head", metavar="RUN", help="with vectors: a run that was trained on such, whose descriptor is compared")
     option("--backbone", help="index a folder of images by this network: as of `macl train --set backbone=...`")
-    option("--weights", default="imagenet", help="its weights: imagenet (default), encoder.keras of a run, or a file")
+    option(
+        "--weights",
+        help="its weights: imagenet (default; a .keras file has its own), encoder.keras of a run, or a file",
+    )
     option("--image-size", type=int, default=224, help="side at which it sees an image, pixels (224)")
     option("--turns", type=int, default=1, help="quarter turns to average over (1); 4 costs four times the time")
     option("--bands", default="", help="with --backbone: bands of the tiles, as of `macl train --set bands=...`: all")
@@ -384,10 +387,11 @@ def run_index(options: argparse.Namespace) -> int:
 
     build = {"kind": options.kind, "recall_target": options.recall, "keep": options.keep}
     made = {"table": options.table, "discard_changes": options.discard_changes, "progress": not options.quiet, **build}
+    own = "" if str(options.backbone).endswith(".keras") else "imagenet"
     settings = options.backbone and Settings(
         dataset="folder",
         backbone=options.backbone,
-        weights=options.weights,
+        weights=own if options.weights is None else options.weights,
         image_size=options.image_size,
         turns=options.turns,
         bands=options.bands,

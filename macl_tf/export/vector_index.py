@@ -143,6 +143,9 @@ def _encoder(
         _check_width(source, of_vectors.input_shape[1], f"the head of '{run}' takes")
     of_pictures, digest = None, ""
     if backbone is not None:
+        if backbone.bands:
+            rule = "vectors from elsewhere are searched by pictures of 8-bit RGB alone"
+            raise ValueError(f"{rule}, got bands={backbone.bands}. Leave it out.")
         check_backbone(backbone.backbone, imagenet=backbone.weights == "imagenet")
         weights = backbone.weights or None
         part = backbone_part(build_encoder(backbone.image_size, backbone=backbone.backbone, weights=weights))

@@ -13,6 +13,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from macl_tf.models.stems import of_channels
 Tensor = Any
 Backbone = Callable[[Tensor], Tensor]
 Seen = tuple[int, tuple[int, ...]]  # channels, and which of them are red, green and blue
+_RGB: Seen = (3, (0, 1, 2))
 OURS = ("resnet18", *VARIANTS)
 KNOWN = f"{', '.join(OURS)}, keras:NAME of keras.applications, hub:PRESET of keras-hub, or a .keras file"
 
@@ -39,7 +41,7 @@ def backbone_of(
     width: int = 64,
     small_stem: bool = False,
     imagenet: bool = False,
-    seen: Seen = (3, (0, 1, 2)),
+    seen: Seen = _RGB,
 ) -> Backbone:
     """The backbone of a name.
 
@@ -185,7 +187,12 @@ def _application(name: str, image_size: int | None, seen: Seen, *, imagenet: boo
             published = make(include_top=False, weights="imagenet", input_shape=(*shape[:2], 3))
         except Exception as error:
             raise ConnectionError(_away(f"keras:{name}", "Keras", error)) from error
-        _take(network, published, _in_order(matrix, seen))
+        if seen == _RGB:
+            network = published
+        elif len(network.layers) != len(published.layers):  # EfficientNetB0 to B7 with these weights scale once more
+            raise ValueError(f"keras:{name} scales red, green and blue by itself. Take another for other bands.")
+        else:
+            _take(network, published, _in_order(matrix, seen))
 
     def apply(pixels: Tensor) -> Tensor:
         return network(_rescaled(pixels, matrix, offset, seen))
@@ -218,17 +225,17 @@ def _reverses(matrix: np.ndarray) -> bool:
 def _in_order(matrix: np.ndarray, seen: Seen) -> tuple[int, ...]:
     """Where the first, second and third channel of a publisher's network are among the channels that are seen."""
     rgb = seen[1]
-    return rgb[::-1] if _reverses(matrix) and seen != (3, (0, 1, 2)) else rgb
+    return rgb[::-1] if _reverses(matrix) and seen != _RGB else rgb
 
 
-def _rescaled(pixels: Tensor, matrix: np.ndarray, offset: np.ndarray, seen: Seen = (3, (0, 1, 2))) -> Tensor:
+def _rescaled(pixels: Tensor, matrix: np.ndarray, offset: np.ndarray, seen: Seen = _RGB) -> Tensor:
     """Layers for x A + b, where A keeps the order of the channels or reverses it; for other bands that of the mean.
 
     Of other bands than red, green and blue no order changes: the network's first weights follow it.
     """
     scale = np.diag(matrix[::-1] if _reverses(matrix) else matrix)
     channels, rgb = seen
-    if seen != (3, (0, 1, 2)):
+    if seen != _RGB:
         order = _in_order(matrix, seen)
         scale, offset = (np.full(channels, values.mean()) if len(set(rgb)) < 3 else _placed(values, channels, order)
                          for values in (scale, offset))  # fmt: skip
@@ -255,9 +262,14 @@ def _hub(preset: str, image_size: int | None, seen: Seen, *, imagenet: bool) -> 
             preset, load_weights=imagenet, image_shape=(image_size, image_size, 3)
         )
     except Exception as error:
+        side = None
+        with suppress(Exception):
+            side = _side(keras_hub.models.Backbone.from_preset(preset, load_weights=False))
+        _check_side(preset, side, image_size)
         raise ConnectionError(_away(f"hub:{preset}", "keras-hub", error)) from error
     network = getattr(network, "vision_encoder", network)  # of a network for pictures and text, that of pictures
-    if seen != (3, (0, 1, 2)):
+    _check_side(preset, _side(network), image_size)
+    if seen != _RGB:
         config = network.get_config()
         if "image_shape" not in config:
             raise ValueError(f"hub:{preset} cannot see other bands than red, green and blue. Take another backbone.")
@@ -274,6 +286,19 @@ def _hub(preset: str, image_size: int | None, seen: Seen, *, imagenet: bool) -> 
         return network({next(iter(network.input)): scaled} if isinstance(network.input, dict) else scaled)
 
     return apply
+
+
+def _side(network: keras.Model) -> int | None:
+    """Of the pictures that a network takes; None where it takes any."""
+    given = network.input
+    found: int | None = next(iter(given.values() if isinstance(given, dict) else [given])).shape[1]
+    return found
+
+
+def _check_side(preset: str, side: int | None, image_size: int | None) -> None:
+    """Refuses tiles of another size than that of a network with learned positions."""
+    if side not in (None, image_size):
+        raise ValueError(f"hub:{preset} takes tiles of {side} px, got {image_size or 'any'}. Set image_size={side}.")
 
 
 def _away(name: str, whose: str, error: Exception) -> str:

@@ -22,7 +22,7 @@ from macl_tf.datasets.label_lists import listed
 from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
 from macl_tf.datasets.walk import shorten
 from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
-from macl_tf.files import cache_folder, write_json, written_whole
+from macl_tf.files import cache_folder, sha256_of, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
 from macl_tf.models.descriptor_names import ROBUST
@@ -145,13 +145,17 @@ def _train(
             else build.make_head(start, vectors.shape[1])
         )
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
+        # What tells the weights that the backbone began from, or the vectors: SHA-256 of their values as float32.
+        if vectors is None:
+            began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
+        else:
+            began = {"features_sha256": weights_digest([vectors])}
+        versions = run_directory.read_run(run, VERSIONS)
         if not begun:
-            # What tells the weights that the backbone began from, or the vectors: SHA-256 of their values as float32.
-            if vectors is None:
-                began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
-            else:
-                began = {"features_sha256": weights_digest([vectors])}
-            write_json(run / VERSIONS, {**run_directory.read_run(run, VERSIONS), **began})
+            write_json(run / VERSIONS, {**versions, **began})
+        elif settings.trains_head and any(versions.get(name, value) != value for name, value in began.items()):
+            what = settings.features or f"backbone={settings.backbone}, weights={settings.weights}"
+            raise ValueError(f"'{run}' began from other values than {what} gives now. Use another --run-dir.")
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trains_head else model
         build.compile_model(fitted, settings, steps, task.statistics)
@@ -511,8 +515,9 @@ def backbone_features(
 ) -> Callable[[np.ndarray, int], FeatureViews]:
     """From positions in an archive and a number of augmented views to their features, given or computed once."""
     given, backbone = archive.features, backbone_part(encoder)
-    bands = f" {archive.bands}" if archive.bands else ""  # their scaling is in no weight
-    key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}{bands}"
+    bands = f" {archive.bands}" if archive.bands else ""  # their scaling is in no weight, nor are a file's layers
+    file = f" {sha256_of(settings.backbone)}" if settings.backbone.endswith(".keras") else ""
+    key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}{bands}{file}"
 
     @cache
     def function() -> Callable[[np.ndarray], np.ndarray]:  # only where there is something to compute
