@@ -1,6 +1,6 @@
 """Rates of training and of embedding, beside PyTorch on the same cores: both backbones, float32 and bfloat16.
 
-    pip install -e '.[cpu,peers,openvino]'
+    pip install -e '.[cpu,bench,peers,openvino]'
     python -m benchmarks.speed.rates --data-dir UCM
 
 Images per second. Training is one optimizer step (forward, backward, AdamW) on a batch that lies in memory: ResNet-18
