@@ -311,7 +311,9 @@ def test_by_share_of_labels_what_is_rare_is_so_in_the_whole_archive(tmp_path):
     assert found["macl"]["shares"]["100%"]["rarest"] == figures.by_seed(own, "rarest").tolist()
     whole = [figures.variant("macl", [row | {"rarest": [0]} for row in rows if row["name"] == "macl 5%"])]
     assert found["macl"]["shares"]["5%"]["rarest"] == figures.by_seed(whole[0], "rarest").tolist()
-    assert "| supcon" in shares.tables(found) and "+30.0 [" in shares.tables(found)
+    told = shares.tables(found, {"frozen features": [0.2, 0.3, 0.4], "frozen features, elsewhere": [0.1, 0.1, 0.1]})
+    assert "| supcon" in told and "+30.0 [" in told
+    assert "| 0.200/0.300/0.400" in told and "elsewhere" not in told
     shares.draw(found, [0.2, 0.3, 0.4], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="labelled must hold 1"):

@@ -161,7 +161,7 @@ def tables(summary: dict[str, Any], wanted: Sequence[str] = ()) -> str:
         "elsewhere": [of_descriptors(elsewhere, ", elsewhere")] if elsewhere else [],
         "labels": of_labels(summary),
         "trials": of_trials(summary["trials"]),
-        "shares": [shares.tables(summary["shares"])] if "shares" in summary else [],
+        "shares": [shares.tables(summary["shares"], summary["floors"])] if "shares" in summary else [],
     }
     return "\n\n".join(table for part in wanted or PARTS for table in found[part])
 

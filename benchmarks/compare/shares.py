@@ -51,8 +51,8 @@ def by_share(variants: Mapping[str, Variant]) -> dict[str, dict[str, Any]]:
     return told
 
 
-def tables(told: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures' means by share, and what the first loss leads by in the first and the last of them."""
+def tables(told: Mapping[str, Mapping[str, Any]], floors: Mapping[str, Sequence[float]]) -> str:
+    """The figures' means by share, those without training, and what the first loss leads by."""
     first, shares = next(iter(told)), list(next(iter(told.values()))["shares"])
     titles = list(FIGURES.values())
     lines, leads = [], []
@@ -62,6 +62,9 @@ def tables(told: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append([loss, found["descriptor"], *means])
         if loss != first:
             leads.append([loss, *("; ".join(lead(one["lead"][key]) for key in (*FIGURES,)[::2]) for one in of)])
+    for name, figures in floors.items():
+        if "elsewhere" not in name:
+            lines.append([name, "no label", *["/".join(map(number, figures))] * len(shares)])
     columns = [f"{share} of the labels" for share in shares]
     return "\n\n".join(
         [
