@@ -45,10 +45,14 @@ def upload(number):
     return encoded(tile(number), "PNG")
 
 
-def vectors_of(numbers, key="a"):
+def vectors_of(numbers, key="a", dim=DIM):
     """What the stub encoder of that key makes of tiles; keys differ in the order of dimensions."""
     pixels = np.stack([resize_image(tile(number), SIZE) for number in numbers])
-    return np.roll(StubEncoder().embed_pixels(pixels), ord(key), axis=1)
+    return embed_with(StubEncoder(), key, dim, pixels)
+
+
+def embed_with(stub, key, dim, pixels):
+    return np.tile(np.roll(stub.embed_pixels(pixels), ord(key), axis=1), dim // DIM) / (dim // DIM) ** 0.5
 
 
 def name_of(number):
@@ -76,9 +80,9 @@ def items_of(numbers):
     )
 
 
-def publish_encoder(served, key, image_size=SIZE):
+def publish_encoder(served, key, image_size=SIZE, dim=DIM):
     """A version of the encoder that is only known by its key; without an image size, of vectors from elsewhere."""
-    facts = {"descriptor": "projection", "dim": DIM, "image_size": image_size, "sha256": key * 64,
+    facts = {"descriptor": "projection", "dim": dim, "image_size": image_size, "sha256": key * 64,
              "dataset": {"name": "stub", "licence": "Of the stub."}, "figures": {},
              "settings": {"trainable": "all", "features": "", "embedding_dim": DIM}}  # fmt: skip
     with publish(served / "encoder", "encoder") as staging:
@@ -94,12 +98,12 @@ def uuid_of(served, version):
     return encoder_identity(served, version)["uuid"]
 
 
-def publish_index(served, made_with, key, numbers=range(COUNT), keep=0):
+def publish_index(served, made_with, key, numbers=range(COUNT), keep=0, dim=DIM):
     small = [thumbnail(tile(number), 8) for number in numbers]
     build_index(
         served / "index",
         items_of(list(numbers)),
-        vectors_of(numbers, key),
+        vectors_of(numbers, key, dim),
         info={"encoder": made_with, "archive": {"name": ARCHIVE, "tiles": len(numbers), "sha256": "0" * 64}},
         thumbnails=small,
         keep=keep,
@@ -116,8 +120,8 @@ def make_served(folder):
 def load_stub(served, made_with, url=None, *, pause=0.0, stub=None):
     """Loads the encoder of a folder of `make_served`."""
     facts = open_encoder(served, made_with)[1]["info"]
-    shift, stub = ord(facts["sha256"][0]), stub or StubEncoder(pause=pause)
-    return Encoder(made_with["version"], facts, lambda pixels: np.roll(stub.embed_pixels(pixels), shift, axis=1))
+    stub, key = stub or StubEncoder(pause=pause), facts["sha256"][0]
+    return Encoder(made_with["version"], facts, lambda pixels: embed_with(stub, key, facts["dim"], pixels))
 
 
 def stub_versions(served, options=None, **how):

@@ -32,6 +32,7 @@ from tests.page import (
 from tests.serving_process import (
     COUNT,
     Client,
+    make_served,
     name_of,
     publish_encoder,
     publish_index,
@@ -39,6 +40,7 @@ from tests.serving_process import (
     tile,
     upload,
 )
+from tests.stub_encoder import DIM
 
 __all__ = ["api", "browser", "open_page", "own", "served"]
 pytestmark = pytest.mark.slow
@@ -256,6 +258,43 @@ def test_two_versions_stand_side_by_side(open_page, api):
     again = open_page(page.url[page.url.index("#") :])
     assert "Vectors of two encoders cannot be compared" in again.locator("#lists > section").nth(1).inner_text()
     assert shown(again, 0) == expected[0] and again.get_by_role("alert").inner_text() == ""
+
+
+def test_what_is_published_meanwhile_is_learnt_and_nothing_comes_of_two_versions(open_page, tmp_path):
+    folder = make_served(tmp_path / "served")
+    with running(folder) as url, Client(url, folder, trust_env=False) as client:
+
+        def publish(version, key, dim=DIM):
+            publish_index(folder, publish_encoder(folder, key, dim=dim), key, dim=dim)
+            while client.get("/api/v1/info").json()["index"]["version"] < version:
+                continue
+
+        def expected(number, **query):
+            return ids(client.search_image(upload(number), **query))
+
+        first, second, start = (open_page("#k=12", at=client) for _ in range(3))
+        choose(first, picture(50)), choose(second, picture(50))
+        before = expected(50, k=24)
+        publish(2, "b")
+        first.click("text=Show more")  # of the version that is shown
+        until(first, "document.querySelectorAll('.tile').length === 24")
+        assert shown(first) == before
+        unfold(first)
+        with first.expect_download() as download:
+            first.locator("#download").get_by_role("button", name="CSV").click()
+        with open(download.value.path(), encoding="utf-8", newline="") as file:
+            assert [row["id"] for row in csv.DictReader(file)] == before
+        label = second.locator("#quick button").first
+        name = label.locator("bdi").inner_text()
+        moved(second, label.click)  # the picture is embedded anew, by the encoder of the new version
+        assert shown(second) == expected(50, k=12, filter={"any_of": [name]})
+        choose(first, picture(51))
+        assert "#picture=2.projection~" in first.url and shown(first) == expected(51, k=12)
+        publish(3, "c", 2 * DIM)
+        for page in (start, first):
+            moved(page, page.locator("#quick button").first.click)
+            assert shown(page) and page.get_by_role("alert").inner_text() == ""
+        assert "index 3" in start.locator("#archive").get_attribute("title")
 
 
 # What a drop or a paste brings: the file's bytes.

@@ -22,6 +22,7 @@ import { versionName } from "./views.js";
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
+  const [first] = answers;
   const scored = asks(search) || search.round || Boolean(search.suggest);
   setKept(answers.flatMap(keptIn));
   const asked = search.like
@@ -47,7 +48,7 @@ export function showAnswers(answers, page) {
         tileOf: (some) => tiles.get(some),
         changed: page.changed,
         findPart: (of, box) => change(only({ ...search, seed: 0 }, { id: of, box })),
-        matchesOf: asks(search) && answers[0].query?.vector ? (of) => api.matches([of], answers[0].query.vector, search.index) : null,
+        matchesOf: asks(search) && first.query?.vector ? (of) => api.matches([of], first.query.vector, first.index_version) : null,
       }),
     linkTo: (id) => toFragment(only({ ...search, seed: 0 }, { id })),
   };
@@ -71,8 +72,7 @@ export function showAnswers(answers, page) {
     page.failing(
       showPlot({
         ...context,
-        version: version ?? archive.info.index.version,
-        index: search.index,
+        version,
         count: search.index === null ? archive.info.index.count : null,
         filter: hasFilter(search) ? conditions(search) : null,
         results: results.map(({ id }) => id),
@@ -131,7 +131,7 @@ function column(found, version, context, page) {
   add(found.results);
   const node = element("section", { "aria-label": name }, compared ? element("h3", {}, title) : null, list);
   if (!found.results.length) node.append(nothing(page));
-  if (found.more && !compared) node.append(moreButton(version, add, list, scale, page));
+  if (found.more && !compared) node.append(moreButton(number, add, list, scale, page));
   return { node, list };
 }
 

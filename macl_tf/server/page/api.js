@@ -31,7 +31,7 @@ export const named = async (text, signal) => (await ask(`ids?${parameters({ like
 /** How many tiles a filter leaves, and how many of them hold each label. */
 export const countTiles = (filter, index, signal) =>
   ask("count", { method: "POST", body: JSON.stringify({ filter, index }), headers: JSON_BODY, signal });
-export const diverse = async (seed, signal) => (await ask(`diverse?${parameters({ seed })}`, { signal })).items;
+export const diverse = (seed, signal) => ask(`diverse?${parameters({ seed })}`, { signal });
 /** Where tiles lie in the plot; and which of them, in a box and with a filter. */
 export const plot = (index, signal) => ask(index ? `plot?${parameters({ index })}` : "plot", { signal });
 export const plotted = (asked, signal) =>

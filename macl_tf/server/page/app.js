@@ -2,6 +2,7 @@
 
 import { showAnswers } from "./answers.js";
 import * as api from "./api.js";
+import { archive, learn, upToDate } from "./archive.js";
 import { askToSave, countsOf, roundOf, save, showCollections, tilesOf, withToken } from "./collections.js";
 import { askForToken, openHelp } from "./dialogs.js";
 import { complete } from "./complete.js";
@@ -19,15 +20,6 @@ import { openTeaching } from "./teach.js";
 import { openUpload } from "./upload.js";
 import { showControls, showViews } from "./views.js";
 
-const archive = {
-  info: null,
-  labels: [],
-  rare: new Set(),
-  dated: false,
-  left: null, // what the filter leaves
-  collections: [],
-  collectionTotal: 0,
-};
 const tiles = new Map(); // what is known of each id that was seen
 let search = EMPTY;
 let running = new AbortController();
@@ -40,7 +32,8 @@ function change(next) {
   else location.hash = fragment;
 }
 
-async function show() {
+/** Shows what the link asks for, with what is known of the archive learnt `anew` where it was written to. */
+async function show({ anew = false } = {}) {
   running.abort();
   running = new AbortController();
   const { signal } = running;
@@ -50,25 +43,24 @@ async function show() {
   clearMarks();
   find("lists").setAttribute("aria-busy", "true");
   try {
-    if (!archive.info) await learn();
+    if (anew || !archive.info) await learn();
     const compared = search.versus !== null && asks(search);
-    const { dated } = archive;
+    const { dated, info } = archive;
     archive.left = null;
-    const counting = leftBy(search, signal);
     const asking = Promise.all([
       compared ? both([search.index, search.versus], signal) : Promise.all([answer(search.index, signal)]),
+      leftBy(search, signal),
       ...[...search.like, ...search.unlike].map((example) => learnTile(example, signal)),
     ]);
     frame(); // while the server works
-    const [answers, ...learnt] = await asking;
-    archive.left = await counting;
+    const [answers, left, ...learnt] = await asking;
     if (signal.aborted) return;
-    const outdated = search.index === null && answers[0].index_version > archive.info.index.version;
-    if (outdated) await learn();
+    archive.left = left;
+    archive.shown = answers[0].index_version ?? search.index;
     answers.forEach((found) => found.results?.forEach(remember));
-    if (outdated || archive.left || archive.dated !== dated || learnt.some(Boolean)) frame();
+    if (archive.info !== info || archive.left || archive.dated !== dated || learnt.some(Boolean)) frame();
     const more = async (version, offset) => {
-      const next = await searchFor(search, version, archive, offset, signal);
+      const next = await searchFor(search, version, offset, signal);
       next.results.forEach(remember);
       return next;
     };
@@ -133,9 +125,10 @@ function learning() {
   ];
 }
 
-async function answer(version, signal) {
-  if (asks(search) || isOpen(search) || search.within || hasFilter(search)) return searchFor(search, version, archive, 0, signal);
-  return { results: await tilesToBegin(search, archive, signal), more: false };
+function answer(version, signal) {
+  if (asks(search) || isOpen(search) || search.within || hasFilter(search))
+    return upToDate(version, (index) => searchFor(search, index, 0, signal));
+  return upToDate(null, (index) => tilesToBegin(search, index, signal));
 }
 
 /** Answers of two versions: of one that cannot answer its `failure`, beside what the other found. */
@@ -147,19 +140,6 @@ async function both(versions, signal) {
   return asked.map(({ value, reason }) => value ?? { failure: reason });
 }
 
-async function learn() {
-  const none = { collections: [], total: 0 }; // where they are damaged, all else goes on
-  const kept = api.collections().catch((error) => (error.status === 503 ? none : Promise.reject(error)));
-  const [info, { labels }, { collections, total }] = await Promise.all([api.info(), api.labels(), kept]);
-  Object.assign(archive, {
-    info,
-    labels,
-    collections,
-    collectionTotal: total,
-    rare: new Set(labels.filter((label) => label.rare).map((label) => label.name)),
-  });
-}
-
 /** What is known of the archive is out of date: it is asked for again, and the page shows it. */
 async function changed() {
   await learn();
@@ -167,10 +147,7 @@ async function changed() {
 }
 
 /** The archive was written to: all that is shown is asked for again. */
-async function renewed() {
-  await learn();
-  await show();
-}
+const renewed = () => show({ anew: true });
 
 /** Keeps marks in the collection that is open, or in one that is asked for, which is open then: its tiles or a round. */
 async function keep(marked, open = tilesOf) {
@@ -285,7 +262,7 @@ async function take(files, more) {
       const pixels = await pixelsOf(given);
       const file = await fitting(given, pixels, archive.info.limits);
       const drawing = await tinyPicture(pixels);
-      const { example, ms } = await embed(file, search.index, archive, drawing).catch((error) => {
+      const { example, ms } = await embed(file, search.index, drawing).catch((error) => {
         throw Object.assign(error, { value: [file.name, error.value].filter(Boolean).join(", ") });
       });
       keepFile(example, file);
@@ -308,7 +285,7 @@ function drawPart(example) {
   const sources = [preview, ...(example.picture ? [pictureSource(example.picture)] : [])];
   openUpload({ sources, name: file.name }, async (box) => {
     const drawing = await tinyPicture(await pixelsOf(file), box);
-    const found = await embed(file, search.index, archive, drawing, box);
+    const found = await embed(file, search.index, drawing, box);
     keepFile(found.example, file, box);
     embedded = found.ms.decode + found.ms.encode;
     const without = (examples) => examples.filter((other) => keyOf(other) !== keyOf(example));

@@ -22,7 +22,7 @@ export async function showPlot(page, signal) {
   try {
     const grown = held && page.count !== null && page.count !== held.count; // written to meanwhile
     if (grown || held?.version !== page.version) held = await loaded(page.version, signal);
-    const fits = page.filter ? await api.plotted({ filter: page.filter, k: 0, index: page.index }, signal) : null;
+    const fits = page.filter ? await api.plotted({ filter: page.filter, k: 0, index: page.version }, signal) : null;
     if (signal.aborted) return;
     plot ??= make(frame);
     plot.show(held, { ...page, left: fits && new Set(fits.places) });

@@ -1,6 +1,7 @@
 // From a search, as the link says it, to answers of the server, for any version of the index.
 
 import * as api from "./api.js";
+import { archive, upToDate } from "./archive.js";
 import { FILTER, asks, base64urlOf, decodeVector, encodeVector, hasFilter, isOpen, keyOf } from "./link.js";
 import { asAnswer, asSuggestions } from "./rounds.js";
 
@@ -16,7 +17,7 @@ export function keepFile(example, file, box = null) {
 export const fileOf = (example) => kept.get(example.vector) ?? null;
 
 /** Which encoder made the vectors of an index version; null stands for the newest. */
-function encoderOf(archive, version) {
+function encoderOf(version) {
   const number = version ?? archive.info.index.version;
   const entry = archive.info.versions.find((candidate) => candidate.version === number);
   if (entry) return `${entry.encoder_version}.${entry.descriptor}`;
@@ -31,32 +32,33 @@ function encoderOf(archive, version) {
  * Embeds a picture, or what is in a box of it; gives the example that stands for it in searches and links, and how long that took. Without a
  * `drawing` of it, the server draws it.
  */
-export async function embed(file, version, archive, drawing, box = null) {
-  const { query, ms } = await api.searchImage(file, { k: 1, index: version, vector: true, preview: !drawing, ...(box && { box }) });
+export async function embed(file, version, drawing, box = null) {
+  const asked = { k: 1, vector: true, preview: !drawing, ...(box && { box }) };
+  const { query, ms, index_version: by } = await upToDate(version, (index) => api.searchImage(file, { ...asked, index }));
   const picture = drawing || base64urlOf(query.preview ?? "");
   const vector = encodeVector(query.vector);
   const name = file.name && { name: box ? `part of ${file.name}` : file.name };
-  return { example: { encoder: encoderOf(archive, version), vector, picture, ...name }, ms };
+  return { example: { encoder: encoderOf(by), vector, picture, ...name }, ms };
 }
 
 /** One page of results. */
-export async function searchFor(search, version, archive, offset, signal) {
+export async function searchFor(search, version, offset, signal) {
   if (search.marks) return tilesOfCollection(search, offset, signal);
   if (search.within) return tilesOfPlot(search, version, offset, signal);
   if (search.suggest) return asSuggestions(await api.suggestions(search.suggest, signal));
   if (search.round) return asAnswer(await api.round(search.collection, search.random, signal));
-  return api.search({ ...(await queryOf(search, version, archive)), offset, vector: archive.info.has_parts }, signal);
+  return api.search({ ...(await queryOf(search, version)), offset, vector: archive.info.has_parts }, signal);
 }
 
 /** Saves the first `k` results as a file of that format. */
-export async function saveResults(search, archive, k, format) {
-  const query = await queryOf(search, search.index, archive);
+export async function saveResults(search, k, format) {
+  const query = await queryOf(search, search.index ?? archive.shown);
   return api.downloadResults({ ...query, k: Math.min(k, archive.info.limits.k), format }, "results");
 }
 
-async function queryOf(search, version, archive) {
-  const positive = await Promise.all(search.like.map((example) => asked(example, version, archive)));
-  const negative = await Promise.all(search.unlike.map((example) => asked(example, version, archive)));
+async function queryOf(search, version) {
+  const positive = await Promise.all(search.like.map((example) => asked(example, version)));
+  const negative = await Promise.all(search.unlike.map((example) => asked(example, version)));
   const anywhere = { vector: randomVector(archive.info.model.dim, search.seed) };
   return {
     positive: asks(search) ? positive : [anywhere],
@@ -84,12 +86,15 @@ async function tilesOfPlot(search, version, offset, signal) {
 }
 
 /** Tiles to begin with: one for each label, the rarest first; where no tile has one, those most unlike each other. */
-export async function tilesToBegin(search, archive, signal) {
+export async function tilesToBegin(search, index, signal) {
   const held = archive.labels.filter((label) => label.count).sort((a, b) => a.count - b.count);
   const { dim } = archive.info.model;
   const ask = (number, filter, k) =>
-    api.search({ positive: [{ vector: randomVector(dim, search.seed * 1000 + number) }], k, filter }, signal);
-  if (!held.length) return api.diverse(search.seed, signal);
+    api.search({ positive: [{ vector: randomVector(dim, search.seed * 1000 + number) }], k, filter, index }, signal);
+  if (!held.length) {
+    const { items, index_version } = await api.diverse(search.seed, signal);
+    return { results: items, index_version, more: false };
+  }
   const answers = await inTurns(held.slice(0, 24), (label, number) => ask(number, { any_of: [label.name] }, 4));
   const chosen = new Map();
   for (const [place, { results }] of answers.entries()) {
@@ -97,13 +102,15 @@ export async function tilesToBegin(search, archive, signal) {
     const fresh = results.find((result) => !chosen.has(result.id));
     if (fresh) chosen.set(fresh.id, { ...fresh, stands: name });
   }
-  return [...chosen.values()];
+  const index_version = Math.max(...answers.map((answer) => answer.index_version));
+  return { results: [...chosen.values()], index_version, more: false };
 }
 
 /** A tile that holds a label. */
-export async function tileWith(label, archive) {
-  const anywhere = { vector: randomVector(archive.info.model.dim, 0) };
-  return (await api.search({ positive: [anywhere], k: 1, filter: { any_of: [label] } })).results[0];
+export async function tileWith(label) {
+  const anywhere = () => ({ vector: randomVector(archive.info.model.dim, 0) });
+  const filter = { any_of: [label] };
+  return (await upToDate(null, (index) => api.search({ positive: [anywhere()], k: 1, filter, index }))).results[0];
 }
 
 /** How many tiles the filter leaves; null where there is none, and of a version that cannot be asked. */
@@ -116,9 +123,9 @@ export function conditions(search) {
   return Object.fromEntries(FILTER.filter((key) => search[key]?.length).map((key) => [key, search[key]]));
 }
 
-async function asked(example, version, archive) {
+async function asked(example, version) {
   if (example.id !== undefined) return { id: example.id, ...(example.box && { box: example.box }) };
-  const encoder = encoderOf(archive, version);
+  const encoder = encoderOf(version);
   if (example.encoder === encoder) return { vector: decodeVector(example.vector) };
   const known = kept.get(keyOf(example).slice(1));
   if (!known) {
@@ -128,11 +135,13 @@ async function asked(example, version, archive) {
       remedy: "Drop the picture itself once more: a link holds only what one encoder made of it.",
     });
   }
-  if (!known.vectors.has(encoder)) {
-    const { example: other } = await embed(known.file, version, archive, known.picture, known.box);
-    known.vectors.set(encoder, decodeVector(other.vector));
+  let vector = known.vectors.get(encoder);
+  if (!vector) {
+    const { example: other } = await embed(known.file, version, known.picture, known.box);
+    vector = decodeVector(other.vector);
+    known.vectors.set(other.encoder, vector);
   }
-  return { vector: known.vectors.get(encoder) };
+  return { vector };
 }
 
 async function inTurns(values, ask, atOnce = 6) {

@@ -18,7 +18,7 @@ export function openTeaching(page) {
   if (!dialog.open) dialog.showModal();
   attempt(async () => {
     const now = await api.teaching();
-    return now.state === "running" ? follow() : shown(now);
+    return now.state === "running" ? follow() : arrived(now);
   });
 
   async function attempt(act) {
@@ -67,15 +67,16 @@ export function openTeaching(page) {
     }
   }
 
-  /** Waits until the server answers from what was published. */
+  /** Waits until the server answers from what was published, where the page does not know of it yet. */
   async function arrived(now) {
-    for (let look = 0; now.result?.published && look < PATIENCE; look++) {
+    const fresh = now.result?.published > page.archive.info.index.version;
+    for (let look = 0; fresh && look < PATIENCE; look++) {
       const { index } = await api.info();
       if (index.version >= now.result.published) break;
       await new Promise((resolve) => setTimeout(resolve, AGAIN));
     }
     shown(now);
-    if (now.result?.published) await page.renewed();
+    if (fresh) await page.renewed();
   }
 
   function compare({ published, labels }) {

@@ -127,7 +127,7 @@ function downloads(search, archive) {
   const entries = known.map(([format, text]) =>
     element(
       "button",
-      { type: "button", onclick: () => attempt(() => saveResults(search, archive, shown(), format)) },
+      { type: "button", onclick: () => attempt(() => saveResults(search, shown(), format)) },
       text,
     ),
   );
