@@ -1,6 +1,7 @@
 """The page of the service in a real browser against a real server, whose encoder alone is a stub."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -115,6 +116,17 @@ def moved(page, act):
     act()
     until(page, f"location.hash !== {json.dumps(before)}")
     return settled(page)
+
+
+@contextmanager
+def holding(page, pattern):
+    """Holds requests to the server back until the end."""
+    held, over = [], []
+    page.route(pattern, lambda route: route.continue_() if over else held.append(route))
+    yield
+    over.append(True)
+    for route in held:
+        route.continue_()
 
 
 def unfold(page, menu="more", open_=True):

@@ -24,6 +24,7 @@ from tests.page import (
     UNNAMED,
     api,
     browser,
+    holding,
     moved,
     open_page,
     pick,
@@ -154,6 +155,50 @@ def test_rounds_lead_from_one_tile_to_the_others_by_keys(open_page, api, served)
     kept.delete(NAME)
 
 
+def test_marks_stay_with_what_they_were_made_for_until_they_are_saved(open_page, own, folder):
+    kept = Collections(folder)
+    for name, number in (("ships", 1), ("docks", 2)):
+        kept.mark(name, right=[name_of(number)])
+    page = open_page("#collection=ships&round", own)
+    page.evaluate(f"sessionStorage.setItem('macl-token', '{TOKEN}')")
+    judge(page, 0, "Right"), judge(page, 1, "Wrong")
+    right, wrong = shown(page)[:2]
+    for key in "mp":
+        moved(page, lambda key=key: page.keyboard.press(key))
+    assert page.locator("#map .below").is_hidden()  # a round is of the whole archive
+    pick(page, "#random", "20")
+    assert page.inner_text("#marks p") == "1 right, 1 wrong"
+    moved(page, page.locator(".tile a").first.click)
+    assert page.locator("#marks").is_hidden()
+    assert page.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+    moved(page, page.go_back)
+    assert page.inner_text("#marks p") == "1 right, 1 wrong"
+    assert page.locator(f".tile[data-id='{right}']").get_attribute("data-mark") == "right"
+    # Until another collection is there, what is marked is of the one before.
+    unfold(page, "collections")
+    with holding(page, "**/collections/marks?name=docks*"):
+        page.get_by_role("link", name="docks").click()
+        until(page, "location.hash.includes('docks')")
+        third = shown(page)[2]
+        judge(page, 2, "Right")
+        page.keyboard.press("s")
+        page.locator("#marks").wait_for(state="hidden")
+    until(page, "document.getElementById('found-title').textContent === 'Marked in docks'")
+    settled(page)
+    assert {*kept.get("ships").right} == {name_of(1), right, third} and kept.get("ships").wrong == (wrong,)
+    assert kept.get("docks").right == (name_of(2),)
+    assert not page.evaluate("!dispatchEvent(new Event('beforeunload', {cancelable: true}))")
+    # What is marked while others are saved is still to be saved.
+    moved(page, lambda: page.click("#round"))
+    judge(page, 0, "Right")
+    with holding(page, "**/collections/marks"):
+        with page.expect_request("**/collections/marks"):
+            page.keyboard.press("s")
+        judge(page, 1, "Wrong")
+    until(page, "document.getElementById('status').textContent.startsWith('Saved: ')")
+    assert page.inner_text("#marks p") == "1 wrong" and kept.get("docks").wrong == ()
+
+
 def test_a_tile_is_shown_in_large_labelled_and_deleted(open_page, api):
     api.upsert(upload(3), id="twin.png", labels=["sea"])
     page = open_page(f"#like={name_of(3)}".replace(" ", "%20"))
@@ -186,10 +231,13 @@ def test_a_tile_is_shown_in_large_labelled_and_deleted(open_page, api):
     assert page.evaluate("document.activeElement.closest('.tile')?.dataset.id") == "twin.png"
     page.locator(".tile").first.hover()
     page.locator(".tile .details").first.click()
+    page.keyboard.press("y")
+    assert page.inner_text("#marks p") == "2 right"
     page.get_by_role("button", name="Delete…").click()
     page.get_by_role("button", name="Really delete it?").click()
     until(page, "document.querySelector('.tile').dataset.id !== 'twin.png'")
     assert api.get("/api/v1/items", params={"id": "twin.png"}).status_code == 404 and shown(page)[:3] == order[1:4]
+    assert page.inner_text("#marks p") == "1 right"  # what is gone is not saved
 
 
 def test_the_tiles_of_a_query_are_saved_without_new_marks(open_page, own, folder):

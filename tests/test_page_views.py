@@ -1,6 +1,7 @@
 """Map and plot of the page: linked with the results, moved about in, searched by what they show."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.page import (
     browser,
     draw,
     examples,
+    holding,
     ids,
     middle,
     moved,
@@ -183,6 +185,18 @@ def test_the_view_of_the_map_is_searched(open_page, own):
     asked = [float(edge) for edge in moved_to.split(",")]
     settled(page)
     assert set(shown(page)) == set(ids(own.search(*examples("first/tile.tif"), k=48, filter={"bbox": asked})))
+    # While another search is on its way, the view is of that one.
+    page.get_by_label("as I move").uncheck()
+    other, before = shown(page)[0], json.dumps(page.evaluate("location.hash"))
+    with holding(page, re.compile("/api/v1/(search|count)$")):
+        page.locator(".tile a").first.click()
+        until(page, f"location.hash !== {before}")
+        page.click("#map >> text=Search this area")
+        until(page, "location.hash.includes('bbox')")
+    settled(page)
+    asked = page.evaluate("['like', 'bbox'].map((key) => new URLSearchParams(location.hash.slice(1)).get(key))")
+    bbox = [float(edge) for edge in asked[1].split(",")]
+    assert asked[0] == other and shown(page) == ids(own.search(*examples(other), k=48, filter={"bbox": bbox}))
 
 
 def test_an_outline_over_the_antimeridian_has_no_line_around_the_world():

@@ -2,10 +2,10 @@
 
 import * as api from "./api.js";
 import { count, element, find, shortName, written } from "./element.js";
-import { CLOSED, asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
+import { asks, hasFilter, isOpen, keyOf, only, toFragment, withoutFilter } from "./link.js";
 import { look } from "./looking.js";
 import { showMap } from "./map.js";
-import { addKept, howOf, mark, setKept } from "./marks.js";
+import { addKept, forgetMark, howOf, mark, setKept } from "./marks.js";
 import { notice, say } from "./notices.js";
 import { showPlot } from "./plot.js";
 import { compareLists, compareScores, resultList } from "./results.js";
@@ -17,8 +17,8 @@ import { versionName } from "./views.js";
 /**
  * Shows one answer, or two beside each other.
  *
- * page: search, archive, tiles, change(search), more(version, offset), failed(error, again), again(), changed(), compared,
- * and embedded, the milliseconds that the picture took. Of two answers one may be a {failure}.
+ * page: search, archive, tiles, change(search), filterTo(box) and boxTo(box) of map and plot, more(version, offset), failed(error,
+ * again), again(), changed(), compared, and embedded, the milliseconds that the picture took. Of two answers one may be a {failure}.
  */
 export function showAnswers(answers, page) {
   const { search, archive, tiles, change, compared } = page;
@@ -46,6 +46,7 @@ export function showAnswers(answers, page) {
         ...context,
         archive,
         tileOf: (some) => tiles.get(some),
+        forget: forgetMark,
         changed: page.changed,
         findPart: (of, box) => change(only({ ...search, seed: 0 }, { id: of, box })),
         matchesOf: asks(search) && first.query?.vector ? (of) => api.matches([of], first.query.vector, first.index_version) : null,
@@ -60,7 +61,7 @@ export function showAnswers(answers, page) {
   if (onMap)
     showMap(answers.find(({ results }) => results).results, asked, search.bbox, {
       ...context,
-      filterTo: (bbox) => change({ ...search, bbox }),
+      filterTo: isOpen(search) ? null : page.filterTo, // their tiles are shown all
       baseMap: archive.info.base_map,
       view: search.view,
       viewed: page.viewed,
@@ -80,7 +81,7 @@ export function showAnswers(answers, page) {
         within: search.within,
         tileOf: (id) => tiles.get(id),
         picture: (id) => `thumbnail?id=${encodeURIComponent(id)}${where}`,
-        boxTo: (within) => change({ ...search, ...CLOSED, within }),
+        boxTo: page.boxTo,
       }, page.signal),
     );
   }

@@ -9,8 +9,8 @@ import { complete } from "./complete.js";
 import { archiveName, count, element, find, shortName } from "./element.js";
 import { drawFilters, showFilters } from "./filters.js";
 import { listenForKeys } from "./keys.js";
-import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, pictureSource, refined, toFragment } from "./link.js";
-import { clearMarks, listenForMarks, said } from "./marks.js";
+import { CLOSED, EMPTY, asks, fromFragment, hasFilter, isOpen, keyOf, only, pictureSource, questionOf, refined, toFragment } from "./link.js";
+import { clearMarks, forgetMark, keepMarks, listenForMarks, said, turnTo } from "./marks.js";
 import { clearFailure, say, showFailure } from "./notices.js";
 import { goOn } from "./rounds.js";
 import { checkSeen, fitting, pixelsOf, receivePictures, tinyPicture } from "./pictures.js";
@@ -21,7 +21,8 @@ import { openUpload } from "./upload.js";
 import { showControls, showViews } from "./views.js";
 
 const tiles = new Map(); // what is known of each id that was seen
-let search = EMPTY;
+let search = EMPTY; // what the link asks for
+let shown = EMPTY; // what the tiles on the page answer: the one before, while the server works
 let running = new AbortController();
 let embedded = null; // milliseconds that the last picture took
 
@@ -40,7 +41,6 @@ async function show({ anew = false } = {}) {
   search = fromFragment(location.hash);
   const within = ["lists", "marks"].some((id) => find(id).contains(document.activeElement));
   clearFailure();
-  clearMarks();
   find("lists").setAttribute("aria-busy", "true");
   try {
     if (anew || !archive.info) await learn();
@@ -64,12 +64,15 @@ async function show({ anew = false } = {}) {
       next.results.forEach(remember);
       return next;
     };
-    showAnswers(answers, { search, archive, tiles, change, more, failed, again: show, changed: renewed, viewed, compared, embedded, signal, failing });
+    turnToShown();
+    const acts = { change, more, failed, again: show, changed: renewed, viewed, filterTo, boxTo, failing };
+    showAnswers(answers, { search, archive, tiles, compared, embedded, signal, ...acts });
     embedded = null;
     // Who came by keyboard stays among the tiles.
     if (within) find("lists").querySelector(".tile a")?.focus({ preventScroll: true });
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
+    turnToShown();
     await failed(error);
   } finally {
     if (!signal.aborted) {
@@ -77,6 +80,12 @@ async function show({ anew = false } = {}) {
       find("lists").dataset.shows = location.hash; // so that a program can wait for it
     }
   }
+}
+
+/** From now on marks are for what the link asks for, and no longer for what was there before it was answered. */
+function turnToShown() {
+  shown = search;
+  turnTo(questionOf(search));
 }
 
 /** What the page goes on without: where it fails, that is told. */
@@ -90,10 +99,14 @@ function viewed(view) {
   if (settled) find("lists").dataset.shows = location.hash;
 }
 
+/** Searches what the map shows: where the link asks for a map, and for tiles that can be filtered. */
+const filterTo = (bbox) => search.map && !isOpen(search) && change({ ...search, bbox });
+const boxTo = (within) => change({ ...search, ...CLOSED, within });
+
 /** What is not a search: the query, the filter and the views as the link has them. */
 function frame() {
   const { writable } = archive.info;
-  const save = writable ? () => keep({ right: [], wrong: [], skipped: [], neither: [] }) : null;
+  const save = writable ? () => keep(search, { right: [], wrong: [], skipped: [], neither: [] }) : null;
   const partOf = archive.info.has_parts ? drawPart : null;
   showQuery(search, tiles, change, archive, { save, partOf });
   showFilters(search, archive, change);
@@ -101,7 +114,7 @@ function frame() {
   const known = search.like.some(({ id }) => id !== undefined);
   const one = search.like.length === 1 && fileOf(search.like[0]) ? search.like[0] : null;
   showViews(search, archive, change, {
-    begin: writable && known ? () => keep(said(), roundOf) : null,
+    begin: writable && known ? () => keep(search, said(questionOf(search)), roundOf) : null,
     part: one && partOf && !isOpen(search) ? () => partOf(one) : null,
   });
   showControls(search, archive, change, learning());
@@ -149,39 +162,48 @@ async function changed() {
 /** The archive was written to: all that is shown is asked for again. */
 const renewed = () => show({ anew: true });
 
-/** Keeps marks in the collection that is open, or in one that is asked for, which is open then: its tiles or a round. */
-async function keep(marked, open = tilesOf) {
-  if (search.suggest) return settle(marked);
+/** Keeps marks of a search in its collection, or in one that is asked for, which is open then: its tiles or a round. */
+async function keep(of, marked, open = tilesOf) {
+  if (of.suggest) return settle(of, marked);
   const idsOf = (examples) => examples.map(({ id }) => id).filter((id) => id !== undefined);
-  const [right, wrong] = [search.like, search.unlike].map(idsOf);
-  let name = search.collection;
+  const [right, wrong] = [of.like, of.unlike].map(idsOf);
+  let name = of.collection;
   let saved = null;
   const direct = name && Object.values(marked).flat().length;
   try {
     if (direct) saved = await withToken(() => save({ name, ...marked }));
     else name = await askToSave(marked, { right, wrong }, archive, name);
   } catch (error) {
-    return failed(error, () => keep(marked, open));
+    return unsaved(error, () => keep(of, marked, open));
   }
   if (!name) return;
-  await learn();
-  clearMarks();
-  if (!direct) return change(open({ ...EMPTY, map: search.map, k: search.k }, name));
-  await show();
+  keepMarks(questionOf(of), marked);
+  if (direct) await renewed();
+  else {
+    await learn();
+    return change(open({ ...EMPTY, map: search.map, k: search.k }, name));
+  }
   say(`Saved: ${name} has ${countsOf(saved)}.`);
 }
 
+/** Tells why marks were not saved. That of a tile that is gone does not stand in the way of the others any longer. */
+function unsaved(error, again) {
+  if (error.status === 404) forgetMark(error.value);
+  return failed(error, again);
+}
+
 /** Gives tiles the label that is suggested, or takes it from them; a collection of its name keeps who said so. */
-async function settle(marked) {
+async function settle(of, marked) {
   const { right, wrong } = marked;
-  const label = search.suggest;
+  const label = of.suggest;
   try {
     await withToken(() => save({ name: label, right, wrong }));
     if (archive.labels.some(({ name }) => name === label))
       await withToken(() => api.relabel({ label, holds: right, lacks: wrong }));
   } catch (error) {
-    return failed(error, () => settle(marked));
+    return unsaved(error, () => settle(of, marked));
   }
+  keepMarks(questionOf(of), marked);
   await renewed();
   say(`Saved: ${label} is right for ${count(right.length, "tile")}, wrong for ${wrong.length}.`);
 }
@@ -306,7 +328,7 @@ async function copyLink() {
 function judge(tile, button) {
   const pressed = tile?.querySelector(button);
   pressed?.click();
-  if (pressed && (search.round || search.suggest) && tile.dataset.mark) goOn(tile);
+  if (pressed && (shown.round || shown.suggest) && tile.dataset.mark) goOn(tile);
 }
 
 function goTo(id) {
@@ -316,11 +338,14 @@ function goTo(id) {
 
 receivePictures(take, (fragment) => (location.hash = fragment));
 listenForMarks({
-  again: (right, wrong) => change(refined({ ...search, seed: 0 }, right, wrong)),
-  save: (marked) => keep(marked),
+  again: (right, wrong) => {
+    clearMarks();
+    change(refined({ ...shown, seed: 0 }, right, wrong));
+  },
+  save: (marked) => keep(shown, marked),
   canSave: () => Boolean(archive.info?.writable),
-  into: () => search.collection || search.suggest,
-  saying: () => (search.round ? "Next round" : search.suggest ? "Save labels" : ""),
+  into: () => shown.collection || shown.suggest,
+  saying: () => (shown.round ? "Next round" : shown.suggest ? "Save labels" : ""),
 });
 complete(offers);
 find("by-id").addEventListener("submit", async (event) => {

@@ -1,4 +1,4 @@
-// A search and its link: everything that the page shows follows from the URL's fragment.
+// A search and its link: what is searched for and how it is shown follow from the URL's fragment.
 //
 //   #like=ship01.jpg&unlike=dock7.jpg&any_of=ship&any_of=dock&none_of=cars&since=2020-01-01&bbox=5,45,10,50&k=48&map
 //
@@ -113,6 +113,10 @@ export const CLOSED = Object.freeze({ collection: "", marks: false, round: false
 /** Whether there is something that results are like: examples, or a collection. */
 export const asks = (search) =>
   !isOpen(search) && !search.within && (search.like.length > 0 || search.collection !== "");
+
+/** What tiles are marked for: the examples, the collection or the label. It stays while filter, view or version change. */
+export const questionOf = ({ like, unlike, collection, suggest }) =>
+  JSON.stringify([like.map(keyOf), unlike.map(keyOf), collection, suggest]);
 
 export function hasFilter(search) {
   return FILTER.some((key) => search[key]?.length);

@@ -25,7 +25,7 @@ let waiting = 0;
  * Shows tiles with places on the map; false where there is none.
  *
  * `box` is drawn, `query` are the examples' tiles; linkTo(id) gives the search from a tile, filterTo(box) is called with
- * what is to be searched, baseMap {url, attribution} is what lies below. `view` is [lat, lon, zoom], or null for all
+ * what is to be searched, and null where nothing can be, baseMap {url, attribution} is what lies below. `view` is [lat, lon, zoom], or null for all
  * footprints, and viewed(view) is told where somebody moved.
  */
 export function showMap(tiles, query, box, given) {
@@ -44,6 +44,7 @@ export function showMap(tiles, query, box, given) {
   map
     .getContainer()
     .setAttribute("aria-label", `Map of ${placed.length} tiles. Arrow keys move it, plus and minus zoom.`);
+  frame.querySelector(".below").hidden = !page.filterTo;
   shapes.clearLayers();
   const flat = unrolled(box ? [...boxes, box] : boxes);
   area = box ? L.rectangle(cornersOf(flat.at(-1)), { className: "area", interactive: false }).addTo(shapes) : null;
@@ -130,7 +131,10 @@ function quietly(act) {
 
 function place(view) {
   quietly(() => {
-    if (!view) return fit();
+    if (!view) {
+      clearTimeout(waiting); // of a move that is undone
+      return fit();
+    }
     map.setView([view[0], view[1]], view[2], { animate: false });
     const seen = map.getBounds();
     if (!area && drawn.length && !drawn.some(({ shape }) => seen.intersects(shape.getBounds()))) fit();
@@ -142,7 +146,7 @@ function moved() {
   redraw();
   if (placing) return;
   told(() => null);
-  if (!follows) return;
+  if (!follows || !page.filterTo) return;
   clearTimeout(waiting);
   waiting = setTimeout(searchView, STILL);
 }

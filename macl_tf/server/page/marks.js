@@ -1,10 +1,11 @@
-// Tiles marked as right or wrong, until the next search takes them up or a collection keeps them.
+// Tiles marked as right or wrong for a question, until the next search takes them up or a collection keeps them.
 
 import { element, find } from "./element.js";
 import { showMark } from "./results.js";
 
-const marks = new Map(); // id to {tile, how}: "right", "wrong", "skipped", or "none" where what was kept is taken back
-let kept = new Map(); // id to "right", "wrong" or "skipped": of tiles that are shown as those of a collection
+const marked = new Map(); // question to its marks: id to "right", "wrong", "skipped", or "none" where what was kept is taken back
+let question = "";
+let kept = new Map(); // id to "right", "wrong", "skipped" or "none": of tiles that are shown, what their collection has
 let bar = {};
 
 /**
@@ -14,24 +15,52 @@ let bar = {};
  */
 export function listenForMarks(offers) {
   bar = offers;
+  addEventListener("beforeunload", (event) => {
+    if (bar.canSave() && [...marked.values()].some(({ size }) => size)) event.preventDefault(); // the browser asks
+  });
+}
+
+const marksOf = (of) => marked.get(of) ?? marked.set(of, new Map()).get(of);
+
+/** Turns to the marks of a question. Those of others stay with them, for as long as the page is open. */
+export function turnTo(next) {
+  question = next;
+  show();
 }
 
 /** Whether a tile is marked "right", "wrong" or "skipped", or not at all. */
 export function howOf(id) {
-  const how = marks.get(id)?.how ?? kept.get(id);
+  const how = marksOf(question).get(id) ?? kept.get(id);
   return how === "none" ? undefined : how;
 }
 
 /** Marks a tile "right", "wrong" or "skipped"; the same mark twice takes it back. */
 export function mark(tile, how) {
   const next = howOf(tile.id) === how ? "none" : how;
-  if (next === (kept.get(tile.id) ?? "none")) marks.delete(tile.id);
-  else marks.set(tile.id, { tile, how: next });
+  if (next === (kept.get(tile.id) ?? "none")) marksOf(question).delete(tile.id);
+  else marksOf(question).set(tile.id, next);
   show();
 }
 
 export function clearMarks() {
-  marks.clear();
+  marksOf(question).clear();
+  show();
+}
+
+/** A tile that is gone: it has no mark to keep. */
+export function forgetMark(id) {
+  for (const marks of marked.values()) marks.delete(id);
+  show();
+}
+
+/** Marks of a question that are saved now, as `said` gave them; those made since are still to be kept. */
+export function keepMarks(of, { right, wrong, skipped, neither }) {
+  for (const [how, ids] of Object.entries({ right, wrong, skipped, none: neither })) {
+    for (const id of ids) {
+      if (marksOf(of).get(id) === how) marksOf(of).delete(id);
+      if (of === question) kept.set(id, how);
+    }
+  }
   show();
 }
 
@@ -45,16 +74,17 @@ export function addKept(entries) {
   for (const [id, how] of entries) kept.set(id, how);
 }
 
-const ids = (how) => [...marks.values()].filter((entry) => entry.how === how).map(({ tile }) => tile.id);
-
-/** What is marked and not kept yet: lists of ids. */
-export const said = () => ({ right: ids("right"), wrong: ids("wrong"), skipped: ids("skipped"), neither: ids("none") });
+/** What is marked for a question and not kept yet: lists of ids. */
+export function said(of) {
+  const ids = (how) => [...marksOf(of)].filter(([, some]) => some === how).map(([id]) => id);
+  return { right: ids("right"), wrong: ids("wrong"), skipped: ids("skipped"), neither: ids("none") };
+}
 
 function show() {
   for (const node of document.querySelectorAll(".tile")) showMark(node, howOf(node.dataset.id));
   const node = find("marks");
-  node.hidden = !marks.size;
-  const { right, wrong, skipped, neither } = said();
+  node.hidden = !marksOf(question).size;
+  const { right, wrong, skipped, neither } = said(question);
   const words = [
     [right, "right"],
     [wrong, "wrong"],
@@ -71,7 +101,7 @@ function show() {
   );
   const save = element(
     "button",
-    { type: "button", id: "save", class: into ? "primary" : undefined, onclick: () => bar.save(said()) },
+    { type: "button", id: "save", class: into ? "primary" : undefined, onclick: () => bar.save(said(question)) },
     bar.saying() || (into ? element("span", {}, "Save to ", element("bdi", {}, into)) : "Save…"),
   );
   node.replaceChildren(

@@ -10,7 +10,7 @@ import { drawBoxes, showMatches } from "./parts.js";
  * Opens the tile of an id, and from there those before and after it in the results.
  *
  * page: tileOf(id), all that is known of it; archive; linkTo(id); howOf(id), mark(tile, how) and skips as for results;
- * changed(): something was written, called once the dialog is left; findPart(id, box) searches for a part of a tile, and
+ * forget(id): it is deleted; changed(): something was written, called once the dialog is left; findPart(id, box) searches for a part of a tile, and
  * matchesOf(id) gives the cells of a tile with how well they match what is searched for, or is null.
  */
 export function openTile(id, page) {
@@ -225,6 +225,7 @@ export function openTile(id, page) {
     }
     await told(async () => {
       await withToken(() => api.deleteTile(tile.id));
+      page.forget(tile.id);
       written = true;
       dialog.close();
       say(`${shortName(tile.id)} is deleted.`);
