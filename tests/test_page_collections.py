@@ -258,8 +258,8 @@ def test_a_collection_is_downloaded_made_a_label_and_deleted(open_page, own, fol
     Collections(folder).mark(NAME, right=[name_of(1), name_of(2)], wrong=[name_of(5)], by="Ada")
     page = open_page("", own)
     page.evaluate("sessionStorage.setItem('macl-token', '" + TOKEN + "')")
-    unfold(page, "collections")
-    moved(page, page.get_by_role("link", name=NAME).click)
+    page.fill("#id", NAME.upper())
+    moved(page, lambda: page.keyboard.press("Enter"))
     unfold(page, "collections")
     for kind, suffix in (("CSV", "csv"), ("GeoJSON", "geojson"), ("GeoParquet", "parquet")):
         with page.expect_download() as download:
@@ -375,7 +375,7 @@ print(json.dumps({"done": done}))
 """
 
 
-def test_the_archive_is_taught_and_compared_with_before(open_page, api, tmp_path, monkeypatch):
+def test_the_archive_is_taught_and_compared_with_before(open_page, api, served, tmp_path, monkeypatch):
     """The teaching alone is played: it waits until its progress was seen."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -409,3 +409,16 @@ def test_the_archive_is_taught_and_compared_with_before(open_page, api, tmp_path
     moved(page, dialog.get_by_role("button", name="Compare with before").click)
     (like,) = re.findall("#like=([^&]+)&versus=1", page.url)
     assert "sea" in api.get("/api/v1/items", params={"id": unquote(like)}).json()["item"]["labels"]
+    # Of a collection, from a right tile, however many marks came after it.
+    kept = Collections(served)
+    kept.mark("sea", right=[name_of(1)])
+    kept.mark("sea", wrong=[f"gone/{number}" for number in range(1000)])
+    told = api.get("/api/v1/teach").json()
+    told["result"]["labels"][0]["collection"] = True
+    page.route("**/api/v1/teach", lambda route: route.fulfill(json=told))
+    moved(page, lambda: page.click("#home"))
+    unfold(page)
+    page.click("#teach")
+    moved(page, dialog.get_by_role("button", name="Compare with before").click)
+    assert re.findall("#like=([^&]+)&versus=1", page.url) == [name_of(1).replace(" ", "%20")]
+    kept.delete("sea")

@@ -242,6 +242,9 @@ async function tilesCalled(typed) {
   return found.includes(typed) ? [typed] : found.filter((id) => shortName(id) === typed);
 }
 
+const openLabel = (name) => change({ ...search, ...CLOSED, any_of: [name], all_of: [] });
+const openCollection = (name) => change(tilesOf(search, name));
+
 /** What may be meant by what is typed: labels, collections and tiles. */
 async function offers(text, signal) {
   const within = (name) => name.toLowerCase().includes(text.toLowerCase());
@@ -254,13 +257,13 @@ async function offers(text, signal) {
       text: name,
       note: `label, ${count(held, "tile")}`,
       icon: "filter",
-      act: () => change({ ...search, ...CLOSED, any_of: [name], all_of: [] }),
+      act: () => openLabel(name),
     })),
     ...collections.map(({ name }) => ({
       text: name,
       note: "collection",
       icon: "collection",
-      act: () => change(tilesOf(search, name)),
+      act: () => openCollection(name),
     })),
     ...found.map(({ id, thumbnail }) => ({
       text: id,
@@ -359,8 +362,11 @@ find("by-id").addEventListener("submit", async (event) => {
       throw new api.Failure({ rule: "Several tiles here have this name.", value: id, remedy });
     }
     find("id").value = "";
-    const label = named ? null : archive.labels.find(({ name }) => name.toLowerCase() === id.toLowerCase());
-    change(label ? { ...search, ...CLOSED, any_of: [label.name], all_of: [] } : only(search, { id: named ?? id }));
+    const called = (some) => some.find(({ name }) => name.toLowerCase() === id.toLowerCase())?.name;
+    const [label, collection] = named ? [] : [called(archive.labels), called(archive.collections)];
+    if (label) openLabel(label);
+    else if (collection) openCollection(collection);
+    else change(only(search, { id: named ?? id }));
   } catch (error) {
     await failed(error, () => find("by-id").requestSubmit());
   }

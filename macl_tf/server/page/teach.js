@@ -85,7 +85,7 @@ export function openTeaching(page) {
     const onclick = () =>
       attempt(async () => {
         const alone = search.like.length && !search.collection;
-        const query = alone ? search : only({ ...EMPTY, k: search.k }, { id: await tileOf(mostGained(labels), archive) });
+        const query = alone ? search : only({ ...EMPTY, k: search.k }, { id: await tileOf(mostGained(labels)) });
         dialog.close();
         change({ ...query, index: null, versus: before });
       });
@@ -98,10 +98,17 @@ export function openTeaching(page) {
 const mostGained = (labels) => [...labels].sort((a, b) => b.after - b.before - (a.after - a.before))[0];
 
 /** One tile that holds a label, or is right in a collection. */
-async function tileOf({ name, collection }, archive) {
-  if (!collection) return (await tileWith(name, archive)).id;
-  const { marks } = await api.marksOf(name, 0, 1000);
-  return marks.find(({ mark, item }) => mark === "right" && item).id;
+async function tileOf({ name, collection }) {
+  const id = collection ? await rightIn(name) : (await tileWith(name))?.id;
+  if (id !== undefined) return id;
+  const remedy = "Search from any tile, and choose Compare with in the menu.";
+  throw new api.Failure({ rule: `No tile of ${name} is in the index now.`, remedy });
+}
+
+async function rightIn(collection, offset = 0) {
+  const { marks, more } = await api.marksOf(collection, offset, 1000);
+  const found = marks.find(({ mark, item }) => mark === "right" && item);
+  return found || !more ? found?.id : rightIn(collection, offset + 1000);
 }
 
 function report(result) {
