@@ -379,6 +379,10 @@ class CollectionAnswer(BaseModel):
     """A collection: how many tiles are right, wrong or skipped, by whom and when the last mark was made."""
 
     name: str
+    label: str | None = Field(
+        description="Of the index, that is spelled so but for case, blanks, hyphens and underscores: what is right in "
+        "the collection is learned and suggested as it."
+    )
     right: int
     wrong: int
     skipped: int
