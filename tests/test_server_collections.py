@@ -43,7 +43,15 @@ def mark(client, status=200, **said):
 def test_marks_are_kept_listed_and_paged(client, served):
     assert asked(client, "GET", "") == {"collections": [], "total": 0, "offset": 0}
     made = mark(client, right=RIGHT, wrong=WRONG, by="Ada")
-    assert {**made, "at": 0} == {"name": STRANGE, "label": None, "right": 3, "wrong": 2, "skipped": 0, "by": "Ada", "at": 0}
+    assert {**made, "at": 0} == {
+        "name": STRANGE,
+        "label": None,
+        "right": 3,
+        "wrong": 2,
+        "skipped": 0,
+        "by": "Ada",
+        "at": 0,
+    }
     mark(client, neither=RIGHT[:1], right=WRONG[:1])
     mark(client, name="empty")
     listed = asked(client, "GET", "", params={"limit": 1, "offset": 1})
@@ -293,6 +301,10 @@ def test_a_collection_belongs_to_the_label_that_is_spelled_so(client):
     assert mark(client, name="Se-A", right=RIGHT[:1])["label"] == "sea"
     assert mark(client, name="SEA", wrong=WRONG[:1])["name"] == "Se-A"
     assert asked(client, "GET", "")["collections"][0]["label"] == "sea"
+    assert [one["id"] for one in asked(client, "GET", "/marks", params={"name": "sea"})["marks"]] == [
+        WRONG[0],
+        RIGHT[0],
+    ]
     done = asked(client, "POST", "/label", json={"name": "s ea"})
     assert (done["label"], done["new_labels"]) == ("sea", [])
 

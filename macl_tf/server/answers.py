@@ -181,7 +181,14 @@ def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, A
     ]
     more = offset + limit < len(one.seen)
     absent = some(one.absent(known))
-    return {**state.versions, **collection(one, known), "absent": absent, "marks": shown, "offset": offset, "more": more}
+    return {
+        **state.versions,
+        **collection(one, known),
+        "absent": absent,
+        "marks": shown,
+        "offset": offset,
+        "more": more,
+    }
 
 
 def round_of(state: State, found: Round) -> dict[str, Any]:

@@ -449,7 +449,7 @@ def _check_free(state: Mapping[str, Collection], name: str) -> None:
 
 
 def _found(state: Mapping[str, Collection], name: str) -> Collection | None:
-    """The collection that a name means: that of the name, or the only one that is spelled so but for case and blanks."""
+    """The collection that a name means: that of the name, or the only one that is spelled like it."""
     known = KnownLabels(sorted(state))
     place = known.find(name)
     return None if place is None else state[known.names[place]]

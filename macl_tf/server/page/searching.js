@@ -48,10 +48,10 @@ export async function searchFor(search, version, archive, offset, signal) {
   return api.search({ ...(await queryOf(search, version, archive)), offset, vector: archive.info.has_parts }, signal);
 }
 
-/** Saves the first `k` results as a file of that format. */
+/** Saves the first `k` results, which may be more than one answer holds, as a file of that format. */
 export async function saveResults(search, archive, k, format) {
   const query = await queryOf(search, search.index, archive);
-  return api.downloadResults({ ...query, k: Math.min(k, archive.info.limits.k), format }, "results");
+  return api.downloadResults({ ...query, k, format }, "results");
 }
 
 async function queryOf(search, version, archive) {
