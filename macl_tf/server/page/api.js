@@ -13,7 +13,7 @@ export class Failure extends Error {
 
 // What a proxy between the page and the server says by itself, which it does not say in our form.
 const OTHERS = {
-  413: ["The picture is too large for the server, or for a proxy before it.", "Make it smaller: scale it down."],
+  413: ["The file is too large for the server, or for a proxy before it.", "Make it smaller: scale a picture down."],
   502: ["The proxy before the server does not reach it.", "See whether macl serve is still running, then try again."],
   504: ["The proxy before the server does not reach it.", "See whether macl serve is still running, then try again."],
 };

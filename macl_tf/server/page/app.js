@@ -308,9 +308,9 @@ async function take(files, more) {
 function openPicture(example) {
   const { file, preview } = fileOf(example);
   const sources = [preview, ...(example.picture ? [pictureSource(example.picture)] : [])];
-  const instead = (other) => {
+  const instead = (other, more = {}) => {
     const like = search.like.filter((one) => keyOf(one) !== keyOf(example));
-    change(refined({ ...search, like, seed: 0 }, [other], []));
+    change(refined({ ...search, like, seed: 0, ...more }, [other], []));
   };
   const searchPart = async (box) => {
     const drawing = await tinyPicture(await pixelsOf(file), box);
@@ -321,7 +321,7 @@ function openPicture(example) {
   };
   const added = async (id) => {
     await learn();
-    instead({ id });
+    instead({ id }, { index: null }); // older versions do not have it
   };
   openUpload({ sources, file }, archive, { searchPart, added });
 }

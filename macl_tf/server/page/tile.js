@@ -35,6 +35,7 @@ export function openTile(id, page) {
     ...(skips ? { k: () => judge("skipped") } : {}),
   };
   dialog.onkeydown = (event) => {
+    if (event.repeat && event.key === "Enter") event.preventDefault(); // one that is held down answers nothing
     if (event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
