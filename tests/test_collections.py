@@ -112,9 +112,6 @@ def test_what_contradicts_itself_is_refused_and_changes_nothing(collections):
     collections.mark("ships", right=["a"])
     with pytest.raises(QueryError, match="right, wrong, skipped or none, one of them"):
         collections.mark("ships", right=["b", "c"], wrong=["c"])
-    for spelled in ("Ships", "SHIPS "[:5], "sh-ips"):
-        with pytest.raises(QueryError, match="there is a collection 'ships' already"):
-            collections.mark(spelled, right=["b"])
     with pytest.raises(QueryError, match="there is a collection 'ships' already"):
         collections.make("ships")
     with pytest.raises(QueryError, match="there is a collection 'ships' already"):
@@ -123,6 +120,18 @@ def test_what_contradicts_itself_is_refused_and_changes_nothing(collections):
         with pytest.raises(QueryError, match="an id is a text of 1 to 512"):
             collections.mark("ships", right=["b", id_])
     assert collections.get("ships").right == ("a",) and len(collections.history("ships")) == 1
+
+
+def test_a_collection_is_the_same_in_any_spelling_as_a_label_is(collections, index, tmp_path):
+    collections.mark("mobile-home", right=["a"])
+    assert collections.mark("Mobile home", wrong=["b"]).name == "mobile-home" == collections.get("MOBILE_HOME").name
+    assert [mark.id for mark in collections.history("mobile home")] == ["a", "b"]
+    (tmp_path / "more.csv").write_text("id,mark\na,wrong\nc,right\n")
+    done = import_collection(collections, tmp_path / "more.csv", index.snapshot, name="mobile home")
+    assert (done.collection.name, done.changed, len(collections.all())) == ("mobile-home", 2, 1)
+    assert collections.rename("Mobile Home", "mobile home").right == ("c",)
+    collections.delete("mobilehome")
+    assert collections.all() == []
 
 
 def test_the_newest_mark_counts_whatever_clocks_say(collections):

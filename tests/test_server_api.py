@@ -204,6 +204,8 @@ def test_results_are_a_file_where_asked_for(client):
             rows = table.to_pylist()
         said = [(row["id"], int(row["rank"]), float(row["score"])) for row in rows]
         assert said == [(one["id"], one["rank"], one["score"]) for one in found]
+    # It holds more than an answer, as deep as pages go.
+    assert client.post("/api/v1/search", json={**query, "k": 9998, "format": "csv"}).status_code == 200
 
 
 def test_items_and_their_small_pictures(client):
@@ -345,6 +347,7 @@ VECTOR = {"vector": [1.0] * DIM}
         ({"positive": [VECTOR] * 5}, 422, "at most 4 examples"),
         ({"positive": [VECTOR], "k": 0}, 422, "k: "),
         ({"positive": [VECTOR], "k": 51}, 422, "k is at most 50"),
+        ({"positive": [VECTOR], "k": 9999, "offset": 2, "format": "csv"}, 422, "k is at most 9998"),
         ({"positive": [VECTOR], "k": "5"}, 422, "k: "),
         ({"positive": [VECTOR], "k": True}, 422, "k: "),
         ({"positive": [VECTOR], "k": 1.5}, 422, "k: "),

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from macl_tf import sqlite_files
 from macl_tf.index.index import Index
 from macl_tf.server.auth import Access
 from macl_tf.server.settings import Limits
@@ -42,7 +43,15 @@ def mark(client, status=200, **said):
 def test_marks_are_kept_listed_and_paged(client, served):
     assert asked(client, "GET", "") == {"collections": [], "total": 0, "offset": 0}
     made = mark(client, right=RIGHT, wrong=WRONG, by="Ada")
-    assert {**made, "at": 0} == {"name": STRANGE, "right": 3, "wrong": 2, "skipped": 0, "by": "Ada", "at": 0}
+    assert {**made, "at": 0} == {
+        "name": STRANGE,
+        "label": None,
+        "right": 3,
+        "wrong": 2,
+        "skipped": 0,
+        "by": "Ada",
+        "at": 0,
+    }
     mark(client, neither=RIGHT[:1], right=WRONG[:1])
     mark(client, name="empty")
     listed = asked(client, "GET", "", params={"limit": 1, "offset": 1})
@@ -277,6 +286,27 @@ def test_what_others_write_is_seen_and_damage_is_told(client, served):
         assert answer.status_code == 503 and answer.json()["error"]["rule"].endswith("server are damaged")
     assert client.search({"id": RIGHT[0]})["results"], "all else goes on"
     assert (served / "collections.sqlite").read_bytes() == b"junk"
+
+
+def test_what_the_server_may_not_read_is_told_and_all_else_goes_on(client, monkeypatch):
+    mark(client, right=RIGHT)
+    connected = sqlite_files.connected
+    monkeypatch.setattr(sqlite_files, "connected", lambda path, mode="rw": connected(path / "as of another user", mode))
+    for answer in (client.get("/api/v1/collections"), client.post("/api/v1/search", json={"collection": STRANGE})):
+        assert answer.status_code == 503 and answer.json()["error"]["rule"].endswith("may not be read by it")
+    assert client.search({"id": RIGHT[0]})["results"]
+
+
+def test_a_collection_belongs_to_the_label_that_is_spelled_so(client):
+    assert mark(client, name="Se-A", right=RIGHT[:1])["label"] == "sea"
+    assert mark(client, name="SEA", wrong=WRONG[:1])["name"] == "Se-A"
+    assert asked(client, "GET", "")["collections"][0]["label"] == "sea"
+    assert [one["id"] for one in asked(client, "GET", "/marks", params={"name": "sea"})["marks"]] == [
+        WRONG[0],
+        RIGHT[0],
+    ]
+    done = asked(client, "POST", "/label", json={"name": "s ea"})
+    assert (done["label"], done["new_labels"]) == ("sea", [])
 
 
 def test_marks_that_are_made_while_a_version_is_published_are_all_there(client, served):

@@ -409,6 +409,9 @@ def test_suggestions_are_labels_that_were_lost_and_those_that_are_wrong(tmp_path
     assert {one.id for one in missing} == {"t03", "t25"} and all(one.score >= 0.75 for one in missing)
     Collections(tmp_path).mark("sea", wrong=["t03"])  # somebody looked at it
     assert "t03" not in {one.id for one in suggest(tmp_path, labels=["sea"])}
+    Collections(tmp_path).mark("Sand,_or gravel", wrong=["t25"])  # the label's collection, however it is spelled
+    found = suggest(tmp_path, labels=["sand, or-gravel"])
+    assert "t25" not in {one.id for one in found} and {one.label for one in found} <= {"sand, or gravel"}
 
 
 def test_suggestions_as_a_table(tmp_path, capsys):

@@ -117,11 +117,11 @@ def _mark(collections: Collections, index: Index, options: argparse.Namespace) -
     from macl_tf.teaching.collections import MARKS
 
     state, name = index.snapshot, options.names[0]
-    new = name not in [one.name for one in collections.all()]
+    there = [one.name for one in collections.all()]
     given = {how: ids_of(state, getattr(options, how)) for how in (*MARKS, "neither")}
     found = collections.mark(name, **given, by=options.by, snapshot=state)
-    made = "New collection " if new else ""
-    print(f"{made}{name}: {_counts(found)}.")
+    made = "" if found.name in there else "New collection "
+    print(f"{made}{found.name}: {_counts(found)}.")
 
 
 def _round(collections: Collections, index: Index, options: argparse.Namespace) -> None:

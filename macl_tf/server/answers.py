@@ -11,8 +11,10 @@ from urllib.parse import quote
 
 import numpy as np
 
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.datasets.picture_kinds import IMAGE_FORMATS
 from macl_tf.index.filters import Filter
+from macl_tf.index.view import View
 from macl_tf.labels import rarest
 from macl_tf.search.places import geometry_of
 from macl_tf.search.query import Answer, describe, plot_of
@@ -161,10 +163,11 @@ def found(state: State, answer: Answer, *, geojson: bool = False, vector: bool =
     return {"type": "FeatureCollection", "features": features, "search": rest}
 
 
-def collection(one: Collection) -> dict[str, Any]:
-    """A collection in short: its name, how many tiles are of each kind, by whom and when it was last changed."""
-    by, at = one.changed
-    return {"name": one.name, **one.counts, "skipped": len(one.skipped), "by": by or None, "at": at}
+def collection(one: Collection, known: View) -> dict[str, Any]:
+    """A collection in short: name and label, how many tiles are of each kind, by whom and when it was last changed."""
+    (by, at), place = one.changed, known_labels(known.label_names).find(one.name)
+    label = None if place is None else known.label_names[place]
+    return {"name": one.name, "label": label, **one.counts, "skipped": len(one.skipped), "by": by or None, "at": at}
 
 
 def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, Any]:
@@ -178,7 +181,14 @@ def marks(state: State, one: Collection, offset: int, limit: int) -> dict[str, A
     ]
     more = offset + limit < len(one.seen)
     absent = some(one.absent(known))
-    return {**state.versions, **collection(one), "absent": absent, "marks": shown, "offset": offset, "more": more}
+    return {
+        **state.versions,
+        **collection(one, known),
+        "absent": absent,
+        "marks": shown,
+        "offset": offset,
+        "more": more,
+    }
 
 
 def round_of(state: State, found: Round) -> dict[str, Any]:
@@ -187,7 +197,7 @@ def round_of(state: State, found: Round) -> dict[str, Any]:
         kind: [{"score": round(one.score, 6), **item(state, one.id, one.item)} for one in getattr(found, kind)]
         for kind in KINDS
     }
-    return {**state.versions, **collection(found.collection), **figures(found), **tiles}
+    return {**state.versions, **collection(found.collection, state.snapshot), **figures(found), **tiles}
 
 
 def file(name: str, write: Callable[[Path], None]) -> bytes:

@@ -44,9 +44,9 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def collections(offset: Offset = 0, limit: Limit = 100) -> Response:
         """The collections by name, with how many tiles are right, wrong and skipped."""
 
-        def work(kept: Collections, _: View) -> dict[str, Any]:
+        def work(kept: Collections, snapshot: View) -> dict[str, Any]:
             found = kept.all()
-            shown = [answers.collection(one) for one in found[offset : offset + limit]]
+            shown = [answers.collection(one, snapshot) for one in found[offset : offset + limit]]
             return {"collections": shown, "total": len(found), "offset": offset}
 
         return _json(await service.look_at_collections(work))
@@ -55,10 +55,10 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def delete(name: Name) -> Response:
         """Takes a collection away. That is on disk when this returns."""
 
-        def work(kept: Collections, _: View) -> dict[str, Any]:
+        def work(kept: Collections, snapshot: View) -> dict[str, Any]:
             found = kept.get(name)
             kept.delete(name, by=_UNNAMED)
-            return answers.collection(found)
+            return answers.collection(found, snapshot)
 
         return _json(await service.change_collections(work))
 
@@ -78,7 +78,8 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
         said = {how: getattr(given, how) for how in (*MARKS, "neither")}
 
         def work(kept: Collections, snapshot: View) -> dict[str, Any]:
-            return answers.collection(kept.mark(given.name, **said, by=given.by or _UNNAMED, snapshot=snapshot))
+            done = kept.mark(given.name, **said, by=given.by or _UNNAMED, snapshot=snapshot)
+            return answers.collection(done, snapshot)
 
         return _json(await service.change_collections(work))
 
@@ -99,15 +100,15 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def rename(given: Annotated[schemas.NewName, Body()]) -> Response:
         """Gives a collection another name, which no other has."""
 
-        def work(kept: Collections, _: View) -> dict[str, Any]:
-            return answers.collection(kept.rename(given.name, given.new, by=_UNNAMED))
+        def work(kept: Collections, snapshot: View) -> dict[str, Any]:
+            return answers.collection(kept.rename(given.name, given.new, by=_UNNAMED), snapshot)
 
         return _json(await service.change_collections(work))
 
     @router.post("/collections/label", response_model=schemas.LabelledAnswer, dependencies=writes)
     async def label(given: Annotated[schemas.ToLabel, Body()]) -> Response:
         """Makes a collection a label of the index: right tiles hold it from now on, wrong ones do not."""
-        return _json(await service.to_label(given.name, given.label or given.name, given.new_labels))
+        return _json(await service.to_label(given.name, given.label or "", given.new_labels))
 
     @router.get("/collections/file", response_class=Response, responses=_FILE, dependencies=reads)
     async def export(name: Name, format_: Annotated[Format, Query(alias="format")] = "csv") -> Response:
@@ -141,7 +142,7 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
                 file.file.seek(0)
                 path.write_bytes(file.file.read())
                 done = import_collection(kept, path, snapshot, name=name, mark=mark, by=by or _UNNAMED)
-            found = answers.collection(done.collection)
+            found = answers.collection(done.collection, snapshot)
             return {**found, "read": done.read, "changed": done.changed, "absent": answers.some(done.absent)}
 
         return _json(await service.change_collections(work))

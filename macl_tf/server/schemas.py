@@ -95,7 +95,11 @@ class Query(Strict):
         default=None, min_length=1, max_length=200, description="A collection: its right tiles join the positive "
         "examples, its wrong ones the negative.",
     )  # fmt: skip
-    k: Whole = Field(default=10, ge=1, description="Results in the answer, at most the limit that /info tells.")
+    k: Whole = Field(
+        default=10,
+        ge=1,
+        description="Results in the answer, at most the limit that /info tells; a file reaches as deep as pages.",
+    )
     offset: Whole = Field(default=0, ge=0, le=DEPTH, description="Results to leave out, for the next page.")
     filter: Condition = Condition()
     labels: list[Label] | None = Field(
@@ -379,6 +383,10 @@ class CollectionAnswer(BaseModel):
     """A collection: how many tiles are right, wrong or skipped, by whom and when the last mark was made."""
 
     name: str
+    label: str | None = Field(
+        description="Of the index, that is spelled so but for case, blanks, hyphens and underscores: what is right in "
+        "the collection is learned and suggested as it."
+    )
     right: int
     wrong: int
     skipped: int
@@ -437,7 +445,7 @@ class LeftInfo(BaseModel):
     """How many right tiles are not marked yet, estimated from tiles that were drawn at random."""
 
     estimate: int
-    low: int = Field(description="With high, the interval that holds the number with 95 % confidence.")
+    low: int = Field(description="With high, an interval of 95 % confidence.")
     high: int
     sample: int = Field(description="Tiles that were drawn at random and judged right or wrong.")
 

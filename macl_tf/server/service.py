@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from macl_tf.artifacts import ArtifactError
 from macl_tf.datasets.bands import Reader
 from macl_tf.datasets.images import RGB, thumbnail
+from macl_tf.datasets.label_names import known_labels
 from macl_tf.datasets.picture_kinds import PictureError
 from macl_tf.index.items import Items
 from macl_tf.index.view import Engine, EngineError, View
@@ -38,7 +39,7 @@ from macl_tf.server.originals import Originals
 from macl_tf.server.recall import RecallSample
 from macl_tf.server.schemas import Example, Query, ToMatch
 from macl_tf.server.searching import Found, Search, Searches, deliver
-from macl_tf.server.settings import BaseMap, Limits
+from macl_tf.server.settings import DEPTH, BaseMap, Limits
 from macl_tf.server.shared import Shared
 from macl_tf.server.teaching import Teaching
 from macl_tf.server.versions import State, Versions
@@ -262,7 +263,7 @@ class Service:
             return changed
 
         with _whole():
-            return {**await self._relabelled(label, change), "absent": answers.some(absent)}
+            return {**await self._relabelled(label or name, change), "absent": answers.some(absent)}
 
     async def relabel(self, label: str, holds: dict[str, bool], new_labels: list[str]) -> dict[str, Any]:
         """Gives tiles a label, or takes it from them; when it returns, that is on disk."""
@@ -280,7 +281,9 @@ class Service:
         with self._admitted():
             state, changed = await self._write(change)
         gained = sum(changed.values())
-        new = [name for name in state.snapshot.label_names if name not in before]
+        names = state.snapshot.label_names
+        new, place = [name for name in names if name not in before], known_labels(names).find(label)
+        label = label if place is None else names[place]
         return {**state.versions, "label": label, "new_labels": new, "gained": gained, "lost": len(changed) - gained}
 
     def close(self) -> None:
@@ -293,8 +296,12 @@ class Service:
 
     def _check(self, query: Query, images: int) -> None:
         """Refuses what asks for too much."""
-        if query.k > self.limits.k:
-            raise QueryError(f"k is at most {self.limits.k}", query.k, "Use offset for the next page.")
+        if query.format == "json":
+            most, remedy = self.limits.k, "Use offset for the next page."
+        else:
+            most, remedy = max(self.limits.k, DEPTH - query.offset), "What lies deeper is found by another query."
+        if query.k > most:
+            raise QueryError(f"k is at most {most}", query.k, remedy)
         examples = len(query.positive) + len(query.negative) + images
         if examples > self.limits.batch:
             raise QueryError(f"a query has at most {self.limits.batch} examples", examples, "Leave some out.")
@@ -425,9 +432,10 @@ def _writable() -> Iterator[None]:
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Says of collections that do not hold what was written that they cannot be used."""
+    """Says of collections that do not hold what was written, or may not be read, that they cannot be used."""
     try:
         yield
-    except ArtifactError as error:
+    except (ArtifactError, PermissionError) as error:
         _log.warning("the collections cannot be used: %s", error)
-        raise unavailable("The collections of this server are damaged", None, "See the server log.") from error
+        what = "are damaged" if isinstance(error, ArtifactError) else "may not be read by it"
+        raise unavailable(f"The collections of this server {what}", None, "See the server log.") from error

@@ -18,7 +18,7 @@ class Limits:
 
     bytes: int = 16 << 20  # of an image file
     pixels: int = 32_000_000  # of an image, read from its header before it is decoded; at most MAX_PIXELS
-    k: int = 200  # results in one answer
+    k: int = 200  # results in one answer; a file of results holds up to DEPTH
     batch: int = 64  # examples in one query, positive and negative together
     connections: int = 1024  # open at once, of all clients together
     per_client: int = 256  # requests of one address at once

@@ -71,9 +71,10 @@ def import_collection(
     """
     marks = read_marks(path, mark=mark, by=by)
     name = name or Path(path).stem
-    before = next((one.said for one in collections.all() if one.name == name), {})
+    before = {one.name: one.said for one in collections.all()}
     after = collections.take_in(name, marks)
-    changed = sum(after.said[one.id] != before.get(one.id) for one in marks)
+    there = before.get(after.name, {})
+    changed = sum(after.said[one.id] != there.get(one.id) for one in marks)
     return Imported(after, len(marks), changed, [one.id for one in marks if not snapshot.holds(one.id)])
 
 

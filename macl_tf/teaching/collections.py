@@ -1,7 +1,9 @@
 """Collections: tiles of an archive that somebody marked as right or wrong, by whom and when, under a name.
 
 They lie in the served folder beside the index, in one SQLite file, and know tiles by their ids: marks outlive versions
-of the index, and tiles that are deleted and come back.
+of the index, and tiles that are deleted and come back. A name means the collection that is spelled so but for case,
+blanks, hyphens and underscores, and a label of the index that is spelled so is that of the collection
+(`macl_tf.datasets.label_names`).
 
     about    one row: number of the last row of `events`, CRC-32 of it
     events   number (1, 2, ...), kind, collection, id, mark, by, at, CRC-32 of these
@@ -47,7 +49,7 @@ CREATE TABLE events (
 """
 _LONGEST = 200  # letters of a collection's name, and of an author's
 _LONGEST_ID = 512
-_REMEDY = "List them: macl collections SERVED, or GET api/v1/collections."
+_REMEDY = "The page's menu Collections lists them, and so do GET api/v1/collections and macl collections SERVED."
 
 
 class Mark(NamedTuple):
@@ -170,7 +172,7 @@ class Collections:
 
     def history(self, name: str) -> list[Mark]:
         """All marks that were ever made in a collection, in the order in which they were written."""
-        self.get(name)
+        name = self.get(name).name
         state: dict[str, list[Mark]] = {}
         for event in self._read(0)[0]:
             if event.kind == "make":
@@ -195,7 +197,7 @@ class Collections:
         """Marks tiles now, and makes the collection where there is none.
 
         Args:
-            name: Of the collection: printable, at most 200 letters.
+            name: Of the collection, in any spelling; of a new one: printable, at most 200 letters.
             right: Ids of tiles.
             wrong: Ids of tiles.
             skipped: Ids of tiles that are neither for now: no round asks for them again.
@@ -210,7 +212,7 @@ class Collections:
             raise QueryError(rule, shorten(sorted(twice), 5), "Leave out the other mark.")
 
         def change(state: dict[str, Collection]) -> list[_Event]:
-            there = state.get(name)
+            there = _found(state, name)
             said = there.said if there else {}
             for id_, _ in wanted:
                 if snapshot is not None and id_ not in said:
@@ -221,9 +223,9 @@ class Collections:
                 Mark(id_, mark, by, max(now, said[id_].at) if id_ in said else now)
                 for id_, mark in dict(wanted).items()
             ]
-            return _made(state, name, by) + _new_marks(name, said, marks)
+            return _marked(name, there, by, marks)
 
-        return self._write(change)[name]
+        return _named(self._write(change), name)
 
     def take_in(self, name: str, marks: Sequence[Mark]) -> Collection:
         """Adds marks with their own authors and times, and makes the collection where there is none.
@@ -235,17 +237,16 @@ class Collections:
             raise QueryError("a tile has one mark", shorten(twice, 5), "Leave out all but the right one of each tile.")
 
         def change(state: dict[str, Collection]) -> list[_Event]:
-            there = state.get(name)
-            return _made(state, name, "") + _new_marks(name, there.said if there else {}, timed)
+            return _marked(name, _found(state, name), "", timed)
 
-        return self._write(change)[name]
+        return _named(self._write(change), name)
 
     def make(self, name: str, by: str = "") -> Collection:
         """Makes an empty collection; a QueryError where there is one of that name."""
 
         def change(state: dict[str, Collection]) -> list[_Event]:
             _check_free(state, name)
-            return _made(state, name, by)
+            return _marked(name, None, by, ())
 
         return self._write(change)[name]
 
@@ -253,9 +254,9 @@ class Collections:
         """Gives a collection another name, which no other has."""
 
         def change(state: dict[str, Collection]) -> list[_Event]:
-            _named(state, name)
-            _check_free({other: one for other, one in state.items() if other != name}, new)
-            return [_Event("rename", name, new, by=by, at=_now())] if new != name else []
+            old = _named(state, name).name
+            _check_free({other: one for other, one in state.items() if other != old}, new)
+            return [_Event("rename", old, new, by=by, at=_now())] if new != old else []
 
         return self._write(change)[new]
 
@@ -263,8 +264,7 @@ class Collections:
         """Takes a collection away; what was marked stays in the file, for whoever looks for it there."""
 
         def change(state: dict[str, Collection]) -> list[_Event]:
-            _named(state, name)
-            return [_Event("delete", name, by=by, at=_now())]
+            return [_Event("delete", _named(state, name).name, by=by, at=_now())]
 
         self._write(change)
 
@@ -285,7 +285,7 @@ class Collections:
             rule = f"a collection that becomes a label has a tile of the index that is right, and {name!r} has none"
             raise QueryError(rule, None, "Mark one as right.")
         holds = {mark.id: mark.mark == RIGHT for mark in collection.marks}
-        changed = index.relabel(label or name, holds, new_labels=new_labels)
+        changed = index.relabel(label or collection.name, holds, new_labels=new_labels)
         return changed, collection.absent(index.snapshot)
 
     def _newest(self) -> dict[str, Collection]:
@@ -388,17 +388,11 @@ def time_in(text: str) -> str:
         ) from None
 
 
-def _made(state: Mapping[str, Collection], name: str, by: str) -> list[_Event]:
-    """What makes a collection where there is none."""
-    if name in state:
-        return []
-    _check_free(state, name)
-    return [_Event("make", name, by=by, at=_now())]
-
-
-def _new_marks(name: str, said: Mapping[str, Mark], marks: Iterable[Mark]) -> list[_Event]:
-    """Those marks that are not there yet."""
-    return [_Event("mark", name, *mark) for mark in marks if said.get(mark.id) != mark]
+def _marked(name: str, there: Collection | None, by: str, marks: Iterable[Mark]) -> list[_Event]:
+    """What makes a collection where there is none, and those marks that are not in it yet."""
+    if there is None:
+        return [_Event("make", name, by=by, at=_now())] + [_Event("mark", name, *mark) for mark in marks]
+    return [_Event("mark", there.name, *mark) for mark in marks if there.said.get(mark.id) != mark]
 
 
 def _after(state: dict[str, Collection], events: Iterable[_Event]) -> dict[str, Collection]:
@@ -449,19 +443,25 @@ def _check_name(what: str, text: str) -> None:
 
 
 def _check_free(state: Mapping[str, Collection], name: str) -> None:
-    """Refuses the name of a collection, or one that is spelled so but for case, blanks, hyphens and underscores."""
-    if (place := (known := KnownLabels(sorted(state))).find(name)) is not None:
-        like = known.names[place]
-        raise QueryError(f"there is a collection {like!r} already", name, f"Use {like!r}, or another name.")
+    """Refuses a name that means a collection."""
+    if there := _found(state, name):
+        raise QueryError(f"there is a collection {there.name!r} already", name, f"Use {there.name!r}, or another name.")
+
+
+def _found(state: Mapping[str, Collection], name: str) -> Collection | None:
+    """The collection that a name means: that of the name, or the only one that is spelled like it."""
+    known = KnownLabels(sorted(state))
+    place = known.find(name)
+    return None if place is None else state[known.names[place]]
 
 
 def _named(state: Mapping[str, Collection], name: str) -> Collection:
-    if name not in state:
-        near = KnownLabels(sorted(state)).near(name)
-        did = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-        rule = "a collection must be there" + ("" if state else ", and there is none yet")
-        raise NotThereError(rule, name, did + _REMEDY)
-    return state[name]
+    if there := _found(state, name):
+        return there
+    near = KnownLabels(sorted(state)).near(name)
+    did = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    rule = "a collection must be there" + ("" if state else ", and there is none yet")
+    raise NotThereError(rule, name, did + _REMEDY)
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:

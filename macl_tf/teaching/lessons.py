@@ -103,7 +103,7 @@ def gather(
         raise QueryError(
             rule,
             there or "none",
-            "Mark more tiles right: macl collections SERVED mark NAME --right ID ..., or give a table by --labels.",
+            "Mark more tiles right in a collection, or give a label to more; a command also takes a table by --labels.",
         )
     kept = counts >= 2
     labels = labels[:, kept]

@@ -42,7 +42,7 @@ class Left:
     """How many right tiles of the index are not marked yet, estimated."""
 
     estimate: int
-    low: int  # with high, an interval that holds the number with a probability of 95 % or more
+    low: int  # with high, an interval of 95 % confidence; docs/collections.md has how often it held
     high: int
     sample: int  # tiles that were drawn at random, and judged right or wrong
 

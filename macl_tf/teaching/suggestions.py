@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from macl_tf.artifacts import open_encoder
+from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.index.index import Index
 from macl_tf.index.snapshot import Snapshot
 from macl_tf.models.descriptor_names import features_in
@@ -88,23 +89,25 @@ def suggest_in(
     if most < 1:
         raise ValueError(f"most must be >= 1, got {most}.")
     lessons = gather(state, collections, table, seed=seed)
-    if unknown := [name for name in labels if name not in lessons.names]:
+    known = KnownLabels(lessons.names)
+    if unknown := [name for name in labels if known.find(name) is None]:
         rule = f"a label to look at must be one of {', '.join(lessons.names)}, which two tiles hold at least"
         raise QueryError(rule, unknown[0], "Give it to more tiles first.")
-    seen = {one.name: ({*one.wrong}, {*one.right}) for one in collections}
+    asked = {known.find(name) for name in labels}
+    seen = {known.find(one.name): ({*one.wrong}, {*one.right}) for one in collections}
     width = (info and features_in(info)) or state.dim
     chosen = [
         place
-        for place, name in enumerate(lessons.names)
-        if (not labels or name in labels) and lessons.labels[:, place].sum() >= LEAST
+        for place in range(len(lessons.names))
+        if (not labels or place in asked) and lessons.labels[:, place].sum() >= LEAST
     ]
     scores = _scores(state, lessons, chosen, width, seed)
     held = np.zeros((len(state), len(lessons.names)), bool)
     held[lessons.positions] = lessons.labels > 0
     found = list[Suggestion]()
     for column, place in enumerate(chosen):
-        name = lessons.names[place]
-        found += _of_label(state, name, held[:, place], scores[:, column], seen.get(name, ((), ())), most)
+        looked_at = seen.get(place, ((), ()))
+        found += _of_label(state, lessons.names[place], held[:, place], scores[:, column], looked_at, most)
     return found
 
 

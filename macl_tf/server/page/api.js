@@ -13,7 +13,7 @@ export class Failure extends Error {
 
 // What a proxy between the page and the server says by itself, which it does not say in our form.
 const OTHERS = {
-  413: ["The picture is too large for the server, or for a proxy before it.", "Make it smaller: scale it down."],
+  413: ["The file is too large for the server, or for a proxy before it.", "Make it smaller: scale a picture down."],
   502: ["The proxy before the server does not reach it.", "See whether macl serve is still running, then try again."],
   504: ["The proxy before the server does not reach it.", "See whether macl serve is still running, then try again."],
 };
@@ -47,6 +47,12 @@ export const search = (query, signal) =>
 /** Where in tiles what was searched for is: rows of cosines for each. */
 export const matches = async (ids, vector, index) => (await send("matches", { ids, vector, index })).matches;
 
+function formOf(fields) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) for (const one of [value].flat()) form.append(name, one);
+  return form;
+}
+
 const parameters = (given) => new URLSearchParams(given).toString();
 const send = (path, body) =>
   ask(path, { method: "POST", body: JSON.stringify(body), headers: JSON_BODY });
@@ -58,6 +64,11 @@ export const round = (name, sampled, signal) => ask(`collections/round?${paramet
 export const mark = (body) => send("collections/marks", body);
 export const relabel = (body) => send("items/labels", body);
 export const deleteTile = (id) => ask(`items?${parameters({ id })}`, { method: "DELETE" });
+export const rename = (name, to) => send("collections/rename", { name, new: to });
+/** Takes the marks of a file into a collection. fields: file, name, mark and by. */
+export const importMarks = (fields) => ask("collections/file", { method: "POST", body: formOf(fields) });
+/** Adds a picture as a tile. fields: image, id, and lists of labels and new_labels. */
+export const addTile = (fields) => ask("items", { method: "PUT", body: formOf(fields) });
 export const toLabel = (body) => send("collections/label", body);
 export const deleteCollection = (name) => ask(`collections?${parameters({ name })}`, { method: "DELETE" });
 
@@ -88,20 +99,29 @@ async function saved(path, options, name) {
 
 /** The answer to a picture; its query.vector, where asked for, is the picture's embedding where it is the only example. */
 export function searchImage(file, query, signal) {
-  const body = new FormData();
-  body.append("image", file);
-  body.append("query", JSON.stringify(query));
+  const body = formOf({ image: file, query: JSON.stringify(query) });
   return ask("search/image", { method: "POST", body, signal });
 }
 
-/** Shows a small picture of the server in an <img>, which cannot send a token itself. */
-export async function showPicture(image, path) {
-  if (!token()) {
-    image.src = address(path);
-    return;
-  }
+/** Shows a small picture of the server in an <img>, which cannot send a token itself; a lazy one once it is nearly seen. */
+export function showPicture(image, path) {
+  if (!token()) image.src = address(path);
+  else if (image.loading === "lazy") {
+    lazy.set(image, path);
+    sight.observe(image);
+  } else return fetched(image, path);
+}
+
+const lazy = new WeakMap();
+const seen = (entries) =>
+  entries
+    .filter(({ isIntersecting }) => isIntersecting)
+    .forEach(({ target }) => (sight.unobserve(target), fetched(target, lazy.get(target))));
+const sight = new IntersectionObserver(seen, { rootMargin: "600px" });
+
+async function fetched(image, path) {
   const response = await fetch(address(path), { headers: authorization() }).catch(() => null);
-  if (!response?.ok) return;
+  if (!response?.ok) return image.dispatchEvent(new Event("error"));
   const source = URL.createObjectURL(await response.blob());
   image.addEventListener("load", () => URL.revokeObjectURL(source), { once: true });
   image.src = source;

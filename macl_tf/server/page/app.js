@@ -107,17 +107,19 @@ const boxTo = (within) => change({ ...search, ...CLOSED, within });
 function frame() {
   const { writable } = archive.info;
   const save = writable ? () => keep(search, { right: [], wrong: [], skipped: [], neither: [] }) : null;
-  const partOf = archive.info.has_parts ? drawPart : null;
-  showQuery(search, tiles, change, archive, { save, partOf });
+  const open = archive.info.has_parts || writable ? openPicture : null;
+  showQuery(search, tiles, change, archive, { save, open });
   showFilters(search, archive, change);
   showCollections({ search, archive, change, changed, toFragment });
   const known = search.like.some(({ id }) => id !== undefined);
   const one = search.like.length === 1 && fileOf(search.like[0]) ? search.like[0] : null;
   showViews(search, archive, change, {
     begin: writable && known ? () => keep(search, said(questionOf(search)), roundOf) : null,
-    part: one && partOf && !isOpen(search) ? () => partOf(one) : null,
+    part: one && archive.info.has_parts && !isOpen(search) ? () => openPicture(one) : null,
   });
-  showControls(search, archive, change, learning());
+  const add = () => openPicture(one);
+  const adding = one && writable ? [element("button", { type: "button", id: "add-tile", onclick: add }, "Add the picture to the archive…")] : [];
+  showControls(search, archive, change, [...adding, ...learning()]);
   const { info } = archive;
   const name = archiveName(info.index);
   find("drop").hidden = !info.model.image_size;
@@ -195,7 +197,7 @@ function unsaved(error, again) {
 /** Gives tiles the label that is suggested, or takes it from them; a collection of its name keeps who said so. */
 async function settle(of, marked) {
   const { right, wrong } = marked;
-  const label = of.suggest;
+  const label = archive.collections.find(({ name }) => name === of.suggest)?.label ?? of.suggest;
   try {
     await withToken(() => save({ name: label, right, wrong }));
     if (archive.labels.some(({ name }) => name === label))
@@ -304,18 +306,26 @@ async function take(files, more) {
   }
 }
 
-/** Opens a dropped picture, to search by a box that is drawn on it. */
-function drawPart(example) {
+/** Opens a dropped picture, to search by a box that is drawn on it, or to add it to the archive; either takes its place. */
+function openPicture(example) {
   const { file, preview } = fileOf(example);
   const sources = [preview, ...(example.picture ? [pictureSource(example.picture)] : [])];
-  openUpload({ sources, name: file.name }, async (box) => {
+  const instead = (other, more = {}) => {
+    const like = search.like.filter((one) => keyOf(one) !== keyOf(example));
+    change(refined({ ...search, like, seed: 0, ...more }, [other], []));
+  };
+  const searchPart = async (box) => {
     const drawing = await tinyPicture(await pixelsOf(file), box);
     const found = await embed(file, search.index, drawing, box);
     keepFile(found.example, file, box);
     embedded = found.ms.decode + found.ms.encode;
-    const without = (examples) => examples.filter((other) => keyOf(other) !== keyOf(example));
-    change(refined({ ...search, like: without(search.like), seed: 0 }, [found.example], []));
-  });
+    instead(found.example);
+  };
+  const added = async (id) => {
+    await learn();
+    instead({ id }, { index: null }); // older versions do not have it
+  };
+  openUpload({ sources, file }, archive, { searchPart, added });
 }
 
 async function copyLink() {

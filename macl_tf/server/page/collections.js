@@ -1,8 +1,9 @@
-// Collections, marks that are kept under a name: the list beside the results, and dialogs that save, label and delete.
+// Collections, marks that are kept under a name: the list beside the results, and dialogs that save, rename, label, delete and import.
 
 import * as api from "./api.js";
 import { askForToken } from "./dialogs.js";
 import { count, element, find } from "./element.js";
+import { meaning, sending } from "./forms.js";
 import { CLOSED, EMPTY } from "./link.js";
 import { notice, say } from "./notices.js";
 
@@ -32,7 +33,8 @@ export function showCollections(page) {
   const { search, archive, toFragment } = page;
   const { collections } = archive;
   const box = find("collections");
-  box.hidden = !collections.length;
+  const { writable } = archive.info;
+  box.hidden = !collections.length && !writable;
   const rows = collections.map((one) =>
     element(
       "li",
@@ -48,23 +50,31 @@ export function showCollections(page) {
       element("span", { class: "quiet", title: countsOf(one) }, `✓ ${one.right} ✕ ${one.wrong}`),
     ),
   );
-  find("collection-count").textContent = String(archive.collectionTotal);
+  find("collection-count").textContent = archive.collectionTotal || "";
   const open = collections.find(({ name }) => name === search.collection);
   const left = archive.collectionTotal - collections.length;
   find("collection-body").replaceChildren(
     element("ul", { class: "collections", "aria-label": "Collections" }, rows),
     ...(left > 0 ? [element("p", { class: "quiet" }, `and ${left} more: macl collections lists them`)] : []),
     ...(open ? [actions(open, page)] : []),
+    ...(writable ? [element("div", { class: "actions" }, button("Import…", () => askToImport(open?.name ?? "", page)))] : []),
   );
 }
 
-function actions(open, { archive, change, changed }) {
-  const button = (text, onclick) => element("button", { type: "button", class: "plain", onclick }, text);
+const button = (text, onclick) => element("button", { type: "button", class: "plain", onclick }, text);
+
+function actions(open, { search, archive, change, changed }) {
   const downloads = FORMATS.map(([format, text]) =>
     button(`↓ ${text}`, () => attempt(() => api.download(open.name, format))),
   );
   const writes = [
     button("Make it a label…", () => askForLabel(open, changed)),
+    button("Rename…", () =>
+      askToRename(open, async (name) => {
+        await changed();
+        change({ ...search, collection: name });
+      }),
+    ),
     button("Delete…", () =>
       askToDelete(open, async () => {
         await changed();
@@ -87,23 +97,13 @@ function actions(open, { archive, change, changed }) {
  * suggested: a name, or "".
  */
 export function askToSave(said, others, archive, suggested) {
-  const names = archive.collections.map(({ name }) => name);
-  const name = element("input", {
-    id: "collection-name",
-    list: "collection-names",
-    autocomplete: "off",
-    required: true,
-    value: suggested,
-    maxlength: 200,
-    placeholder: names.length ? "a new name, or one of these" : "harbors",
-  });
+  const name = nameField(archive, suggested);
   const by = authorField();
   const some = others.right.length + others.wrong.length;
   const too = element("input", { type: "checkbox", checked: true });
   const marked = Object.values(said).flat().length;
   const parts = [
-    element("p", {}, element("label", { for: "collection-name" }, "Collection"), name),
-    element("datalist", { id: "collection-names" }, names.map((known) => element("option", { value: known }))),
+    name.part,
     by.part,
     element("p", { class: "quiet" }, `${countsOf(lengths(marked ? said : others))}.`),
     ...(marked && some
@@ -115,7 +115,7 @@ export function askToSave(said, others, archive, suggested) {
     const known = new Set(Object.values(said).flat());
     const rest = (how) => (both ? others[how].filter((id) => !known.has(id)) : []);
     const body = {
-      name: name.value.trim(),
+      name: name.value(),
       right: [...said.right, ...rest("right")],
       wrong: [...said.wrong, ...rest("wrong")],
       skipped: said.skipped,
@@ -138,7 +138,7 @@ function askForLabel(open, changed) {
     required: true,
     maxlength: 200,
   });
-  let refused = null; // a name that is near to another, and may be meant
+  const saying = meaning("press again");
   const parts = [
     element("p", {}, element("label", { for: "label-name" }, "Label"), name),
     element(
@@ -149,19 +149,37 @@ function askForLabel(open, changed) {
   ];
   return dialog(`Make “${open.name}” a label`, parts, "Make it a label", async () => {
     const label = name.value.trim();
-    const meant = refused === label ? [label] : [];
-    refused = label;
-    let done;
-    try {
-      done = await api.toLabel({ name: open.name, label, new_labels: meant });
-    } catch (error) {
-      // What programs are told to send, a person says by pressing again.
-      if (error.remedy?.includes("new_labels"))
-        error.remedy = `${error.remedy.split(" If ")[0]} If it is new, press again.`;
-      throw error;
-    }
+    const done = await saying([label], (meant) => api.toLabel({ name: open.name, label, new_labels: meant }));
     await changed();
     say(`${count(done.gained, "tile")} got the label ${done.label}${done.lost ? `, ${done.lost} lost it` : ""}.`);
+  });
+}
+
+function askToRename(open, renamed) {
+  const name = element("input", { id: "new-name", value: open.name, autocomplete: "off", required: true, maxlength: 200 });
+  const parts = [element("p", {}, element("label", { for: "new-name" }, "Name"), name)];
+  return dialog(`Rename “${open.name}”`, parts, "Rename", async () => renamed((await api.rename(open.name, name.value.trim())).name));
+}
+
+/** Asks for a file of marks and takes them into a collection, which is open then. */
+function askToImport(suggested, { search, archive, change, changed }) {
+  const name = nameField(archive, suggested);
+  const file = element("input", { id: "marks-file", type: "file", accept: ".csv,.geojson,.json,.parquet,.txt", required: true });
+  file.addEventListener("change", () => file.files[0] && name.suggest(file.files[0].name.replace(/\.\w+$/, "")));
+  const options = ["right", "wrong"].map((mark) => element("option", {}, mark));
+  const mark = element("select", {}, options);
+  const by = authorField();
+  const parts = [
+    element("p", {}, element("label", { for: "marks-file" }, "CSV, GeoJSON or GeoParquet, or ids, one in each line"), file),
+    name.part,
+    by.part,
+    element("label", {}, "Tiles of which the file does not say it are ", mark),
+  ];
+  return dialog("Import marks", parts, "Import", async () => {
+    const fields = { file: file.files[0], name: name.value(), mark: mark.value, by: by.value() };
+    const done = await api.importMarks(fields);
+    await changed();
+    change(tilesOf({ ...EMPTY, map: search.map }, done.name));
   });
 }
 
@@ -173,6 +191,23 @@ function askToDelete(open, changed) {
     await changed();
     say(`${open.name} is deleted.`);
   });
+}
+
+/** A field for the name of a collection, one that is there or a new one; `suggest` fills it while it is empty. */
+function nameField(archive, suggested) {
+  const names = archive.collections.map(({ name }) => name);
+  const field = element("input", {
+    id: "collection-name",
+    list: "collection-names",
+    autocomplete: "off",
+    required: true,
+    value: suggested,
+    maxlength: 200,
+    placeholder: names.length ? "a new name, or one of these" : "harbors",
+  });
+  const known = element("datalist", { id: "collection-names" }, names.map((name) => element("option", { value: name })));
+  const part = element("p", {}, element("label", { for: "collection-name" }, "Collection"), field, known);
+  return { part, value: () => field.value.trim(), suggest: (name) => (field.value ||= name) };
 }
 
 function authorField() {
@@ -213,8 +248,7 @@ function dialog(title, parts, text, act) {
       ),
     );
     let result = null;
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
+    sending(form, async () => {
       try {
         result = (await withToken(act)) ?? true;
         node.close();

@@ -8,10 +8,10 @@ import { fileOf } from "./searching.js";
 
 /**
  * Shows the examples of a search. `tiles` maps ids to what is known of them; `change` takes the next search, `save` asks
- * for a collection that keeps them, and is null where nothing can be written; partOf(example) opens a dropped picture to
- * draw a box on it, and is null where the encoder has no parts.
+ * for a collection that keeps them, and is null where nothing can be written; open(example) shows a dropped picture in large,
+ * and is null where nothing can be done with it there.
  */
-export function showQuery(search, tiles, change, archive, { save, partOf }) {
+export function showQuery(search, tiles, change, archive, { save, open }) {
   const without = (key, example) => ({
     ...search,
     [key]: search[key].filter((other) => keyOf(other) !== keyOf(example)),
@@ -24,10 +24,10 @@ export function showQuery(search, tiles, change, archive, { save, partOf }) {
     return element(
       "li",
       { class: `example ${kind}`, title: name },
-      partOf && fileOf(example)
+      open && fileOf(example)
         ? element(
             "button",
-            { type: "button", class: "part", title: "Search by a part of it", "aria-label": `A part of ${name}`, onclick: () => partOf(example) },
+            { type: "button", class: "part", title: "Show it in large", "aria-label": `Show ${name} in large`, onclick: () => open(example) },
             picture(example, tiles),
           )
         : picture(example, tiles),

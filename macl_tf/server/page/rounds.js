@@ -65,7 +65,7 @@ export function groupsPart(found, { listOf, mark, howOf }) {
 function figures({ found, precision, left }) {
   const share = precision && `${Math.round((100 * precision.right) / precision.of)} %`;
   const sure =
-    left && `${written(left.low)} to ${written(left.high)}, 95 % sure, by ${count(left.sample, "random tile")}`;
+    left && `${written(left.low)} to ${written(left.high)}, 95 % confidence, by ${count(left.sample, "random tile")}`;
   const rows = [
     ["Found", written(found), found === 1 ? "right tile" : "right tiles"],
     ["Last marks right", share ?? "–", precision ? `of the last ${precision.of}` : "none yet"],

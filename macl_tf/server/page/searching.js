@@ -50,10 +50,10 @@ export async function searchFor(search, version, offset, signal) {
   return api.search({ ...(await queryOf(search, version)), offset, vector: archive.info.has_parts }, signal);
 }
 
-/** Saves the first `k` results as a file of that format. */
+/** Saves the first `k` results, which may be more than one answer holds, as a file of that format. */
 export async function saveResults(search, k, format) {
   const query = await queryOf(search, search.index ?? archive.shown);
-  return api.downloadResults({ ...query, k: Math.min(k, archive.info.limits.k), format }, "results");
+  return api.downloadResults({ ...query, k, format }, "results");
 }
 
 async function queryOf(search, version) {

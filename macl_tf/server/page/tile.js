@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { withToken } from "./collections.js";
 import { element, find, icon, shortName, wholeName } from "./element.js";
+import { meaning, sending } from "./forms.js";
 import { notice, say } from "./notices.js";
 import { drawBoxes, showMatches } from "./parts.js";
 
@@ -34,6 +35,7 @@ export function openTile(id, page) {
     ...(skips ? { k: () => judge("skipped") } : {}),
   };
   dialog.onkeydown = (event) => {
+    if (event.repeat && event.key === "Enter") event.preventDefault(); // one that is held down answers nothing
     if (event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
@@ -172,41 +174,26 @@ export function openTile(id, page) {
       "aria-label": "Label to add",
       "data-key": "new label",
     });
-    let refused = null; // a label that is near to another, and may be meant
-    const add = (event) => {
-      event.preventDefault();
-      const label = field.value.trim();
-      const meant = refused === label ? [label] : [];
-      refused = label;
-      if (label) relabel(label, true, meant);
-    };
     const known = archive.labels.map(({ name }) => name).filter((name) => !tile.labels.includes(name));
+    const options = known.map((name) => element("option", { value: name }));
+    const datalist = element("datalist", { id: "known-labels" }, options);
+    const form = element("form", { class: "row" }, field, datalist, element("button", {}, "Add"));
+    const saying = meaning("add it again");
+    sending(form, async () => field.value.trim() && relabel(field.value.trim(), true, saying));
     return element(
       "div",
       { class: "labelled" },
       element("h3", {}, "Labels"),
       element("ul", { class: "chips" }, chips.length ? chips : element("li", { class: "quiet" }, "none")),
-      writable
-        ? element(
-            "form",
-            { class: "row", onsubmit: add },
-            field,
-            element(
-              "datalist",
-              { id: "known-labels" },
-              known.map((name) => element("option", { value: name })),
-            ),
-            element("button", {}, "Add"),
-          )
-        : null,
+      writable ? form : null,
     );
   }
 
-  async function relabel(label, holds, meant = []) {
+  async function relabel(given, holds, saying = (labels, send) => send([])) {
     const { id: of } = tile;
     await told(async () => {
-      const body = { label, [holds ? "holds" : "lacks"]: [of], new_labels: meant };
-      await withToken(() => api.relabel(body));
+      const body = { label: given, [holds ? "holds" : "lacks"]: [of] };
+      const { label } = await saying([given], (meant) => withToken(() => api.relabel({ ...body, new_labels: meant })));
       written = true;
       const now = await api.item(of);
       Object.assign(page.tileOf(of), { labels: now.labels });
@@ -218,6 +205,7 @@ export function openTile(id, page) {
 
   async function remove(event) {
     const pressed = event.target;
+    if (event.detail > 1) return; // the second click of a double one answers nothing
     if (!pressed.dataset.sure) {
       pressed.dataset.sure = "yes";
       pressed.textContent = "Really delete it?";
@@ -242,9 +230,6 @@ export function openTile(id, page) {
     try {
       await act();
     } catch (error) {
-      // What programs are told to send, a person says by pressing again.
-      if (error.remedy?.includes("new_labels"))
-        error.remedy = `${error.remedy.split(" If ")[0]} If it is new, add it again.`;
       find("tile-failure")?.replaceChildren(notice(error, null));
     }
   }

@@ -47,7 +47,8 @@ export function showViews(search, archive, change, { begin, part }) {
     }),
   );
   if (search.suggest) {
-    const names = new Set([...archive.labels.filter((label) => label.count), ...archive.collections].map(({ name }) => name));
+    const others = archive.collections.filter(({ label }) => !label); // the rest belongs to labels
+    const names = new Set([...archive.labels.filter((label) => label.count), ...others].map(({ name }) => name));
     const known = [...names.add(search.suggest)].sort().map((name) => [name, name]);
     parts.push(choice("suggest", "Label", search.suggest, known, (name) => change({ ...search, suggest: name })));
   }
