@@ -13,7 +13,6 @@ import numpy as np
 
 from macl_tf.datasets.bands import Bands, Reader
 from macl_tf.datasets.images import RGB, is_image_name
-from macl_tf.datasets.tile_facts import HeaderFacts
 
 # Blanks (the invisible ones too), hyphens (minus and dashes too) and underscores.
 _HYPHENS = r"\-\u00ad\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
@@ -45,7 +44,7 @@ class Archive:
         groups: N names of groups, tiles of one of which belong in one part: the scene that they were cut from.
         places: indices -> (n, 4, 2) longitude and latitude of the corners of these tiles, NaN where they are not known.
         days: (N,) datetime64[D] on which they were taken as the label table says, NaT where it does not.
-        header: index -> date and place as its file says; None where there are no files.
+        file_day: index -> datetime64[D] on which it was taken as its file says, NaT where it does not.
         features: (N, F) float32 vectors from elsewhere that stand for the pictures, where there are such.
 
     Raises:
@@ -76,7 +75,7 @@ class Archive:
     groups: tuple[str, ...] | None = None
     places: Callable[[np.ndarray], np.ndarray] | None = None
     days: np.ndarray | None = None
-    header: Callable[[int], HeaderFacts] | None = None
+    file_day: Callable[[int], np.datetime64] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.file_names), len(self.label_names))

@@ -23,7 +23,7 @@ from macl_tf.datasets.mask_pairs import masks_among
 from macl_tf.datasets.matching import Finding, match_images, match_rows
 from macl_tf.datasets.picture_kinds import RULE, as_they_are
 from macl_tf.datasets.remembering import remembered
-from macl_tf.datasets.tile_facts import read_header
+from macl_tf.datasets.tile_facts import read_day
 from macl_tf.datasets.tile_places import read_groups, read_places
 from macl_tf.datasets.walk import list_images, shorten
 from macl_tf.files import written_whole
@@ -189,7 +189,7 @@ def load_folder(
         groups=groups,
         places=(lambda indices: read_places(root, [names[index] for index in indices])) if pictures else None,
         days=None if days is None else days[rows],
-        header=(lambda index: read_header(reader.files(root / names[index])[0])) if pictures else None,
+        file_day=(lambda index: read_day(reader.files(root / names[index])[0])) if pictures else None,
         notes=(
             f"{count}, table {label_table.path.name}" if given.has_table else count,
             *label_table.notes,

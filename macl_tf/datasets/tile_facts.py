@@ -50,6 +50,11 @@ def read_header(picture: Path | bytes) -> HeaderFacts:
     return HeaderFacts(taken, _footprint(picture) if placed else NOWHERE)
 
 
+def read_day(picture: Path | bytes) -> np.datetime64:
+    """The date of `read_header` alone, without looking for the place."""
+    return _read_tags(picture)[0]
+
+
 def day_of(day: Any) -> np.datetime64:
     """A day that somebody gave, "2020-06-01", a date or datetime64, as datetime64[D]; "" and NaT are none."""
     if isinstance(day, np.datetime64):

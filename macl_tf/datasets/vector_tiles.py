@@ -81,11 +81,11 @@ def taken(archive: Archive, places: Sequence[int]) -> Archive:
     for name in ("labels", "label_areas", "numbers", "features", "days"):
         array = getattr(archive, name)
         columns[name] = None if array is None else array[chosen]
-    places_of, header = archive.places, archive.header
+    places_of, file_day = archive.places, archive.file_day
     return replace(
         archive,
         **columns,
         read_image=lambda index: archive.read_image(chosen[index]),
         places=places_of and (lambda indices: places_of(np.asarray(chosen)[indices])),
-        header=header and (lambda index: header(chosen[index])),
+        file_day=file_day and (lambda index: file_day(chosen[index])),
     )

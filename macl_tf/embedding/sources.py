@@ -206,9 +206,13 @@ class ArchiveSource:
                 source=self.name,
                 contents=self._contents[index] or "",
                 date=UNKNOWN_DAY if self.archive.days is None else self.archive.days[index],
-                header=self.archive.header and partial(self.archive.header, index),
+                header=self.archive.file_day and partial(self._header, index),
                 footprint=NOWHERE if self._places is None else self._places[index],
             )
+
+    def _header(self, index: int) -> HeaderFacts:
+        assert self.archive.file_day is not None  # for the type checker
+        return HeaderFacts(self.archive.file_day(index), NOWHERE)  # places are those of the archive
 
     def count(self) -> int:
         """The number of images."""

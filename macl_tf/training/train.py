@@ -145,17 +145,16 @@ def _train(
             else build.make_head(start, vectors.shape[1])
         )
         model = build.trained_model(encoder, settings, len(task.archive.label_names))
-        # What tells the weights that the backbone began from, or the vectors: SHA-256 of their values as float32.
-        if vectors is None:
-            began = {"backbone_sha256": weights_digest(backbone_part(encoder).weights)}
-        else:
-            began = {"features_sha256": weights_digest([vectors])}
-        versions = run_directory.read_run(run, VERSIONS)
-        if not begun:
-            write_json(run / VERSIONS, {**versions, **began})
-        elif settings.trains_head and any(versions.get(name, value) != value for name, value in began.items()):
-            what = settings.features or f"backbone={settings.backbone}, weights={settings.weights}"
-            raise ValueError(f"'{run}' began from other values than {what} gives now. Use another --run-dir.")
+        if not begun or settings.trains_head:  # what is frozen is in no checkpoint
+            # What tells the weights that the backbone began from, or the vectors: SHA-256 of their values as float32.
+            name = "backbone_sha256" if vectors is None else "features_sha256"
+            digest = weights_digest(backbone_part(encoder).weights if vectors is None else [vectors])
+            versions = run_directory.read_run(run, VERSIONS) if (run / VERSIONS).is_file() else {}
+            if not begun:
+                write_json(run / VERSIONS, {**versions, name: digest})
+            elif versions.get(name, digest) != digest:
+                what = settings.features or f"backbone={settings.backbone}, weights={settings.weights}"
+                raise ValueError(f"'{run}' began from other values than {what} gives now. Use another --run-dir.")
         pretrained = plain(backbone_part(encoder)) if settings.keeps_pretrained else None  # a copy, as it begins
         fitted = detached_head(model) if settings.trains_head else model
         build.compile_model(fitted, settings, steps, task.statistics)
