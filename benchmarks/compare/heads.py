@@ -235,7 +235,7 @@ def work(turn: tuple[Any, list[str], float, bool]) -> tuple[Any, dict[str, Any]]
     settings = load_settings(assignments=[text for text in sets if not text.startswith(own)])
     tiles = labelled(_WORKER[0].tiles, share, settings.seed)
     if logistic:
-        # Without trials what trials chose where all tiles have labels, on UC Merced; scikit-learn's 1 finds less there.
+        # Without trials what those of `heads` chose, where all tiles have labels.
         strength = next((float(text.partition("=")[2]) for text in sets if text.startswith("C=")), STRENGTHS[0])
         return key, logistic_regression(settings, tiles, strength, test=test)
     steps = int(_WORKER[0].tiles.labels.any(axis=1).sum()) // settings.batch_size
