@@ -11,6 +11,7 @@ from PIL import Image
 
 from macl_tf import cli
 from macl_tf.models.descriptors import descriptor_model
+from macl_tf.models.familiarity import FAMILIAR
 from macl_tf.training.callbacks import RetrievalEvaluation
 from macl_tf.training.checkpoint import Checkpoint
 from macl_tf.training.run_directory import occupied
@@ -278,3 +279,18 @@ def test_an_archive_whose_table_has_its_columns_in_another_order_is_judged_alike
         reports.append(evaluate_run(own / "run", data_dir=str(folder), progress=False).reports["projection"].to_dict())
     assert reports[0]["map_rarest_third"] > 0
     assert reports[0] == reports[1]
+
+
+def test_another_archive_is_judged_as_an_index_of_it_would_be(own):
+    """By "robust" with less of what was learned, where its tiles are unlike those of the training."""
+    folder = make_archive(own / "others", first=1000)
+    judged = {}
+    for name in ("like", "unlike", "old run"):
+        if name == "unlike":
+            np.save(own / "run" / FAMILIAR, (-1 - np.random.default_rng(0).random((20, 8))).astype(np.float16))
+        elif name == "old run":
+            (own / "run" / FAMILIAR).unlink()
+        reports = evaluate_run(own / "run", data_dir=str(folder), progress=False).reports
+        judged[name] = {by: reports[by]["map_per_label"] for by in ("projection", "robust")}
+    assert judged["like"] == judged["old run"] and judged["like"]["robust"] != judged["unlike"]["robust"]
+    assert len({found["projection"] for found in judged.values()}) == 1

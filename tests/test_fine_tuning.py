@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 from macl_tf import losses
+from macl_tf.datasets.splits import Splits
 from macl_tf.export.saved_model import ExportedEncoder, export_encoder
 from macl_tf.models.descriptors import all_descriptors, descriptor_model, turned
 from macl_tf.models.encoders import build_encoder, classified
+from macl_tf.models.familiarity import FAMILIAR
 from macl_tf.models.fine_tuning import backbone_part, detached_head, set_trainable, take_head
 from macl_tf.pipeline import features as features_module
+from macl_tf.pipeline.pipeline import load_images
 from macl_tf.training.optimizer import BackboneAdamW
-from macl_tf.training.run_directory import read_encoder
+from macl_tf.training.run_directory import open_archive, read_encoder, run_settings
 from macl_tf.training.settings import Settings, load_settings
 from macl_tf.training.train import evaluate_run, train
 from tests.runs import residual
@@ -55,6 +58,13 @@ def values(model):
     return {weight.path: weight.numpy().copy() for weight in model.weights}
 
 
+def of_training_tiles(run, turns=1):
+    """Their vectors of "robust"."""
+    archive = open_archive(run_settings(run))
+    images = load_images(archive, Splits.read(run, archive).train, 32, progress=False)
+    return turned(descriptor_model(read_encoder(run), "robust"), turns).predict(images.astype("float32"), verbose=0)
+
+
 def test_a_head_is_trained_on_kept_features_and_the_backbone_stays(backbone, cache, tmp_path):
     settings = settings_of(backbone)
     first = train(settings, tmp_path / "first", progress=False)
@@ -66,6 +76,9 @@ def test_a_head_is_trained_on_kept_features_and_the_backbone_stays(backbone, cac
     assert first["trained"]["projection"] != first["untrained"]["projection"]
     versions = json.loads((tmp_path / "first" / "versions.json").read_text())
     assert len(versions["backbone_sha256"]) == 64
+
+    kept = np.load(tmp_path / "first" / FAMILIAR)
+    np.testing.assert_allclose(kept, of_training_tiles(tmp_path / "first")[:, :-8] * np.sqrt(2), atol=2e-3)
 
     parts = sorted(cache.rglob("*.npy"))
     assert len(parts) == 2  # training and validation tiles
@@ -204,6 +217,10 @@ def test_turns_and_robust_descriptors_are_exported(backbone, cache, tmp_path):
     run = tmp_path / "run"
     result = train(settings_of(backbone, epochs=1, turns=4, descriptor="robust"), run, progress=False)
     served = export_encoder(run, tmp_path / "served").parents[1]
+    kept = of_training_tiles(run, turns=4)[:, :-8]
+    kept = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.load(run / FAMILIAR), kept, atol=2e-3)
+    assert (served / "encoder" / "1" / FAMILIAR).read_bytes() == (run / FAMILIAR).read_bytes()
     encoder = ExportedEncoder.load(served)
     expected = turned(descriptor_model(read_encoder(run), "robust"), 4).predict(PIXELS, verbose=0)
     np.testing.assert_allclose(encoder.embed_pixels(PIXELS.astype("uint8")), expected, rtol=1e-4, atol=1e-5)
@@ -278,6 +295,8 @@ def test_robust_keeps_the_backbone_as_it_began_beside_the_trained_one(backbone, 
     began /= np.linalg.norm(began, axis=1, keepdims=True)
     assert np.abs(f - began).max() > 0.05
     np.testing.assert_allclose(robust, np.concatenate([began, z], axis=1) / np.sqrt(2), atol=1e-6)
+    kept = np.load(tmp_path / "run" / FAMILIAR)
+    np.testing.assert_allclose(kept, of_training_tiles(tmp_path / "run")[:, :-8] * np.sqrt(2), atol=2e-3)
     assert result["trained"]["robust"] == evaluate_run(tmp_path / "run", progress=False).reports["robust"].to_dict()
     # Only this descriptor takes the second pass.
     layers = {name: {layer.name for layer in descriptor_model(encoder, name).layers} for name in ("robust", "backbone")}

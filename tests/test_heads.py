@@ -58,7 +58,8 @@ def test_a_head_has_every_descriptor_and_other_shares_of_robust(tiles):
     settings = Settings(loss="macl", classification_weight=1.0, batch_size=16, epochs=2, embedding_dim=4)
     found, again = (heads.trained(settings, tiles, encoder(), 3, test=True) for _ in range(2))
     assert found["results"] == again["results"]
-    assert set(found["results"]) >= {"projection", "backbone", "robust", "robust 0.25", "robust 0.75", "probabilities"}
+    shares = {"robust", "robust 0.25", "robust 0.75", "robust, as indexed"}
+    assert set(found["results"]) >= {"projection", "backbone", "probabilities"} | shares
     assert len(found["results"]["robust"]["test"]["per_query"]["ndcg"]) == 20
     assert 1 <= found["best_epoch"] <= 2 and len(found["history"].split()) == 2
     other = heads.trained(Settings(**vars(settings) | {"seed": 1}), tiles, encoder(), 3, test=False)["results"]
@@ -69,7 +70,7 @@ def test_a_head_has_every_descriptor_and_other_shares_of_robust(tiles):
 def test_robust_of_a_half_is_the_product_s(tiles):
     rng = np.random.default_rng(0)
     f, z = rng.normal(size=(2, 5, 4))
-    both = heads.beside({"backbone": f, "projection": z})
+    both = heads.beside({"backbone": f, "projection": z}, heads.OTHER_SHARES)
     unit = z / np.linalg.norm(z, axis=1, keepdims=True)
     np.testing.assert_allclose(both["robust 0.75"][:, 4:], np.sqrt(0.75) * unit)
     np.testing.assert_allclose([np.linalg.norm(one, axis=1) for one in both.values()], 1.0)

@@ -64,7 +64,14 @@ def test_info_says_what_is_served(client):
     assert info.index.archive.model_dump() == {"name": "harbour", "tiles": COUNT}  # which the encoder never saw:
     assert info.model.dataset == {"name": "stub", "licence": "Of the stub."}
     assert [version.model_dump() for version in info.versions] == [
-        {"version": 1, "encoder_version": 1, "descriptor": "projection", "count": COUNT, "archive": "harbour"}
+        {
+            "version": 1,
+            "encoder_version": 1,
+            "share": None,
+            "descriptor": "projection",
+            "count": COUNT,
+            "archive": "harbour",
+        }
     ]
     assert info.labels == len(LABELS) and info.has_places and info.writable and not info.has_parts
     assert info.limits.model_dump() == {

@@ -22,6 +22,7 @@ from macl_tf.files import read_json
 from macl_tf.index.items import Items
 from macl_tf.models import efficientnet_lite
 from macl_tf.models.descriptors import descriptor_model
+from macl_tf.models.familiarity import reweighted
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
 from macl_tf.search.query import QueryError
@@ -459,6 +460,34 @@ def test_a_head_makes_the_vectors_of_the_index_and_of_queries(run, table, tmp_pa
         body = {"positive": [{"features": vectors[9].tolist()}], "k": 1}
         (found,) = httpx.post(f"{url}api/v1/search", json=body).json()["results"]
         assert found["id"] == "tile009" and found["score"] > 0.999
+
+
+def test_a_head_elsewhere_is_trusted_less(run, tmp_path):
+    """Half of these vectors are unlike any of the training."""
+    vectors = vectors_of()[0]
+    vectors[: COUNT // 2] *= -1
+    served = tmp_path / "served"
+    assert (
+        main(
+            [
+                "index",
+                str(write_npz(tmp_path / "v.npz", vectors=vectors)),
+                "--head",
+                str(run),
+                "--output",
+                str(served),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
+    engine = SearchEngine.open(served)
+    share = engine.index.info["encoder"]["share"]
+    assert 0 < share < 0.5
+    at_home = descriptor_model(read_encoder(run), "robust").predict(vectors, verbose=0)
+    found = engine.index.snapshot.vectors_of(ids_of())
+    np.testing.assert_allclose(found, reweighted(at_home, WIDTH, share), atol=1e-5)
+    np.testing.assert_allclose(engine.encoder.of_features(vectors[9]), found[9], atol=1e-5)
 
 
 def test_nothing_is_written_where_something_is_wrong(run, small_run, tmp_path, capsys):

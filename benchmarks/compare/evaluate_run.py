@@ -21,6 +21,7 @@ from macl_tf.files import read_json, write_json
 from macl_tf.training.settings import load_settings
 
 PARTS = ("validation", "test")
+AS_INDEXED = "robust, as indexed"  # with the share that `macl index` gives it in the archive that is searched
 LEADING = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")  # what choices on validation tiles go by
 MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50", "map_any", "wap@100")
 
@@ -89,12 +90,16 @@ def leading_mean(values: Iterable[float | None]) -> float:
 
 
 def best_descriptor(results: Sequence[dict[str, Any]]) -> str:
-    """The descriptor, of those that all runs have, with the best mean of validation figures."""
+    """The descriptor, of those that all runs have, with the best mean of validation figures.
+
+    Not `AS_INDEXED`, which is "robust" but for another archive.
+    """
 
     def mean(name: str) -> float:
         return fmean(leading_mean(parts[name]["validation"][key] for key in LEADING) for parts in results)
 
-    return max((name for name in results[0] if all(name in parts for parts in results)), key=mean)
+    shared = (name for name in results[0] if name != AS_INDEXED and all(name in parts for parts in results))
+    return max(shared, key=mean)
 
 
 def thousandths(values: np.ndarray) -> list[int | None]:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.compare import results_file
 from benchmarks.compare.encoders import STRENGTHS, TUNING_SEED, best_of, refuse_others, settings_of_all, trials_asked
-from benchmarks.compare.evaluate_run import LEADING, scores
+from benchmarks.compare.evaluate_run import AS_INDEXED, LEADING, scores
 from benchmarks.compare.experiment import Experiment, of_loss, split, texts
 from benchmarks.compare.results_file import FLOOR, RUN
 from benchmarks.environment import made_by, settings_without_places
@@ -129,7 +129,8 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
         if part == "validation" or test:
             whole = describe.predict_on_batch(features)
             found = dict(zip(widths, np.split(whole, np.cumsum([*widths.values()])[:-1], axis=1), strict=True))
-            for name, embeddings in (found | beside(found)).items():
+            shares = OTHER_SHARES | {AS_INDEXED: share_of(tiles, features)}
+            for name, embeddings in (found | beside(found, shares)).items():
                 results.setdefault(name, {})[part] = judged_by(part, embeddings, labels, statistics)
     keras.utils.clear_session()
     values = history.history[MONITOR]
@@ -137,11 +138,19 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
     return facts | facts_of(settings, tiles, statistics) | {"results": results}
 
 
-def beside(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def share_of(tiles: Tiles, features: np.ndarray) -> float:
+    """The share of the learned embedding that `macl index` gives "robust" for tiles with these features."""
+    from macl_tf.models.familiarity import sample, shares
+
+    training = tiles.train.unchanged()
+    return shares(training[sample(len(training))], features)[1]
+
+
+def beside(found: dict[str, np.ndarray], shares: dict[str, float]) -> dict[str, np.ndarray]:
     """Pretrained features and learned embedding side by side, with other shares than `robust`'s half."""
     f, z = found["backbone"], found["projection"]
     f, z = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in (f, z))
-    return {name: np.concatenate([np.sqrt(1 - w) * f, np.sqrt(w) * z], axis=1) for name, w in OTHER_SHARES.items()}
+    return {name: np.concatenate([np.sqrt(1 - w) * f, np.sqrt(w) * z], axis=1) for name, w in shares.items()}
 
 
 def judged_by(part: str, embeddings: np.ndarray, labels: np.ndarray, statistics: Any) -> dict[str, Any]:
@@ -258,7 +267,7 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
                 known[name]["trials"][text] = {
                     by: [parts["validation"][key] for key in LEADING]
                     for by, parts in facts["results"].items()
-                    if by not in OTHER_SHARES
+                    if by not in (*OTHER_SHARES, AS_INDEXED)
                 }
                 results_file.add(options.out, known[name])
     with workers(shared, options) as pool:
@@ -292,6 +301,7 @@ def elsewhere_rows(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, list[f
         name: {
             by: [float(np.mean([found[by]["elsewhere"][key] for found in results])) for key in LEADING]
             for by in results[0]
+            if all(by in found for found in results)
         }
         for name, results in grouped.items()
     }

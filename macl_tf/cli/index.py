@@ -55,6 +55,9 @@ INDEX_HELP = """\
 Builds a new version of the index: from the shards that `macl embed` wrote, or, without --from, from the present index
 with its upserts and deletes folded in. One `macl index` or `macl export` works in SERVED at a time.
 
+Tiles in the shards that are unlike those of the run's training are compared by less of what the run learned; a line
+says so (descriptor robust).
+
 With --backbone it makes a folder of images searchable by a pretrained network, without a label or any training; the
 same command again adds what came since.
 

@@ -25,6 +25,7 @@ from macl_tf.embedding.embedding import embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_origin, read_shards, shards_digest
 from macl_tf.embedding.sources import ArchiveSource, FolderSource
 from macl_tf.export.deployment import stable_version, write_deployment
+from macl_tf.export.fitting import fit, fitted
 from macl_tf.export.model_info import describe_encoder
 from macl_tf.export.retriever import EmptyIndexError, build_retriever
 from macl_tf.export.saved_model import (
@@ -280,10 +281,12 @@ def index_to_milvus(
         else:
             items, vectors, thumbnails = read_shards(shards)
             small = {"thumbnail_size": read_origin(shards).thumbnail_size}
-            facts = {"encoder": encoder_of_shards(served, Path(shards)), "built": small}
+            made_with = fitted(served, encoder_of_shards(served, Path(shards)), vectors)
+            fit(made_with, vectors)
+            facts = {"encoder": made_with, "built": small}
             if archive := archive_of_items(items):
                 facts["archive"] = archive
-            source = Source(items, vectors, thumbnails, facts, shards_digest(shards))
+            source = Source(items, vectors, thumbnails, facts, f"{shards_digest(shards)} {made_with}")
         made = fill(address, source, discard_changes=discard_changes, **how)
     if progress:
         recall, info = made["info"]["recall"], made["info"]
@@ -297,6 +300,8 @@ def build_from(
 ) -> Path:
     """A new version of the index from shards, built as `info` says, which is kept in its manifest."""
     items, vectors, thumbnails = read_shards(shards)
+    info = {**info, "encoder": fitted(root.parent, info["encoder"], vectors)}
+    fit(info["encoder"], vectors)
     if "archive" not in info and (archive := archive_of_items(items)):
         info = {**info, "archive": archive}
     return build_index(
@@ -407,7 +412,9 @@ def is_up_to_date(root: Path, info: dict[str, Any]) -> bool:
     if not versions(root):
         return False
     _, manifest = open_version(root, "index", verify=False)
-    return all(manifest["info"].get(key) == value for key, value in info.items())
+    told = manifest["info"]
+    made_with = {key: value for key, value in told.get("encoder", {}).items() if key in info["encoder"]}
+    return all({**told, "encoder": made_with}.get(key) == value for key, value in info.items())
 
 
 def check_changes(root: Path, discard: bool, holding: bool = False) -> None:

@@ -6,6 +6,7 @@ alone; and of each cell of the maps. Both come from the graph as it was exported
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 Tensor = Any
+After = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Regions:
@@ -36,6 +38,13 @@ class Regions:
         graph = encode.graph.as_graph_def()
         self._maps = _cut(graph, encode.inputs, maps)
         self._behind = _cut(graph, [node.outputs[0] for node in means], encode.outputs)
+        self._after: After = np.asarray
+
+    def followed_by(self, after: After) -> Regions:
+        """The same with a step behind the head: from embeddings (B, D) to others of as many numbers, of unit norm."""
+        other = copy.copy(self)
+        other._after = after
+        return other
 
     def embed(self, pixels: ArrayLike, boxes: ArrayLike) -> NDArray[np.float32]:
         """Embeddings (B, D) of unit norm of a box in each picture.
@@ -49,7 +58,7 @@ class Regions:
         inside = np.stack([shares(box, *self.grid) for box in np.asarray(boxes, np.float64)])[..., None]
         maps = self._maps(tf.cast(pixels, tf.float32))
         means = [tf.reduce_sum(each * inside.astype(np.float32), axis=(1, 2)) for each in maps]
-        return self._behind(*means)[0].numpy()
+        return self._after(self._behind(*means)[0].numpy())
 
     def matches(self, pixels: ArrayLike, vectors: ArrayLike) -> NDArray[np.float32]:
         """How well each part of each picture matches a vector: (B, h, w), the cosine of each cell.
@@ -63,7 +72,7 @@ class Regions:
         maps = self._maps(tf.cast(pixels, tf.float32))
         around = [tf.nn.avg_pool2d(each, 3, 1, "SAME") for each in maps]  # of those that are there, at the edges too
         flat = [tf.reshape(each, (-1, each.shape[-1])) for each in around]
-        found = self._behind(*flat)[0].numpy().reshape(-1, *self.grid, self.dim)
+        found = self._after(self._behind(*flat)[0].numpy()).reshape(-1, *self.grid, self.dim)
         rows = np.broadcast_to(np.asarray(vectors, np.float32), (len(found), found.shape[-1]))
         return np.einsum("bhwd,bd->bhw", found, rows)
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from macl_tf.artifacts import ArtifactError, open_encoder, open_version, publish, versions
+from macl_tf.export.fitting import scale_of
 from macl_tf.index.parquet import read_items
 from macl_tf.index.searchers.scann import scann_module, search_module
 
@@ -58,12 +59,23 @@ def build_retriever(served: str | os.PathLike[str], *, keep: int = 2) -> Path:
     parameters = {"kind": info["kind"], "size": len(vectors), "dim": vectors.shape[1], "k": info["recall"]["k"]}
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(made_of, count=len(ids), kind=info["kind"], max_k=MAX_K)
-        save_retriever(encoder, np.asarray(vectors), ids, parameters | info["parameters"], staging.path)
+        scale = scale_of(info["encoder"], vectors.shape[1])
+        save_retriever(encoder, np.asarray(vectors), ids, parameters | info["parameters"], staging.path, scale)
     return Path(staging.published or root)
 
 
-def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, parameters: dict[str, Any], path: Path) -> None:
-    """Writes the SavedModel to `path`, of vectors (N, D), N >= 1, and `ScannSearcher.parameters` of their index."""
+def save_retriever(
+    encoder: Path,
+    vectors: np.ndarray,
+    ids: np.ndarray,
+    parameters: dict[str, Any],
+    path: Path,
+    scale: np.ndarray | None = None,
+) -> None:
+    """Writes the SavedModel to `path`, of vectors (N, D), N >= 1, and `ScannSearcher.parameters` of their index.
+
+    `scale` (D,) is what the encoder's vectors are multiplied by, where it is not 1, before their norm.
+    """
     module = tf.Module(name="retriever")
     module.encoder = tf.saved_model.load(os.fspath(encoder))
     module.index = scann_module(vectors, parameters)
@@ -79,7 +91,8 @@ def save_retriever(encoder: Path, vectors: np.ndarray, ids: np.ndarray, paramete
         found = embed(image_bytes=image_bytes)
         count, valid = tf.shape(image_bytes)[0], found["valid"]
         rows = tf.maximum(count, 1)  # ScaNN is not asked for nothing
-        queries = tf.pad(found["embedding"], [[0, rows - count], [0, 0]])
+        embedding = found["embedding"] if scale is None else tf.math.l2_normalize(found["embedding"] * scale, axis=1)
+        queries = tf.pad(embedding, [[0, rows - count], [0, 0]])
         # Made inside the function: made outside, saving fails with "untracked resource".
         scores, positions = search_module(module.index, parameters, queries, depth)
         scores, positions = scores[:count, :k], positions[:count, :k]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 
 from macl_tf.artifacts import ArtifactError, open_version, publish, versions
 from macl_tf.datasets.bands import Bands, Reader, reader_of
+from macl_tf.export.fitting import familiar_of
 from macl_tf.export.image_graph import decode_batch, resize_bands, resize_batch
 from macl_tf.export.regions import Regions, last_means
 from macl_tf.export.warmup import write_warmup
+from macl_tf.models.familiarity import FAMILIAR
 from macl_tf.models.runtimes import RUNTIMES, check_runtime, openvino_function
 
 KIND = "encoder"
@@ -60,7 +63,7 @@ def export_encoder(
     info = describe_encoder(run, descriptor)
     check_sees_pictures(run, info)
     model = turned(descriptor_model(read_encoder(run), info["descriptor"]), info["settings"]["turns"])
-    return publish_encoder(model, info, served, keep=keep)
+    return publish_encoder(model, info, served, familiar=familiar_of(run, info), keep=keep)
 
 
 def export_backbone(settings: Any, served: str | os.PathLike[str], bands: Bands | None = None) -> Path:
@@ -88,14 +91,25 @@ def check_sees_pictures(run: str | os.PathLike[str], info: dict[str, Any]) -> No
 
 
 def publish_encoder(
-    model: Any, info: dict[str, Any], served: str | os.PathLike[str], *, vectors: Any = None, keep: int = 0
+    model: Any,
+    info: dict[str, Any],
+    served: str | os.PathLike[str],
+    *,
+    vectors: Any = None,
+    familiar: Path | None = None,
+    keep: int = 0,
 ) -> Path:
-    """Writes a model as the next version of SERVED/encoder; arguments as of `save_encoder`."""
+    """Writes a model as the next version of SERVED/encoder; arguments as of `save_encoder`.
+
+    `familiar` is the file of `familiar_of`, to be kept beside it.
+    """
     root = Path(served) / KIND
     info["dim"] = int(model.output_shape[-1])
     with publish(root, KIND, keep=keep) as staging:
         staging.info.update(info)
         save_encoder(model, info, staging.path, vectors)
+        if familiar is not None:
+            shutil.copyfile(familiar, staging.path / FAMILIAR)
         if info["image_size"] and not info["bands"]:
             write_warmup(staging.path, info["image_size"])
     return Path(staging.published or root)

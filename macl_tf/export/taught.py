@@ -32,7 +32,13 @@ def scaled(rows: NDArray[Any]) -> NDArray[np.float32]:
     return rows * np.float32(rows.shape[1] ** 0.5) / np.maximum(norms, np.float32(1e-12))
 
 
-def write_taught(encoder: ExportedEncoder, head: Head, info: Mapping[str, Any], path: Path) -> None:
+def write_taught(
+    encoder: ExportedEncoder,
+    head: Head,
+    info: Mapping[str, Any],
+    path: Path,
+    scale: NDArray[np.float32] | None = None,
+) -> None:
     """Writes a SavedModel of an encoder's backbone and a new head, as `saved_model.export_encoder` describes it.
 
     Args:
@@ -40,12 +46,13 @@ def write_taught(encoder: ExportedEncoder, head: Head, info: Mapping[str, Any], 
         head: The new head.
         info: What the new encoder says about itself.
         path: The folder to write to, of a version that is being made.
+        scale: (D,) what the index that the head learned from has the encoder's vectors multiplied by; None for 1.
 
     Raises:
         ArtifactError: For an encoder that an older macl_tf exported.
     """
     facts = dict(info)
-    graphs = {name: _with_head(graph, head) for name, graph in encoder.graphs().items()}
+    graphs = {name: _with_head(graph, head, scale) for name, graph in encoder.graphs().items()}
     wanted = ("encode" if facts["image_size"] else "", "encode_vectors" if facts.get("features") else "")
     if missing := [name for name in wanted if name and name not in graphs]:
         raise ArtifactError(
@@ -57,7 +64,7 @@ def write_taught(encoder: ExportedEncoder, head: Head, info: Mapping[str, Any], 
         write_warmup(path, facts["image_size"])
 
 
-def _with_head(graph: Any, head: Head) -> Any:
+def _with_head(graph: Any, head: Head, scale: NDArray[np.float32] | None) -> Any:
     """A function from what `graph` takes to what the head makes of its features."""
     width = head.width
     before = _imported(graph, FEATURES)
@@ -66,7 +73,7 @@ def _with_head(graph: Any, head: Head) -> Any:
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec(spec.shape, tf.float32)])
     def encode(inputs: Tensor) -> Tensor:
-        rows = before(inputs)[:, :width]
+        rows = before(inputs)[:, :width] * (1.0 if scale is None else scale[:width])
         norms = tf.sqrt(tf.reduce_sum(tf.square(rows), axis=1, keepdims=True))
         features = tf.identity(rows * width**0.5 / tf.maximum(norms, 1e-12), name=FEATURES)
         return tf.ensure_shape(behind(tf.ensure_shape(features, (None, width))), (None, head.dim))

@@ -27,6 +27,7 @@ from macl_tf.export.exporting import (
     publishing_alone,
     write_retriever,
 )
+from macl_tf.export.fitting import as_fitted, familiar_of, fitted
 from macl_tf.export.model_info import describe_vectors
 from macl_tf.export.saved_model import holding, publish_encoder
 from macl_tf.files import PARTIAL
@@ -91,12 +92,22 @@ def index_vectors(
             root = served / "index"
             check_taught(served, discard_changes)
             check_changes(root, discard_changes)
-            path = holding(served, info) or publish_encoder(of_pictures or of_vectors, info, served, vectors=of_vectors)
+            path = holding(served, info) or publish_encoder(
+                of_pictures or of_vectors,
+                info,
+                served,
+                vectors=of_vectors,
+                familiar=None if head is None else familiar_of(finished_run(head), info),
+            )
             seen = f", pictures of {info['image_size']} px" if of_pictures else ", no pictures"
             say(f"encoder    {path}: vectors of {source.dim} numbers to {of_vectors.output_shape[1]}{seen}")
             built: dict[str, Any] = {"kind": kind, "recall_target": recall_target}
+            made_with = fitted(served, encoder_identity(served, int(path.name)), read_vectors(file))
+            if "share" in made_with:  # not in place: on a full disk a memory map ends the process
+                given, file = read_vectors(file), file.with_name("fitted.npy")
+                write_vectors(file, as_fitted(made_with, given), len(items), of_vectors.output_shape[1])
             facts = {
-                "encoder": encoder_identity(served, int(path.name)),
+                "encoder": made_with,
                 "archive": {"name": source.name, "tiles": len(items)},
                 "built": {**built, "thumbnail_size": THUMBNAIL_SIZE if pictures or of_pictures else 0},
             }

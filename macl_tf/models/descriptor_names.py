@@ -8,6 +8,7 @@ from typing import Any
 
 # What follows the feature maps; the first is what the loss sees.
 ROBUST = "robust"
+LEARNED = 0.5  # share w of the learned embedding in it
 DESCRIPTORS = {"projection": ("projection", "backbone", ROBUST), "spoc": ("spoc", "multi-scale")}
 # And what a classifier adds: the probabilities of the labels, alone and beside others.
 PROBABILITIES = "probabilities"

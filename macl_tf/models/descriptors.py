@@ -9,12 +9,11 @@ import keras
 from keras import layers
 
 from macl_tf.models.backbones import Tensor
-from macl_tf.models.descriptor_names import DESCRIPTORS, OF_CLASSIFIER, PROBABILITIES, ROBUST
+from macl_tf.models.descriptor_names import DESCRIPTORS, LEARNED, OF_CLASSIFIER, PROBABILITIES, ROBUST
 from macl_tf.models.encoders import sum_of_maps
 
 SCALES = (1.0, 0.75, 0.5)
 SMALLEST = 32  # pixels: ResNet-18 halves an image five times
-LEARNED = 0.5  # share w of the learned embedding in "robust"
 PRETRAINED = "pretrained"  # the layer of an encoder that gives the features of its backbone as it began
 SHARE = 0.5  # of the unit-norm probabilities beside another descriptor; chosen on UC Merced's training tiles
 

@@ -9,7 +9,7 @@ import json
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from PIL import Image
 
 from macl_tf.artifacts import open_encoder
 from macl_tf.datasets.bands import Reader, reader_of
+from macl_tf.models.familiarity import reweighted
 from macl_tf.models.runtimes import RUNTIMES
 from macl_tf.search.query import Box, QueryError
 
@@ -136,13 +137,34 @@ def load_encoder(
     runtime: str = RUNTIMES[0],
     later: bool = False,
 ) -> Encoder:
-    """The encoder that an index was made with, whose manifest says of it what `made_with` is.
+    """The encoder that an index was made with, whose manifest says of it what `made_with` is, as that has its vectors.
 
     It is loaded here, into a runtime, or asked in a TensorFlow Serving at `url`, the model's "http://HOST:8501/v1/models/encoder".
     `verify` compares the SHA-256 of every file first; `later` loads it when it is first needed, which takes seconds,
     and raises there what goes wrong. Raises ArtifactError if it is missing, damaged, or another one
     under the same number, ConnectionError if the server does not answer, and ValueError if that holds another one.
     """
+    encoder = _as_exported(served, made_with, url, verify=verify, runtime=runtime, later=later)
+    if "share" not in made_with:
+        return encoder
+    features, share = int(made_with["features"]), float(made_with["share"])
+
+    def fitted(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return reweighted(rows, features, share)
+
+    of_features, regions = encoder.embed_features, encoder.open_regions
+    return replace(
+        encoder,
+        embed_pixels=lambda pixels: fitted(encoder.embed_pixels(pixels)),
+        embed_features=None if of_features is None else lambda rows: fitted(of_features(rows)),
+        open_regions=None if regions is None else lambda: regions().followed_by(fitted),
+    )
+
+
+def _as_exported(
+    served: Path, made_with: Mapping[str, Any], url: str | None, *, verify: bool, runtime: str, later: bool
+) -> Encoder:
+    """The same with the vectors that the encoder gives."""
     _, manifest = open_encoder(served, made_with, verify=verify)
     facts, version = dict(manifest["info"]), int(made_with["version"])
     if url is None:

@@ -42,7 +42,7 @@ class SearchEngine:
         self.index = index
         self._verify = verify
         self._loading = threading.Lock()
-        self._encoder: tuple[str, Encoder] | None = None  # and the uuid of its version
+        self._encoder: tuple[dict[str, Any], Encoder] | None = None  # and what the index says of it
 
     @classmethod
     def open(
@@ -241,8 +241,8 @@ class SearchEngine:
     def _encoder_of(self, state: View) -> Encoder:
         made_with = state.info["encoder"]
         with self._loading:
-            if self._encoder is None or self._encoder[0] != made_with["uuid"]:
-                self._encoder = made_with["uuid"], load_encoder(self.served, made_with, verify=self._verify)
+            if self._encoder is None or self._encoder[0] != made_with:
+                self._encoder = dict(made_with), load_encoder(self.served, made_with, verify=self._verify)
             return self._encoder[1]
 
 

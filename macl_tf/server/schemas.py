@@ -548,6 +548,10 @@ class VersionInfo(BaseModel):
 
     version: int
     encoder_version: int
+    share: float | None = Field(
+        description="Of what training learned, where the index has less of it than the encoder. Vectors of another "
+        "share are others, though of one encoder."
+    )
     descriptor: str
     count: int
     archive: str | None

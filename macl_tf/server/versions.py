@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,9 @@ class Versions:
         self._seen = self._shared.writes
         self._index = open_engine(served, index)
         self._mutex = threading.Lock()  # of what follows; the newest state is read without it
-        self._batchers: dict[str, tuple[Encoder, Batcher]] = {}  # by the encoder's uuid
+        self._batchers: dict[tuple[str, float | None], tuple[Encoder, Batcher]] = {}  # by `_key`
         self._older: dict[int, State] = {}
-        self._idle_since: dict[str, float] = {}
+        self._idle_since: dict[tuple[str, float | None], float] = {}
         self._newest = self._state_of(self._index.snapshot, newest=True)
 
     @property
@@ -117,7 +117,7 @@ class Versions:
             return state
 
     def searchable(self) -> list[dict[str, Any]]:
-        """Versions of the index whose encoder is there: version, encoder_version, descriptor, count, archive."""
+        """Versions of the index whose encoder is there, as `schemas.VersionInfo` tells them."""
         newest, found = self.newest, []
         for version, info in self._index.published():
             if version == newest.index_version:
@@ -129,6 +129,7 @@ class Versions:
                     continue  # it is being removed, or never was whole
             archive = info.get("archive")
             found.append({"version": version, "encoder_version": info["encoder"]["version"],
+                          "share": info["encoder"].get("share"),
                           "descriptor": facts["descriptor"], "count": info["count"],
                           "archive": archive["name"] if archive else None})  # fmt: skip
         return found
@@ -179,18 +180,18 @@ class Versions:
         made_with = snapshot.info.get("encoder")
         if not made_with:
             raise ArtifactError(f"The index of '{self.served}' does not say which encoder made it. Export again.")
-        if made_with["uuid"] not in self._batchers:
+        if (key := _key(made_with)) not in self._batchers:
             encoder = self._load(self.served, made_with, self._options.encoder_url)
             batcher = Batcher(encoder.embed_pixels, self._options)
             if self._batchers or encoder.ready():  # others answer meanwhile, or it takes no time
                 _warmed(encoder, batcher)
-            self._batchers[made_with["uuid"]] = encoder, batcher
+            self._batchers[key] = encoder, batcher
         snapshot.holds("")  # makes the table of ids, for which no request should wait
-        return State(snapshot, *self._batchers[made_with["uuid"]], newest)
+        return State(snapshot, *self._batchers[key], newest)
 
     def _retire(self) -> None:
         """Lets go of encoders that no version has used for a while."""
-        used = {state.made_with["uuid"] for state in [self._newest, *self._older.values()]}
+        used = {_key(state.made_with) for state in [self._newest, *self._older.values()]}
         now = time.monotonic()
         for key in [*self._batchers]:
             if key in used:
@@ -198,6 +199,11 @@ class Versions:
             elif now - self._idle_since.setdefault(key, now) > _RETIRED:
                 self._batchers.pop(key)[1].close()
                 del self._idle_since[key]
+
+
+def _key(made_with: Mapping[str, Any]) -> tuple[str, float | None]:
+    """What tells an encoder, as an index has its vectors, from others."""
+    return made_with["uuid"], made_with.get("share")
 
 
 def _warmed(encoder: Encoder, batcher: Batcher) -> None:

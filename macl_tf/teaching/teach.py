@@ -20,6 +20,7 @@ from tqdm import tqdm
 from macl_tf.artifacts import open_encoder, open_version, publish, versions, withdraw
 from macl_tf.evaluation.report import RetrievalReport, describe
 from macl_tf.export.exporting import after_build, finish, publishing_alone
+from macl_tf.export.fitting import scale_of
 from macl_tf.export.model_info import describe_taught
 from macl_tf.export.saved_model import ExportedEncoder
 from macl_tf.export.taught import scaled, write_taught
@@ -304,7 +305,7 @@ def _published(
     with ExitStack() as until:
         staging = until.enter_context(publish(root, "encoder"))
         staging.info.update(info)
-        write_taught(encoder, head, info, staging.path)
+        write_taught(encoder, head, info, staging.path, scale_of(made_with, encoder.dim))
         new = {"version": max(versions(root)) + 1, "uuid": staging.uuid}
         width = head.width
         projection = Projection(made_with, new, head.dim, lambda rows: head.describe(scaled(rows[:, :width])))

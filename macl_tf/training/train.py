@@ -25,8 +25,9 @@ from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
 from macl_tf.files import cache_folder, sha256_of, write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
-from macl_tf.models.descriptor_names import ROBUST
+from macl_tf.models.descriptor_names import LEARNED, ROBUST
 from macl_tf.models.descriptors import all_descriptors, beside_pretrained, descriptor_model, searchable, turned
+from macl_tf.models.familiarity import FAMILIAR, LEAST, reweighted, sample, shares
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
 from macl_tf.models.inference import embedding_function
@@ -289,6 +290,10 @@ def _finish(
     untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
     with written_whole(run / ENCODER) as path:
         plain(encoder).save(path)  # loads without this package
+    compared = ROBUST in settings.descriptors and (settings.trains_head or pretrained is not None)
+    if compared and len(task.splits.train) >= LEAST:
+        with written_whole(run / FAMILIAR) as path, path.open("wb") as file:
+            np.save(file, _training_features(task, encoder))
     draw_run(
         run,
         archive=task.archive,
@@ -315,6 +320,21 @@ def _finish(
     }
     write_json(run / METRICS, result)  # a run that has it is finished
     return result
+
+
+def _training_features(task: _Task, encoder: keras.Model) -> np.ndarray:
+    """Features (M, F) float16 of some training tiles by the backbone as it began, as "robust" has them."""
+    archive, settings, rows = task.archive, task.settings, task.splits.train
+    chosen = sample(len(rows))
+    if settings.trains_head and settings.turns == 1:  # they are in memory or in the cache
+        views = settings.feature_views if settings.augment else 0
+        every = backbone_features(encoder, archive, settings, progress=task.progress)(rows, views)
+        found = every.read(np.zeros(len(chosen), np.int64), chosen)
+    else:
+        model = turned(descriptor_model(encoder, ROBUST), settings.turns)
+        inputs = tile_inputs(archive, rows[chosen], settings, progress=task.progress)
+        found = embed(model, inputs, progress=task.progress)[:, : -settings.embedding_dim]
+    return (found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)).astype(np.float16)
 
 
 class Evaluation(NamedTuple):
@@ -348,7 +368,7 @@ def evaluate_run(
         FileNotFoundError: If the run directory holds no finished run, or the archive is not there.
         ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
     """
-    run = run_directory.finished_run(run_dir)
+    run, familiar = run_directory.finished_run(run_dir), None
     statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
     archive, settings = run_directory.archive_of(run, data_dir, table, features)
     try:
@@ -364,6 +384,8 @@ def evaluate_run(
         indices = np.setdiff1d(np.arange(len(archive)), seen)
         tiles = f"all {len(indices)} tiles of {data_dir}"
         archive, _ = run_directory.with_labels_of(statistics, archive)
+        if (run / FAMILIAR).is_file():
+            familiar = np.load(run / FAMILIAR, allow_pickle=False)
     else:
         archive, lines = run_directory.with_labels_of(statistics, archive)
         for line in (*splits.changes, *lines):
@@ -381,7 +403,9 @@ def evaluate_run(
             f"{images.shape[1]}. Compute them by the same model."
         )
     labels = archive.labels[indices]
-    found = evaluate_encoder(encoder, images, labels, statistics, turns=settings.turns, progress=progress)
+    found = evaluate_encoder(
+        encoder, images, labels, statistics, turns=settings.turns, familiar=familiar, progress=progress
+    )
     return Evaluation(tiles, found)
 
 
@@ -456,12 +480,23 @@ def evaluate_encoder(
     statistics: LabelStatistics,
     *,
     turns: int = 1,
+    familiar: np.ndarray | None = None,
     progress: bool = True,
 ) -> dict[str, RetrievalReport]:
-    """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has."""
+    """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has.
+
+    Of another archive than the run's, `familiar` are features (M, F) of training tiles: "robust" is as an index of that
+    archive has it.
+    """
     names, counts, reports = statistics.label_names, statistics.counts, {}
     model, widths = all_descriptors(encoder, turns=turns)
     parts = np.split(embed(model, images, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
+    if familiar is not None:
+        place, width = [*widths].index(ROBUST), familiar.shape[1]
+        alike, share = shares(familiar, parts[place][:, :width])
+        if share != LEARNED:
+            parts[place] = reweighted(parts[place], width, share)
+            tell(f"{alike:.0%} of the tiles look like those of the training: robust has a share of {share:.2f} learned")
     for descriptor, embeddings in zip(widths, parts, strict=True):
         reports[descriptor] = evaluate(embeddings, labels, label_names=names, label_counts=counts)
     return reports

@@ -20,7 +20,7 @@ export const fileOf = (example) => kept.get(example.vector) ?? null;
 function encoderOf(version) {
   const number = version ?? archive.info.index.version;
   const entry = archive.info.versions.find((candidate) => candidate.version === number);
-  if (entry) return `${entry.encoder_version}.${entry.descriptor}`;
+  if (entry) return `${entry.encoder_version}.${entry.descriptor}${entry.share === null ? "" : `.${entry.share}`}`;
   throw new api.Failure({
     rule: `Index version ${number} cannot be searched.`,
     value: String(number),
