@@ -143,7 +143,7 @@ def test_the_map_is_right_about_degrees(open_page):
 
 
 def settled(page, places):
-    """Waits until nothing moves any more: the browser may make two turns of one of the wheel, the second much later."""
+    """Waits until nothing moves any more: the browser may split one turn of the wheel in two, the second much later."""
     before = None
     while (now := page.evaluate(places)) != before:
         before = now

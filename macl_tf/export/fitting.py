@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from macl_tf.artifacts import open_encoder, verify_file
 from macl_tf.models.descriptor_names import LEARNED, ROBUST
-from macl_tf.models.familiarity import FAMILIAR, column_scale, reweighted, sample, shares
+from macl_tf.models.familiarity import FAMILIAR, column_scale, reweighted, shares
 
 _BLOCK = 8_192  # rows at a time
 
@@ -42,7 +42,7 @@ def fitted(served: str | os.PathLike[str], made_with: dict[str, Any], vectors: N
     verify_file(path, manifest, FAMILIAR)
     training = np.load(path / FAMILIAR, allow_pickle=False)
     features = int(training.shape[1])
-    familiar, share = shares(training, vectors[sample(len(vectors))][:, :features])
+    familiar, share = shares(training, vectors[:, :features])
     if share == LEARNED:
         return made_with
     print(
@@ -54,14 +54,15 @@ def fitted(served: str | os.PathLike[str], made_with: dict[str, Any], vectors: N
 
 
 def as_fitted(made_with: Mapping[str, Any], vectors: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """The vectors (N, D) of an index that says so of its encoder, block by block, of unit norm."""
+    """The vectors (N, D) of an index that says a share of its encoder, block by block, of unit norm."""
     for start in range(0, len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK]
-        yield reweighted(block, made_with["features"], made_with["share"]) if "share" in made_with else block
+        yield reweighted(vectors[start : start + _BLOCK], made_with["features"], made_with["share"])
 
 
 def fit(made_with: Mapping[str, Any], vectors: NDArray[np.float32]) -> None:
-    """Makes the vectors (N, D) of an encoder those of the index, in place."""
+    """Makes the vectors (N, D) of an encoder those of the index, in place; nothing where that says no share."""
+    if "share" not in made_with:
+        return
     start = 0
     for block in as_fitted(made_with, vectors):
         vectors[start : start + len(block)] = block

@@ -26,7 +26,7 @@ def sample(count: int) -> NDArray[np.int64]:
 
 
 def shares(training: ArrayLike, features: ArrayLike) -> tuple[float, float]:
-    """P of `familiar_share` and w of `learned_share`; 1 and 1/2 where there are fewer than `LEAST` tiles of either."""
+    """Both p of `familiar_share` and w of `learned_share`; 1 and 1/2 with fewer than `LEAST` tiles of either."""
     if min(len(np.asarray(training)), len(np.asarray(features))) < LEAST:
         return 1.0, LEARNED
     familiar = familiar_share(training, features)
