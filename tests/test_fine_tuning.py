@@ -81,10 +81,13 @@ def test_a_head_is_trained_on_kept_features_and_the_backbone_stays(backbone, cac
     np.testing.assert_allclose(kept, of_training_tiles(tmp_path / "first")[:, :-8] * np.sqrt(2), atol=2e-3)
 
     parts = sorted(cache.rglob("*.npy"))
-    assert len(parts) == 2  # training and validation tiles
-    assert sorted(np.load(part).shape[0] for part in parts) == [1, 3]
-    evaluated = evaluate_run(tmp_path / "first", progress=False).reports
-    assert evaluated["projection"].to_dict() == first["trained"]["projection"]
+    assert sorted(np.load(part).shape[0] for part in parts) == [1, 1, 3]  # validation, test and training tiles
+    evaluated = evaluate_run(tmp_path / "first", progress=False).reports  # from pixels, where the run has features
+    assert set(evaluated) == set(first["trained"]) == {"projection", "backbone", "robust"}
+    for name, report in evaluated.items():
+        metrics = ("ndcg@100_jaccard", "wap@100", "map_any")
+        one, other = (np.array([found[key] for key in metrics]) for found in (report.to_dict(), first["trained"][name]))
+        np.testing.assert_allclose(one, other, atol=2e-3, err_msg=name)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The bench of heads: what it trains, what it leaves out, and how its table reads."""
 
+import dataclasses
 import sys
 
 import keras
@@ -51,6 +52,16 @@ def test_a_share_may_have_more_tiles_than_a_part_of_features(tiles):
     few = heads.labelled(tiles._replace(train=FeatureViews.of(many), labels=labels), 0.5, seed=1)
     last = len(few.labels) - 1
     assert last == 1199 and few.train.read(np.array([0]), np.array([last])) == few.labels[last]
+
+
+def test_runs_share_features_but_not_the_width_of_a_head(monkeypatch):
+    settings = Settings(backbone="resnet18", weights="", width=8, image_size=32, embedding_dim=4)
+    monkeypatch.setattr(heads, "read_tiles", lambda settings, encoder, elsewhere: None)
+    worker = heads._Worker(settings, "")
+    assert worker.encoder(settings) is worker.encoder(dataclasses.replace(settings, batch_size=8))
+    assert worker.encoder(dataclasses.replace(settings, embedding_dim=6)).output_shape == (None, 6)
+    with pytest.raises(ValueError, match="image_size=32, got 64"):
+        worker.encoder(dataclasses.replace(settings, image_size=64))
 
 
 @pytest.mark.slow

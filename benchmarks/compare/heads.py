@@ -33,6 +33,18 @@ from macl_tf.pipeline.features import FeatureViews
 from macl_tf.training.settings import Settings, load_settings
 
 LOGISTIC = "logistic-regression"
+# Which a process computes once, for all of its runs.
+OF_FEATURES = (
+    "backbone",
+    "weights",
+    "image_size",
+    "width",
+    "runtime",
+    "turns",
+    "augment",
+    "feature_views",
+    "crop_area",
+)
 OTHER_SHARES = {f"robust {w:g}": w for w in (0.25, 0.75)}  # w of the learned embedding, where `robust` has a half
 
 
@@ -49,16 +61,26 @@ class _Worker:
     """What a process keeps: the backbone is read once, and the features of each size."""
 
     def __init__(self, settings: Settings, elsewhere: str) -> None:
-        import tensorflow as tf
-
         from macl_tf.training import build
 
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-        tf.config.experimental.enable_op_determinism()
-        tf.get_logger().setLevel("ERROR")
-        self.encoder = build.make_encoder(settings)
-        self.tiles = read_tiles(settings, self.encoder, elsewhere)
+        self.settings, self.encoders = settings, {settings.embedding_dim: build.make_encoder(settings)}
+        self.tiles = read_tiles(settings, self.encoders[settings.embedding_dim], elsewhere)
+
+    def encoder(self, settings: Settings) -> Any:
+        """The one of a run, whose head may have a width of its own.
+
+        Raises:
+            ValueError: If the run asks for other features.
+        """
+        from macl_tf.training import build
+
+        for name in OF_FEATURES:
+            one, other = getattr(settings, name), getattr(self.settings, name)
+            if one != other:
+                raise ValueError(f"runs on the same features must have {name}={other}, got {one}. Set it in [set].")
+        if settings.embedding_dim not in self.encoders:
+            self.encoders[settings.embedding_dim] = build.make_encoder(settings)
+        return self.encoders[settings.embedding_dim]
 
 
 def read_tiles(settings: Settings, encoder: Any, elsewhere: str) -> Tiles:
@@ -229,6 +251,12 @@ def workers(sets: Sequence[str], options: argparse.Namespace) -> Iterator[Proces
 
 
 def _begin(settings: Settings, elsewhere: str | None) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.experimental.enable_op_determinism()
+    tf.get_logger().setLevel("ERROR")
     _WORKER.append(_Worker(settings, elsewhere or ""))
 
 
@@ -248,7 +276,7 @@ def work(turn: tuple[Any, list[str], float, bool]) -> tuple[Any, dict[str, Any]]
         strength = next((float(text.partition("=")[2]) for text in sets if text.startswith("C=")), STRENGTHS[0])
         return key, logistic_regression(settings, tiles, strength, test=test)
     steps = int(_WORKER[0].tiles.labels.any(axis=1).sum()) // settings.batch_size
-    return key, trained(settings, tiles, _WORKER[0].encoder, steps, test=test)
+    return key, trained(settings, tiles, _WORKER[0].encoder(settings), steps, test=test)
 
 
 def train(experiment: Experiment, options: argparse.Namespace) -> None:

@@ -6,12 +6,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.splits import Splits
-from macl_tf.evaluation.retrieval import RetrievalReport, embed, nearest
+from macl_tf.evaluation.retrieval import RetrievalReport, nearest
 from macl_tf.figures import contact_sheet, plot_history, plot_label_frequencies, plot_per_label
 from macl_tf.labels import LabelStatistics
 from macl_tf.pipeline.samplers import expected_frequencies
@@ -28,14 +27,13 @@ def draw_run(
     draw_weights: np.ndarray,
     history: Mapping[str, Sequence[float]],
     monitor: str,
-    descriptor: keras.Model,
-    test_images: np.ndarray,
+    embeddings: np.ndarray,
     pictures: Callable[[np.ndarray], np.ndarray],
     reports: Mapping[str, RetrievalReport],
 ) -> None:
     """Draws history.png, label_frequencies.png, per_label.png and neighbours.png into a run directory.
 
-    `test_images` are what `descriptor` sees of the test tiles, `pictures` gives their pixels by positions among them.
+    `embeddings` are those of the test tiles, `pictures` gives their pixels by positions among them.
     A picture that cannot be drawn is said on standard error: it does not cost the run.
     """
     names, rarest = archive.label_names, statistics.rarest()
@@ -53,7 +51,6 @@ def draw_run(
         if len(labels) < 2:
             raise ValueError("there is one test tile only")
         queries = varied_queries(labels, statistics, QUERIES)
-        embeddings = embed(descriptor, test_images, progress=False)
         k, ids = min(NEIGHBOURS, len(labels) - 1), np.arange(len(labels))
         scores, found = nearest(embeddings[queries], embeddings, k, query_ids=queries, database_ids=ids)
         distinct, place = np.unique(np.concatenate([queries, found.reshape(-1)]), return_inverse=True)

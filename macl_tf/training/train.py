@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
 from pathlib import Path
@@ -126,9 +126,6 @@ def _train(
         task.archive.report.write(run / "archive_report.csv")
     settings, precision = task.settings, build.chosen_precision(task.settings)
     workers.agree(archive=task.told, precision=precision)
-    # The chief alone sees test tiles.
-    test_images = tile_inputs(task.archive, task.splits.test, settings, progress=progress) if workers.is_chief else None
-
     keras.config.set_dtype_policy(precision)
     # Again: preparing an archive, which only its first run does, draws random numbers too.
     keras.utils.set_random_seed(settings.seed)
@@ -162,9 +159,10 @@ def _train(
         checkpoint = Checkpoint(run, MONITOR, settings.early_stopping)
         done = checkpoint.restore(fitted)
     workers.agree(weights=weights_digest(model.weights))
-    if not begun and test_images is not None:
+    tests = task.test_inputs(encoder) if workers.is_chief else None  # the chief alone sees test tiles
+    if not begun and tests is not None:
         searched = model if settings.classifies else encoder  # by the probabilities of labels too
-        untrained = task.reports(searched, test_images)
+        untrained = task.reports(task.described(detached_head(searched) if task.judges_features else searched, tests))
         write_json(run / UNTRAINED, {name: report.to_dict() for name, report in untrained.items()})
     data, validation = batches_of_run(task, encoder, done, steps)
     if data.num_not_drawn:
@@ -176,12 +174,12 @@ def _train(
         _fit(task, fitted, data, validation, checkpoint, done)
     best = without_optimizer(fitted)
     result = None
-    if test_images is not None:
+    if tests is not None:
         if checkpoint.best_epoch is not None:
             checkpoint.restore_best(best)
         if fitted is not model:
             take_head(model, best)
-        result = _finish(task, model, pretrained, checkpoint, test_images, data.weights)
+        result = _finish(task, model, best, pretrained, checkpoint, tests, data.weights)
     return workers.of_chief(result)
 
 
@@ -204,10 +202,25 @@ class _Task(NamedTuple):
         names = [self.archive.file_names[index] for index in seen]
         return len(self.splits.train), names, self.archive.label_names, self.archive.labels[seen].tobytes()
 
-    def reports(self, encoder: keras.Model, images: np.ndarray) -> dict[str, RetrievalReport]:
-        """Of the test tiles."""
-        labels, turns = self.archive.labels[self.splits.test], self.settings.turns
-        return evaluate_encoder(encoder, images, labels, self.statistics, turns=turns, progress=self.progress)
+    @property
+    def judges_features(self) -> bool:
+        """Whether a head alone describes test tiles, from their features, as it is trained on those of others."""
+        return self.settings.trains_head and self.archive.features is None and self.settings.turns == 1
+
+    def test_inputs(self, encoder: keras.Model) -> np.ndarray:
+        """What `described` takes of the test tiles: pixels, or features from the cache."""
+        tests = self.splits.test
+        if self.judges_features:
+            return backbone_features(encoder, self.archive, self.settings, progress=self.progress)(tests, 0).unchanged()
+        return tile_inputs(self.archive, tests, self.settings, progress=self.progress)
+
+    def described(self, encoder: keras.Model, tests: np.ndarray) -> dict[str, np.ndarray]:
+        """The test tiles by each descriptor of an encoder, or of a head where features are judged."""
+        return described(encoder, tests, turns=self.settings.turns, progress=self.progress)
+
+    def reports(self, found: Mapping[str, np.ndarray]) -> dict[str, RetrievalReport]:
+        """Of the test tiles as described."""
+        return retrieval_reports(found, self.archive.labels[self.splits.test], self.statistics)
 
 
 def _read_task(asked: Settings, run: Path, workers: Workers, *, begun: bool, progress: bool) -> _Task:
@@ -276,16 +289,18 @@ def _fit(
 def _finish(
     task: _Task,
     model: keras.Model,
+    fitted: keras.Model,
     pretrained: keras.Model | None,
     checkpoint: Checkpoint,
-    test_images: np.ndarray,
+    tests: np.ndarray,
     draw_weights: np.ndarray,
 ) -> dict[str, Any]:
     """Saves the encoder, evaluates it and draws the figures; what `metrics.json` holds is written last."""
     encoder, settings, run = searchable(without_optimizer(model)), task.settings, task.run
     if pretrained is not None:
         encoder = beside_pretrained(encoder, pretrained)
-    trained = task.reports(encoder, test_images)
+    found = task.described(searchable(fitted) if task.judges_features else encoder, tests)
+    trained = task.reports(found)
     kept = run_directory.read_run(run, UNTRAINED)
     untrained = {name: RetrievalReport.from_dict(report) for name, report in kept.items()}
     with written_whole(run / ENCODER) as path:
@@ -302,8 +317,7 @@ def _finish(
         draw_weights=draw_weights,
         history=checkpoint.columns(),
         monitor=MONITOR,
-        descriptor=turned(descriptor_model(encoder, settings.descriptor), settings.turns),
-        test_images=test_images,
+        embeddings=found[settings.descriptor],
         pictures=lambda rows: pictures_of(task.archive, task.splits.test[rows], settings.image_size),
         reports={"untrained": untrained[settings.floor], "trained": trained[settings.descriptor]},
     )
@@ -488,18 +502,31 @@ def evaluate_encoder(
     Of another archive than the run's, `familiar` are features (M, F) of training tiles: "robust" is as an index of that
     archive has it.
     """
-    names, counts, reports = statistics.label_names, statistics.counts, {}
-    model, widths = all_descriptors(encoder, turns=turns)
-    parts = np.split(embed(model, images, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
+    found = described(encoder, images, turns=turns, progress=progress)
     if familiar is not None:
-        place, width = [*widths].index(ROBUST), familiar.shape[1]
-        alike, share = shares(familiar, parts[place][:, :width])
+        width = familiar.shape[1]
+        alike, share = shares(familiar, found[ROBUST][:, :width])
         if share != LEARNED:
-            parts[place] = reweighted(parts[place], width, share)
+            found[ROBUST] = reweighted(found[ROBUST], width, share)
             tell(f"{alike:.0%} of the tiles look like those of the training: robust has a share of {share:.2f} learned")
-    for descriptor, embeddings in zip(widths, parts, strict=True):
-        reports[descriptor] = evaluate(embeddings, labels, label_names=names, label_counts=counts)
-    return reports
+    return retrieval_reports(found, labels, statistics)
+
+
+def described(
+    encoder: keras.Model, tiles: np.ndarray, *, turns: int = 1, progress: bool = True
+) -> dict[str, np.ndarray]:
+    """Tiles (N, ...), as the encoder takes them, by each descriptor that it has, (N, D) up to a factor."""
+    model, widths = all_descriptors(encoder, turns=turns)
+    parts = np.split(embed(model, tiles, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
+    return dict(zip(widths, parts, strict=True))
+
+
+def retrieval_reports(
+    found: Mapping[str, np.ndarray], labels: np.ndarray, statistics: LabelStatistics
+) -> dict[str, RetrievalReport]:
+    """Searches tiles with each other, each by all others, and reports for each descriptor."""
+    names, counts = statistics.label_names, statistics.counts
+    return {name: evaluate(one, labels, label_names=names, label_counts=counts) for name, one in found.items()}
 
 
 def tile_inputs(archive: Archive, indices: np.ndarray, settings: Settings, *, progress: bool) -> np.ndarray:
