@@ -18,14 +18,16 @@ import pytest
 
 from benchmarks.command import RESULTS, in_process
 from benchmarks.compare import __main__ as compare
-from benchmarks.compare import encoders, evaluate_run, experiment, figures, report, results_file, runs, shares
+from benchmarks.compare import encoders, evaluate_run, experiment, figures, heads, report, results_file, runs, shares
 from benchmarks.compare.experiment import Experiment
 from benchmarks.environment import made_by, settings_without_places, without_places
 from benchmarks.speed import __main__ as speed_experiments
 from benchmarks.speed import losses
 from benchmarks.speed.__main__ import EXPERIMENTS
 from macl_tf.training.settings import LOSSES, load_settings
+from macl_tf.training.train import evaluate_run as evaluate
 from macl_tf.training.train import train
+from tests.generated import write_ucm
 
 
 def test_a_command_line_does_not_name_places(monkeypatch):
@@ -236,6 +238,40 @@ def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path, small_enco
     assert found["best_epoch"] == 1 and len(found["history"].split()) == 1 and "data_dir" not in found["settings"]
     floor = evaluate_run.histogram_floor(tmp_path / "run")
     assert 0 < floor["ndcg@100_jaccard"] < 1
+
+
+@pytest.mark.slow
+def test_a_run_of_everything_searches_another_archive_as_an_index_of_it_would(tmp_path):
+    pixels = keras.Input((32, 32, 3))
+    keras.Model(pixels, keras.layers.Conv2D(8, 5, strides=4)(pixels)).save(tmp_path / "mine.keras")
+    write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("beach", "forest") for number in range(30)])
+    path, out = tmp_path / "two.toml", tmp_path / "results.parquet"
+    path.write_text(f"""
+what = "one run"
+why = "to test the command"
+expected = "some figures"
+train = "encoders"
+losses = ["macl"]
+
+[set]
+backbone = "{tmp_path / "mine.keras"}"
+image_size = 32
+batch_size = 16
+embedding_dim = 4
+epochs = 1
+turns = 2
+""")
+    words = [str(path), "--data-dir", str(tmp_path / "ucm"), "--elsewhere", str(tmp_path / "ucm"), "--jobs", "1"]
+    in_process("benchmarks.compare", *words, "--work", tmp_path / "work", "--out", out, "--keep-runs")
+    (one,) = (row for row in results_file.read(out) if row["kind"] == "run")
+    found = one["results"]
+    assert found["robust, as indexed"].keys() == found["projection"].keys() == {"validation", "test", "elsewhere"}
+    folder = tmp_path / "work" / "two" / "macl-seed0"
+    theirs = evaluate(folder, data_dir=str(tmp_path / "ucm"), progress=False)
+    assert found["robust"]["test"]["ndcg@100_jaccard"] == theirs.reports["robust"]["ndcg@100_jaccard"]
+    floors = {row["name"]: row["figures"] for row in results_file.read(out) if "figures" in row}
+    assert list(floors) == ["frozen features, elsewhere"] and 0 < floors["frozen features, elsewhere"][0] < 1
+    assert list(heads.elsewhere_rows([one])["macl"]) == list(found)
 
 
 def run(name, seed, ndcg, label_ap, validation):

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and features while they are needed")
     parser.add_argument("--data-dir", default="", help="the archive's folder, as of macl train")
     parser.add_argument("--encoder", type=Path, help="the encoder.keras to start from, if the experiment asks for one")
-    parser.add_argument("--elsewhere", help="a folder archive that heads, which never saw it, search too")
+    parser.add_argument("--elsewhere", help="a folder archive that encoders, which never saw it, search too")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="runs at a time (%(default)s)")
     parser.add_argument("--keep-runs", action="store_true", help="leave finished runs in the work folder")
     options, asked = experiment.parsed(parser)

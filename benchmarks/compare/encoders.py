@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.command import in_process
 from benchmarks.compare import held_out, results_file
-from benchmarks.compare.evaluate_run import LEADING, leading_mean
+from benchmarks.compare.evaluate_run import FROZEN, LEADING, leading_mean
 from benchmarks.compare.experiment import Experiment, of_loss, split, texts
 from benchmarks.compare.results_file import FLOOR, RUN, TRIALS, Row
 from benchmarks.compare.runs import at_once
@@ -167,11 +167,15 @@ def train(experiment: Experiment, options: argparse.Namespace) -> None:
         name, seed = turn
         run = folder(experiment, options, name, seed)
         train_run(run, [*shared, *named[name], f"seed={seed}"])
-        return evaluated(run, *(["--histogram"] if seed not in floors else []))
+        words = ["--histogram"] if seed not in floors else []
+        return evaluated(run, *words, *(["--elsewhere", options.elsewhere] if options.elsewhere else []))
 
     command = made_by("benchmarks.compare", [])["command"]
     for (name, seed), found in at_once(options.jobs, work, [turn for turn in turns if turn not in there], "runs"):
         rows = [{"kind": RUN, "name": name, "seed": seed, "command": command, **found}]
+        if frozen := rows[0].pop("frozen", None):
+            figures = [frozen["elsewhere"][key] for key in LEADING]
+            rows.append({"kind": FLOOR, "name": f"{FROZEN}, elsewhere", "figures": figures})
         if floor := rows[0].pop("floor", None):  # a seed may make the archive, or its parts
             results = {"histogram": {"test": floor}}
             rows.append({"kind": FLOOR, "name": "colour histogram", "seed": seed, "results": results})

@@ -1,13 +1,15 @@
 """What a finished run is worth: figures on validation and test tiles, and the values of each test query.
 
-    python -m benchmarks.compare.evaluate_run RUN --out FILE [--histogram] [--parts validation]
+    python -m benchmarks.compare.evaluate_run RUN --out FILE [--histogram] [--parts validation] [--elsewhere DUBAI]
 
-Every descriptor of the encoder is evaluated; the report chooses among them by their validation figures.
+Every descriptor of the encoder is evaluated; the report chooses among them by their validation figures. All tiles of
+another archive, a folder, are searched too if it is named: there what is rare its own labels say.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,38 +23,54 @@ from macl_tf.files import read_json, write_json
 from macl_tf.training.settings import load_settings
 
 PARTS = ("validation", "test")
+FROZEN = "frozen features"
 AS_INDEXED = "robust, as indexed"  # with the share that `macl index` gives it in the archive that is searched
 LEADING = ("ndcg@100_jaccard", "map_rarest_third", "map_jaccard50")  # what choices on validation tiles go by
 MEANS = ("ndcg@100_jaccard", "map_rarest_third", "map_per_label", "map_jaccard50", "map_any", "wap@100")
 
 
-def evaluate_run(run: Path, parts: Sequence[str] = PARTS) -> dict[str, Any]:
-    """Means on validation and test tiles and each test query's values, for every descriptor of a finished run."""
+def evaluate_run(run: Path, parts: Sequence[str] = PARTS, elsewhere: str = "") -> dict[str, Any]:
+    """Means on validation and test tiles and each test query's values, for every descriptor of a finished run.
+
+    With `elsewhere` means on that archive too, as part "elsewhere", and "robust" as an index would have it; the
+    features of the backbone as it began are `FROZEN` there.
+    """
     import keras
 
-    from macl_tf.evaluation.retrieval import embed
-    from macl_tf.models.descriptors import all_descriptors
+    from macl_tf.models.familiarity import FAMILIAR, reweighted, shares
+    from macl_tf.training.train import described
 
     encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
-    model, widths = all_descriptors(encoder, turns=load_settings(run / "settings.toml").turns)
+    turns = load_settings(run / "settings.toml").turns
+    familiar = np.load(run / FAMILIAR) if elsewhere else None
     results: dict[str, Any] = {}
-    for part in parts:
-        images, labels, statistics = tiles(run, part)
-        found = np.split(embed(model, images, progress=False), np.cumsum([*widths.values()])[:-1], axis=1)
-        for name, embeddings in zip(widths, found, strict=True):
+    for part in (*parts, *(("elsewhere",) if elsewhere else ())):
+        images, labels, statistics = tiles(run, part, elsewhere)
+        found = described(encoder, images, turns=turns, progress=False)
+        if familiar is not None:
+            width = familiar.shape[1]
+            began = found["robust"][:, :width]
+            found[AS_INDEXED] = reweighted(found["robust"], width, shares(familiar, began)[1])
+            if part == "elsewhere":
+                found[FROZEN] = began
+        for name, embeddings in found.items():
             results.setdefault(name, {})[part] = scores(embeddings, labels, statistics, queries=part == "test")
     keras.utils.clear_session()
     return results
 
 
-def tiles(run: Path, part: str) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Images and labels of a part of a run's archive, and the statistics of its training labels."""
+def tiles(run: Path, part: str, elsewhere: str = "") -> tuple[np.ndarray, np.ndarray, Any]:
+    """Images and labels of a part of a run's archive and the statistics of its training labels, or all elsewhere."""
     from macl_tf.datasets.splits import Splits
     from macl_tf.labels import LabelStatistics
     from macl_tf.pipeline.pipeline import load_images
     from macl_tf.training.run_directory import open_archive
 
     settings = load_settings(run / "settings.toml")
+    if part == "elsewhere":
+        archive = open_archive(dataclasses.replace(settings, dataset="folder", data_dir=elsewhere, table=""))
+        images = load_images(archive, np.arange(len(archive)), settings.image_size, progress=False)
+        return images, archive.labels, LabelStatistics.from_labels(archive.labels)
     archive = open_archive(settings)
     rows = getattr(Splits.read(run, archive), part)
     images = load_images(archive, rows, settings.image_size, progress=False)
@@ -162,8 +180,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file for settings and figures")
     parser.add_argument("--histogram", action="store_true", help="evaluate colour histograms too")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="tiles that are searched (both)")
+    parser.add_argument("--elsewhere", default="", help="a folder archive to search too")
     options = parser.parse_args()
-    found = {**facts(options.run), "results": evaluate_run(options.run, options.parts)}
+    results = evaluate_run(options.run, options.parts, options.elsewhere)
+    found = {**facts(options.run), "frozen": results.pop(FROZEN, None), "results": results}
     write_json(options.out, found | ({"floor": histogram_floor(options.run)} if options.histogram else {}))
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.compare import results_file
 from benchmarks.compare.encoders import STRENGTHS, TUNING_SEED, best_of, refuse_others, settings_of_all, trials_asked
-from benchmarks.compare.evaluate_run import AS_INDEXED, LEADING, scores
+from benchmarks.compare.evaluate_run import AS_INDEXED, FROZEN, LEADING, scores
 from benchmarks.compare.experiment import Experiment, of_loss, split, texts
 from benchmarks.compare.results_file import FLOOR, RUN
 from benchmarks.environment import made_by, settings_without_places
@@ -97,6 +97,10 @@ def read_tiles(settings: Settings, encoder: Any, elsewhere: str) -> Tiles:
     for part in ("validation", "test"):
         rows = getattr(splits, part)
         searched[part] = features(rows, 0).unchanged(), archive.labels[rows]
+    if settings.turns != 1:
+        raise ValueError(
+            f"features of heads are of tiles as they are, turns=1, got {settings.turns}. Compare encoders."
+        )
     if elsewhere:
         other = open_archive(dataclasses.replace(settings, dataset="folder", data_dir=elsewhere, table=""))
         found = backbone_features(encoder, other, settings, progress=True)(np.arange(len(other)), 0)
@@ -228,7 +232,7 @@ def floor(tiles: Tiles) -> list[results_file.Row]:
     figures = {part: [one[key] for key in LEADING] for part, one in found.items()}
     return [
         {"kind": FLOOR, "name": name, "figures": figures[part]}
-        for part, name in (("test", "frozen features"), ("elsewhere", "frozen features, elsewhere"))
+        for part, name in (("test", FROZEN), ("elsewhere", f"{FROZEN}, elsewhere"))
         if part in figures
     ]
 

@@ -77,17 +77,17 @@ def by_descriptor(variants: Sequence[Variant]) -> dict[str, dict[str, list[float
 
 
 def floors(results: Sequence[Row], variants: Mapping[str, Variant]) -> dict[str, list[float]]:
-    """Figures of the untrained encoder and of colour histograms, or of frozen features."""
+    """Figures of the untrained encoder and of colour histograms, of heads those of frozen features."""
     known = [row for row in results if row["kind"] == FLOOR]
-    # Of heads.
-    if features := {row["name"]: row["figures"] for row in known if "figures" in row}:
+    features = {row["name"]: row["figures"] for row in known if "figures" in row}
+    untrained = [run["untrained"]["backbone"] for one in variants.values() for run in one.runs if "untrained" in run]
+    if not untrained:
         return features
-    untrained = [run["untrained"]["backbone"] for found in variants.values() for run in found.runs]
     unique = list({run["ndcg@100_jaccard"]: run for run in untrained}.values())
     found = {"untrained encoder, backbone": [float(np.mean([run[key] for run in unique])) for key in LEADING]}
-    if histograms := [row["results"]["histogram"]["test"] for row in known]:
+    if histograms := [row["results"]["histogram"]["test"] for row in known if "results" in row]:
         found["colour histogram"] = [float(np.mean([one[key] for one in histograms])) for key in LEADING]
-    return found
+    return found | features
 
 
 def on_validation(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
