@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import macl_tf
 from macl_tf.losses.targets import held_pairs, pair_rarity
-from tests.loss_checks import RTOL, drawn, eagerly, value_and_gradient
+from tests.loss_checks import RTOL, assert_same, drawn, eagerly, value_and_gradient
 from tests.oracles import contrastive as oracle
 
 
@@ -175,3 +175,13 @@ def test_temperature_change_is_seen_by_a_compiled_fit():
     z = model.predict(images(), verbose=0)
     np.testing.assert_allclose(first, oracle.macl(y, z, temperature=0.07), rtol=RTOL)
     np.testing.assert_allclose(second, oracle.macl(y, z, temperature=0.5), rtol=RTOL)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("tile_size", [0, 5])
+def test_temperatures_of_anchors_are_those_of_pairs_without_an_overlap_scale(weighted, tile_size):
+    y, z = drawn(rows=22)
+    own = {"temperature": 0.08, "min_temperature": 0.07, "weighted": weighted, "tile_size": tile_size}
+    of_anchors, of_pairs = macl_tf.MACL(**own), macl_tf.MACL(**own, overlap_scale=1e-9)
+    assert of_anchors.target.compare is not of_pairs.target.compare
+    assert_same(value_and_gradient(of_anchors, y, z), value_and_gradient(of_pairs, y, z))

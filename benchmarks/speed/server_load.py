@@ -8,6 +8,9 @@ the clients'. These send requests one after the other over connections that stay
 is there: to the one and the other in turn, twice. Pictures are those of a folder, as JPEG, or the small ones in the
 index. Each SERVED has its own encoder; searches by id are of the first. With --together nothing has processors of its
 own. What --workers says is for the service alone: the bare application is one process.
+
+How much longer than the median the slowest of 100 answers takes is also the machine's doing, which other machines may
+share: before each folder the same computation of a millisecond is timed again and again on the servers' processor.
 """
 
 from __future__ import annotations
@@ -135,6 +138,15 @@ def processor_seconds(pids: list[int]) -> float:
     return sum(int(user) + int(system) for user, system in used) / os.sysconf("SC_CLK_TCK")
 
 
+def stalls(seconds: float = 5.0) -> float:
+    """The 99 % quantile over the median of the time that the same millisecond of computation takes."""
+    took, end = [], time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end:
+        sum(number * number for number in range(20_000))
+        took.append(time.perf_counter() - begin)
+    return float(np.percentile(took, 99) / np.median(took))
+
+
 @contextmanager
 def on_processors(ours: set[int]) -> Iterator[None]:
     """Has this process on some processors meanwhile."""
@@ -175,6 +187,8 @@ def beside(served: Path, kinds: list[str], options: argparse.Namespace) -> Itera
     there = sorted(os.sched_getaffinity(0))
     apart = not options.together and len(there) > 1
     ours, theirs = (set(there[:1]), set(there[1:])) if apart else (set(there), set(there))
+    with on_processors({min(theirs)}):
+        stalled = stalls()
     service = ["macl_tf.cli", "serve", served, "--port", 0, "--workers", options.workers]
     with (
         running(service, theirs) as (url, pids),
@@ -196,7 +210,7 @@ def beside(served: Path, kinds: list[str], options: argparse.Namespace) -> Itera
                 found, floor = map(mean, zip(*turns, strict=True))
                 share = found["requests_per_second"] / floor["requests_per_second"]
                 facts = {"search_by": kind, "pixels": size, "clients": clients}
-                yield {**facts, "service": found, "bare": floor, "share": share}
+                yield {**facts, "service": found, "bare": floor, "share": share, "stalls": stalled}
 
 
 def mean(rounds: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from macl_tf.labels import LabelStatistics
 from macl_tf.losses.batch_loss import in_range, known_to_keras
 from macl_tf.losses.pairwise import PairwiseLoss
 from macl_tf.losses.registry import OF_MACL
-from macl_tf.losses.targets import PLR_AND_DTS, PLR_AND_DTS_BY_RARITY
+from macl_tf.losses.targets import PLR_AND_DTS
 
 Tensor = Any
 
@@ -98,7 +98,7 @@ class MACL(PairwiseLoss):
         self.rarity_scale = in_range("rarity_scale", rarity_scale, "in [0, 1)", 0 <= rarity_scale < 1)
         self.min_temperature = in_range("min_temperature", min_temperature, "> 0", min_temperature > 0)
         self.weighted = bool(weighted)
-        self.target = PLR_AND_DTS_BY_RARITY if self.weighted else PLR_AND_DTS
+        self.target = PLR_AND_DTS[self.weighted, self.overlap_scale > 0]
 
     def parameters(self, all_labels: Tensor) -> dict[str, Any]:
         """The hyper-parameters, and n and M of the training set or else of the batch."""

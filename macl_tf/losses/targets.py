@@ -41,7 +41,8 @@ class Target:
 
     Args:
         compare: (anchors, keys, parameters) to the weights V (b, B), >= 0 and 0 for pairs that are not
-            positive, and the inverse temperatures 1 / T, (b, B) or a scalar, > 0. None: 1 for all positive pairs.
+            positive, and the inverse temperatures 1 / T > 0, (b, B), (b, 1) or a scalar: a temperature of each
+            anchor, or of all, costs no matrix. None: 1 for all positive pairs.
         describe: (labels, parameters) to what `compare` needs to know of each image.
         positive: (anchors, keys, parameters) to a boolean (b, B), true where V > 0; cheaper than V.
         importance: (labels, parameters) to (B,), how much an anchor with a positive counts in the mean.
@@ -179,8 +180,8 @@ def by_pairs_of_labels(labels: Tensor, parameters: Parameters) -> Described:
     return {**by_labels(labels, parameters), "pairs": held_pairs(labels), "sharpness": 1.0 / temperature}
 
 
-def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
-    """V_ij by PLR and T_ij by DTS, as `MACL` states them.
+def plr(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor, Tensor]:
+    """V_ij by PLR, as `MACL` states it, the labels that i and j share, and their union.
 
     J_ij^(gamma kappa) is kept from vanishing in float32: who shares a label stays a positive, whatever the powers.
 
@@ -197,9 +198,21 @@ def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[T
     focus = ops.power(shared / union, parameters["reweighting_power"] * parameters["overlap_power"])
     # J_ij / |O_ij|^2 = 1 / (|O_ij| |union|)
     weights = ops.divide_no_nan(information * ops.maximum(focus, _LEAST_FOCUS), shared * union)
+    return weights, shared, union
+
+
+def macl(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """V_ij by PLR and T_ij by DTS, as `MACL` states them, for any alpha."""
+    weights, shared, union = plr(anchors, keys, parameters)
     # 1 / (1 + alpha J_ij), with one division
     falling = union / (union + parameters["overlap_scale"] * shared)
     return weights, ops.minimum(falling * anchors["sharpness"][:, None], 1.0 / parameters["min_temperature"])
+
+
+def macl_by_anchor(anchors: Described, keys: Described, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """The same for alpha = 0, where a temperature is its anchor's, 1 / T (b, 1)."""
+    weights, _, _ = plr(anchors, keys, parameters)
+    return weights, ops.minimum(anchors["sharpness"], 1.0 / parameters["min_temperature"])[:, None]
 
 
 def rarity_of_labels(labels: Tensor, parameters: Parameters) -> Tensor:
@@ -219,5 +232,12 @@ MULTISUPCON = Target(multisupcon, positive=overlaps_enough, normalised_by="count
 MULSUPCON = Target(mulsupcon, importance=labels_with_company)
 SIMILARITY_DISSIMILARITY = Target(similarity_dissimilarity, normalised_by="count")
 N_PAIRS = Target(shared_count, include_self=True)
-PLR_AND_DTS = Target(macl, describe=by_pairs_of_labels)
-PLR_AND_DTS_BY_RARITY = Target(macl, describe=by_pairs_of_labels, importance=rarity_of_labels)
+PLR_AND_DTS = {  # by whether anchors are weighed by rarity, and whether temperatures depend on pairs
+    (weighted, of_pairs): Target(
+        macl if of_pairs else macl_by_anchor,
+        describe=by_pairs_of_labels,
+        importance=rarity_of_labels if weighted else alike,
+    )
+    for weighted in (False, True)
+    for of_pairs in (False, True)
+}

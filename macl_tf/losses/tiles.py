@@ -131,7 +131,10 @@ class Tiles:
         self.number, self.dtype = size(labels), labels.dtype
 
     def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (t, B), weights V (t, B) and 1 / T, (t, B) or a scalar, of the chosen anchors, themselves masked."""
+        """Logits (t, B), weights V (t, B) and 1 / T, (t, B), (t, 1) or a scalar, of the chosen anchors.
+
+        Themselves are masked.
+        """
         if self.set_of is None:
             described, copy = take(self.anchors, chosen), tf.identity
         else:
@@ -139,10 +142,10 @@ class Tiles:
             described, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
         weights, inverse = self.target.weigh(described, self.keys, self.parameters)
         weights = copy(weights)
-        if inverse.shape.rank == 0:
+        inverse = copy(inverse) if inverse.shape.rank else inverse
+        if of_rows(inverse):
             logits = tf.matmul(anchors * inverse, keys, transpose_b=True)
         else:
-            inverse = copy(inverse)
             logits = tf.matmul(anchors, keys, transpose_b=True) * inverse
         if not self.target.include_self:
             own = tf.stack([tf.range(tf.size(chosen)), chosen + self.offset], axis=1)
@@ -274,9 +277,15 @@ def common_factor(upstream: Tensor, importance: Tensor, positive: Tensor) -> tup
 
 def slopes(exponentials: Tensor, repel: Tensor, weights: Tensor, pull: Tensor, inverse: Tensor) -> Tensor:
     """The slope dL / ds (t, B): what the softmax repels minus what the weights pull, over the temperature."""
-    if inverse.shape.rank == 0:
-        return exponentials * (repel * inverse)[:, None] - weights * (pull * inverse)[:, None]
-    return (exponentials * repel[:, None] - weights * pull[:, None]) * inverse
+    repel, pull = repel[:, None], pull[:, None]
+    if of_rows(inverse):
+        return exponentials * (repel * inverse) - weights * (pull * inverse)
+    return (exponentials * repel - weights * pull) * inverse
+
+
+def of_rows(inverse: Tensor) -> bool:
+    """Whether all pairs of an anchor have one temperature, so that no matrix is to be scaled."""
+    return inverse.shape.rank == 0 or inverse.shape[1] == 1
 
 
 def with_positive(target: Target, parameters: Parameters, labels: Tensor) -> Tensor:
