@@ -441,6 +441,7 @@ LESSON = """
 import json, sys
 print(json.dumps({"stage": "training", "share": 0.4}), flush=True)
 open(sys.argv[1]).read()
+assert json.loads(sys.argv[2])["loss"] == "jaccard"
 figures = [{"name": "NDCG@100", "before": 0.5, "after": 0.75}]
 labels = [{"name": "sea", "before": 0.4, "after": 0.3, "tiles": 5, "collection": False}]
 done = {"published": 2, "better": True, "tiles": 30, "seconds": 61.2, "figures": figures, "labels": labels}
@@ -457,6 +458,10 @@ def test_the_archive_is_taught_and_compared_with_before(open_page, api, served, 
     unfold(page)
     page.click("#teach")
     dialog = page.locator("#teach-dialog")
+    dialog.get_by_text("Settings").click()
+    assert dialog.get_by_label("Loss").input_value() == "macl"
+    dialog.get_by_label("Loss").select_option("jaccard")
+    assert page.evaluate(UNNAMED) == [] and page.evaluate(CONTRAST) == [] and page.evaluate(STICKING_OUT) == []
     dialog.get_by_role("button", name="Teach").click()
     give_token(page)
     until(page, "document.querySelector('#teach-dialog progress')?.value === 0.4")

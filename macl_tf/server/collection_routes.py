@@ -165,12 +165,15 @@ def add_collections(router: APIRouter, service: Service, reads: list[Depends], w
     async def teach(given: Annotated[schemas.ToTeach, Body()]) -> Response:
         """Begins to teach the index all labels and collections, in the background; one at a time."""
         whole(service.versions.newest.snapshot)
-        return _json(await service.look(lambda: service.teaching.begin(given.loss, given.publish)))
+        return _told(await service.look(lambda: service.teaching.begin(given.loss, given.publish)))
 
     @router.get("/teach", response_model=schemas.TeachingAnswer, dependencies=reads)
     async def taught() -> Response:
         """How far the last teaching is, and what came of it."""
-        return _json(service.teaching.state())
+        return _told(service.teaching.state())
+
+    def _told(state: dict[str, Any]) -> Response:
+        return _json(state | {"losses": schemas.TAUGHT_BY})
 
 
 def _json(answer: dict[str, Any]) -> Response:

@@ -184,13 +184,13 @@ class ToLabel(Strict):
     )
 
 
-_LOSSES = tuple(name for name, entry in LOSSES.items() if entry.of_labels)
+TAUGHT_BY = tuple(name for name, entry in LOSSES.items() if entry.of_labels)  # the first by default
 
 
 class ToTeach(Strict):
     """What to teach the index."""
 
-    loss: Literal[_LOSSES] = Field(default="macl", description="Of the new head.")  # type: ignore[valid-type]
+    loss: Literal[TAUGHT_BY] = Field(default=TAUGHT_BY[0], description="Of the new head.")  # type: ignore[valid-type]
     publish: Literal["better", "always", "never"] = Field(
         default="better", description="When: where held-out tiles are not found worse than before, always, or never."
     )
@@ -230,6 +230,7 @@ class TeachingAnswer(BaseModel):
     share: float = Field(description="Which share of all is done, 0 to 1.")
     error: str | None = Field(description="Why it failed.")
     result: TaughtResult | None
+    losses: list[str] = Field(description="That a head may be taught by, the one by default first.")
 
 
 class NewLabels(Strict):

@@ -38,8 +38,9 @@ export function openTeaching(page) {
     );
   }
 
-  function shown({ state, error, result }) {
-    const begin = () => attempt(async () => (await withToken(() => api.teach({})), follow()));
+  function shown({ state, error, result, losses }) {
+    const loss = element("select", {}, losses.map((name) => element("option", { value: name }, name)));
+    const begin = () => attempt(async () => (await withToken(() => api.teach({ loss: loss.value })), follow()));
     const words =
       "Trains a new head on all labels and collections, and judges it on tiles that are held out. If they are found " +
       "better, a new version of the index is published; the one before stays. Searches go on meanwhile.";
@@ -47,6 +48,7 @@ export function openTeaching(page) {
     body.replaceChildren(
       ...(state === "failed" ? [notice({ rule: error })] : []),
       ...(result ? report(result) : [element("p", {}, words)]),
+      element("details", {}, element("summary", {}, "Settings"), element("label", { class: "row" }, "Loss", loss)),
       buttons(
         ...(result?.published ? [compare(result)] : []),
         element("button", { type: "button", class: result?.published ? undefined : "primary", onclick: begin }, again),
