@@ -5,7 +5,7 @@
 `macl serve` and `benchmarks.speed.bare_application`, which decodes the same pictures and calls the same SavedModel in
 batches, and answers the same JSON to searches by id, run in processes of their own on all processors but one, which is
 the clients'. These send requests one after the other over connections that stay open, each as soon as the last answer
-is there: to the one and the other in turn, twice. Pictures are those of a folder, as JPEG, or the small ones in the
+is there: to the one and the other in turn. Pictures are those of a folder, as JPEG, or the small ones in the
 index. Each SERVED has its own encoder; searches by id are of the first. With --together nothing has processors of its
 own. What --workers says is for the service alone: the bare application is one process.
 
@@ -205,7 +205,7 @@ def beside(served: Path, kinds: list[str], options: argparse.Namespace) -> Itera
             for clients in options.clients:
                 turns = [
                     [load(*where, asked, clients, options.seconds) for where in ((url, pids), (bare, bare_pids))]
-                    for _ in range(2)
+                    for _ in range(options.rounds)
                 ]
                 found, floor = map(mean, zip(*turns, strict=True))
                 share = found["requests_per_second"] / floor["requests_per_second"]
@@ -242,7 +242,8 @@ def main() -> None:
         "--by", nargs="+", choices=["picture", "id"], default=["picture", "id"], help="what to search by"
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--seconds", type=float, default=30, help="for each number of clients, twice")
+    parser.add_argument("--seconds", type=float, default=30, help="for each number of clients, in each round")
+    parser.add_argument("--rounds", type=int, default=2, help="in which the two take turns")
     parser.add_argument("--workers", type=int, default=1, help="of the service")
     parser.add_argument("--together", action="store_true", help="clients and servers share all processors")
     options = parser.parse_args()
