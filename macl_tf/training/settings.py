@@ -21,13 +21,13 @@ from macl_tf.models.runtimes import RUNTIMES
 
 # Values that bring other defaults with them: single-label retrieval is done with sums of feature maps, as DCL's authors
 # do, and batches of several tiles a class; our ResNet-18 has no published weights of its own, and small tiles suit it;
-# a file of one's own brings weights; vectors from elsewhere need none, and a head; a head takes seconds, and finds more
-# beside pretrained features at a higher temperature (docs/results.md). Whatever is said explicitly wins.
+# a file of one's own brings weights; vectors from elsewhere need none, and a head; a head takes seconds. Whatever is
+# said explicitly wins.
 BRINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("features", "?*", {"head": "projection", "weights": "", "epochs": 60, "temperature": 0.2}),
+    ("features", "?*", {"head": "projection", "weights": "", "epochs": 60}),
     ("backbone", "*.keras", {"weights": ""}),
     ("dataset", "bigearthnet", {"bands": "all"}),
-    ("trainable", HEAD, {"epochs": 60, "temperature": 0.2}),
+    ("trainable", HEAD, {"epochs": 60}),
     ("labels", "scene", {"head": "spoc", "sampler": "classes"}),
     ("head", "spoc", {"descriptor": "multi-scale"}),
     ("loss", "bce", {"descriptor": "backbone+probabilities"}),
@@ -64,7 +64,7 @@ class Settings:
     features: str = setting(
         "",
         "vectors of the tiles from elsewhere, to train a head on in place of pictures: a Parquet, NPZ or STAC file, or "
-        "a folder of them; brings weights='', epochs=60 and temperature=0.2",
+        "a folder of them; brings weights='' and epochs=60",
     )
     bands: str = setting(
         "",
@@ -133,7 +133,7 @@ class Settings:
     trainable: str = setting(
         "all",
         "what is trained: all, last:N (the backbone's last N stages), or head, on features computed "
-        "once, which brings epochs=60 and temperature=0.2",
+        "once, which brings epochs=60",
     )
     feature_views: int = setting(
         8, "augmented views of each tile whose features are kept for trainable=head, 0: none", at_least=0
