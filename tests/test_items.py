@@ -6,16 +6,20 @@ import struct
 import subprocess
 import sys
 
+import geoparquet_validator
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from macl_tf.index.items import Items
+from macl_tf.datasets.tile_places import read_footprints
+from macl_tf.index.items import Items, extent_of
 from macl_tf.index.parquet import read_items, read_parquet, write_parquet
 from macl_tf.index.thumbnails import Thumbnails, write_thumbnails
+from macl_tf.tiling.geoparquet import Row, write_footprints
 
 NAMES = ("bare soil", "sea", "trees, tall")
 SQUARE = np.array([[10.0, 50.0], [10.5, 50.0], [10.5, 50.25], [10.0, 50.25]])
+NOWHERE = np.full((4, 2), np.nan)
 FIJI = np.array([[179.5, -17.0], [-179.5, -17.0], [-179.5, -16.0], [179.5, -16.0]])
 
 
@@ -140,16 +144,18 @@ def test_the_file_is_geoparquet_for_others(tmp_path):
     geo = json.loads(read.schema.metadata[b"geo"])
     assert geo["version"] == "1.1.0" and geo["primary_column"] == "geometry"
     column = geo["columns"]["geometry"]
-    assert column["encoding"] == "WKB" and column["geometry_types"] == ["Polygon"]
-    assert column["bbox"] == [10.0, -17.0, 180.5, 51.25]
+    assert column["encoding"] == "WKB" and column["geometry_types"] == ["MultiPolygon", "Polygon"]
+    assert column["bbox"] == [10.0, -17.0, -179.5, 51.25]  # from 10 degrees east over the antimeridian
     assert "crs" not in column  # which means OGC:CRS84: longitude, latitude
     bodies = read["geometry"].to_pylist()
     assert bodies[1] is None
     order, kind, rings, points, *ring = struct.unpack("<BIII10d", bodies[0])
     assert (order, kind, rings, points) == (1, 3, 1, 5)  # little-endian, polygon
     assert ring == [*SQUARE.ravel(), *SQUARE[0]]  # closed
-    longitudes = struct.unpack("<BIII10d", bodies[2])[4::2]
-    assert longitudes == (179.5, 180.5, 180.5, 179.5, 179.5)  # in one piece
+    order, kind, polygons, *both = struct.unpack("<BII" + 2 * "BIII10d", bodies[2])
+    assert (order, kind, polygons) == (1, 6, 2)  # cut at the antimeridian
+    assert both[:4] == both[14:18] == [1, 3, 1, 5]
+    assert both[4:14:2] == [179.5, 180, 180, 179.5, 179.5] and both[18::2] == [-180, -179.5, -179.5, -180, -180]
     assert str(read.schema.field("date").type) == "date32[day]"
     assert read["date"].to_pylist() == [datetime.date(1969, 7, 20), None, datetime.date(2020, 2, 29),
                                         datetime.date(2020, 3, 1)]  # fmt: skip
@@ -161,7 +167,57 @@ def test_without_footprints_the_columns_are_the_same(tmp_path):
     for name, items in (("with", table()), ("without", Items.of(NAMES, ["a"]))):
         write_parquet(tmp_path / name, items)
     schemas = [pq.read_schema(tmp_path / name) for name in ("with", "without")]
-    assert schemas[0].equals(schemas[1]) and b"geo" not in schemas[1].metadata
+    assert schemas[0].equals(schemas[1])
+    (column,) = json.loads(schemas[1].metadata[b"geo"])["columns"].values()
+    assert column == {"encoding": "WKB", "geometry_types": ["Polygon"]}  # GeoParquet all the same, of no place
+
+
+@pytest.mark.parametrize("kind", ["items", "shard", "results", "footprints"])
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [NOWHERE],
+        [SQUARE, NOWHERE, SQUARE + 1],
+        [FIJI, SQUARE, NOWHERE],
+        [[[180, 1], [-179, 1], [-179, 0], [180, 0]]],
+        [[[179, 1], [-180, 1], [-180, 0], [179, 0]]],
+        [[[179.9, 1], [-179, 0.2], [-179.8, -1], [179, -0.3]], [[-179.9, 0], [179, 1], [179.1, 0], [180, -1]]],
+        [[[180, 1], [-179, 0], [180, -1], [179, 0]]],
+        [[[180, 1], [-179, 0], [179.9, -1], [179, 0]]],
+    ],
+    ids=["none", "some", "cut", "begins at 180", "ends at 180", "turned", "two corners on it", "one corner on it"],
+)
+def test_the_validator_of_geoparquet_finds_no_fault(tmp_path, kind, corners):
+    """In what is written of tiles anywhere, and their corners come back. It is of the makers of the specification."""
+    path, count = tmp_path / "footprints.parquet", len(corners)
+    names, corners = [str(number) for number in range(count)], np.array(corners, float)
+    if kind == "footprints":
+        write_footprints(path, [Row(name, "", "", None, [], place) for name, place in zip(names, corners, strict=True)])
+        found = np.array([read_footprints(tmp_path)[name] for name in names])
+    else:
+        vectors, more = np.eye(count, 3, dtype=np.float32), {"rank": list(range(count)), "query": names}
+        given = {"items": [], "shard": [vectors, [b"jpeg"] * count], "results": [None, None, more]}[kind]
+        write_parquet(path, Items.of((), names, footprints=corners), *given)
+        found = read_items(path).footprints
+    same = np.where(found == -180, 180, found), np.where(corners == -180, 180, corners)
+    np.testing.assert_allclose(*same, rtol=0, atol=1e-12)
+    report = geoparquet_validator.check(str(path))
+    assert report["version"] == "1.1.0"
+    # The class for clouds asks for a column of boxes, which nobody has to have, and which we do not claim.
+    assert geoparquet_validator.failed(report, "core") == geoparquet_validator.failed(report, "covering") == []
+
+
+@pytest.mark.parametrize(
+    ("bounds", "extent"),
+    [
+        ([[1, 2, 3, 4], [0, 3, 2, 5]], [0, 2, 3, 5]),
+        ([[179, 0, 181, 1], [10, 0, 11, 1]], [10, 0, -179, 1]),
+        ([[180, 0, 181, 1]], [-180, 0, -179, 1]),
+        ([[179, 0, 181, 1], [-179.5, 0, -178, 2]], [-180, 0, 180, 2]),
+    ],
+)
+def test_the_extent_of_tiles_goes_over_the_antimeridian(bounds, extent):
+    assert extent_of(np.array([*bounds, [np.nan] * 4], float)) == extent
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path):

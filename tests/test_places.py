@@ -32,6 +32,8 @@ def test_a_turned_tile_is_cut_at_the_antimeridian():
 def test_a_tile_that_ends_at_the_antimeridian_is_not_cut():
     for corners in ([[179, 1], [180, 1], [180, 0], [179, 0]], [[-180, 1], [-179, 1], [-179, 0], [-180, 0]]):
         assert geometry_of(corners)["type"] == "Polygon"
+    east = [[180, 1], [-179, 1], [-179, 0], [180, 0]]  # begins there
+    assert geometry_of(east)["coordinates"] == geometry_of([[-180, 1], *east[1:3], [-180, 0]])["coordinates"]
     assert box_of([[179, 1], [-180, 1], [-180, 0], [179, 0]]) == [179, 0, 180, 1]
     assert geometry_of([[179, 1], [-180, 1], [-180, 0], [179, 0]])["type"] == "Polygon"
 

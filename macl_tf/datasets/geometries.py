@@ -1,4 +1,4 @@
-"""Footprints of geometries in well-known binary (WKB), as GeoParquet holds them, of whatever kind."""
+"""Footprints and geometries in well-known binary (WKB), as GeoParquet holds them; read of whatever kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from macl_tf.datasets.tiff import to_degrees
 Projection = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 # Little-endian, a polygon, of one ring, of five points: the head of 93 bytes that nearly all tiles have.
 _HEAD, _LENGTH = bytes.fromhex("01030000000100000005000000"), 93
-_POINT, _LINE, _POLYGON = 1, 2, 3
+_POINT, _LINE, _POLYGON, _POLYGONS = 1, 2, 3, 6
 
 
 def footprints_of(
@@ -23,10 +23,10 @@ def footprints_of(
 ) -> NDArray[np.float64]:
     """(N, 4, 2) corners of geometries in degrees, NaN where there is none or it is empty.
 
-    A polygon of four corners keeps them, in their order; all else becomes the box around it. A footprint whose
-    longitudes differ by more than 180 degrees crosses the antimeridian. `projection` turns points (P, 2) into
-    longitude and latitude, None where they are that already. `names` are what errors call them: a ValueError where
-    one is no WKB, or not on Earth.
+    A polygon of four corners keeps them, in their order, also where the antimeridian cuts it in two; all else becomes
+    the box around it. A footprint whose longitudes differ by more than 180 degrees crosses the antimeridian.
+    `projection` turns points (P, 2) into longitude and latitude, None where they are that already. `names` are what
+    errors call them: a ValueError where one is no WKB, or not on Earth.
     """
     corners = np.full((len(geometries), 4, 2), np.nan)
     outlines: dict[int, NDArray[np.float64]] = {}
@@ -63,6 +63,47 @@ def footprints_of(
     return corners
 
 
+def rings_of(footprint: Sequence[Sequence[float]]) -> list[list[list[float]]]:
+    """Closed rings of four corners, in their order: one, or two where the antimeridian cuts it, within 180 degrees.
+
+    The first begins with the first corner.
+    """
+    ring = in_one_piece(footprint)
+    longitudes = [x for x, _ in ring]
+    parts = [ring]
+    if min(longitudes) < 180 < max(longitudes):
+        sides = (1, -1) if longitudes[0] <= 180 else (-1, 1)
+        parts = [_half(ring, side) for side in sides]
+    turns = [360.0 * (max(x for x, _ in part) > 180) for part in parts]
+    closed = [[*part, part[0]] for part in parts]
+    return [[[x - turn, y] for x, y in part] for part, turn in zip(closed, turns, strict=True)]
+
+
+def in_one_piece(footprint: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Corners, those beyond the antimeridian with longitudes over 180."""
+    longitudes = [float(x) for x, _ in footprint]
+    crosses = max(longitudes) - min(longitudes) > 180
+    return [(x + 360 if crosses and x < 0 else x, float(y)) for x, (_, y) in zip(longitudes, footprint, strict=True)]
+
+
+def _half(ring: list[tuple[float, float]], side: int) -> list[tuple[float, float]]:
+    """The part of a ring west (side 1) or east (-1) of longitude 180."""
+    part = []
+    for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        if side * (180 - x0) >= 0:
+            part.append((x0, y0))
+        if (x0 - 180) * (x1 - 180) < 0:
+            part.append((180.0, y0 + (y1 - y0) * (180 - x0) / (x1 - x0)))
+    return part
+
+
+def wkb_of(footprint: NDArray[np.float64]) -> bytes:
+    """Four corners in degrees (4, 2) as a polygon in WKB, or as two where the antimeridian cuts it."""
+    rings = [np.array(ring) for ring in rings_of(footprint.tolist())]
+    polygons = [struct.pack("<BIII", 1, _POLYGON, 1, len(ring)) + ring.astype("<f8").tobytes() for ring in rings]
+    return polygons[0] if len(polygons) == 1 else struct.pack("<BII", 1, _POLYGONS, 2) + b"".join(polygons)
+
+
 def projection_of(column: Mapping[str, Any]) -> Projection | None:
     """From what GeoParquet says of a geometry column to what turns its points into degrees; None where they are."""
     system = column.get("crs")
@@ -90,9 +131,34 @@ def _outline(body: bytes) -> NDArray[np.float64]:
     parts, _ = _parts(body, 0)
     if len(parts) == 1 and len(parts[0]) == 5 and np.array_equal(parts[0][0], parts[0][-1]):
         return parts[0][:4]
+    if len(parts) == 2 and (joined := _joined(parts)) is not None:
+        return joined
     # Never four: these would be taken for corners.
     points = np.concatenate(parts) if parts else np.empty((0, 2))
     return points if len(points) != 4 else np.concatenate([points, points[:1]])
+
+
+def _joined(rings: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """The corners (4, 2) of which the antimeridian made two rings, east above 180; None where it did not."""
+    east = [bool(ring[:, 0].min() == -180) for ring in rings]
+    if sum(east) != 1 or rings[east.index(False)][:, 0].max() != 180:
+        return None
+    halves = [ring[:-1] + np.array([360.0 * shifted, 0]) for ring, shifted in zip(rings, east, strict=True)]
+    runs = []
+    for half in halves:  # the corners of each between the two places where the ring meets the antimeridian
+        meets = half[:, 0] == 180
+        starts = np.flatnonzero(meets & np.roll(meets, -1))
+        if meets.sum() != 2 or len(starts) != 1:
+            return None
+        runs.append((half, int(starts[0])))
+    (first, at), (second, there) = runs
+    points = np.insert(first, at + 1, np.roll(second, -there - 2, axis=0)[:-2], axis=0)
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    bend = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0])
+    bend[points[:, 0] != 180] = np.inf  # these are corners for certain
+    spare = np.argsort(bend, kind="stable")[: max(0, len(points) - 4)]
+    kept = np.delete(points, spare, axis=0)
+    return kept if len(kept) == 4 and np.isfinite(bend[spare]).all() else None
 
 
 def _parts(body: bytes, at: int) -> tuple[list[NDArray[np.float64]], int]:

@@ -149,6 +149,21 @@ class Items:
         return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
 
+def extent_of(bounds: NDArray[np.float64]) -> list[float]:
+    """West, south, east, north around (N, 4) `Items.bounds`, in degrees after RFC 7946; empty where none is known.
+
+    West is greater than east where a tile crosses the antimeridian.
+    """
+    known = bounds[~np.isnan(bounds[:, 0])]
+    if not len(known):
+        return []
+    west, south, _, _ = known.min(axis=0).tolist()
+    _, _, east, north = known.max(axis=0).tolist()
+    if east > 180:
+        west, east = (west - 360 * (west == 180), east - 360) if east - 360 < west else (-180.0, 180.0)
+    return [west, south, east, north]
+
+
 _COLUMNS = tuple(field.name for field in fields(Items) if field.name != "label_names")
 
 

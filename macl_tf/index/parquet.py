@@ -1,9 +1,9 @@
 """Items, embeddings and thumbnails as Parquet files that other programs open too. Reads no others.
 
-Columns: id, path, labels (list of names), split, source, date, geometry (WKB polygon), and where they are given
-embedding (fixed-size list of float32), thumbnail (JPEG bytes) and columns of text. The label names, with their order,
-stand in the file's metadata under "macl_tf"; where a footprint is known, the "geo" metadata makes the file GeoParquet
-1.1. Where the maker of the embeddings is told, the "emb" metadata tells it as Earth Index does.
+Columns: id, path, labels (list of names), split, source, date, geometry (WKB polygon, two where the antimeridian cuts
+it), and where they are given embedding (fixed-size list of float32), thumbnail (JPEG bytes) and columns of text. The
+label names, with their order, stand in the file's metadata under "macl_tf"; the "geo" metadata makes the file
+GeoParquet 1.1. Where the maker of the embeddings is told, the "emb" metadata tells it as Earth Index does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from macl_tf.datasets.geometries import footprints_of, wkb_of
 from macl_tf.files import written_whole
-from macl_tf.index.items import Items, unrolled
+from macl_tf.index.items import Items, extent_of, unrolled
 
 _ROW_GROUP = 65_536
 _NAMED = 20  # sources that "emb" lists
@@ -58,7 +59,7 @@ def write_parquet(
         "split": pa.array(items.splits, pa.string()),
         "source": pa.array(items.sources, pa.string()),
         "date": pa.array(items.dates, pa.date32()),
-        "geometry": _polygons(items.footprints),
+        "geometry": _geometries(items),
     }
     if vectors is not None:
         if vectors.ndim != 2 or len(vectors) != len(items):
@@ -74,13 +75,14 @@ def write_parquet(
         numbers = bool(len(values)) and not isinstance(values[0], str)
         columns[name] = pa.array(list(values), None if numbers else pa.string())
     metadata = {"macl_tf": json.dumps({"label_names": items.label_names}, ensure_ascii=False)}
-    bounds = items.bounds[~np.isnan(items.bounds[:, 0])]
-    if len(bounds):
-        box = [*bounds[:, :2].min(axis=0).tolist(), *bounds[:, 2:].max(axis=0).tolist()]
-        # Without "crs" it is OGC:CRS84, longitude and latitude on WGS 84.
-        geometry = {"encoding": "WKB", "geometry_types": ["Polygon"], "bbox": box}
-        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
-        metadata["geo"] = json.dumps(geo)
+    cut = (items.bounds[:, 0] < 180) & (items.bounds[:, 2] > 180)
+    kinds = ["MultiPolygon"] * bool(cut.any()) + ["Polygon"]
+    # Without "crs" it is OGC:CRS84, longitude and latitude on WGS 84.
+    geometry: dict[str, Any] = {"encoding": "WKB", "geometry_types": kinds}
+    if box := extent_of(items.bounds):
+        geometry["bbox"] = box
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    metadata["geo"] = json.dumps(geo)
     if vectors is not None and model is not None:
         metadata["emb"] = json.dumps(_emb(items, vectors.shape[1], model), ensure_ascii=False)
     table = pa.table(columns).replace_schema_metadata(metadata)
@@ -190,23 +192,34 @@ def _multi_hot(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.ui
     return labels
 
 
-def _polygons(footprints: NDArray[np.float64]) -> pa.Array:
+def _geometries(items: Items) -> pa.Array:
+    footprints, beyond = items.footprints, np.flatnonzero(items.bounds[:, 2] > 180)
     known = ~np.isnan(footprints[:, 0, 0])
     polygons = np.zeros(int(known.sum()), _POLYGON)
     polygons["order"], polygons["type"], polygons["rings"], polygons["points"] = 1, 3, 1, 5
     polygons["ring"] = unrolled(footprints[known])[:, [0, 1, 2, 3, 0]]
-    offsets = np.concatenate([[0], np.cumsum(known * _POLYGON.itemsize)])
+    widths, body = known * _POLYGON.itemsize, polygons.tobytes()
+    if beyond.size:
+        bodies = [polygon.tobytes() for polygon in polygons]
+        for row, place in zip(beyond, (np.cumsum(known) - 1)[beyond], strict=True):
+            bodies[place] = wkb_of(footprints[row])
+            widths[row] = len(bodies[place])
+        body = b"".join(bodies)
+    offsets = np.concatenate([[0], np.cumsum(widths)])
     if offsets[-1] > np.iinfo(np.int32).max:  # 23 million tiles in one file
         raise ValueError(f"one file can hold 23 million footprints, got {known.sum():,}: use several files.")
     missing = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
-    buffers = [missing, pa.py_buffer(offsets.astype(np.int32).tobytes()), pa.py_buffer(polygons.tobytes())]
+    buffers = [missing, pa.py_buffer(offsets.astype(np.int32).tobytes()), pa.py_buffer(body)]
     return pa.Array.from_buffers(pa.binary(), len(footprints), buffers)
 
 
 def _corners(column: pa.ChunkedArray) -> NDArray[np.float64]:
     known = _known(column)
-    polygons = np.frombuffer(b"".join(_body(chunk)[0] for chunk in column.chunks), _POLYGON)
-    if len(polygons) != known.sum() or (polygons["type"] != 3).any() or (polygons["points"] != 5).any():
+    body = b"".join(_body(chunk)[0] for chunk in column.chunks)
+    if len(body) != known.sum() * _POLYGON.itemsize:  # the antimeridian cuts some
+        return footprints_of(column.to_pylist(), [f"row {row}" for row in range(len(column))])
+    polygons = np.frombuffer(body, _POLYGON)
+    if (polygons["type"] != 3).any() or (polygons["points"] != 5).any():
         raise ValueError("a geometry is not a polygon of four corners")
     rings = polygons["ring"][:, :4].copy()
     rings[:, :, 0] -= 360.0 * (rings[:, :, 0] > 180)

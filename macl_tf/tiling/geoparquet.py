@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 
+from macl_tf.datasets.geometries import wkb_of
 from macl_tf.files import written_whole
 
 _ROWS = 50_000  # in a row group
 # Without "crs" it is OGC:CRS84, longitude and latitude on WGS 84.
-_GEOMETRY = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+_GEOMETRY = {"encoding": "WKB", "geometry_types": ["MultiPolygon", "Polygon"]}
 _GEO = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": _GEOMETRY}}
 _SCHEMA = pa.schema(
     {
@@ -81,10 +81,7 @@ def write_footprints(path: Path, rows: Iterable[Row]) -> None:
         for row in rows:
             body, corners = None, row.corners
             if np.isfinite(corners).all():
-                if np.ptp(corners[:, 0]) > 180:  # across the antimeridian: beyond 180, as programs draw it
-                    corners = corners + [360, 0] * (corners[:, :1] < 0)
-                ring = np.concatenate([corners, corners[:1]])
-                body = struct.pack("<BIII", 1, 3, 1, 5) + ring.astype("<f8").tobytes()
+                body = wkb_of(corners)
             held.append((row.image, row.group, row.labels, row.datetime or None, body))
             if len(held) == _ROWS:
                 writer.write_table(_table(held))
