@@ -60,7 +60,7 @@ def bad_files(output: Path) -> dict[str, str]:
 
 
 def snapshot(output: Path) -> dict[str, tuple[int, bytes]]:
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in output.iterdir()}
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in output.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(("shard_size", "batch_size"), [(4096, 64), (4, 3), (3, 64), (1, 1), (10, 4)])

@@ -103,7 +103,7 @@ class ParquetFile(VectorFile):
         if "dates" in held:
             days = held["dates"]
             days = days if _text(days.type) else days.cast(pa.date32(), safe=False)  # of a time with nanoseconds too
-            known["dates"] = np.array([day_in(text or self.said.day) for text in _texts(days)], "datetime64[D]")
+            known["dates"] = np.array([day_in(text) for text in _texts(days)], "datetime64[D]")
         if "labels" in held:
             known["labels"] = [tuple(label for label in names or () if label) for names in held["labels"].to_pylist()]
         for what in ("splits", "sources", "paths"):

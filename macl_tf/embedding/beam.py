@@ -54,6 +54,7 @@ from macl_tf.embedding.shards import (
     write_shard,
 )
 from macl_tf.embedding.sources import Tile, TileSource
+from macl_tf.embedding.stac import write_stac
 from macl_tf.files import PARTIAL, locked
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 from macl_tf.tiling.in_memory import WindowReader
@@ -251,6 +252,8 @@ def embed_on_beam(
         with tempfile.TemporaryDirectory() as folder:
             (told := Path(folder) / BAD_FILES).write_bytes(bad_files_text(bad))
             put(told, output)
+        if not is_remote(output):
+            write_stac(Path(output), origin)
         rows = sum(record.rows for record in records.values())
         return EmbeddingReport(output, rows - before, before, len(bad), time.monotonic() - started)
 

@@ -18,6 +18,7 @@ from macl_tf.datasets.label_names import KnownLabels
 from macl_tf.embedding.rows import Encoder, Failed, Prepared, Rows, all_labels, prepared_tiles, stamp_of
 from macl_tf.embedding.shards import BAD_FILES, LOCK, BadFile, Origin, ShardFolder
 from macl_tf.embedding.sources import Tile, TileSource
+from macl_tf.embedding.stac import write_stac
 from macl_tf.files import locked
 from macl_tf.index.thumbnails import THUMBNAIL_SIZE
 
@@ -68,7 +69,7 @@ def embed_images(
     batch_size: int = 64,
     progress: bool = True,
 ) -> EmbeddingReport:
-    """Embeds every tile of a source into a folder of Parquet shards, which is made if need be.
+    """Embeds every tile of a source into a folder of Parquet shards, which is made if need be, with STAC of them.
 
     The same call after an interruption goes on behind the last finished shard. Later it embeds what came since, and
     anew what has changed since: the size or time of its file, or its labels, split or date in the source. What is gone
@@ -141,6 +142,7 @@ def embed_images(
                 shard.drop(id)
             shard.write()
         shards.write_bad_files()
+        write_stac(output, shards.origin)
         seconds = time.monotonic() - started
     return EmbeddingReport(
         output, shard.embedded, before, len(shards.bad), seconds, shard.changed, shard.gone, kept + shards.left

@@ -5,6 +5,7 @@
     SHARDS/part-00000.json ...      of which encoder and labels the shard is, the files found bad while it was made,
                                     the tiles gone since earlier ones were, and its size and SHA-256
     SHARDS/bad_files.csv            what could not be embedded, and why
+    SHARDS/stac/                    the same for others (`embedding.stac`)
 
 A shard is there as a whole or not at all: what stands beside it is written first, and holds from when the Parquet file
 gets its name. No shard ever changes. A tile in a later one takes the place of that with the same id in an earlier one,
