@@ -14,6 +14,7 @@ from apache_beam.metrics.metric import MetricsFilter
 
 from macl_tf.cli import main
 from macl_tf.datasets.bands import Bands
+from macl_tf.datasets.vectors import VectorFiles
 from macl_tf.embedding.beam import EmbedShards, Job, beam_options, embed_on_beam, plan_shards
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.remote import PatternSource, put
@@ -80,6 +81,7 @@ def test_the_shards_hold_the_rows_of_the_local_command(folder: Path, tmp_path: P
     assert (report.embedded, report.before, report.bad) == (local.embedded, 0, local.bad) == (11, 0, 3)
     # Part i of the list of 14 is shard i, and the shards know what the local command asks for changes.
     assert [read_record(path).rows for path in shard_paths(tmp_path / "beam")] == [4, 3, 3, 1]
+    assert VectorFiles(tmp_path / "beam" / "stac" / "collection.json").count == 11
     before = snapshot(tmp_path / "beam")
     again = embed_images(StubEncoder(), source, tmp_path / "beam", progress=False, **SMALL)
     assert (again.embedded, again.changed, again.gone, again.before) == (0, 0, 0, 11)

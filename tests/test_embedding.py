@@ -20,6 +20,7 @@ from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.folder import load_folder
 from macl_tf.datasets.images import resize_image, thumbnail
 from macl_tf.datasets.vector_tiles import taken
+from macl_tf.datasets.vectors import VectorFiles
 from macl_tf.embedding.embedding import EmbeddingReport, embed_images
 from macl_tf.embedding.shards import BAD_FILES, read_record, read_shards, shard_paths
 from macl_tf.embedding.sources import ArchiveSource, FolderSource, Tile
@@ -60,7 +61,11 @@ def bad_files(output: Path) -> dict[str, str]:
 
 
 def snapshot(output: Path) -> dict[str, tuple[int, bytes]]:
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in output.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(output).as_posix(): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in output.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(("shard_size", "batch_size"), [(4096, 64), (4, 3), (3, 64), (1, 1), (10, 4)])
@@ -81,6 +86,8 @@ def test_every_tile_is_embedded_once_and_every_bad_file_is_listed(
     expected = StubEncoder().embed_pixels(np.stack([resize_image(image, SIZE) for image in images]))
     np.testing.assert_allclose(vectors, expected, rtol=1e-6)
     assert thumbnails is not None and list(thumbnails) == [thumbnail(image, 12) for image in images]
+    source = VectorFiles(output / "stac" / "collection.json")  # the same for others
+    assert (source.count, source.dim, list(source.ids())) == (10, vectors.shape[1], IDS)
     assert list(bad_files(output)) == BAD
     assert bad_files(output)["a/text.jpg"] == "cannot be read as an image: not a known image format."
     rows = [read_record(path).rows for path in shard_paths(output)]

@@ -37,7 +37,7 @@ Embeds every image of a folder, however many, into Parquet shards with metadata 
 started again, it goes on where it stopped. Later it embeds what came, anew what changed, its row in the table too, and
 leaves out what went; `macl index` then builds the index from all of it. Files that cannot be read are listed in
 bad_files.csv, with what is wrong with each: pictures are 8-bit RGB, grey or palette. GeoTIFF tiles bring their
-footprint.
+footprint. SHARDS/stac/collection.json describes the shards in STAC, for other programs.
 
 With --windows SIZE, FOLDER holds scenes: their windows are embedded as the tiles that `macl tile` would write, without
 writing them. Windows without data are listed in bad_files.csv too.
