@@ -25,7 +25,6 @@ from benchmarks.speed import __main__ as speed_experiments
 from benchmarks.speed import losses
 from benchmarks.speed.__main__ import EXPERIMENTS
 from macl_tf.training.settings import LOSSES, load_settings
-from macl_tf.training.train import evaluate_run as evaluate
 from macl_tf.training.train import train
 from tests.generated import write_ucm
 
@@ -238,40 +237,6 @@ def test_a_finished_run_is_evaluated_as_it_evaluated_itself(tmp_path, small_enco
     assert found["best_epoch"] == 1 and len(found["history"].split()) == 1 and "data_dir" not in found["settings"]
     floor = evaluate_run.histogram_floor(tmp_path / "run")
     assert 0 < floor["ndcg@100_jaccard"] < 1
-
-
-@pytest.mark.slow
-def test_a_run_of_everything_searches_another_archive_as_an_index_of_it_would(tmp_path):
-    pixels = keras.Input((32, 32, 3))
-    keras.Model(pixels, keras.layers.Conv2D(8, 5, strides=4)(pixels)).save(tmp_path / "mine.keras")
-    write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("beach", "forest") for number in range(30)])
-    path, out = tmp_path / "two.toml", tmp_path / "results.parquet"
-    path.write_text(f"""
-what = "one run"
-why = "to test the command"
-expected = "some figures"
-train = "encoders"
-losses = ["macl"]
-
-[set]
-backbone = "{tmp_path / "mine.keras"}"
-image_size = 32
-batch_size = 16
-embedding_dim = 4
-epochs = 1
-turns = 2
-""")
-    words = [str(path), "--data-dir", str(tmp_path / "ucm"), "--elsewhere", str(tmp_path / "ucm"), "--jobs", "1"]
-    in_process("benchmarks.compare", *words, "--work", tmp_path / "work", "--out", out, "--keep-runs")
-    (one,) = (row for row in results_file.read(out) if row["kind"] == "run")
-    found = one["results"]
-    assert found["robust, as indexed"].keys() == found["projection"].keys() == {"validation", "test", "elsewhere"}
-    folder = tmp_path / "work" / "two" / "macl-seed0"
-    theirs = evaluate(folder, data_dir=str(tmp_path / "ucm"), progress=False)
-    assert found["robust"]["test"]["ndcg@100_jaccard"] == theirs.reports["robust"]["ndcg@100_jaccard"]
-    floors = {row["name"]: row["figures"] for row in results_file.read(out) if "figures" in row}
-    assert list(floors) == ["frozen features, elsewhere"] and 0 < floors["frozen features, elsewhere"][0] < 1
-    assert list(heads.elsewhere_rows([one])["macl"]) == list(found)
 
 
 def run(name, seed, ndcg, label_ap, validation):
@@ -501,8 +466,10 @@ def test_a_turn_that_fails_is_named_and_the_others_go_on(capsys):
 def test_a_comparison_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     pixels = keras.Input((32, 32, 3))
     keras.Model(pixels, keras.layers.Conv2D(8, 5, strides=4)(pixels)).save(tmp_path / "mine.keras")
+    write_ucm(tmp_path / "ucm", stems=[f"{scene}{number:02d}" for scene in ("beach", "forest") for number in range(12)])
     out, path = tmp_path / "results.parquet", tmp_path / "small.toml"
-    monkeypatch.setattr(sys, "argv", ["compare", str(path), "--work", str(tmp_path / "work"), "--out", str(out)])
+    words = [str(path), "--work", str(tmp_path / "work"), "--out", str(out), "--elsewhere", str(tmp_path / "ucm")]
+    monkeypatch.setattr(sys, "argv", ["compare", *words])
 
     def compared(**changes):
         keys = {"tune": 1, "epochs": 1, "temperature": 0.1} | changes
@@ -519,14 +486,18 @@ tune = {keys["tune"]}
 set = {{num_tiles = 60, image_size = 32, batch_size = 16, backbone = "{tmp_path / "mine.keras"}", {sets}}}
 """)
         compare.main()
-        return {row["kind"]: row for row in results_file.read(out)}
+        return {"frozen" if "figures" in row else row["kind"]: row for row in results_file.read(out)}
 
     rows = compared()
     found, trials = rows["run"], rows["trials"]
-    assert found["name"] == "macl-weighted" and set(found["results"]) == {"projection", "backbone", "robust"}
-    assert found["command"] == "python -m benchmarks.compare small.toml --work DIR --out OUT"
+    shared = {"projection", "backbone", "robust"}
+    assert found["name"] == "macl-weighted" and set(found["results"]) == {*shared, "robust, as indexed"}
+    assert found["command"] == "python -m benchmarks.compare small.toml --work DIR --out OUT --elsewhere DUBAI"
+    assert all(parts.keys() == {"validation", "test", "elsewhere"} for parts in found["results"].values())
+    assert rows["frozen"]["name"] == "frozen features, elsewhere" and 0 < rows["frozen"]["figures"][0] < 1
+    assert set(heads.elsewhere_rows([found])["macl-weighted"]) == set(found["results"])
     ((text, tried),) = trials["trials"].items()
-    assert text == "temperature=0.1" and set(tried) == {"projection", "backbone", "robust"}
+    assert text == "temperature=0.1" and set(tried) == shared
     assert found["searched_by"] == max(tried, key=lambda by: evaluate_run.leading_mean(tried[by]))
     assert 0 < rows["floor"]["results"]["histogram"]["test"]["ndcg@100_jaccard"] < 1
     assert not list((tmp_path / "work" / "small").iterdir())  # what is asked of a run stands in the results
