@@ -594,8 +594,10 @@ def test_gpus_are_asked_alone_and_together(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_gpus_trains_on_all_devices():
-    tiny = {"backbone": "resnet18", "size": 32, "batch": 4, "steps": 2, "epochs": 2, "logical": 2, "replicas": 2}
+def test_the_benchmark_of_gpus_trains_on_all_devices(tmp_path):
+    pixels, backbone = keras.Input((32, 32, 3)), str(tmp_path / "mine.keras")
+    keras.Model(pixels, keras.layers.Conv2D(8, 5, strides=4)(pixels)).save(backbone)
+    tiny = {"backbone": backbone, "size": 32, "batch": 4, "steps": 2, "epochs": 2, "logical": 2, "replicas": 2}
     case = json.dumps(tiny | {"precision": "float32", "xla": False})
     assert json.loads(in_process("benchmarks.speed.gpu", "--measure", case))["images_per_second"] > 0
 
