@@ -7,7 +7,8 @@ NDCG, mAP of the rarest third and mAP at Jaccard >= 0.5); the best is then used 
 descriptor that was best then (projection, backbone or probabilities). `tune_set` are settings of the trials alone:
 gap=0.1 keeps their validation tiles away from training's. Where `joint` has several weights of classification, the
 joint form of each loss gets trials of its own, each with each weight. Without trials, the descriptor of a run is chosen
-on its own validation tiles, unless the experiment sets one.
+on its own validation tiles, unless the experiment sets one. With `--elsewhere` each encoder also searches all tiles of
+another archive, which it has not seen.
 
 A run's figures, and its test queries' own values, for intervals, are added to the results as soon as it is done, and
 its folder is then removed. Runs share the processors.
