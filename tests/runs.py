@@ -11,9 +11,9 @@ from macl_tf.labels import LabelStatistics
 from macl_tf.models.encoders import build_encoder
 from macl_tf.models.resnet import basic_block, convolution
 from macl_tf.pipeline.pipeline import load_images
+from macl_tf.training.evaluate import evaluate_encoder
 from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, describe_run, open_archive
 from macl_tf.training.settings import Settings
-from macl_tf.training.train import evaluate_encoder
 
 TILES, SIZE, DIM = 60, 32, 16
 ROBUST_DIM = DIM + 8  # the features of `one_layer` beside the projection

@@ -14,8 +14,9 @@ from macl_tf.models.descriptors import descriptor_model
 from macl_tf.models.familiarity import FAMILIAR
 from macl_tf.training.callbacks import RetrievalEvaluation
 from macl_tf.training.checkpoint import Checkpoint
+from macl_tf.training.evaluate import evaluate_run
 from macl_tf.training.run_directory import occupied
-from macl_tf.training.train import MONITOR, evaluate_run
+from macl_tf.training.train import MONITOR
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_encoder")]
 TINY = ["image_size=32", "embedding_dim=8", "batch_size=8", "epochs=2", "warmup_epochs=0"]

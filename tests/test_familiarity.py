@@ -30,8 +30,8 @@ from macl_tf.models.familiarity import (
 from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
 from macl_tf.teaching.teach import teach
+from macl_tf.training.evaluate import evaluate_encoder
 from macl_tf.training.run_directory import read_encoder
-from macl_tf.training.train import evaluate_encoder
 from tests.runs import DIM, ROBUST_DIM, SIZE
 from tests.serving_process import running
 

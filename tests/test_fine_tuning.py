@@ -16,10 +16,11 @@ from macl_tf.models.familiarity import FAMILIAR
 from macl_tf.models.fine_tuning import backbone_part, detached_head, set_trainable, take_head
 from macl_tf.pipeline import features as features_module
 from macl_tf.pipeline.pipeline import load_images
+from macl_tf.training.evaluate import evaluate_run
 from macl_tf.training.optimizer import BackboneAdamW
 from macl_tf.training.run_directory import open_archive, read_encoder, run_settings
 from macl_tf.training.settings import Settings, load_settings
-from macl_tf.training.train import evaluate_run, train
+from macl_tf.training.train import train
 from tests.runs import residual
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype("float32")

@@ -23,9 +23,9 @@ from macl_tf.index.index import build_index
 from macl_tf.index.items import Items
 from macl_tf.pipeline.pipeline import training_dataset
 from macl_tf.training.checkpoint import BEST, STATE
+from macl_tf.training.inputs import with_fitting_batches
 from macl_tf.training.run_directory import ENCODER, LABELS, METRICS, SETTINGS, UNTRAINED, read_run
 from macl_tf.training.settings import Settings, load_settings
-from macl_tf.training.train import with_fitting_batches
 
 SMALL = ("image_size=32", "backbone=resnet18", "width=8", "epochs=1", "batch_size=8", "embedding_dim=8")
 TINY = [*(word for text in SMALL for word in ("--set", text)), "--quiet"]

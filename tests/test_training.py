@@ -290,8 +290,8 @@ def test_a_run_knows_its_archive_from_everywhere(tmp_path, monkeypatch):
 def test_another_archive_may_spell_its_labels_otherwise():
     from macl_tf.datasets.archives import Archive
     from macl_tf.labels import LabelStatistics
+    from macl_tf.training.evaluate import check_labels
     from macl_tf.training.run_directory import with_labels_of
-    from macl_tf.training.train import check_labels
 
     statistics = LabelStatistics.from_labels(np.eye(3), ("bare-soil", "Beaches, dunes, sands", "water"))
 

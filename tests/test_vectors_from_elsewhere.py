@@ -27,9 +27,10 @@ from macl_tf.search.encoders import load_encoder
 from macl_tf.search.engine import SearchEngine
 from macl_tf.search.query import QueryError
 from macl_tf.server.auth import LOOPBACK, Access
+from macl_tf.training.evaluate import evaluate_run
 from macl_tf.training.run_directory import read_encoder
 from macl_tf.training.settings import Settings
-from macl_tf.training.train import evaluate_run, train
+from macl_tf.training.train import train
 from tests.serving_process import TOKEN, running, upload
 
 LABELS = ("sea", "sand", "dock")

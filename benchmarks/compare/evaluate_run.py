@@ -37,8 +37,8 @@ def evaluate_run(run: Path, parts: Sequence[str] = PARTS, elsewhere: str = "") -
     """
     import keras
 
-    from macl_tf.models.familiarity import FAMILIAR, reweighted, shares
-    from macl_tf.training.train import described
+    from macl_tf.models.familiarity import FAMILIAR, as_indexed
+    from macl_tf.training.evaluate import described
 
     encoder = keras.saving.load_model(run / "encoder.keras", compile=False)
     turns = load_settings(run / "settings.toml").turns
@@ -48,11 +48,9 @@ def evaluate_run(run: Path, parts: Sequence[str] = PARTS, elsewhere: str = "") -
         images, labels, statistics = tiles(run, part, elsewhere)
         found = described(encoder, images, turns=turns, progress=False)
         if familiar is not None:
-            width = familiar.shape[1]
-            began = found["robust"][:, :width]
-            found[AS_INDEXED] = reweighted(found["robust"], width, shares(familiar, began)[1])
+            found[AS_INDEXED] = as_indexed(found["robust"], familiar)[0]
             if part == "elsewhere":
-                found[FROZEN] = began
+                found[FROZEN] = found["robust"][:, : familiar.shape[1]]
         for name, embeddings in found.items():
             results.setdefault(name, {})[part] = scores(embeddings, labels, statistics, queries=part == "test")
     keras.utils.clear_session()

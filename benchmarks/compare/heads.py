@@ -86,8 +86,8 @@ class _Worker:
 def read_tiles(settings: Settings, encoder: Any, elsewhere: str) -> Tiles:
     """Features of all parts, from the cache or computed with a bar."""
     from macl_tf.datasets.splits import split_archive
+    from macl_tf.training.inputs import backbone_features
     from macl_tf.training.run_directory import open_archive
-    from macl_tf.training.train import backbone_features
 
     archive = open_archive(settings)
     asked = {name: getattr(settings, name) for name in ("validation", "test", "gap", "seed")}
@@ -132,8 +132,9 @@ def trained(settings: Settings, tiles: Tiles, encoder: Any, steps: int, *, test:
     from macl_tf.training import build
     from macl_tf.training.callbacks import RetrievalEvaluation
     from macl_tf.training.checkpoint import without_optimizer
+    from macl_tf.training.inputs import head_data, with_fitting_batches
     from macl_tf.training.loop import fit
-    from macl_tf.training.train import MONITOR, head_data, with_fitting_batches
+    from macl_tf.training.train import MONITOR
 
     keras.utils.set_random_seed(settings.seed)
     statistics = LabelStatistics.from_labels(tiles.labels, tiles.names)

@@ -129,7 +129,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     """`macl evaluate`."""
     from macl_tf.evaluation.retrieval import compare_table
     from macl_tf.files import write_json
-    from macl_tf.training.train import evaluate_run
+    from macl_tf.training.evaluate import evaluate_run
 
     where = {"data_dir": options.data_dir, "table": options.table, "features": options.features}
     found = evaluate_run(options.run_dir, **where)

@@ -82,6 +82,13 @@ def reweighted(rows: ArrayLike, features: int, share: float) -> NDArray[np.float
     return _unit(rows)
 
 
+def as_indexed(rows: ArrayLike, training: ArrayLike) -> tuple[NDArray[np.float32], float, float]:
+    """Vectors (N, D) of "robust" as an index of them has them, beside features (M, F) of training tiles; p and w."""
+    rows, width = np.asarray(rows), np.shape(training)[1]
+    familiar, share = shares(training, rows[:, :width])
+    return reweighted(rows, width, share), familiar, share
+
+
 def column_scale(width: int, features: int, share: float) -> NDArray[np.float32]:
     """What `reweighted` multiplies each of D columns by, before the norm."""
     found = np.full(width, np.sqrt(share / LEARNED), np.float32)

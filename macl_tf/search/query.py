@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,8 +46,7 @@ class NotThereError(QueryError, LookupError):
     """A tile, or a version of an index, that there is not."""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """One tile that was found."""
 
     rank: int  # from 1

@@ -1,13 +1,10 @@
-"""Trains and evaluates a run from its settings."""
+"""Trains a run from its settings and evaluates it on tiles that it never saw."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -18,27 +15,33 @@ import tensorflow as tf
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.datasets.folder import FolderArchive
-from macl_tf.datasets.label_lists import listed
-from macl_tf.datasets.splits import PARTS, Splits, seen_before, split_archive
-from macl_tf.datasets.walk import shorten
-from macl_tf.evaluation.retrieval import RetrievalReport, embed, evaluate
-from macl_tf.files import cache_folder, sha256_of, write_json, written_whole
+from macl_tf.datasets.splits import PARTS, Splits, split_archive
+from macl_tf.evaluation.retrieval import RetrievalReport, embed
+from macl_tf.files import write_json, written_whole
 from macl_tf.labels import LabelStatistics
 from macl_tf.models.backbones import check_backbone, weights_digest
-from macl_tf.models.descriptor_names import LEARNED, ROBUST
-from macl_tf.models.descriptors import all_descriptors, beside_pretrained, descriptor_model, searchable, turned
-from macl_tf.models.familiarity import FAMILIAR, LEAST, reweighted, sample, shares
+from macl_tf.models.descriptor_names import ROBUST
+from macl_tf.models.descriptors import beside_pretrained, descriptor_model, searchable, turned
+from macl_tf.models.familiarity import FAMILIAR, LEAST, sample
 from macl_tf.models.fast_layers import plain
 from macl_tf.models.fine_tuning import backbone_part, detached_head, take_head
-from macl_tf.models.inference import embedding_function
 from macl_tf.models.pretrained import check_weights
 from macl_tf.models.runtimes import check_runtime
-from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
-from macl_tf.pipeline.pipeline import WHOLE, Parts, TrainingData, load_images, training_dataset
-from macl_tf.pipeline.samplers import SAMPLERS, Sampler, make_sampler
+from macl_tf.pipeline.pipeline import TrainingData, load_images, training_dataset
 from macl_tf.training import build, run_directory
 from macl_tf.training.callbacks import RetrievalEvaluation
 from macl_tf.training.checkpoint import Checkpoint, without_optimizer
+from macl_tf.training.evaluate import described, retrieval_reports
+from macl_tf.training.inputs import (
+    backbone_features,
+    check_learnable,
+    head_data,
+    pictures_of,
+    sampler_of,
+    tell,
+    tile_inputs,
+    with_fitting_batches,
+)
 from macl_tf.training.loop import fit
 from macl_tf.training.run_directory import BANDS, ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
@@ -351,196 +354,6 @@ def _training_features(task: _Task, encoder: keras.Model) -> np.ndarray:
     return (found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)).astype(np.float16)
 
 
-class Evaluation(NamedTuple):
-    """The result of `evaluate_run`: which tiles were searched, in words, and a report for each descriptor."""
-
-    tiles: str
-    reports: dict[str, RetrievalReport]
-
-
-def evaluate_run(
-    run_dir: str | Path, *, data_dir: str = "", table: str = "", features: str = "", progress: bool = True
-) -> Evaluation:
-    """Evaluates the encoder of a finished run again, on its own test tiles or on another archive.
-
-    What is not as it was at the training, tiles gone, new or with other labels, is counted and named on standard
-    error; figures are of the test tiles that are left.
-
-    Args:
-        run_dir: A finished run.
-        data_dir: Where the run's archive lies now, whose test tiles are used; or another archive of the same kind
-            and with the same labels: all its tiles are used, but for exact copies of tiles that the run trained on.
-            Empty for where the archive lay at the training.
-        table: Label table of that archive, if it is a folder.
-        features: Where the vectors of its tiles lie, if the run was trained on vectors and they lie elsewhere.
-        progress: Whether to show bars.
-
-    Returns:
-        The reports, and which tiles they are of.
-
-    Raises:
-        FileNotFoundError: If the run directory holds no finished run, or the archive is not there.
-        ValueError: If the archive's labels are not those of the run, or no tile is left to evaluate on.
-    """
-    run, familiar = run_directory.finished_run(run_dir), None
-    statistics = LabelStatistics.from_config(run_directory.read_run(run, LABELS))
-    archive, settings = run_directory.archive_of(run, data_dir, table, features)
-    try:
-        splits = Splits.read(run, archive)
-    except ValueError:
-        if not data_dir:
-            raise
-        check_labels(statistics, archive)
-        seen = seen_before(run, archive)
-        if len(seen):
-            names = shorten([archive.file_names[index] for index in seen])
-            tell(f"{len(seen)} tiles are exact copies of tiles that the run trained on, left out: {names}")
-        indices = np.setdiff1d(np.arange(len(archive)), seen)
-        tiles = f"all {len(indices)} tiles of {data_dir}"
-        archive, _ = run_directory.with_labels_of(statistics, archive)
-        if (run / FAMILIAR).is_file():
-            familiar = np.load(run / FAMILIAR, allow_pickle=False)
-    else:
-        archive, lines = run_directory.with_labels_of(statistics, archive)
-        for line in (*splits.changes, *lines):
-            tell(line)
-        indices, tiles = splits.test, f"the {len(splits.test)} test tiles of {run}"
-    if not len(indices):
-        raise ValueError(
-            f"there must be a tile to evaluate on, but none is left of {tiles}. Give an archive by --data-dir."
-        )
-    encoder = run_directory.read_encoder(run)
-    images = tile_inputs(archive, indices, settings, progress=progress)
-    if images.shape[1:] != encoder.input_shape[1:]:
-        raise ValueError(
-            f"vectors must be of the {encoder.input_shape[1]} numbers that the run was trained on, got "
-            f"{images.shape[1]}. Compute them by the same model."
-        )
-    labels = archive.labels[indices]
-    found = evaluate_encoder(
-        encoder, images, labels, statistics, turns=settings.turns, familiar=familiar, progress=progress
-    )
-    return Evaluation(tiles, found)
-
-
-def check_labels(statistics: LabelStatistics, archive: Archive) -> None:
-    """Raises a ValueError that names the odd ones if an archive has other labels than a run."""
-    _, gone, came = run_directory.compared_labels(statistics, archive)
-    if gone or came:
-        raise ValueError(
-            f"The archive must have the labels that the encoder was trained with; these are in only one of "
-            f"the two: {listed(sorted(gone + came))}."
-        )
-
-
-def check_learnable(settings: Settings, archive: Archive, splits: Splits) -> None:
-    """Refuses an archive where no two training tiles share a label, for a loss of pairs; says what cannot be judged."""
-    counts = archive.labels[splits.train].sum(axis=0, dtype=np.int64)
-    if settings.loss != "bce" and settings.views == 1 and counts.max(initial=0) < 2:
-        raise ValueError(
-            f"two training tiles must share a label for {settings.loss} to learn from, but none of the "
-            f"{len(counts)} labels is on two of the {len(splits.train)}. Label more tiles alike, or train a classifier "
-            "alone: --set loss=bce"
-        )
-    for part, lost in (("validation", "the last epoch's weights are kept"), ("test", "its figures stay empty")):
-        if archive.labels[getattr(splits, part)].sum(axis=0, dtype=np.int64).max(initial=0) < 2:
-            tell(f"No two {part} tiles share a label, so that retrieval among them cannot be judged: {lost}.")
-
-
-def with_fitting_batches(settings: Settings, labels: np.ndarray, replicas: int = 1) -> Settings:
-    """The settings with batches that the training tiles, of labels (N, C), can fill; says where they are smaller."""
-    rows, batch = SAMPLERS[settings.sampler].drawable_rows(labels), settings.batch_size
-    classes, drawable = settings.sampler == "classes", len(rows)
-    # A batch holds no class twice.
-    most = min(drawable, len(np.unique(labels[rows], axis=0)) * settings.images_per_class) if classes else drawable
-    build.check_microbatch(settings, replicas)
-    if batch <= most:
-        return settings
-    per_class = settings.images_per_class if classes else 1
-    microbatch = settings.microbatch // math.gcd(settings.microbatch, settings.views) if settings.microbatch else 1
-    unit = math.lcm(replicas * microbatch, per_class)
-    fitting, least = most // unit * unit, max(2 * per_class, unit)
-    if fitting < least:
-        raise ValueError(too_few(settings, least, rows, labels))
-    tell(f"batch_size is {fitting} instead of {batch}: only {drawable} training tiles can be drawn.")
-    return dataclasses.replace(settings, batch_size=fitting)
-
-
-def too_few(settings: Settings, least: int, rows: np.ndarray, labels: np.ndarray) -> str:
-    """What is wrong, and what helps, where the training tiles fill no batch; `rows` of the labels can be drawn."""
-    if settings.sampler == "classes":
-        classes = len(np.unique(labels[rows], axis=0)) if len(rows) else 0
-        found = f"{len(rows)} of {len(labels)}, in {classes} classes"
-        if classes < 2 or len(rows) < 4:  # no smaller batch of classes would do
-            return (
-                f"a batch of classes needs two classes of two training tiles or more with just the same labels, got "
-                f"{found}. Label more tiles alike, or draw tiles one by one: --set sampler=weighted"
-            )
-        smaller = "Lower images_per_class (2 at least)" + (" or set microbatch=0" if settings.microbatch else "")
-        return f"a batch needs {least} training tiles with others of the same labels, got {found}. {smaller}."
-    smaller = "Lower microbatch (0: none), or label" if settings.microbatch and len(rows) > 1 else "Label"
-    return f"a batch needs {least} training tiles with a label, got {len(rows)} of {len(labels)}. {smaller} more tiles."
-
-
-def tell(line: str) -> None:
-    """Says what is lost or not as asked for, which --quiet does not hide."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def evaluate_encoder(
-    encoder: keras.Model,
-    images: np.ndarray,
-    labels: np.ndarray,
-    statistics: LabelStatistics,
-    *,
-    turns: int = 1,
-    familiar: np.ndarray | None = None,
-    progress: bool = True,
-) -> dict[str, RetrievalReport]:
-    """Searches tiles with each other, each by all others, and reports for each descriptor that the encoder has.
-
-    Of another archive than the run's, `familiar` are features (M, F) of training tiles: "robust" is as an index of that
-    archive has it.
-    """
-    found = described(encoder, images, turns=turns, progress=progress)
-    if familiar is not None:
-        width = familiar.shape[1]
-        alike, share = shares(familiar, found[ROBUST][:, :width])
-        if share != LEARNED:
-            found[ROBUST] = reweighted(found[ROBUST], width, share)
-            tell(f"{alike:.0%} of the tiles look like those of the training: robust has a share of {share:.2f} learned")
-    return retrieval_reports(found, labels, statistics)
-
-
-def described(
-    encoder: keras.Model, tiles: np.ndarray, *, turns: int = 1, progress: bool = True
-) -> dict[str, np.ndarray]:
-    """Tiles (N, ...), as the encoder takes them, by each descriptor that it has, (N, D) up to a factor."""
-    model, widths = all_descriptors(encoder, turns=turns)
-    parts = np.split(embed(model, tiles, progress=progress), np.cumsum([*widths.values()])[:-1], axis=1)
-    return dict(zip(widths, parts, strict=True))
-
-
-def retrieval_reports(
-    found: Mapping[str, np.ndarray], labels: np.ndarray, statistics: LabelStatistics
-) -> dict[str, RetrievalReport]:
-    """Searches tiles with each other, each by all others, and reports for each descriptor."""
-    names, counts = statistics.label_names, statistics.counts
-    return {name: evaluate(one, labels, label_names=names, label_counts=counts) for name, one in found.items()}
-
-
-def tile_inputs(archive: Archive, indices: np.ndarray, settings: Settings, *, progress: bool) -> np.ndarray:
-    """What an encoder sees of tiles: pixels (n, S, S, 3), or their vectors (n, F) where these stand for pictures."""
-    if archive.features is not None:
-        return archive.features[indices]
-    return load_images(archive, indices, settings.image_size, progress=progress)
-
-
-def pictures_of(archive: Archive, indices: np.ndarray, size: int) -> np.ndarray:
-    """What people see of tiles, (n, S, S, 3) uint8."""
-    return np.stack([archive.reader.show(tile) for tile in load_images(archive, indices, size, progress=False)])
-
-
 def batches_of_run(
     task: _Task, encoder: keras.Model, initial_epoch: int, steps: int
 ) -> tuple[TrainingData, np.ndarray]:
@@ -569,69 +382,3 @@ def batches_of_run(
         parts=parts,
     )
     return data, load_images(archive, own, settings.image_size, progress=task.progress)
-
-
-def backbone_features(
-    encoder: keras.Model, archive: Archive, settings: Settings, *, progress: bool
-) -> Callable[[np.ndarray, int], FeatureViews]:
-    """From positions in an archive and a number of augmented views to their features, given or computed once."""
-    given, backbone = archive.features, backbone_part(encoder)
-    bands = f" {archive.bands}" if archive.bands else ""  # their scaling is in no weight, nor are a file's layers
-    file = f" {sha256_of(settings.backbone)}" if settings.backbone.endswith(".keras") else ""
-    key = f"{settings.backbone} {settings.runtime} {weights_digest(backbone.weights)}{bands}{file}"
-
-    @cache
-    def function() -> Callable[[np.ndarray], np.ndarray]:  # only where there is something to compute
-        return embedding_function(backbone, settings.runtime)
-
-    def features(indices: np.ndarray, views: int) -> FeatureViews:
-        if given is not None:
-            return FeatureViews.of(given[indices])
-        return feature_views(
-            archive,
-            indices,
-            lambda pixels: function()(pixels),
-            backbone=key,
-            image_size=settings.image_size,
-            views=views,
-            crop_scale=(settings.crop_area, 1.0),
-            seed=settings.seed,
-            cache=cache_folder() / "features",
-            progress=progress,
-        )
-
-    return features
-
-
-def head_data(
-    features: FeatureViews,
-    labels: np.ndarray,
-    settings: Settings,
-    initial_epoch: int,
-    steps: int,
-    parts: Parts = WHOLE,
-) -> TrainingData:
-    """The batches of features that a head is trained on, from an epoch on."""
-    return feature_dataset(
-        features,
-        labels,
-        sampler_of(labels, settings, steps),
-        seed=settings.seed,
-        epochs=settings.epochs,
-        initial_epoch=initial_epoch,
-        views=settings.views,
-        parts=parts,
-    )
-
-
-def sampler_of(labels: np.ndarray, settings: Settings, steps: int) -> Sampler:
-    """The sampler that the settings ask for, of the labels (N, C) of the training tiles."""
-    return make_sampler(
-        settings.sampler,
-        labels,
-        settings.batch_size,
-        seed=settings.seed,
-        steps=steps,
-        power=settings.sampler_power,
-        images_per_class=settings.images_per_class,
-    )
