@@ -7,11 +7,16 @@ import keras
 import numpy as np
 import pytest
 
+from macl_tf.export.exporting import export_run
 from macl_tf.models import efficientnet_lite
 from macl_tf.models.backbones import _published_scaling, _rescaled, backbone_of, pooled, stages
 from macl_tf.models.descriptors import descriptor_model
 from macl_tf.models.encoders import build_encoder, spoc_encoder
 from macl_tf.models.torch_file import read_tensors
+from macl_tf.pipeline.pipeline import load_images
+from macl_tf.search.engine import SearchEngine
+from macl_tf.training.run_directory import open_archive, read_encoder, run_settings
+from tests.runs import SIZE, make_run
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3)).astype("float32")
 RGB = np.array([[0, 0, 0], [255, 255, 255], [255, 0, 0], [3, 141, 59], [0, 0, 255]], "float32").reshape(1, 5, 1, 3)
@@ -87,6 +92,23 @@ def test_networks_of_keras_make_encoders_that_are_kept(tmp_path):
     np.testing.assert_allclose(kept.predict(PIXELS, verbose=0), z, rtol=1e-5, atol=1e-6)
     again = build_encoder(64, backbone="keras:ResNet50V2", embedding_dim=8, weights=tmp_path / "encoder.keras")
     np.testing.assert_allclose(again.predict(PIXELS, verbose=0), z, rtol=1e-5, atol=1e-6)
+
+
+def assert_served(folder, backbone):
+    """A run of a backbone, exported and indexed, finds its own tiles, by the embeddings of the run's encoder."""
+    run = make_run(folder / "run", backbone=backbone)
+    export_run(run, folder / "served", progress=False)
+    tiles = load_images(open_archive(run_settings(run)), np.arange(3), SIZE, progress=False)
+    engine = SearchEngine.open(folder / "served")
+    expected = descriptor_model(read_encoder(run), "robust").predict(tiles.astype("float32"), verbose=0)
+    np.testing.assert_allclose(engine.embed(list(tiles)), expected, rtol=1e-3, atol=2e-4)
+    for answer in engine.search(list(tiles), k=1):
+        assert answer.results[0].score == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_is_exported_indexed_and_searched(tmp_path):
+    assert_served(tmp_path, "keras:MobileNetV3Small")
 
 
 @pytest.mark.slow
@@ -224,6 +246,18 @@ def test_a_preset_of_keras_hub_is_loaded_scaled_and_kept(tmp_path):
     )
     with pytest.raises(ConnectionError, match=r"weights of hub:.*none could not be loaded"):
         build_encoder(64, backbone=f"hub:{tmp_path / 'none'}", weights="imagenet")
+
+
+@pytest.mark.peers
+def test_a_preset_of_keras_hub_is_exported_indexed_and_searched(tmp_path):
+    hub = pytest.importorskip("keras_hub")
+    network = hub.models.DINOV2Backbone(
+        patch_size=16, num_layers=1, hidden_dim=8, num_heads=2, intermediate_dim=16, image_shape=(SIZE, SIZE, 3),
+        position_embedding_shape=(SIZE, SIZE, 3),
+    )  # fmt: skip
+    for part in (network, hub.layers.DINOV2ImageConverter(image_size=(SIZE, SIZE), scale=1 / 255)):
+        part.save_to_preset(str(tmp_path / "preset"))
+    assert_served(tmp_path, f"hub:{tmp_path / 'preset'}")
 
 
 @pytest.mark.peers
