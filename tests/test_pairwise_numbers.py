@@ -60,11 +60,13 @@ def test_value_and_gradient_are_finite_for_any_labels_and_embeddings(name, argum
 @pytest.mark.parametrize(("name", "arguments"), [m for m in KERNEL if m[0] != "NPairs"], ids=str)
 @pytest.mark.parametrize("form", ["dense", "tiled", "backend's"])
 @eagerly()
-def test_who_has_nobody_else_to_choose_loses_exactly_nothing(name, arguments, form, monkeypatch):
+def test_who_has_nobody_else_to_choose_loses_nothing(name, arguments, form, monkeypatch):
     if form == "backend's":
         monkeypatch.setattr(tiles, "rows", lambda *given, **_: pairwise.dense_rows(*given[:3]))
     rng = np.random.default_rng(5)
-    for _ in range(20):  # of these, cancelling terms of a size of 100 leave some 1e-6, above or below 0
+    # Both terms of a loss are logits of a size of 100: of these, units in the last place may be left, never below 0.
+    left = 0 if form == "backend's" else 8 * np.finfo("float32").eps * 100
+    for _ in range(20):
         z = rng.normal(size=(2, 4))
         z = (z / np.linalg.norm(z, axis=1, keepdims=True)).astype("float32")
         y = np.ones((2, 3), "float32")
@@ -72,7 +74,7 @@ def test_who_has_nobody_else_to_choose_loses_exactly_nothing(name, arguments, fo
             y[1, 1:] = rng.integers(0, 2, 2)
         loss = make(name, temperature=0.01, tile_size=int(form == "tiled"), **arguments)
         value, gradient = value_and_gradient(loss, y, z)
-        assert value == 0 and abs(gradient).max() < 1e-4
+        assert 0 <= value <= left and abs(gradient).max() < 1e-4
 
 
 @every_kernel

@@ -61,30 +61,15 @@ def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size):
 @pytest.mark.parametrize(("name", "jit"), [("MACL", False), ("SupCon", True)], ids=["graph", "xla"])
 def test_size_decides_in_every_kind_of_graph(name, rows, large, jit, monkeypatch):
     y, z = drawn(rows=22)
-    dense = value_and_gradient(make(name, tile_size=0), y, z)
-    monkeypatch.setattr(tiles, "DENSE_PAIRS", 100)
-    monkeypatch.setattr(tiles, "free_bytes", lambda: 0 if large else 22 * 22 * 60 + 60)
+    at_once = value_and_gradient(make(name), y, z)
     if large:
-        monkeypatch.setattr(tiles, "TILE_PAIRS", 150)
-    calls = []
-    for form in ("dense", "tiled"):
-        original = getattr(tiles, form)
-        monkeypatch.setattr(tiles, form, lambda *a, _f=form, _o=original, **k: (calls.append(_f), _o(*a, **k))[1])
-    assert_same(in_graph(make(name), y, z, rows, jit), dense, rtol=1e-4 if jit else 1e-5)
-    assert set(calls) == ({"dense", "tiled"} if rows is None else {"tiled" if large else "dense"})
-
-
-def test_free_memory_is_what_the_system_and_the_group_leave(tmp_path):
-    assert tiles.free_bytes(tmp_path) == 0
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:   4000 kB\n")
-    assert tiles.free_bytes(tmp_path) == 4000 * 1024
-    group = tmp_path / "sys" / "fs" / "cgroup"
-    group.mkdir(parents=True)
-    for most, free in (("max\n", 4000 * 1024), (f"{3 << 20}\n", 2 << 20)):
-        (group / "memory.max").write_text(most)
-        (group / "memory.current").write_text(f"{1 << 20}\n")
-        assert tiles.free_bytes(tmp_path) == free
+        for constant, value in (("AT_ONCE", 100), ("TILE_PAIRS", 150), ("FEWEST_ROWS", 4), ("BLOCK_PAIRS", 60)):
+            monkeypatch.setattr(tiles, constant, value)
+    loops = []
+    original = tiles.by_blocks
+    monkeypatch.setattr(tiles, "by_blocks", lambda *given: (loops.append(given[1] is not None), original(*given))[1])
+    assert_same(in_graph(make(name), y, z, rows, jit), at_once, rtol=1e-4 if jit else 1e-5)
+    assert loops and set(loops) == {large or rows is None}
 
 
 @pytest.mark.parametrize("tile_size", [pytest.param(0, marks=pytest.mark.slow), 5])
@@ -114,12 +99,12 @@ def test_no_tensor_holds_all_pairs_in_tiles_nor_all_triples_ever(name, settings)
 @pytest.mark.slow
 def test_the_memory_script_measures_the_tiles(run_python, tmp_path):
     script = "from benchmarks.speed.losses_memory import main; main()"
-    words = ["x", "--rows", "3000", "--tile-size", "100", "--out", str(tmp_path / "memory.json")]
+    words = ["x", "--rows", "5000", "--tile-size", "100", "--out", str(tmp_path / "memory.json")]
     run_python(f"import sys; sys.argv = {words}; {script}")
     figures = json.loads((tmp_path / "memory.json").read_text())
-    dense = 3000 * 3000 * 4
-    assert figures["beyond"] < 3 * dense  # the dense form takes five such matrices and more
-    assert figures["large"]["tensors"] == 4 * 3000 * (2 * 128 + 17)
+    dense = 5000 * 5000 * 4
+    assert figures["beyond"] < 2 * dense  # all at once takes three and a half such matrices
+    assert figures["large"]["tensors"] == 4 * 5000 * (2 * 128 + 17)
 
 
 @every_kernel

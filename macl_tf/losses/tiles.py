@@ -5,21 +5,24 @@ With W_ij = V_ij / n_i, m_i = sum_j W_ij and p_ij = softmax_j(s_ij / T_ij),
     L_i       = m_i log sum over a != i of exp(s_ia / T_ia) - sum_j W_ij s_ij / T_ij
     dL / ds_ij = (m_i p_ij - W_ij) / T_ij
 
-The dense form keeps the matrices between forward and backward. The tiled form takes some anchors at a time against
-all keys and lets each tile go: with the row sums of a tile its part of the gradient of sum a_i L_i is known too, where
-a are the weights of the anchors in the loss. That gradient, (B, D), is all that stays, and backward it is multiplied by
-one number: three products of B x B x D and one softmax, as few as the dense form has. Only where something else weighs
-the rows (sample weights) are the tiles made once more on the way back.
+What pulls, the second term of each, depends on labels, and an archive holds few distinct sets of labels. With s = z . k
+it is a product of a matrix with a row for each set of anchors and a column for each set of keys, and of sums of the
+embeddings with equal labels: no pair is looked at. What pushes, the softmax, takes some anchors at a time against all
+keys and lets each tile go. As the loss is made, so is the gradient of sum a_i L_i, where a are the weights of the
+anchors in the loss: (B, D), all that stays. Backward it is multiplied by one number. Three products of B x B x D and
+one softmax: the dense form, which is one tile, has as many and takes as long. Only where something else weighs the
+rows (sample weights) is all made once more on the way back.
 
-Weights and temperatures depend on labels alone, and tiles of an archive hold few distinct sets of labels: they
-are computed once per distinct set among the anchors of a tile, and the rows are copied to its anchors.
-Letters: B keys, b anchors, t anchors of one tile, D dimensions, C labels.
+A loss is known to some units in the last place of its largest s_ij / T_ij, 1e-5 at T = 0.01: both terms are of that
+size. Its gradient does not suffer.
+
+Letters: B keys, b anchors, t anchors of one tile, v and u distinct sets of labels of keys and anchors, D dimensions, C
+labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -30,14 +33,11 @@ from macl_tf.losses.targets import Parameters, Target
 
 Tensor = Any
 
-# Measured (benchmarks/speed/losses.py): the dense form has two products where tiles have three, and is the faster one
-# at any size, but at B = 16,384 it takes 6 GiB; a tile should stay in the caches, and below 64 rows its products are
-# too thin.
-DENSE_PAIRS = 1 << 24  # b x B up to which the dense form is chosen anyhow: 64 MiB for each of its matrices
-DENSE_BYTES = 24  # of the dense form at its peak, for each pair
-DENSE_SHARE = 0.4  # of the memory that is free when the loss is traced: what the dense form may take
-TILE_PAIRS = 1 << 20  # t x B of a tile: 4 MiB for each of its matrices
-FEWEST_ROWS = 64
+# Measured (benchmarks/speed/losses.py): from 256 to 16,384 rows a tile takes the same time for each, with fewer its
+# products are too thin. What is small is quicker without a loop.
+AT_ONCE = 1 << 24  # b x B up to which there is one tile, and one block of sets: 64 MiB for each matrix
+TILE_PAIRS = 1 << 23  # t x B of a tile beyond: 32 MiB for each of its matrices
+FEWEST_ROWS = 256
 BLOCK_PAIRS = 1 << 22  # of sets that are compared at a time: 16 MiB for each matrix
 
 
@@ -53,214 +53,221 @@ def rows(
     """L_i (b,) and whether anchor i has a positive (b,), as `pairwise.dense_rows` gives them.
 
     The anchors are the keys if they are the `whole` batch. `importance` (b,) are a_i >= 0, what the loss weighs the
-    anchors with; their sum's gradient is prepared. `tile_size` is None, 0 or the anchors per tile.
+    anchors with; their sum's gradient is prepared. `tile_size` is None, 0 for one tile, or the anchors per tile.
     """
-    batch = (given.embeddings,) if whole else (given.embeddings, given.all_embeddings)
-    of_tile = (parameters, given.labels, given.all_labels, given.offset, importance)
-    if tile_size is not None:
-        tile = Tiles(target, *of_tile)
-        return tiled(tile, *batch, width=tile_size) if tile_size else dense(tile, *batch)
-    number, keys = size(given.labels), size(given.all_labels)
-    if isinstance(number, int) and isinstance(keys, int):
-        tile = Tiles(target, *of_tile)
-        return dense(tile, *batch) if number * keys <= dense_pairs() else tiled(tile, *batch)
-
-    # All tensors of a branch must be its own: a gradient that reaches past the branch cannot be built.
-    def in_branch(form: Callable) -> Callable:
-        def branch() -> tuple[Tensor, Tensor]:
-            *own, rows = tf.nest.map_structure(tf.identity, (*of_tile, batch))
-            return form(Tiles(target, *own), *rows)
-
-        return branch
-
-    few = tf.cast(number, tf.int64) * tf.cast(keys, tf.int64) <= dense_pairs()
-    return tf.cond(few, in_branch(dense), in_branch(tiled))
-
-
-def dense_pairs() -> int:
-    """Pairs b x B up to which a replica takes the dense form: as many as its share of the free memory holds.
-
-    Of a GPU it is not known what is free, so there it is `DENSE_PAIRS`.
-    """
-    if tf.config.list_physical_devices("GPU"):
-        return DENSE_PAIRS
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return max(DENSE_PAIRS, int(DENSE_SHARE * free_bytes() / replicas) // DENSE_BYTES)
-
-
-def free_bytes(system: Path = Path("/")) -> int:
-    """Memory that this process may still take, by Linux and by its control group; 0 where neither says so."""
-    try:
-        said = (system / "proc/meminfo").read_text()
-        free = next(int(line.split()[1]) << 10 for line in said.splitlines() if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return 0
-    try:
-        most, used = ((system / "sys/fs/cgroup" / name).read_text() for name in ("memory.max", "memory.current"))
-        return min(free, int(most) - int(used))
-    except (OSError, ValueError):  # not in a group, or "max": no limit
-        return free
-
-
-class Forward(NamedTuple):
-    """What the anchors of a tile give, each (t,); `share` and `mass` are 0 for an anchor without a positive."""
-
-    losses: Tensor
-    log_sums: Tensor
-    mass: Tensor  # m_i
-    share: Tensor  # 1 / n_i
-    slope: Callable[[Tensor], Tensor]  # dL / ds (t, B) for what comes back to the losses
-
-
-class Tiles:
-    """The tile of any anchors against all keys: what does not depend on embeddings is prepared once."""
-
-    def __init__(
-        self,
-        target: Target,
-        parameters: Parameters,
-        labels: Tensor,
-        all_labels: Tensor,
-        offset: Tensor,
-        importance: Tensor,
-    ) -> None:
-        self.target, self.parameters, self.offset, self.importance = target, parameters, offset, importance
-        sets, self.set_of = distinct(labels)
-        self.anchors = target.describe(labels if sets is None else sets, parameters)
-        self.keys = target.describe(all_labels, parameters)
-        self.number, self.dtype = size(labels), labels.dtype
-
-    def __call__(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (t, B), weights V (t, B) and 1 / T, (t, B), (t, 1) or a scalar, of the chosen anchors.
-
-        Themselves are masked.
-        """
-        if self.set_of is None:
-            described, copy = take(self.anchors, chosen), tf.identity
-        else:
-            used, place = tf.unique(tf.gather(self.set_of, chosen))
-            described, copy = take(self.anchors, used), lambda table: tf.gather(table, place)
-        weights, inverse = self.target.weigh(described, self.keys, self.parameters)
-        weights = copy(weights)
-        inverse = copy(inverse) if inverse.shape.rank else inverse
-        if of_rows(inverse):
-            logits = tf.matmul(anchors * inverse, keys, transpose_b=True)
-        else:
-            logits = tf.matmul(anchors, keys, transpose_b=True) * inverse
-        if not self.target.include_self:
-            own = tf.stack([tf.range(tf.size(chosen)), chosen + self.offset], axis=1)
-            logits = tf.tensor_scatter_nd_update(logits, own, tf.fill(tf.shape(chosen), tf.cast(MASKED, self.dtype)))
-            weights = tf.tensor_scatter_nd_update(weights, own, tf.zeros_like(chosen, self.dtype))
-        return logits, weights, inverse
-
-    def forward(self, chosen: Tensor, anchors: Tensor, keys: Tensor) -> Forward:
-        """What the chosen anchors (t,) give; of what lies below a row's top, so that no loss is rounded below 0."""
-        logits, weights, inverse = self(chosen, anchors, keys)
-        norms = mass = tf.reduce_sum(weights, axis=1)
-        if self.target.normalised_by == "count":
-            norms = tf.math.count_nonzero(weights, axis=1, dtype=self.dtype)
-        share = tf.math.divide_no_nan(tf.ones_like(norms), norms)
-        mass = mass * share
-        top = tf.maximum(tf.reduce_max(logits, axis=1), tf.cast(MASKED, logits.dtype))
-        below = logits - top[:, None]
-        exponentials = tf.exp(below)
-        total = tf.reduce_sum(exponentials, axis=1)
-        losses = mass * tf.math.log(total) - share * tf.reduce_sum(weights * below, axis=1)
-
-        def slope(upstream: Tensor) -> Tensor:
-            repel = tf.math.divide_no_nan(upstream * mass, total)
-            return slopes(exponentials, repel, weights, upstream * share, inverse)
-
-        return Forward(tf.where(norms > 0, losses, 0.0), top + tf.math.log(total), mass, share, slope)
-
-
-def dense(tile: Tiles, *batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses and positives with b x B matrices, which stay for the way back."""
+    sets = LabelSets(target, parameters, given.labels, given.all_labels, given.offset)
+    small = fits_at_once(given.labels, given.all_labels)
+    width: Tensor | None = tile_size or None
+    if tile_size is None and not small:
+        width = tf.maximum(TILE_PAIRS // tf.maximum(size(given.all_labels), 1), FEWEST_ROWS)
 
     @tf.custom_gradient
     def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
-        anchors, keys = batch[0], batch[-1]
-        found = tile.forward(tf.range(tile.number), anchors, keys)
+        anchors, batch_keys = batch[0], batch[-1]
+
+        def gradient_of(scale: Tensor) -> tuple[Tensor, Tensor, Any]:
+            pull = sets.pull(scale, anchors, batch_keys)
+            log_sums, *pushed = push(sets, pull, scale, anchors, batch_keys, width)
+            pushed = [one - other for one, other in zip(pushed, (pull.by_anchor, pull.by_key), strict=True)]
+            losses = pull.mass * log_sums - pull.attraction
+            return losses, pull.norms > 0, pushed[0] + pushed[1] if len(batch) == 1 else tuple(pushed)
+
+        losses, positive, prepared = gradient_of(importance)
 
         def gradient(upstream: Tensor, _: Tensor) -> Any:
-            slope = found.slope(upstream)
-            if len(batch) == 1:  # both sides of each pair in one product
-                return tf.matmul(slope + tf.transpose(slope), anchors)
-            return tf.matmul(slope, keys), tf.matmul(slope, anchors, transpose_a=True)
-
-        return (found.losses, found.share > 0), gradient
-
-    return losses_of(*batch)
-
-
-def tiled(tile: Tiles, *batch: Tensor, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Losses and positives, `width` anchors at a time: per anchor some numbers and a gradient are all that stays."""
-    number = tile.number
-    # The anchors with equal labels side by side, so that a tile holds few distinct sets.
-    order = tf.range(number) if tile.set_of is None else tf.argsort(tile.set_of, stable=True)
-    keys = size(batch[-1])
-    largest = max if isinstance(keys, int) else tf.maximum
-    width = width or largest(TILE_PAIRS // largest(keys, 1), FEWEST_ROWS)
-    width = min(width, number) if isinstance(width, int) and isinstance(number, int) else tf.minimum(width, number)
-    # The last tile begins early enough to be a whole one, and so meets some anchors a second time.
-    count = (number + width - 1) // tf.maximum(width, 1)
-
-    def anchors_of(step: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The anchors (t,) of a tile, and their part of `scale` (b,), 0 for those that a tile has met before."""
-        start = tf.minimum(step * width, number - width)
-        chosen = tf.slice(order, [start], [width])
-        return chosen, tf.where(start + tf.range(width) >= step * width, tf.gather(scale, chosen), 0.0)
-
-    def loop(body: Callable, initial: tuple) -> tuple:
-        def tile_by_tile(step: Tensor, *values: Tensor) -> tuple:
-            return (step + 1, *body(step, *values))
-
-        start = (tf.constant(0), *initial)
-        return tf.while_loop(lambda step, *_: step < count, tile_by_tile, start, parallel_iterations=1)[1:]
-
-    def carried(slope: Tensor, chosen: Tensor, mine: Tensor, keys: Tensor, found: tuple) -> tuple:
-        """The gradients by anchor (b, D) and by key (B, D) with those of a tile added."""
-        by_anchor = tf.tensor_scatter_nd_add(found[0], chosen[:, None], tf.matmul(slope, keys))
-        return by_anchor, found[1] + tf.matmul(slope, mine, transpose_a=True)
-
-    def of_batch(gradients: tuple) -> Any:
-        return gradients[0] + gradients[1] if len(batch) == 1 else gradients
-
-    @tf.custom_gradient
-    def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
-        anchors, keys = batch[0], batch[-1]
-
-        def forward(step: Tensor, *kept: Tensor) -> tuple:
-            chosen, scale = anchors_of(step, tile.importance)
-            mine = tf.gather(anchors, chosen)
-            *found, slope = tile.forward(chosen, mine, keys)
-            rows = (tf.tensor_scatter_nd_update(k, chosen[:, None], f) for k, f in zip(kept[:4], found, strict=True))
-            return (*rows, *carried(slope(scale), chosen, mine, keys, kept[4:]))
-
-        empty = tf.zeros_like(anchors[:, 0])
-        initial = (empty,) * 4 + (tf.zeros_like(anchors), tf.zeros_like(keys))
-        losses, log_sums, mass, share, *prepared = loop(forward, initial)
-
-        def gradient(upstream: Tensor, _: Tensor) -> Any:
-            def backward(step: Tensor, *found: Tensor) -> tuple:
-                chosen, scale = anchors_of(step, upstream)
-                mine = tf.gather(anchors, chosen)
-                logits, weights, inverse = tile(chosen, mine, keys)
-                exponentials = tf.exp(logits - tf.gather(log_sums, chosen)[:, None])
-                repel, pull = scale * tf.gather(mass, chosen), scale * tf.gather(share, chosen)
-                slope = slopes(exponentials, repel, weights, pull, inverse)
-                return carried(slope, chosen, mine, keys, found)
-
-            common, factor = common_factor(upstream, tile.importance, share > 0)
+            common, factor = common_factor(upstream, importance, positive)
             return tf.cond(
                 common,
-                lambda: of_batch(tuple(factor * part for part in prepared)),
-                lambda: of_batch(loop(backward, (tf.zeros_like(anchors), tf.zeros_like(keys)))),
+                lambda: tf.nest.map_structure(lambda part: factor * part, prepared),
+                lambda: gradient_of(upstream)[2],
             )
 
-        return (losses, share > 0), gradient
+        # Rounding may have brought a loss below 0.
+        return (tf.where(positive, tf.maximum(losses, 0.0), 0.0), positive), gradient
 
-    return losses_of(*batch)
+    return losses_of(*((given.embeddings,) if whole else (given.embeddings, given.all_embeddings)))
+
+
+class Pull(NamedTuple):
+    """What pulls the anchors (b,), and its part of the gradient."""
+
+    norms: Tensor  # sum_j V_ij, or the number of positives
+    mass: Tensor  # m_i, 0 for an anchor without a positive
+    sharpness: Tensor  # 1 / T_i, 1 where temperatures are of pairs
+    attraction: Tensor  # sum_j W_ij s_ij / T_ij
+    by_anchor: Tensor  # (b, D)
+    by_key: Tensor  # (B, D)
+
+
+class LabelSets:
+    """The distinct sets of labels of anchors and keys, and what the target says of them.
+
+    Args:
+        labels: (b, C) of the anchors.
+        all_labels: (B, C) of the keys, among them the anchors' from row `offset` on; the same tensor if all are.
+    """
+
+    def __init__(
+        self, target: Target, parameters: Parameters, labels: Tensor, all_labels: Tensor, offset: Tensor
+    ) -> None:
+        self.target, self.parameters, self.dtype = target, parameters, labels.dtype
+        sets, self.set_of = distinct(labels)
+        key_sets, self.key_set_of = (sets, self.set_of) if all_labels is labels else distinct(all_labels)
+        self.anchors = target.describe(labels if sets is None else sets, parameters)
+        self.keys = target.describe(all_labels if key_sets is None else key_sets, parameters)
+        self.count = size(labels if sets is None else sets)
+        self.key_count = size(all_labels if key_sets is None else key_sets)
+        self.own = tf.range(size(labels)) + offset  # (b,) where each anchor stands among the keys
+        # Which set of the keys the anchors of each set hold.
+        first = self.own if self.set_of is None else tf.math.unsorted_segment_min(self.own, self.set_of, self.count)
+        self.own_set = spread(first, self.key_set_of, picked=True)
+        one = target.weigh(take(self.anchors, tf.range(tf.minimum(self.count, 1))), self.keys, parameters)[1]
+        self.by_pair = not of_rows(one)  # whether temperatures are of pairs
+
+    def pull(self, scale: Tensor, anchors: Tensor, keys: Tensor) -> Pull:
+        """Of anchors (b, D), whose losses count as `scale` (b,) says, and keys (B, D).
+
+        Of V_ij with j != i the part of the anchor's own set is V_own times the sum over its other keys, which is
+        exactly 0 where there are none; the rest are products of sets.
+        """
+        scaled = scale[:, None] * anchors
+        sums, numbers = summed(keys, self.key_set_of, self.key_count), tf.ones_like(keys[:, 0])
+        numbers, wanted = summed(numbers, self.key_set_of, self.key_count), summed(scaled, self.set_of, self.count)
+        own_number = tf.gather(numbers, self.own_set) - 1.0
+
+        def block(chosen: Tensor, new: Tensor, found: tuple) -> tuple:
+            weights, inverse = self.target.weigh(take(self.anchors, chosen), self.keys, self.parameters)
+            pulls = weights * inverse if self.by_pair else weights
+            sharp = tf.ones_like(new) if self.by_pair else inverse * tf.ones_like(new)[:, None]
+            own_weight = own_pull = tf.zeros_like(new)
+            if not self.target.include_self:
+                own = tf.stack([tf.range(tf.size(chosen)), tf.gather(self.own_set, chosen)], axis=1)
+                own_weight, own_pull = tf.gather_nd(weights, own), tf.gather_nd(pulls, own)
+                weights, pulls = (tf.tensor_scatter_nd_update(one, own, tf.zeros_like(new)) for one in (weights, pulls))
+            beside = tf.gather(own_number, chosen)
+            norms = total = tf.linalg.matvec(weights, numbers) + own_weight * beside
+            if self.target.normalised_by == "count":
+                counted, own_counted = (tf.cast(one > 0, self.dtype) for one in (weights, own_weight))
+                norms = tf.linalg.matvec(counted, numbers) + own_counted * beside
+            share = tf.math.divide_no_nan(tf.ones_like(norms), norms)
+            strength = share * tf.reshape(sharp, [-1])
+            columns = (norms, share * total, tf.reshape(sharp, [-1]), strength, own_pull, tf.matmul(pulls, sums))
+            pulling = (new * strength)[:, None] * tf.gather(wanted, chosen)
+            by_key = found[-1] + tf.matmul(pulls, pulling, transpose_a=True)
+            return (*(set_rows(old, chosen, now) for old, now in zip(found[:-1], columns, strict=True)), by_key)
+
+        empty = tf.zeros_like(wanted[:, 0])
+        small = fits_at_once(anchors, keys)
+        width = None if small else tf.maximum(BLOCK_PAIRS // tf.maximum(self.key_count, 1), 1)
+        initial = (*(empty,) * 5, tf.zeros_like(wanted), tf.zeros_like(sums))
+        *columns, by_set = by_blocks(self.count, width, None, block, initial)
+        norms, mass, sharp, strength, own_pull, pulled = (spread(one, self.set_of) for one in columns)
+        if self.target.include_self:
+            others, by_key = pulled, spread(by_set, self.key_set_of)
+        else:
+            beside = spread(tf.gather(sums, self.own_set), self.set_of) - anchors
+            others = pulled + own_pull[:, None] * beside
+            # By the keys of an anchor's own set: sums over anchors, less the key itself where it is one.
+            own = self.own_set[:, None]
+            of_set = tf.scatter_nd(own, wanted, tf.shape(sums))
+            drawn = tf.scatter_nd(own, columns[3] * columns[4], tf.shape(numbers))
+            mine = tf.scatter_nd(self.own[:, None], scaled, tf.shape(keys))
+            by_key = spread(by_set, self.key_set_of) + spread(drawn, self.key_set_of)[:, None] * (
+                spread(of_set, self.key_set_of) - mine
+            )
+        attraction = strength * tf.reduce_sum(anchors * others, axis=1)
+        return Pull(norms, mass, sharp, attraction, (scale * strength)[:, None] * others, by_key)
+
+    def sharpness(self, chosen: Tensor) -> Tensor:
+        """1 / T (t, B) of the chosen anchors and all keys, where temperatures are of pairs."""
+        place = None
+        if self.set_of is not None:
+            chosen, place = tf.unique(tf.gather(self.set_of, chosen))
+        found = self.target.weigh(take(self.anchors, chosen), self.keys, self.parameters)[1]
+        found = found if self.key_set_of is None else tf.gather(found, self.key_set_of, axis=1)
+        return spread(found, place)
+
+
+def push(
+    sets: LabelSets, pull: Pull, scale: Tensor, anchors: Tensor, keys: Tensor, width: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of log sum over a != i of exp(s_ia / T_ia): itself (b,), and m_i times its gradient by anchor and by key.
+
+    The gradients are of what `scale` (b,) says of each anchor's loss.
+    """
+
+    def tile(chosen: Tensor, new: Tensor, found: tuple) -> tuple:
+        mine, force = tf.gather(anchors, chosen), new * tf.gather(scale * pull.mass, chosen)
+        if sets.by_pair:
+            inverse = sets.sharpness(chosen)
+            logits = tf.matmul(mine, keys, transpose_b=True) * inverse
+        else:
+            inverse = tf.gather(pull.sharpness, chosen)
+            logits, force = tf.matmul(mine * inverse[:, None], keys, transpose_b=True), force * inverse
+        if not sets.target.include_self:
+            itself = tf.stack([tf.range(tf.size(chosen)), tf.gather(sets.own, chosen)], axis=1)
+            logits = tf.tensor_scatter_nd_update(logits, itself, tf.fill(tf.shape(new), tf.cast(MASKED, sets.dtype)))
+        softmax = tf.nn.softmax(logits)
+        log_sums = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(softmax, axis=1))
+        slope = softmax * inverse if sets.by_pair else softmax
+        by_anchor = force[:, None] * tf.matmul(slope, keys)
+        by_key = tf.matmul(slope, force[:, None] * mine, transpose_a=True)
+        rows = tf.tensor_scatter_nd_add(found[1], chosen[:, None], by_anchor)
+        return set_rows(found[0], chosen, log_sums), rows, found[2] + by_key
+
+    # The anchors with equal labels side by side, so that a tile's temperatures are of few sets.
+    sort = sets.by_pair and sets.set_of is not None and width is not None
+    order = tf.argsort(sets.set_of, stable=True) if sort else None
+    initial = (tf.zeros_like(anchors[:, 0]), tf.zeros_like(anchors), tf.zeros_like(keys))
+    return by_blocks(size(anchors), width, order, tile, initial)
+
+
+def fits_at_once(anchors: Tensor, keys: Tensor) -> bool:
+    """Whether it is known how many rows there are, and that they are few."""
+    rows = (anchors.shape[0], keys.shape[0])
+    return None not in rows and rows[0] * rows[1] <= AT_ONCE
+
+
+def by_blocks(number: Tensor, width: Tensor | None, order: Tensor | None, body: Callable, initial: tuple) -> tuple:
+    """What `body` makes of `initial` as it meets `number` rows, in an order, `width` at a time; None: all at once.
+
+    It gets their places (w,), 1.0 for those that it meets for the first time (w,), else 0.0, and what it has made. The
+    last block begins early enough to be a whole one, and so meets some rows again: XLA fixes all shapes.
+    """
+    dtype = initial[0].dtype
+    if width is None:
+        rows = tf.range(number)
+        return body(rows, tf.ones_like(rows, dtype), initial)
+    width = tf.minimum(width, number)
+    count = (number + width - 1) // tf.maximum(width, 1)
+
+    def step(place: Tensor, *found: Tensor) -> tuple:
+        start = tf.minimum(place * width, number - width)
+        rows = start + tf.range(width)
+        new = tf.cast(rows >= place * width, dtype)
+        return (place + 1, *body(rows if order is None else tf.gather(order, rows), new, found))
+
+    return tf.while_loop(lambda place, *_: place < count, step, (tf.constant(0), *initial), parallel_iterations=1)[1:]
+
+
+def set_rows(table: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+    """A table with some rows replaced."""
+    return tf.tensor_scatter_nd_update(table, chosen[:, None], rows)
+
+
+def spread(of_sets: Tensor, set_of: Tensor | None, *, picked: bool = False) -> Tensor:
+    """Rows of sets as rows of those that hold them; None: each holds one of its own.
+
+    `picked` gives the sets of some rows instead: `of_sets` are the rows.
+    """
+    if set_of is None:
+        return of_sets
+    return tf.gather(set_of, of_sets) if picked else tf.gather(of_sets, set_of)
+
+
+def summed(rows: Tensor, set_of: Tensor | None, number: Tensor) -> Tensor:
+    """Sums over the rows with the same set."""
+    return rows if set_of is None else tf.math.unsorted_segment_sum(rows, set_of, number)
 
 
 def common_factor(upstream: Tensor, importance: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,14 +280,6 @@ def common_factor(upstream: Tensor, importance: Tensor, positive: Tensor) -> tup
     # Rounding parts equal ratios by some 1e-7. NaN compares to nothing, and so reaches the gradient by the other way.
     common = high - low <= 1e-6 * tf.maximum(tf.abs(high), tf.abs(low))
     return tf.logical_or(nobody, common), tf.where(nobody, tf.zeros_like(high), high)
-
-
-def slopes(exponentials: Tensor, repel: Tensor, weights: Tensor, pull: Tensor, inverse: Tensor) -> Tensor:
-    """The slope dL / ds (t, B): what the softmax repels minus what the weights pull, over the temperature."""
-    repel, pull = repel[:, None], pull[:, None]
-    if of_rows(inverse):
-        return exponentials * (repel * inverse) - weights * (pull * inverse)
-    return (exponentials * repel - weights * pull) * inverse
 
 
 def of_rows(inverse: Tensor) -> bool:
