@@ -24,9 +24,9 @@ ORACLES = {
 DEFAULTS = [(name, {}) for name in ORACLES]
 VARIANTS = [("SupCon", {"positives": "all"}), ("MACL", {"weighted": True})]
 MEMBERS = DEFAULTS + VARIANTS  # every target of the family once
-# Every way through the kernel once: labels that are numbers of images, one temperature and one a pair, weights over
-# their sum, their number and the labels' company, anchors that weigh, an image among its own keys. Of what the kernel
-# does (tiles, rows of replicas, laws) the other targets, which only say other weights, show nothing more.
+# Every way through the kernel once: labels that are numbers of images, one temperature, one an anchor and one a pair,
+# weights over their sum, their number and the labels' company, anchors that weigh, an image among its own keys. Of what
+# the kernel does (tiles, rows of replicas, laws) the other targets, which only say other weights, show nothing more.
 KERNEL = [
     ("InfoNCE", {}),
     ("SupCon", {"positives": "all"}),
@@ -34,6 +34,7 @@ KERNEL = [
     ("MulSupCon", {}),
     ("NPairs", {}),
     ("MACL", {"weighted": True}),
+    ("MACL", {"overlap_scale": 0.5}),
 ]
 SETTINGS = [
     *MEMBERS,

@@ -145,8 +145,8 @@ def test_fit_trains(name):
         ("InfoNCE", "views", 2.5, "a whole number >= 2"),
         ("SupCon", "temperature", 0, "> 0"),
         ("NPairs", "temperature", 0.1, "left out, n-pairs has none"),
-        ("MACL", "tile_size", -1, "None .chosen by size., 0 .dense. or a number of rows >= 1"),
-        ("SupCon", "tile_size", 2.5, "None .chosen by size., 0 .dense. or a number of rows >= 1"),
+        ("MACL", "tile_size", -1, "None .chosen by size., 0 .all at once. or a number of rows >= 1"),
+        ("SupCon", "tile_size", 2.5, "None .chosen by size., 0 .all at once. or a number of rows >= 1"),
     ],
 )
 def test_bad_arguments_are_refused(name, argument, value, rule):

@@ -47,11 +47,15 @@ def test_tiles_give_value_and_gradient_of_the_dense_form(name, settings):
 @every_kernel
 @pytest.mark.parametrize("tile_size", [0, 5])
 @eagerly()
-def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size):
+def test_rows_of_replicas_add_up_to_the_whole_batch(name, settings, tile_size, monkeypatch):
     y, z = drawn(rows=22)
     y[:6] = 0  # the first replica holds no positive at all
+    y[15:19] = y[9]
     loss = make(name, tile_size=tile_size, **settings)
     whole = value_and_gradient(loss, y, z)
+    if tile_size:
+        monkeypatch.setattr(tiles, "AT_ONCE", 0)
+        monkeypatch.setattr(tiles, "BLOCK_PAIRS", 60)  # some three sets at a time
     for sizes in ([6, 16], [6, 1, 7, 8]):
         assert_same(over_replicas(loss, y, z, sizes), whole)
 
@@ -65,11 +69,16 @@ def test_size_decides_in_every_kind_of_graph(name, rows, large, jit, monkeypatch
     if large:
         for constant, value in (("AT_ONCE", 100), ("TILE_PAIRS", 150), ("FEWEST_ROWS", 4), ("BLOCK_PAIRS", 60)):
             monkeypatch.setattr(tiles, constant, value)
-    loops = []
+    known = []  # when it is traced; None: the graph decides
     original = tiles.by_blocks
-    monkeypatch.setattr(tiles, "by_blocks", lambda *given: (loops.append(given[1] is not None), original(*given))[1])
+
+    def watched(number, width, at_once, *rest):
+        known.append(at_once if isinstance(at_once, bool) else None)
+        return original(number, width, at_once, *rest)
+
+    monkeypatch.setattr(tiles, "by_blocks", watched)
     assert_same(in_graph(make(name), y, z, rows, jit), at_once, rtol=1e-4 if jit else 1e-5)
-    assert loops and set(loops) == {large or rows is None}
+    assert known and set(known) == {None if rows is None else not large}
 
 
 @pytest.mark.parametrize("tile_size", [pytest.param(0, marks=pytest.mark.slow), 5])

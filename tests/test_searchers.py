@@ -312,6 +312,17 @@ def test_too_few_found_is_said(rows, tree):
     assert (scores[missing] == -np.inf).all() and np.isfinite(scores[~missing]).all()
 
 
+def test_the_query_itself_and_one_more_are_searched_for_as_tuned(rows, tree, monkeypatch):
+    """An answer of 10 asks for 12: itself, and one that says whether there is another page."""
+    asked = []
+    monkeypatch.setattr(tree, "_at", lambda queries, k, setting: asked.append(setting))
+    for k in (1, 10, 12, 13, 100):
+        tree.search(rows[:2], k)
+    tuned = Setting(tree.parameters["leaves_to_search"], tree.parameters["reorder"])
+    assert asked[:3] == [tuned] * 3
+    assert tuned.leaves <= asked[3].leaves <= asked[4].leaves and tuned.reorder < asked[3].reorder < asked[4].reorder
+
+
 def test_no_query_and_more_than_there_are(rows, tree):
     scores, positions = tree.search(np.empty((0, 32), np.float32), 7)
     assert scores.shape == positions.shape == (0, 7) and positions.dtype == np.int64

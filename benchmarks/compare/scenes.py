@@ -1,6 +1,6 @@
 """Single-label retrieval: DCL beside triplet, Multi-Similarity and Ranked List, all trained as DCL's authors train.
 
-Every loss gets the same encoder (sums of ResNet-18's feature maps, SPoC), the same batches of several tiles from each
+Every loss gets the same encoder (sums of the network's feature maps, SPoC), the same batches of several tiles from each
 of several of the 21 scenes, the same epochs, and descriptors at several scales at test time: what
 `python train.py --dataset ucm --set labels=scene --set loss=dcl` does. Tiles of the test blocks search each other.
 Finished runs stay in the work folder, and the figures in the JSON file of the table.

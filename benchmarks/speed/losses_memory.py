@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="dimensions of the embeddings")
     parser.add_argument("--labels", type=int, default=17, help="labels")
     parser.add_argument("--loss", default="MACL", help="name of a class of macl_tf.losses")
-    parser.add_argument("--tile-size", type=int, help="rows per tile; 0: dense; default: chosen by size")
+    parser.add_argument("--tile-size", type=int, help="rows per tile; 0: all at once; default: chosen by size")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

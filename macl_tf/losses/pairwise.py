@@ -116,7 +116,7 @@ class PairwiseLoss(BatchLoss):
         super().__init__(**kwargs)
         if tile_size is not None and (isinstance(tile_size, bool) or int(tile_size) != tile_size or tile_size < 0):
             raise ValueError(
-                f"tile_size must be None (chosen by size), 0 (dense) or a number of rows >= 1, got {tile_size}."
+                f"tile_size must be None (chosen by size), 0 (all at once) or a number of rows >= 1, got {tile_size}."
             )
         self.tile_size = None if tile_size is None else int(tile_size)
         self.temperature = None

@@ -37,7 +37,9 @@ def shares_a_label(anchors: Described, keys: Described, parameters: Parameters) 
 class Target:
     """One loss of the family: whom it pulls together, how strongly, and at which temperature.
 
-    Functions of labels alone, at the top of a module, so that all losses of a kind share one compiled graph.
+    Functions of labels alone, at the top of a module, so that all losses of a kind share one compiled graph. What they
+    say of an image depends on its own labels, and of a pair on those of the two: equal labels are looked at once. What
+    depends on the batch belongs into the parameters.
 
     Args:
         compare: (anchors, keys, parameters) to the weights V (b, B), >= 0 and 0 for pairs that are not

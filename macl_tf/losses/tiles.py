@@ -8,13 +8,13 @@ With W_ij = V_ij / n_i, m_i = sum_j W_ij and p_ij = softmax_j(s_ij / T_ij),
 What pulls, the second term of each, depends on labels, and an archive holds few distinct sets of labels. With s = z . k
 it is a product of a matrix with a row for each set of anchors and a column for each set of keys, and of sums of the
 embeddings with equal labels: no pair is looked at. What pushes, the softmax, takes some anchors at a time against all
-keys and lets each tile go. As the loss is made, so is the gradient of sum a_i L_i, where a are the weights of the
-anchors in the loss: (B, D), all that stays. Backward it is multiplied by one number. Three products of B x B x D and
-one softmax: the dense form, which is one tile, has as many and takes as long. Only where something else weighs the
-rows (sample weights) is all made once more on the way back.
+keys and lets each tile go: three products of t x B x D and one softmax. As the loss is made, so is the gradient of sum
+a_i L_i, where a are the weights of the anchors in the loss: (B, D), all that stays. Backward it is multiplied by one
+number; only where something else weighs the rows (sample weights) is all made once more. Under XLA, which fixes shapes
+before it knows how many sets there are, each row is a set of its own.
 
 A loss is known to some units in the last place of its largest s_ij / T_ij, 1e-5 at T = 0.01: both terms are of that
-size. Its gradient does not suffer.
+size.
 
 Letters: B keys, b anchors, t anchors of one tile, v and u distinct sets of labels of keys and anchors, D dimensions, C
 labels.
@@ -36,7 +36,7 @@ Tensor = Any
 # Measured (benchmarks/speed/losses.py): from 256 to 16,384 rows a tile takes the same time for each, with fewer its
 # products are too thin. What is small is quicker without a loop.
 AT_ONCE = 1 << 24  # b x B up to which there is one tile, and one block of sets: 64 MiB for each matrix
-TILE_PAIRS = 1 << 23  # t x B of a tile beyond: 32 MiB for each of its matrices
+TILE_PAIRS = 1 << 23  # t x B of a tile beyond: 32 MiB for each of its matrices, more where that is too few rows
 FEWEST_ROWS = 256
 BLOCK_PAIRS = 1 << 22  # of sets that are compared at a time: 16 MiB for each matrix
 
@@ -56,10 +56,11 @@ def rows(
     anchors with; their sum's gradient is prepared. `tile_size` is None, 0 for one tile, or the anchors per tile.
     """
     sets = LabelSets(target, parameters, given.labels, given.all_labels, given.offset)
-    small = fits_at_once(given.labels, given.all_labels)
-    width: Tensor | None = tile_size or None
-    if tile_size is None and not small:
-        width = tf.maximum(TILE_PAIRS // tf.maximum(size(given.all_labels), 1), FEWEST_ROWS)
+    number, keys = size(given.labels), size(given.all_labels)
+    width: Tensor = tile_size
+    if tile_size is None:
+        width = tf.maximum(TILE_PAIRS // tf.maximum(keys, 1), FEWEST_ROWS)
+    at_once = few(number, keys) if tile_size is None else tile_size == 0
 
     @tf.custom_gradient
     def losses_of(*batch: Tensor) -> tuple[tuple[Tensor, Tensor], Callable]:
@@ -67,7 +68,7 @@ def rows(
 
         def gradient_of(scale: Tensor) -> tuple[Tensor, Tensor, Any]:
             pull = sets.pull(scale, anchors, batch_keys)
-            log_sums, *pushed = push(sets, pull, scale, anchors, batch_keys, width)
+            log_sums, *pushed = push(sets, pull, scale, anchors, batch_keys, width, at_once)
             pushed = [one - other for one, other in zip(pushed, (pull.by_anchor, pull.by_key), strict=True)]
             losses = pull.mass * log_sums - pull.attraction
             return losses, pull.norms > 0, pushed[0] + pushed[1] if len(batch) == 1 else tuple(pushed)
@@ -131,52 +132,53 @@ class LabelSets:
         exactly 0 where there are none; the rest are products of sets.
         """
         scaled = scale[:, None] * anchors
-        sums, numbers = summed(keys, self.key_set_of, self.key_count), tf.ones_like(keys[:, 0])
-        numbers, wanted = summed(numbers, self.key_set_of, self.key_count), summed(scaled, self.set_of, self.count)
-        own_number = tf.gather(numbers, self.own_set) - 1.0
+        # In float64: the sum less one of many is to be the sum of the others.
+        wide = tf.cast(keys, tf.float64)
+        sums = summed(wide, self.key_set_of, self.key_count)
+        numbers = summed(tf.ones_like(wide[:, 0]), self.key_set_of, self.key_count)
+        wanted = summed(tf.cast(scaled, tf.float64), self.set_of, self.count)
+        beside = spread(tf.gather(sums, self.own_set), self.set_of) - tf.gather(wide, self.own)
+        own_number = tf.cast(tf.gather(numbers, self.own_set) - 1.0, self.dtype)
+        sums, numbers, wanted, beside = (tf.cast(one, self.dtype) for one in (sums, numbers, wanted, beside))
 
-        def block(chosen: Tensor, new: Tensor, found: tuple) -> tuple:
+        def block(chosen: Tensor, new: Tensor) -> tuple[tuple, tuple]:
             weights, inverse = self.target.weigh(take(self.anchors, chosen), self.keys, self.parameters)
-            pulls = weights * inverse if self.by_pair else weights
-            sharp = tf.ones_like(new) if self.by_pair else inverse * tf.ones_like(new)[:, None]
-            own_weight = own_pull = tf.zeros_like(new)
+            own_weight = own_sharp = tf.zeros_like(new)
             if not self.target.include_self:
                 own = tf.stack([tf.range(tf.size(chosen)), tf.gather(self.own_set, chosen)], axis=1)
-                own_weight, own_pull = tf.gather_nd(weights, own), tf.gather_nd(pulls, own)
-                weights, pulls = (tf.tensor_scatter_nd_update(one, own, tf.zeros_like(new)) for one in (weights, pulls))
-            beside = tf.gather(own_number, chosen)
-            norms = total = tf.linalg.matvec(weights, numbers) + own_weight * beside
+                own_weight = tf.gather_nd(weights, own)
+                weights = tf.tensor_scatter_nd_update(weights, own, tf.zeros_like(new))
+                own_sharp = tf.gather_nd(inverse, own) if self.by_pair else tf.ones_like(new)
+            others = tf.gather(own_number, chosen)
+            norms = total = tf.linalg.matvec(weights, numbers) + own_weight * others
             if self.target.normalised_by == "count":
                 counted, own_counted = (tf.cast(one > 0, self.dtype) for one in (weights, own_weight))
-                norms = tf.linalg.matvec(counted, numbers) + own_counted * beside
+                norms = tf.linalg.matvec(counted, numbers) + own_counted * others
             share = tf.math.divide_no_nan(tf.ones_like(norms), norms)
-            strength = share * tf.reshape(sharp, [-1])
-            columns = (norms, share * total, tf.reshape(sharp, [-1]), strength, own_pull, tf.matmul(pulls, sums))
-            pulling = (new * strength)[:, None] * tf.gather(wanted, chosen)
-            by_key = found[-1] + tf.matmul(pulls, pulling, transpose_a=True)
-            return (*(set_rows(old, chosen, now) for old, now in zip(found[:-1], columns, strict=True)), by_key)
+            pulls = weights * share[:, None]  # W, over T where that is of each pair
+            pulls = pulls * inverse if self.by_pair else pulls
+            sharp = tf.ones_like(new) if self.by_pair else tf.reshape(inverse * tf.ones_like(new)[:, None], [-1])
+            columns = (norms, share * total, sharp, share * own_weight * own_sharp, tf.matmul(pulls, sums))
+            by_key = tf.matmul(pulls, (new * sharp)[:, None] * tf.gather(wanted, chosen), transpose_a=True)
+            return columns, (by_key,)
 
         empty = tf.zeros_like(wanted[:, 0])
-        small = fits_at_once(anchors, keys)
-        width = None if small else tf.maximum(BLOCK_PAIRS // tf.maximum(self.key_count, 1), 1)
-        initial = (*(empty,) * 5, tf.zeros_like(wanted), tf.zeros_like(sums))
-        *columns, by_set = by_blocks(self.count, width, None, block, initial)
-        norms, mass, sharp, strength, own_pull, pulled = (spread(one, self.set_of) for one in columns)
-        if self.target.include_self:
-            others, by_key = pulled, spread(by_set, self.key_set_of)
-        else:
-            beside = spread(tf.gather(sums, self.own_set), self.set_of) - anchors
-            others = pulled + own_pull[:, None] * beside
+        width = tf.maximum(BLOCK_PAIRS // tf.maximum(self.key_count, 1), 1)
+        at_once = few(size(anchors), size(keys))
+        initial = ((*(empty,) * 4, tf.zeros_like(wanted)), (tf.zeros_like(sums),))
+        columns, (by_set,) = by_blocks(self.count, width, at_once, None, block, initial)
+        norms, mass, sharp, own_pull, pulled = (spread(one, self.set_of) for one in columns)
+        by_key = spread(by_set, self.key_set_of)
+        if not self.target.include_self:
+            pulled += own_pull[:, None] * beside
             # By the keys of an anchor's own set: sums over anchors, less the key itself where it is one.
             own = self.own_set[:, None]
             of_set = tf.scatter_nd(own, wanted, tf.shape(sums))
-            drawn = tf.scatter_nd(own, columns[3] * columns[4], tf.shape(numbers))
+            drawn = tf.scatter_nd(own, columns[2] * columns[3], tf.shape(numbers))
             mine = tf.scatter_nd(self.own[:, None], scaled, tf.shape(keys))
-            by_key = spread(by_set, self.key_set_of) + spread(drawn, self.key_set_of)[:, None] * (
-                spread(of_set, self.key_set_of) - mine
-            )
-        attraction = strength * tf.reduce_sum(anchors * others, axis=1)
-        return Pull(norms, mass, sharp, attraction, (scale * strength)[:, None] * others, by_key)
+            by_key += spread(drawn, self.key_set_of)[:, None] * (spread(of_set, self.key_set_of) - mine)
+        attraction = sharp * tf.reduce_sum(anchors * pulled, axis=1)
+        return Pull(norms, mass, sharp, attraction, (scale * sharp)[:, None] * pulled, by_key)
 
     def sharpness(self, chosen: Tensor) -> Tensor:
         """1 / T (t, B) of the chosen anchors and all keys, where temperatures are of pairs."""
@@ -189,15 +191,15 @@ class LabelSets:
 
 
 def push(
-    sets: LabelSets, pull: Pull, scale: Tensor, anchors: Tensor, keys: Tensor, width: Tensor
+    sets: LabelSets, pull: Pull, scale: Tensor, anchors: Tensor, keys: Tensor, width: Tensor, at_once: bool | Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of log sum over a != i of exp(s_ia / T_ia): itself (b,), and m_i times its gradient by anchor and by key.
 
     The gradients are of what `scale` (b,) says of each anchor's loss.
     """
 
-    def tile(chosen: Tensor, new: Tensor, found: tuple) -> tuple:
-        mine, force = tf.gather(anchors, chosen), new * tf.gather(scale * pull.mass, chosen)
+    def tile(chosen: Tensor, new: Tensor) -> tuple[tuple, tuple]:
+        mine, force = tf.gather(anchors, chosen), tf.gather(scale * pull.mass, chosen)
         if sets.by_pair:
             inverse = sets.sharpness(chosen)
             logits = tf.matmul(mine, keys, transpose_b=True) * inverse
@@ -210,44 +212,57 @@ def push(
         softmax = tf.nn.softmax(logits)
         log_sums = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(softmax, axis=1))
         slope = softmax * inverse if sets.by_pair else softmax
-        by_anchor = force[:, None] * tf.matmul(slope, keys)
-        by_key = tf.matmul(slope, force[:, None] * mine, transpose_a=True)
-        rows = tf.tensor_scatter_nd_add(found[1], chosen[:, None], by_anchor)
-        return set_rows(found[0], chosen, log_sums), rows, found[2] + by_key
+        by_key = tf.matmul(slope, (new * force)[:, None] * mine, transpose_a=True)
+        return (log_sums, force[:, None] * tf.matmul(slope, keys)), (by_key,)
 
     # The anchors with equal labels side by side, so that a tile's temperatures are of few sets.
-    sort = sets.by_pair and sets.set_of is not None and width is not None
+    sort = sets.by_pair and sets.set_of is not None and at_once is not True
     order = tf.argsort(sets.set_of, stable=True) if sort else None
-    initial = (tf.zeros_like(anchors[:, 0]), tf.zeros_like(anchors), tf.zeros_like(keys))
-    return by_blocks(size(anchors), width, order, tile, initial)
+    initial = ((tf.zeros_like(anchors[:, 0]), tf.zeros_like(anchors)), (tf.zeros_like(keys),))
+    (log_sums, by_anchor), (by_key,) = by_blocks(size(anchors), width, at_once, order, tile, initial)
+    return log_sums, by_anchor, by_key
 
 
-def fits_at_once(anchors: Tensor, keys: Tensor) -> bool:
-    """Whether it is known how many rows there are, and that they are few."""
-    rows = (anchors.shape[0], keys.shape[0])
-    return None not in rows and rows[0] * rows[1] <= AT_ONCE
+def few(anchors: int | Tensor, keys: int | Tensor) -> bool | Tensor:
+    """Whether so many rows are taken at once; a tensor where it is not known yet."""
+    if isinstance(anchors, int) and isinstance(keys, int):
+        return anchors * keys <= AT_ONCE
+    return tf.cast(anchors, tf.int64) * tf.cast(keys, tf.int64) <= AT_ONCE
 
 
-def by_blocks(number: Tensor, width: Tensor | None, order: Tensor | None, body: Callable, initial: tuple) -> tuple:
-    """What `body` makes of `initial` as it meets `number` rows, in an order, `width` at a time; None: all at once.
+def by_blocks(
+    number: Tensor, width: Tensor, at_once: bool | Tensor, order: Tensor | None, body: Callable, initial: tuple
+) -> tuple[tuple, tuple]:
+    """What `body` says of `number` rows, all `at_once` or, in an order, `width` at a time.
 
-    It gets their places (w,), 1.0 for those that it meets for the first time (w,), else 0.0, and what it has made. The
-    last block begins early enough to be a whole one, and so meets some rows again: XLA fixes all shapes.
+    It gets their places (w,) and 1.0 for those that it meets for the first time (w,), else 0.0, and gives columns with
+    a row for each of them, and sums, which are added up. The last block begins early enough to be a whole one, and so
+    meets some rows again: XLA fixes all shapes. `initial` are both before anything was met.
     """
-    dtype = initial[0].dtype
-    if width is None:
-        rows = tf.range(number)
-        return body(rows, tf.ones_like(rows, dtype), initial)
-    width = tf.minimum(width, number)
-    count = (number + width - 1) // tf.maximum(width, 1)
+    dtype = initial[0][0].dtype
 
-    def step(place: Tensor, *found: Tensor) -> tuple:
-        start = tf.minimum(place * width, number - width)
-        rows = start + tf.range(width)
-        new = tf.cast(rows >= place * width, dtype)
-        return (place + 1, *body(rows if order is None else tf.gather(order, rows), new, found))
+    def whole() -> tuple[tuple, tuple]:
+        places = tf.range(number)
+        return body(places, tf.ones_like(places, dtype))
 
-    return tf.while_loop(lambda place, *_: place < count, step, (tf.constant(0), *initial), parallel_iterations=1)[1:]
+    def looped() -> tuple[tuple, tuple]:
+        rows = tf.minimum(width, number)
+        count = (number + rows - 1) // tf.maximum(rows, 1)
+
+        def step(block: Tensor, columns: tuple, sums: tuple) -> tuple:
+            places = tf.minimum(block * rows, number - rows) + tf.range(rows)
+            new = tf.cast(places >= block * rows, dtype)
+            places = places if order is None else tf.gather(order, places)
+            found, more = body(places, new)
+            columns = tuple(set_rows(old, places, now) for old, now in zip(columns, found, strict=True))
+            return block + 1, columns, tuple(old + now for old, now in zip(sums, more, strict=True))
+
+        first = (tf.constant(0), *initial)
+        return tf.while_loop(lambda block, *_: block < count, step, first, parallel_iterations=1)[1:]
+
+    if isinstance(at_once, bool):
+        return whole() if at_once else looped()
+    return tf.cond(at_once, whole, looped)
 
 
 def set_rows(table: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ _SOAR_LAMBDA = 1.5
 _TRAINING_SAMPLE = 250_000
 TRAINABLE_FROM = 16  # vectors; a code book of hashing holds as many
 _ASSETS = "scann_assets.pbtxt"
+_BESIDE = 2  # asked for beside what is wanted, without a harder search: the query itself, and one of the next page
 _PARALLEL_FROM = 64  # queries; fewer are not worth waking threads for
 _lock = threading.Lock()
 
@@ -109,13 +110,13 @@ class ScannSearcher:
 
         Queries (Q, D) may be of any norm but zero; `unit` says that they are float32 of norm 1 and need not be looked
         through. K = min(k, N). Where fewer were found the rest are -inf and -1. The index is tuned for one K; for a
-        larger one more leaves are looked into and more candidates scored.
+        larger one, beyond two more, more leaves are looked into and more candidates scored.
         """
         check_cutoff(k, optional=False)
         rows = np.asarray(queries) if unit else unit_rows(queries, self.dim, "queries")
         depth = min(k, self.size)
         setting = Setting(self.parameters["leaves_to_search"], self.parameters["reorder"])
-        return self._at(rows, depth, setting.scaled(depth / self.parameters["k"]))
+        return self._at(rows, depth, setting.scaled((depth - _BESIDE) / self.parameters["k"]))
 
     def _at(
         self, queries: NDArray[np.float32], k: int, setting: Setting
@@ -210,7 +211,7 @@ def search_module(module: Any, parameters: dict[str, Any], queries: Any, k: int)
     if parameters["kind"] == "brute_force":
         positions, scores = searcher.search_batched(queries, k)
         return scores, positions
-    factor = max(k / parameters["k"], 1.0)
+    factor = max((k - _BESIDE) / parameters["k"], 1.0)
     leaves = tf.cast(tf.math.ceil(module.setting[0] * math.sqrt(factor)), tf.int32)
     reorder = tf.cast(tf.math.ceil(module.setting[1] * factor), tf.int32)
     positions, scores = searcher.search_batched(
