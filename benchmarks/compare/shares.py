@@ -95,8 +95,9 @@ def draw(told: Mapping[str, Mapping[str, Any]], floor: Sequence[float], path: Pa
             shares = told[loss]["shares"]
             values = np.array([np.mean(one[key]) for one in shares.values()])
             x = [float(share[:-1]) for share in shares]
-            thick, colour = (3, "black") if place == 0 else (1.5, pyplot.get_cmap("tab10")(place - 1))
-            panel.plot(x, values, marker="o", ms=4, lw=thick, color=colour, label=loss)
+            thick, colour = (3, "black") if place == 0 else (1.5, pyplot.get_cmap("tab10")((place - 1) % 10))
+            style = {"marker": "o"} if place <= 10 else {"marker": "s", "ls": ":"}  # of the same ten colours
+            panel.plot(x, values, **style, ms=4, lw=thick, color=colour, label=loss)
         panel.axhline(untrained, color="grey", ls="--", label="frozen features, no label")
         panel.set(xscale="log", xlabel="labelled share of the training tiles, %", title=f"{title}, test tiles")
         panel.set_xticks(x, [f"{share:g}" for share in x])
