@@ -53,7 +53,7 @@ def tables(summary: dict[str, Any]) -> str:
     first = next(iter(of_loss.values()))
     rows: list[tuple[str, list[dict[str, float]]]] = [("untrained", [run["untrained"][descriptor] for run in first])]
     rows += [(name, [run["trained"][descriptor] for run in found]) for name, found in of_loss.items()]
-    rows += [("dcl, one scale", [run["trained"]["spoc"] for run in of_loss.get("dcl", [])])]
+    rows += [(f"{name}, one scale", [run["trained"]["spoc"] for run in found]) for name, found in of_loss.items()]
     cells = [
         [name, *(mean_and_spread([one[key] for one in found]) for key in FIGURES)] for name, found in rows if found
     ]
