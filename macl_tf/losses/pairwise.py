@@ -103,9 +103,9 @@ class PairwiseLoss(BatchLoss):
 
     Args:
         temperature: tau > 0, a `keras.Variable`, so that `TemperatureSchedule` can change it. None: 1.
-        tile_size: None: all anchors at once up to 16 million pairs, beyond as many at a time as 8 million pairs hold.
-            0: all at once. 1 or more: so many anchors at a time. Value and gradient are the same. JAX and torch take
-            all at once.
+        tile_size: None: all anchors at once up to 16 million pairs, beyond as many at a time as 8 million pairs hold,
+            256 at least. 0: all at once. 1 or more: so many anchors at a time. Value and gradient are the same. JAX and
+            torch take all at once.
         **kwargs: As in `BatchLoss`: normalize, name, reduction, dtype.
     """
 

@@ -121,7 +121,7 @@ class LabelSets:
         self.own = tf.range(size(labels)) + offset  # (b,) where each anchor stands among the keys
         # Which set of the keys the anchors of each set hold.
         first = self.own if self.set_of is None else tf.math.unsorted_segment_min(self.own, self.set_of, self.count)
-        self.own_set = spread(first, self.key_set_of, picked=True)
+        self.own_set = first if self.key_set_of is None else tf.gather(self.key_set_of, first)
         one = target.weigh(take(self.anchors, tf.range(tf.minimum(self.count, 1))), self.keys, parameters)[1]
         self.by_pair = not of_rows(one)  # whether temperatures are of pairs
 
@@ -270,14 +270,9 @@ def set_rows(table: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
     return tf.tensor_scatter_nd_update(table, chosen[:, None], rows)
 
 
-def spread(of_sets: Tensor, set_of: Tensor | None, *, picked: bool = False) -> Tensor:
-    """Rows of sets as rows of those that hold them; None: each holds one of its own.
-
-    `picked` gives the sets of some rows instead: `of_sets` are the rows.
-    """
-    if set_of is None:
-        return of_sets
-    return tf.gather(set_of, of_sets) if picked else tf.gather(of_sets, set_of)
+def spread(of_sets: Tensor, set_of: Tensor | None) -> Tensor:
+    """Rows of sets as rows of those that hold them; None: each holds one of its own."""
+    return of_sets if set_of is None else tf.gather(of_sets, set_of)
 
 
 def summed(rows: Tensor, set_of: Tensor | None, number: Tensor) -> Tensor:

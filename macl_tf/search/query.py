@@ -46,7 +46,7 @@ class NotThereError(QueryError, LookupError):
     """A tile, or a version of an index, that there is not."""
 
 
-@dataclass(slots=True)  # not frozen, which would take three times as long to make
+@dataclass(slots=True)  # not frozen, which takes longer to make: a batch of answers holds hundreds
 class Result:
     """One tile that was found."""
 
