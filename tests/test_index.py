@@ -217,6 +217,17 @@ def test_writes_are_seen_by_other_processes_in_turn(root):
     assert first.items.ids.tolist() == second.items.ids.tolist() == Index.open(root).items.ids.tolist()
 
 
+def test_a_look_that_finds_nothing_new_keeps_the_state_and_what_was_computed_of_it(root):
+    index = Index.open(root)
+    state, chosen = index.snapshot, index.snapshot.diverse(5)
+    index.refresh()
+    index.catch_up()
+    assert index.snapshot is state and index.snapshot.diverse(5) is chosen
+    Index.open(root).delete("tile 1")
+    index.refresh()
+    assert index.snapshot is not state and len(index) == 59
+
+
 def test_what_is_not_given_is_kept_as_it_is_at_that_moment(root):
     """The second writer has not seen what the first wrote: what is kept is decided when it is its turn."""
     first, second = Index.open(root), Index.open(root)

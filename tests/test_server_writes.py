@@ -2,6 +2,7 @@
 
 import io
 import threading
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -237,6 +238,15 @@ def test_on_loopback_only_its_own_names_are_answered(served):
         for host, status in (("localhost:99", 200), ("127.0.0.1", 200), ("[::1]:8080", 200), ("evil.example", 400),
                              ("localhost.evil.example", 400), ("", 400)):  # fmt: skip
             assert client.get("/api/v1/info", headers={"Host": host}).status_code == status, host
+
+
+@pytest.mark.parametrize("id_", ["a/b c#1~.-_jpg", "100 %", "é/ü", "".join(map(chr, range(33, 127)))])
+def test_the_picture_of_a_tile_is_where_answers_say_whatever_its_id_holds(served, id_):
+    with running(served) as url, Client(url, served) as client:
+        client.upsert(upload(90), id=id_)
+        found = client.search_image(upload(90), k=1)["results"][0]
+        assert found["id"] == id_ and found["thumbnail"] == f"thumbnail?id={quote(id_, safe='')}"
+        assert client.get(f"/api/v1/{found['thumbnail']}").content.startswith(b"\xff\xd8")
 
 
 def test_a_new_version_is_taken_in_without_dropping_a_request(served):

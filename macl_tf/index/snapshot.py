@@ -61,7 +61,9 @@ class Snapshot(View):
         return self.after(*read_changes(path, self.stored.uuid, self.label_names, self.end))
 
     def after(self, changes: Sequence[Change], end: int) -> Snapshot:
-        """The state after `changes`, which end at `end` in the journal."""
+        """The state after `changes`, which end at `end` in the journal: this one, where there are none."""
+        if not changes and end == self.end:
+            return self  # with all that was computed of it
         state = self
         # Upserts and deletes that follow each other are taken in together.
         for of_labels, part in groupby(changes, lambda change: isinstance(change, NewLabels | Relabel)):
@@ -376,10 +378,9 @@ class Snapshot(View):
         if allowed is not None:
             usable &= allowed[places]
         # ScaNN's own scores are sums in float32: scored as exact search does it, equal vectors tie wherever they lie.
-        pairs = np.repeat(np.arange(len(queries)), places.shape[1]), stored.vectors, places.reshape(-1)
-        found = np.where(usable, cosines(queries, *pairs).reshape(places.shape), -np.inf)
-        order = np.lexsort((rows, -found), axis=1)[:, :wanted]
         each = np.arange(len(queries))[:, None]
+        found = np.where(usable, cosines(queries, each, stored.vectors, places), -np.inf)
+        order = np.lexsort((rows, -found), axis=1)[:, :wanted]
         scores, rows = found[each, order], rows[each, order]
         short = np.flatnonzero(usable.sum(axis=1) < wanted)
         if short.size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,14 +74,14 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
 def cosines(
     queries: NDArray[np.float32], query: NDArray[np.int64], vectors: NDArray[np.float32], row: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Cosines (M,) of pairs, each summed by itself in float64: equal vectors tie, in whatever order BLAS adds.
+    """Cosines of pairs, each summed by itself in float64: equal vectors tie, in whatever order BLAS adds.
 
-    `query` (M,) says which of the (Q, D) queries, and `row` (M,) which of the (N, D) vectors each pair holds; all are
-    of unit norm.
+    `row` says which of the (N, D) vectors each pair holds, (M,) or, of M queries with K each, (M, K); `query`, (M,) or
+    (M, 1), says which of the (Q, D) queries. All are of unit norm. The cosines have the shape of `row`.
     """
-    scores, wide, vectors = np.empty(query.size, np.float32), queries.astype(np.float64), np.asarray(vectors)
-    step = max(1, _CACHED // queries.shape[1])
-    for start in range(0, query.size, step):
+    scores, wide, vectors = np.empty(row.shape, np.float32), queries.astype(np.float64), np.asarray(vectors)
+    step = max(1, _CACHED // (queries.shape[1] * max(1, math.prod(row.shape[1:]))))
+    for start in range(0, len(row), step):
         part = slice(start, start + step)
         scores[part] = np.vecdot(wide[query[part]], vectors[row[part]].astype(np.float64))
     return scores

@@ -106,8 +106,11 @@ def find(
     known = known_labels(snapshot.label_names).choose(labels) if labels else None
     unlike = _mean(snapshot, negative) if negative else None
     wrong = _some(snapshot, negative)
-    vectors = [_direction(snapshot, positive, unlike, wrong, _named((*positive, *negative))) for _, positive in queries]
     own = [_named((*positive, *negative)) for _, positive in queries]
+    vectors = [
+        _direction(snapshot, positive, unlike, wrong, marked)
+        for (_, positive), marked in zip(queries, own, strict=True)
+    ]
     end = offset + k
     stacked = np.stack(vectors) if vectors else np.empty((0, snapshot.dim), np.float32)
     # A few examples are searched for and left out after it; the many of a collection are not searched for.

@@ -28,7 +28,7 @@ from macl_tf.teaching.suggestions import DOUBTFUL, MISSING, Suggestion
 
 _FIGURES = ("sha256", "dim", "image_size", "features", "descriptor", "dataset", "figures")
 _FIRST = 5  # ids that stand for many
-_PLAIN = re.compile(r"[\w./~-]*", re.ASCII)  # what needs no quoting but its slashes, which is done much faster
+_PLAIN = re.compile(r"[\w./~# -]*", re.ASCII)  # in which slashes, "#" and spaces are all that is quoted
 _LIMITS = ("bytes", "pixels", "k", "batch")
 
 
@@ -81,8 +81,7 @@ def counted(state: State, condition: Filter | None) -> dict[str, Any]:
 def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """What answers say about a tile: never its path. `known` is what `describe` says of it, if it was asked already."""
     known = known or describe(state.snapshot, id_)
-    quoted = id_.replace("/", "%2F") if _PLAIN.fullmatch(id_) else quote(id_, safe="")
-    where = f"id={quoted}" + ("" if state.newest else f"&index={state.index_version}")
+    where = f"id={_quoted(id_)}" + ("" if state.newest else f"&index={state.index_version}")
     return {
         "id": id_,
         "labels": known["labels"],
@@ -92,6 +91,13 @@ def item(state: State, id_: str, known: dict[str, Any] | None = None) -> dict[st
         "bbox": known["bbox"],
         "thumbnail": f"thumbnail?{where}" if state.snapshot.has_thumbnail(id_) else None,
     }
+
+
+def _quoted(id_: str) -> str:
+    """An id as a part of an address; of most ids several times as fast as by the library."""
+    if not _PLAIN.fullmatch(id_):
+        return quote(id_, safe="")
+    return id_.replace("/", "%2F").replace("#", "%23").replace(" ", "%20")
 
 
 def diverse(state: State, k: int, seed: int) -> dict[str, Any]:
