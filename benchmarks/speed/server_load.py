@@ -37,6 +37,7 @@ from benchmarks.tables import markdown
 from macl_tf.artifacts import open_version
 
 WARM = 2.0  # seconds that are not counted
+BOUNDARY = "0123456789abcdef" * 2  # of the parts of a form: as long as clients in Python send it
 PACKAGES = ("fastapi", "uvicorn", "httptools", "tensorflow-cpu", "numpy", "pillow")
 
 
@@ -53,9 +54,10 @@ def picture_requests(pictures: Path | None, served: Path, host: str) -> list[byt
         files = [as_jpeg(path) for path in found[:: max(1, len(found) // 200)][:200]]
     if not files:
         raise ValueError("there are no pictures: name a folder with --pictures.")
-    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    kind = "multipart/form-data; boundary=x"
-    return [request("/api/v1/search/image", host, kind, head + data + b"\r\n--x--\r\n") for data in files]
+    line = f"--{BOUNDARY}".encode()
+    head = line + b'\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    return [request("/api/v1/search/image", host, kind, b"%b%b\r\n%b--\r\n" % (head, data, line)) for data in files]
 
 
 def request(path: str, host: str, kind: str, body: bytes) -> bytes:

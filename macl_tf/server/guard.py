@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
@@ -79,9 +78,11 @@ class Guard:
         answer = _Answer(send, count, self._headers, head=method == "HEAD", waiting=waiting)
         self._metrics.in_flight.inc()
         try:
-            _check_hosts(scope)
-            if place.path not in HEALTH:  # whoever checks its health may call it anything
-                await self._check_host(scope, receive)
+            asked = [value for name, value in scope["headers"] if name == b"host"]
+            if asked != self._asked:  # else as the request before, which was let through
+                _check_hosts(scope, asked)
+                if place.path not in HEALTH:  # whoever checks its health may call it anything
+                    await self._check_host(scope, receive, asked)
             place.check(method)
             if place.to_folder and method in ("GET", "HEAD"):
                 query = "?" + scope["query_string"].decode("latin-1") if scope["query_string"] else ""
@@ -103,11 +104,8 @@ class Guard:
             if not answer.begun:
                 count(0)  # the client is gone
 
-    async def _check_host(self, scope: Scope, receive: Receive) -> None:
+    async def _check_host(self, scope: Scope, receive: Receive, asked: list[bytes]) -> None:
         """Lets a request through that asks for one of the server's names: the framework decides, we say what helps."""
-        asked = [value for name, value in scope["headers"] if name == b"host"]
-        if asked == self._asked:  # as the request before, which was let through
-            return
         answered: list[Message] = []
 
         async def note(message: Message) -> None:
@@ -118,7 +116,7 @@ class Guard:
             names = b", ".join(asked).decode("latin-1")
             remedy = "Ask by one of these names, or start `macl serve` with --allow-host and this one."
             raise errors.unreadable(f"Host must be one of {', '.join(self._access.hosts)}", names, remedy)
-        self._asked = asked
+        self._asked = asked or None  # without one it depends on more
 
     async def _pass_on(
         self, scope: Scope, place: Place, headers: dict[bytes, bytes], receive: Receive, answer: _Answer
@@ -141,12 +139,16 @@ class Guard:
             # Everything is small: a part of it is nothing that anybody needs, and all of it is a right answer.
             "headers": [(name, value) for name, value in scope["headers"] if name != b"range"],
         }
-        with self._counted(client, body.announced if upload else 0):
+        size = body.announced if upload else 0  # which may come to lie on disk
+        self._check_client(client, size)
+        self._shared.add(client, 1, size)
+        try:
             await self._app(inner, body, answer)
+        finally:
+            self._shared.add(client, -1, -size)
 
-    @contextmanager
-    def _counted(self, client: str, size: int) -> Iterator[None]:
-        """Counts a request and the bytes of its upload, which may come to lie on disk."""
+    def _check_client(self, client: str, size: int) -> None:
+        """Refuses a request, and so many bytes of an upload, of a client that waits for many."""
         requests, uploads = self._shared.held(client)
         for there, more, most, what in (
             (requests, 1, self._limits.per_client, "requests"),
@@ -156,18 +158,12 @@ class Guard:
                 rule = f"a client has at most {most} {what} at a time"
                 remedy = "Wait for answers before asking more."
                 raise errors.too_many(rule, there + more, remedy, {"Retry-After": "1"})
-        self._shared.add(client, 1, size)
-        try:
-            yield
-        finally:
-            self._shared.add(client, -1, -size)
 
 
-def _check_hosts(scope: Scope) -> None:
+def _check_hosts(scope: Scope, asked: list[bytes]) -> None:
     """Lets a request through that names one host: of two, a proxy may have looked at the other."""
-    count = sum(name == b"host" for name, _ in scope["headers"])
-    if count > 1 or (not count and scope["http_version"] != "1.0"):
-        raise errors.unreadable("a request has one header Host", count, "Send one.", {"Connection": "close"})
+    if len(asked) > 1 or (not asked and scope["http_version"] != "1.0"):
+        raise errors.unreadable("a request has one header Host", len(asked), "Send one.", {"Connection": "close"})
 
 
 class _Body:

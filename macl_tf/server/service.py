@@ -143,12 +143,12 @@ class Service:
         plain = list[Search]()
         for picture in pictures:
             search: Search = picture.of
-            try:
-                with _answering():
-                    if picture.error is not None:
+            if picture.error is not None:
+                try:
+                    with _answering():
                         raise picture.error
-            except BaseException as error:  # whatever it is, who waits must hear of it
-                deliver([(search, error)])
+                except BaseException as error:  # whatever it is, who waits must hear of it
+                    deliver([(search, error)])
                 continue
             search.examples.append(picture.vector)
             self._took(search.ms, encode=time.perf_counter() - search.begin - search.ms["decode"] / 1000)

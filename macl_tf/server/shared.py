@@ -55,8 +55,11 @@ class Shared:
 
     def held(self, client: str) -> tuple[int, int]:
         """Requests of a client that are being answered, and bytes in its uploads."""
-        place = _place(client)
-        return sum(counts[place] for counts in self._counts), sum(counts[place + 1] for counts in self._counts)
+        place, requests, size = _place(client), 0, 0
+        for counts in self._counts:
+            requests += counts[place]
+            size += counts[place + 1]
+        return requests, size
 
     def add(self, client: str, requests: int, size: int) -> None:
         """More requests of a client, or less."""
