@@ -62,12 +62,14 @@ class Conv2D(keras.layers.Conv2D):
         if not (training and small and same and unit and self.activation is keras.activations.linear):
             return super().call(inputs)
         ops, kernel = keras.ops, self.kernel
-        nothing = ops.zeros(kernel.shape[2:], kernel.dtype)
+        # All at once: of each kernel[y, x] the gradient would be as large as the kernel.
+        weights = ops.unstack(ops.reshape(kernel, (9, *kernel.shape[2:])))
+        nothing = ops.zeros_like(weights[0])
         places = [(y, x) for y in range(height) for x in range(width)]
 
         def block(source: tuple[int, int], target: tuple[int, int]) -> Tensor:
             y, x = source[0] - target[0] + 1, source[1] - target[1] + 1
-            return kernel[y, x] if 0 <= y < 3 and 0 <= x < 3 else nothing
+            return weights[3 * y + x] if 0 <= y < 3 and 0 <= x < 3 else nothing
 
         rows = [ops.concatenate([block(source, target) for target in places], axis=1) for source in places]
         product = ops.matmul(ops.reshape(inputs, (-1, len(places) * inputs.shape[-1])), ops.concatenate(rows))
