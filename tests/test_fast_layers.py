@@ -67,6 +67,21 @@ def test_batch_normalisation_that_is_frozen_stays():
         np.testing.assert_array_equal(one, other)
 
 
+def test_no_gradient_of_a_part_of_a_kernel_is_as_large_as_the_kernel():
+    """Of kernel[y, x] it is, zeros but for that part: sixteen a layer took a third of a training step."""
+    layer = Conv2D(filters=5, kernel_size=3, padding="same", use_bias=False)
+    layer.build((None, 2, 2, 4))
+
+    @tf.function
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(layer(x, training=True))
+        return tape.gradient(value, layer.kernel.value)
+
+    operations = [op.type for op in gradient.get_concrete_function(tf.zeros((3, 2, 2, 4))).graph.get_operations()]
+    assert "MatMul" in operations and "StridedSliceGrad" not in operations
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (1, 4), (3, 2), (8, 8)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolution_is_that_of_keras(size, stride):
