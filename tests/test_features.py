@@ -5,7 +5,7 @@ import pytest
 
 from macl_tf.datasets.archives import Archive
 from macl_tf.pipeline import features as module
-from macl_tf.pipeline.features import feature_dataset, feature_views
+from macl_tf.pipeline.features import FeatureViews, feature_dataset, feature_views
 from macl_tf.pipeline.pipeline import WHOLE, Parts
 from macl_tf.pipeline.samplers import make_sampler
 
@@ -107,11 +107,28 @@ def test_batches_hold_the_tiles_that_the_sampler_draws_with_their_labels(archive
 def test_parts_put_together_are_the_batches(archive, tmp_path):
     sampler = make_sampler("weighted", archive.labels, 4, seed=0)
     features = of(archive, tmp_path)
-    for views in (1, 2):
+    for views, dropout in ((1, 0.5), (2, 0.0), (2, 0.5)):
+        asked = {"seed": 0, "epochs": 2, "views": views, "dropout": dropout}
         whole, *parts = (
-            feature_dataset(features, archive.labels, sampler, seed=0, epochs=2, views=views, parts=each).dataset
+            feature_dataset(features, archive.labels, sampler, **asked, parts=each).dataset
             for each in (WHOLE, Parts(range(1), 2), Parts(range(1, 2), 2))
         )
         for batch, *halves in zip(whole, *parts, strict=True):
             for expected, *rows in zip(batch, *halves, strict=True):
                 np.testing.assert_array_equal(np.concatenate(rows), expected)
+
+
+def test_dropout_leaves_out_other_features_of_each_draw_and_keeps_their_mean():
+    width, labels = 400, np.eye(2, dtype=np.uint8)[np.arange(20) % 2]
+    sampler = make_sampler("weighted", labels, 16, seed=0)
+    features = FeatureViews.of(np.full((20, width), 2, np.float16))
+    asked = {"seed": 0, "epochs": 1, "views": 2, "dropout": 0.25}
+    first, again = (next(iter(feature_dataset(features, labels, sampler, **asked).dataset))[0] for _ in range(2))
+    found = np.array(first)
+    np.testing.assert_array_equal(again, found)
+    np.testing.assert_allclose(np.unique(found), [0, 2 / 0.75], rtol=1e-6)
+    assert (found == 0).mean() == pytest.approx(0.25, abs=0.02)  # five deviations
+    with pytest.raises(ValueError, match=r"got one view of each and dropout=0\. Set dropout=0\.5"):
+        feature_dataset(features, labels, sampler, **asked | {"dropout": 0.0})
+    agree = (found[:, None] == found[None]).mean(-1)[~np.eye(32, dtype=bool)]
+    assert abs(agree - (0.75**2 + 0.25**2)).max() < 0.13  # no two rows alike beyond chance

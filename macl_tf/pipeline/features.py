@@ -168,6 +168,7 @@ def feature_dataset(
     epochs: int,
     initial_epoch: int = 0,
     views: int = 1,
+    dropout: float = 0.0,
     parts: Parts = WHOLE,
 ) -> TrainingData:
     """The batches of a run on features, each draw of a tile in a view of its own.
@@ -179,21 +180,33 @@ def feature_dataset(
         seed: Any integer.
         epochs: Epoch at which the data set ends.
         initial_epoch: Epoch at which it starts.
-        views: Views of each tile in a batch, 1 or 2.
+        views: Views of each tile in a batch, 1 or 2; two of the same where no other is kept, apart by dropout alone.
+        dropout: Share of the numbers of each feature vector that are 0, others for each draw, and the rest larger by
+            1 / (1 - dropout); in [0, 1).
         parts: Which rows of each batch are wanted, by default all.
 
     Returns:
         Batches of features (views * B, F) and labels (views * B, C), float32, in the form of `training_dataset`.
+
+    Raises:
+        ValueError: If nothing would tell two views of a tile apart.
     """
+    if views > features.views and not dropout:
+        raise ValueError("two views of a tile must differ, got one view of each and dropout=0. Set dropout=0.5.")
     drawable = sampler.drawable
     of_pool = labels[drawable].astype(np.float32)
 
     here, size = views if parts.of == 1 else 1, sampler.batch_size
 
     def read(epoch: np.ndarray, step: np.ndarray, row: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        chosen = np.random.default_rng([seed, int(epoch), int(step)]).random((size, features.views)).argsort(1)
+        rng = np.random.default_rng([seed, int(epoch), int(step)])
+        chosen = rng.random((size, features.views)).argsort(1)
         shown = int(row) + np.arange(here * len(rows))
-        return features.read(chosen[shown % size, shown // size], drawable[np.tile(rows, here)])
+        found = features.read(chosen[shown % size, shown // size % features.views], drawable[np.tile(rows, here)])
+        if dropout:
+            kept = rng.random((views * size, features.width), np.float32) >= dropout  # of the whole batch, on any part
+            found *= kept[shown] / np.float32(1 - dropout)
+        return found
 
     def make(epoch: tf.Tensor, step: tf.Tensor, row: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         found = tf.numpy_function(read, [epoch, step, row, rows], tf.float32, stateful=False)

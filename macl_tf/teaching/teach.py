@@ -48,7 +48,8 @@ _NEGATIVES = 0.25  # of a batch; more where fewer tiles are labelled
 _OWN = (
     "classification_weight", "temperature", "margin", "final_temperature", "reweighting_power", "overlap_power",
     "overlap_scale", "rarity_scale", "min_temperature", "batch_size", "sampler", "images_per_class",
-    "sampler_power", "epochs", "learning_rate", "weight_decay", "warmup_epochs", "embedding_dim", "descriptor", "seed",
+    "sampler_power", "epochs", "learning_rate", "weight_decay", "warmup_epochs", "dropout", "embedding_dim",
+    "descriptor", "seed",
 )  # fmt: skip
 Progress = Callable[[str, float], object]  # what is done now, and which share of all is
 
@@ -261,7 +262,7 @@ def _settings(loss: str, assignments: Sequence[str]) -> Settings:
         raise ValueError(f"a setting of teaching must be one of {', '.join(_OWN)}, got {foreign[0]}. Leave it out.")
     if loss in LOSSES and not LOSSES[loss].of_labels:
         raise ValueError(f"loss must be one that learns from labels, got {loss!r}. Leave it out for macl.")
-    of_head = ["dataset=folder", f"trainable={HEAD}", f"epochs={_EPOCHS}", "augment=false", f"loss={loss}"]
+    of_head = ["dataset=folder", f"trainable={HEAD}", f"epochs={_EPOCHS}", "augment=false", "dropout=0", f"loss={loss}"]
     settings = load_settings(assignments=[*of_head, *assignments])
     width = settings.descriptor.partition("+")[0]
     if width not in ("robust", "backbone"):

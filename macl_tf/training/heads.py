@@ -69,7 +69,15 @@ class HeadTrainer:
         if self.negatives:
             sampler = BesideUnlabelled(sampler, labels, self.negatives)
         views = FeatureViews.of(features)
-        data = feature_dataset(views, labels, sampler, seed=settings.seed, epochs=settings.epochs, views=settings.views)
+        data = feature_dataset(
+            views,
+            labels,
+            sampler,
+            seed=settings.seed,
+            epochs=settings.epochs,
+            views=settings.views,
+            dropout=settings.dropout,
+        )
         told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: on_epoch() if on_epoch else None)
         fit(self._model, data, settings, [told])
         copied = keras.models.clone_model(without_optimizer(self._model))

@@ -139,6 +139,7 @@ def head_data(
         epochs=settings.epochs,
         initial_epoch=initial_epoch,
         views=settings.views,
+        dropout=settings.dropout,
         parts=parts,
     )
 

@@ -125,6 +125,11 @@ class Settings:
         "quarter turns of a tile whose descriptors are averaged, 1, 2 or 4: pictures from above have no up",
         at_least=1,
     )
+    learn_turns: bool = setting(
+        True,
+        "after training, teach the projection to give in one pass what four turns give on average: most of their gain, "
+        "at no cost in search (head=projection, unless trainable=head)",
+    )
     weights: str = setting(
         "imagenet",
         "weights to start from: imagenet (the backbone's published ones; extra 'imagenet' or 'hub'), encoder.keras of "
@@ -137,6 +142,12 @@ class Settings:
     )
     feature_views: int = setting(
         8, "augmented views of each tile whose features are kept for trainable=head, 0: none", at_least=0
+    )
+    dropout: float = setting(
+        0.5,
+        "share of a tile's features that a head is trained without, others in each batch (trainable=head)",
+        at_least=0,
+        below=1,
     )
     runtime: str = setting(
         RUNTIMES[0],
@@ -238,6 +249,11 @@ class Settings:
         """Whether the backbone as it began lies beside the trained one, for `robust`."""
         began = self.weights == "imagenet" or self.backbone.endswith(".keras")
         return began and self.head == "projection" and not self.trains_head
+
+    @property
+    def learns_turns(self) -> bool:
+        """Whether the projection is taught by turns after training."""
+        return self.learn_turns and self.head == "projection" and not self.trains_head
 
     def to_toml(self) -> str:
         """All settings as a TOML file that `load_settings` reads back."""

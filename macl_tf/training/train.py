@@ -42,6 +42,7 @@ from macl_tf.training.inputs import (
     tile_inputs,
     with_fitting_batches,
 )
+from macl_tf.training.learned_turns import learn_turns
 from macl_tf.training.loop import fit
 from macl_tf.training.run_directory import BANDS, ENCODER, LABELS, METRICS, UNTRAINED, VERSIONS
 from macl_tf.training.run_figures import draw_run
@@ -182,6 +183,8 @@ def _train(
             checkpoint.restore_best(best)
         if fitted is not model:
             take_head(model, best)
+        if settings.learns_turns:
+            learn_turns(searchable(best), task.archive, task.splits.train, settings, progress=task.progress)
         result = _finish(task, model, best, pretrained, checkpoint, tests, data.weights)
     return workers.of_chief(result)
 
