@@ -92,7 +92,7 @@ class Heads:
 
         if count not in self._trainers:
             settings = load_settings(
-                assignments=["loss=macl", "descriptor=projection", f"batch_size={count}", "epochs=1"]
+                assignments=["loss=macl", "descriptor=projection", f"batch_size={count}", "epochs=1", "dropout=0"]
             )
             one_label = LabelStatistics.from_labels(np.ones((2, 1), np.uint8))
             trainer = HeadTrainer(settings, self._rows.shape[1], one_label, steps=STEPS, negatives=BATCH - count)
