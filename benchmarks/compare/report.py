@@ -238,15 +238,17 @@ def draw(variants: Mapping[str, Variant], path: Path) -> None:
     picture, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5.5), layout="constrained")
     order = sorted(variants.values(), key=lambda found: -by_seed(found, "ndcg").mean())
     for place, found in enumerate(order):
-        colour, joint = pyplot.get_cmap("tab20")(place % 20), "+" in found.name
+        colour, joint, again = pyplot.get_cmap("tab20")(place % 20), "+" in found.name, place >= 20
         x, y = by_seed(found, "rarest"), by_seed(found, "ndcg")
-        left.scatter(x, y, s=14, color=colour, alpha=0.6)
-        shape = "^" if joint else "o"  # beside classification, or alone
+        shape = ("v" if again else "^") if joint else ("s" if again else "o")  # beside classification, or alone
+        left.scatter(x, y, s=14, marker=shape, color=colour, alpha=0.6)
         left.scatter(
             x.mean(), y.mean(), s=70, marker=shape, color=colour, edgecolor="black", label=found.name, zorder=3
         )
         curve = np.mean([[float(value) for value in run["history"].split()] for run in found.runs], axis=0)
-        right.plot(np.arange(1, len(curve) + 1), curve, color=colour, lw=1.5, ls="--" if joint else "-")
+        right.plot(
+            np.arange(1, len(curve) + 1), curve, color=colour, lw=1.5, ls="--" if joint else ":" if again else "-"
+        )
     left.set(xlabel=FIGURES["rarest"], ylabel=FIGURES["ndcg"], title="Test tiles; large: mean over seeds")
     right.set(xlabel="epoch", ylabel=FIGURES["ndcg"], title="Validation tiles, by the run's descriptor")
     picture.legend(loc="outside lower center", ncols=4, fontsize=8)

@@ -49,6 +49,7 @@ def figures(folder: Path, work: Path, stem: str, trainable: str, seed: int) -> d
 
     bands, is_random = STEMS[stem]
     said = [f"bands={bands}", "split=geographic", "batch_size=64", f"trainable={trainable}", f"seed={seed}"]
+    said += ["dropout=0", "learn_turns=false"]  # as it was when these were trained
     settings = load_settings(None, said, dataset="folder", data_dir=str(folder))
     with patch.object(efficientnet_lite, "of_channels", random_stem if is_random else efficientnet_lite.of_channels):
         found = train(settings, work / f"{list(STEMS).index(stem)}-{trainable}-{seed}", progress=False)
