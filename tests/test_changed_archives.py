@@ -252,7 +252,7 @@ def test_the_encoder_is_of_the_best_epoch(tmp_path, monkeypatch):
         kept.append([array.copy() for array in self.model.get_weights()])
 
     monkeypatch.setattr(RetrievalEvaluation, "on_epoch_end", judge)
-    run, settings = tmp_path / "run", [*TINY[:-2], "epochs=3", "warmup_epochs=0"]
+    run, settings = tmp_path / "run", [*TINY[:-2], "epochs=3", "warmup_epochs=0", "learn_turns=false"]
     assert train(run, make_archive(tmp_path / "tiles"), "--quiet", settings=settings) == 0
     assert json.loads((run / "metrics.json").read_text())["best_epoch"] == 2
     # Not the backbone as it began, which lies beside.

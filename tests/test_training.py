@@ -259,7 +259,7 @@ def test_a_run_with_proxies_keeps_its_encoder_without_them(tmp_path, monkeypatch
     monkeypatch.setattr(keras.Model, "train_step", lambda self, data: traced.append(self) or real(self, data))
     for setting in ("microbatch=8", "classification_weight=5"):
         run = tmp_path / setting
-        more = ["--set", "loss=proxy-anchor", "--set", setting, "--quiet"]
+        more = ["--set", "loss=proxy-anchor", "--set", setting, "--set", "learn_turns=false", "--quiet"]
         assert cli.main(command(run, *more, "--set", "epochs=2")) == 0
         history = (run / "history.csv").read_text().splitlines()
         assert len(history) == 3 and "temperature" not in history[0]

@@ -144,7 +144,7 @@ def make_encoder(settings, bands=None):
     """Instead of `build.make_encoder`: without batch normalisation, which sees the rows of a replica alone."""
     pixels = keras.Input((settings.image_size, settings.image_size, 3))
     x = keras.layers.Conv2D(8, 5, strides=4, activation="relu")(keras.layers.Rescaling(1 / 255)(pixels))
-    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    x = keras.layers.Activation("linear", name="features")(keras.layers.GlobalAveragePooling2D()(x))
     x = keras.layers.Dense(settings.embedding_dim, name="projection_2")(x)
     return keras.Model(pixels, keras.layers.UnitNormalization(name="embedding")(x), name="encoder")
 

@@ -180,7 +180,7 @@ def feature_dataset(
         seed: Any integer.
         epochs: Epoch at which the data set ends.
         initial_epoch: Epoch at which it starts.
-        views: Views of each tile in a batch, 1 or 2; two of the same where no other is kept, apart by dropout alone.
+        views: Views of each tile in a batch, 1 or 2. Where one is kept, dropout alone tells two of them apart.
         dropout: Share of the numbers of each feature vector that are 0, others for each draw, and the rest larger by
             1 / (1 - dropout); in [0, 1).
         parts: Which rows of each batch are wanted, by default all.

@@ -56,7 +56,7 @@ def teach_turns(head: keras.Model, features: np.ndarray, *, progress: bool = Tru
     outputs = [np.stack(one) for one in (zip(*found, strict=True) if isinstance(found[0], list) else [found])]
     targets, losses = [_mean_embedding(outputs[0])], [keras.losses.CosineSimilarity()]
     if len(outputs) == 2:
-        targets.append((1 / (1 + np.exp(-outputs[1]))).mean(axis=0))
+        targets.append(keras.ops.convert_to_numpy(keras.ops.sigmoid(outputs[1])).mean(axis=0))
         losses.append(keras.losses.BinaryCrossentropy(from_logits=True))
     inputs = keras.Input(features.shape[2:])
     student = keras.Model(inputs, head(keras.layers.Dropout(_DROPOUT)(inputs)))
@@ -64,6 +64,7 @@ def teach_turns(head: keras.Model, features: np.ndarray, *, progress: bool = Tru
     steps = _EPOCHS * -(-len(shown) // _BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(_RATE, steps)
     student.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-4), loss=losses if len(losses) > 1 else losses[0])
+    student.optimizer.build(student.trainable_variables)  # else the first step is traced twice
     wanted = [np.concatenate([target] * len(features)) for target in targets]
     with tqdm(desc="learning turns", total=_EPOCHS, unit="epoch", disable=not progress) as bar:
         told = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: bar.update())
