@@ -64,7 +64,7 @@ def settings_of(**changes):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
-    """Trains with a small network; a killed training is one that its figures are kept of and no more."""
+    """Trains a run of a small network under a name, and gives its encoder."""
     monkeypatch.setattr("macl_tf.models.encoders.backbone_of", lambda *arguments, **options: small)
 
     def run(name, **changes):

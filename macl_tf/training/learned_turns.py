@@ -1,4 +1,4 @@
-"""Turns learned: one pass gives most of what the mean over the quarter turns of a tile gives, at no cost in search.
+"""Turns learned: one pass gives a part of what the mean over the quarter turns of a tile gives, at no cost in search.
 
 After training, the head (what follows the pooled features) is taught by itself:
 

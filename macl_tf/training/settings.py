@@ -127,7 +127,7 @@ class Settings:
     )
     learn_turns: bool = setting(
         True,
-        "after training, teach the projection to give in one pass what four turns give on average: most of their gain, "
+        "after training, teach the head to give in one pass what four turns give on average: a part of their gain, "
         "at no cost in search (head=projection, unless trainable=head)",
     )
     weights: str = setting(
@@ -252,7 +252,7 @@ class Settings:
 
     @property
     def learns_turns(self) -> bool:
-        """Whether the projection is taught by turns after training."""
+        """Whether the head is taught by turns after training."""
         return self.learn_turns and self.head == "projection" and not self.trains_head
 
     def to_toml(self) -> str:
