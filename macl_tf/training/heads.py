@@ -15,9 +15,10 @@ from macl_tf.models.backbones import weights_digest
 from macl_tf.models.descriptors import descriptor_model, searchable
 from macl_tf.models.inference import graph_encoder
 from macl_tf.pipeline.features import FeatureViews, feature_dataset
-from macl_tf.pipeline.samplers import BesideUnlabelled, make_sampler
+from macl_tf.pipeline.samplers import BesideUnlabelled
 from macl_tf.training import build
 from macl_tf.training.checkpoint import without_optimizer
+from macl_tf.training.inputs import sampler_of
 from macl_tf.training.loop import fit
 from macl_tf.training.settings import Settings
 
@@ -57,15 +58,7 @@ class HeadTrainer:
         for variable, value in zip(self._model.optimizer.variables, self._begin_of_optimizer, strict=True):
             variable.assign(value)
         settings = self.settings
-        sampler = make_sampler(
-            settings.sampler,
-            labels,
-            settings.batch_size,
-            seed=settings.seed,
-            steps=self.steps,
-            power=settings.sampler_power,
-            images_per_class=settings.images_per_class,
-        )
+        sampler = sampler_of(labels, settings, self.steps)
         if self.negatives:
             sampler = BesideUnlabelled(sampler, labels, self.negatives)
         views = FeatureViews.of(features)
